@@ -1,0 +1,25 @@
+/*
+ * log.h - what the library says, through the embedder's callback
+ *
+ * A library does not print. A failure is returned, not logged; a log line is for what went on anyway.
+ */
+#ifndef BASE_LOG_H
+#define BASE_LOG_H
+
+enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+
+struct log {
+	/* May be NULL: silence. @text is one line without a newline, valid for the call. */
+	void (*write)(void *opaque, enum log_level level, const char *text);
+	void *opaque;
+	enum log_level level_max; /* lines above it are not formatted at all */
+};
+
+void log_write(const struct log *log, enum log_level level, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+#define log_warn(log, ...) log_write((log), LOG_WARN, __VA_ARGS__)
+#define log_info(log, ...) log_write((log), LOG_INFO, __VA_ARGS__)
+#define log_debug(log, ...) log_write((log), LOG_DEBUG, __VA_ARGS__)
+
+#endif

@@ -1,0 +1,48 @@
+/*
+ * channel.h - a stream of bytes from the source, and sometimes back
+ *
+ * The seam between what speaks (stream/, load/) and what carries (socket, file, later TLS; a script in tests). A
+ * channel has one owner at any time, who closes it; a call that takes one over ("consumes") takes it always, also when
+ * it fails.
+ *
+ * One coroutine may read while another writes; two may not do the same at once.
+ */
+#ifndef ENGINE_CHANNEL_CHANNEL_H
+#define ENGINE_CHANNEL_CHANNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct chan;
+struct err;
+
+struct chan_ops {
+	ssize_t (*readv)(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err);
+	int (*write_all)(struct chan *ch, const void *buf, size_t bytes, uint64_t deadline_ns, struct err *err);
+	void (*close)(struct chan *ch);
+};
+
+struct chan {
+	const struct chan_ops *ops;
+	char name[96];      /* "tcp:127.0.0.1:4444 from 127.0.0.1:5555", for errors and logs */
+	bool can_write;     /* a return path is possible (sockets) */
+	uint64_t bytes_in;  /* kept by chan_readv and chan_write_all */
+	uint64_t bytes_out;
+};
+
+/**
+ * chan_readv - read what is there, at least one byte, into @iov in order
+ * Parks: yes. Return: bytes read, 0 at the end of the stream, -ETIMEDOUT, -ECANCELED, or the error of the transport.
+ */
+ssize_t chan_readv(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err);
+
+/** chan_write_all - all of it, or an error. Parks: yes. Return: 0 or negative errno. */
+int chan_write_all(struct chan *ch, const void *buf, size_t bytes, uint64_t deadline_ns, struct err *err);
+
+/** chan_close - and free. NULL is allowed. Parks: no. No operation of it may be under way. */
+void chan_close(struct chan *ch);
+
+#endif

@@ -1,0 +1,249 @@
+/*
+ * inmigrate.h - the destination half of virtual-machine live migration, as a library
+ *
+ * An unmodified QEMU (7.2 or newer) sends a running guest; this library lands it in the embedder's memory. The
+ * embedder is whatever program includes this header: a virtual machine monitor, a test, a tool.
+ *
+ *   struct inm *inm;
+ *   inm_new(&inm, NULL, &ops, opaque);
+ *   inm_set_capability(inm, "return-path", true);
+ *   inm_listen(inm, "tcp:0.0.0.0:4444");
+ *   if (inm_run(inm) < 0)
+ *           fprintf(stderr, "%s\n", inm_error(inm));
+ *   inm_free(inm);
+ *
+ * Threads: an inm and its reactor belong to one thread, the first one that calls inm_run, inm_run_until or
+ * inm_dispatch. Only inm_cancel may be called from any thread. The library starts no thread, installs no signal
+ * handler, writes to no standard stream and has no global state: any number of migrations may go on in one process, on
+ * one reactor or on several.
+ *
+ * Errors: a function that can fail returns a negative errno; inm_error() then has the story.
+ */
+#ifndef INMIGRATE_H
+#define INMIGRATE_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define INM_VERSION_MAJOR 0
+#define INM_VERSION_MINOR 1
+
+/* The version of the library that is linked, "0.1". */
+const char *inm_version(void);
+
+struct inm;
+struct inm_reactor;
+
+/* ---- what the embedder is told, and asked ---------------------------------------------------------------- */
+
+/* The states a management tool may see, in QEMU's words (query-migrate, "status"). */
+enum inm_state {
+	INM_STATE_NONE,      /* made, not listening */
+	INM_STATE_SETUP,     /* listening; no main channel so far */
+	INM_STATE_ACTIVE,    /* the main channel is there and the stream is being loaded */
+	INM_STATE_COMPLETED, /* landed: the guest is the embedder's */
+	INM_STATE_FAILED,    /* inm_error() says why; the source still has its guest if it used a return path */
+	INM_STATE_CANCELLED, /* inm_cancel() was heard and everything is released */
+};
+
+/* "setup", "active", ... as QEMU spells them. */
+const char *inm_state_name(enum inm_state state);
+
+enum inm_log_level { INM_LOG_ERROR, INM_LOG_WARN, INM_LOG_INFO, INM_LOG_DEBUG };
+
+/* A RAM block as the source announces it, and the embedder's answer. */
+struct inm_ram_block {
+	/* Said by the source. */
+	const char *name;    /* idstr, NUL-terminated, valid during the call; bytes as sent: not checked for print */
+	uint64_t bytes;      /* used length, a multiple of the target page size */
+	uint64_t page_bytes; /* the source's backing page size where the stream says it, else 0 */
+
+	/* Answered by the embedder; all zero at the call. Either a descriptor or an address. */
+	uint64_t bytes_max; /* what the embedder has for this block. 0 means exactly @bytes */
+	bool resizable;     /* a length up to bytes_max is right; otherwise it must be exactly bytes_max */
+	int fd;             /* memory file (memfd, hugetlbfs, shm): the library maps it for itself; stays the
+	                     * embedder's and may be closed once the call has returned. -1: use @addr */
+	uint64_t fd_offset; /* where the block begins in @fd; a multiple of its page size */
+	void *addr;         /* with fd == -1: the memory itself, page-aligned, the embedder's, of bytes_max bytes;
+	                     * it must read as zeros and stay mapped until inm_free */
+	bool dirty;         /* the memory may hold something else than zeros: zero pages are then written */
+};
+
+/* How the end of a device's state was found; the stream itself does not say. */
+enum inm_split {
+	INM_SPLIT_DESCRIPTION, /* by the stream's own description: exact */
+	INM_SPLIT_FOOTERS,     /* by section footers that tile the stream exactly; a hostile guest can forge those */
+};
+
+/* The state of one device. */
+struct inm_device {
+	const char *name;        /* idstr: "0000:00:03.0/virtio-net", "timer"; NUL-terminated */
+	uint32_t instance_id;    /* tells equal names apart */
+	uint32_t version_id;     /* format version of the state */
+	const void *data;        /* @bytes bytes, valid during the call */
+	size_t bytes;
+	uint64_t stream_offset;  /* where in the stream @data begins */
+	const char *description; /* this device's part of the stream's JSON description, NUL-terminated; NULL if none */
+	enum inm_split split;
+};
+
+/*
+ * The embedder's callbacks. Set size to sizeof(struct inm_ops); the structure may grow at its end. All are called on
+ * the thread that runs the migration. A callback that returns int returns 0 or a negative errno, which ends the
+ * migration with an error that names the callback's subject; the source keeps its guest. Callbacks may call any inm_
+ * function except inm_free, inm_run, inm_run_until and inm_dispatch.
+ */
+struct inm_ops {
+	size_t size;
+
+	/* A block is announced: where does it go? -ENOENT: the embedder has no such block. Required. */
+	int (*ram_block)(void *opaque, struct inm_ram_block *block);
+
+	/* A device's state, in the stream's order, after all RAM of a precopy migration. NULL: states are checked and
+	 * dropped. */
+	int (*device)(void *opaque, const struct inm_device *device);
+
+	/* RAM and devices are complete; the source is told of success when this returns 0. @run_state is what the guest
+	 * was at the source: "running", "paused", ...; NULL where the stream does not say. */
+	int (*start_vcpus)(void *opaque, const char *run_state);
+
+	void (*state_changed)(void *opaque, enum inm_state state);
+
+	/* One line, no newline. */
+	void (*log)(void *opaque, enum inm_log_level level, const char *text);
+
+	/* What is in the stream, as it is read: one call for each section, command, block and so on. @depth is the
+	 * nesting, for indenting. Meant for `inmigrate decode`; costs nothing when NULL. */
+	void (*trace)(void *opaque, uint64_t stream_offset, int depth, const char *text);
+};
+
+/* ---- one migration --------------------------------------------------------------------------------------- */
+
+struct inm_config {
+	size_t size;                 /* sizeof(struct inm_config) */
+	struct inm_reactor *reactor; /* shared; must outlive the inm. NULL: the inm makes its own */
+	enum inm_log_level log_level; /* lines above it are not made */
+	uint8_t uuid[16];            /* of the guest, for capability validate-uuid and multifd; zeros: none */
+	const char *machine;         /* machine type the stream must name ("pc-i440fx-7.2"); NULL: any */
+};
+
+/**
+ * inm_new - make the destination of one migration
+ * @ret_inm: written on success
+ * @config: copied; NULL for defaults
+ * @ops: copied
+ * Return: 0; -EINVAL for a missing callback or a wrong size; -ENOMEM; or why the kernel gave no ring (-EPERM, -ENOSYS).
+ */
+int inm_new(struct inm **ret_inm, const struct inm_config *config, const struct inm_ops *ops, void *opaque);
+
+/* Releases everything, in any state; a migration under way is cancelled first. NULL is allowed. */
+void inm_free(struct inm *inm);
+
+/**
+ * inm_set_capability - as QEMU's migrate-set-capabilities, by QEMU's names
+ * Both sides must be set alike for those that change the stream. Before inm_listen.
+ * Return: 0; -ENOENT unknown; -ENOTSUP known but not to be had, the error says why; -EBUSY too late; -EINVAL conflicts.
+ */
+int inm_set_capability(struct inm *inm, const char *name, bool on);
+
+/**
+ * inm_set_parameter - as QEMU's migrate-set-parameters, and the compatibility properties of QEMU's machine types
+ * @value: as text: numbers in decimal, sizes also with a suffix (64M), switches as on/off
+ * Return: as inm_set_capability; -ERANGE for a value out of range.
+ */
+int inm_set_parameter(struct inm *inm, const char *name, const char *value);
+
+/**
+ * inm_listen - where the guest will come from
+ * @uri: tcp:HOST:PORT, unix:PATH, vsock:CID:PORT, fd:N, exec:COMMAND, file:PATH[,offset=N]; see inmigrate(1)
+ * A descriptor given with fd: is the library's from here on, also when the call fails.
+ * Return: 0; -EINVAL for an address one cannot parse; or the errno of the socket call that failed.
+ */
+int inm_listen(struct inm *inm, const char *uri);
+
+/**
+ * inm_address - the @index-th address listened on, with the real port: "tcp:127.0.0.1:40123"
+ * Return: NULL when there are no more; the string lives as long as @inm.
+ */
+const char *inm_address(const struct inm *inm, unsigned index);
+
+/**
+ * inm_run - until landed, failed or cancelled
+ * Return: 0 landed; -ECANCELED; or the negative errno of the failure.
+ */
+int inm_run(struct inm *inm);
+
+/**
+ * inm_run_until - as inm_run, but not after @deadline_ns on CLOCK_MONOTONIC
+ * Return: as inm_run; -ETIMEDOUT: still under way.
+ */
+int inm_run_until(struct inm *inm, uint64_t deadline_ns);
+
+/**
+ * inm_fd - for an event loop of one's own: readable when there is something to do
+ * The descriptor belongs to the reactor. All migrations of a shared reactor have the same.
+ */
+int inm_fd(const struct inm *inm);
+
+/**
+ * inm_dispatch - do what can be done without waiting
+ * Must be called once after inm_listen, and then whenever inm_fd() is readable.
+ * Return: 1 still under way; else as inm_run.
+ */
+int inm_dispatch(struct inm *inm);
+
+/* Ask for the end. From any thread and from a signal handler; the rest happens in run or dispatch. */
+void inm_cancel(struct inm *inm);
+
+enum inm_state inm_get_state(const struct inm *inm);
+
+/* The first error of this migration, one line: what, where in the stream, why. NULL if there is none. */
+const char *inm_error(const struct inm *inm);
+
+/* Numbers so far. The structure may grow at its end: set size first. */
+struct inm_stats {
+	size_t size;
+	enum inm_state state;
+	uint64_t total_ns;       /* from the main channel's first byte to the end, or to now */
+	uint64_t downtime_ns;    /* from the source's stop, where the stream tells (QEMU 10.0 on), to landed; else 0 */
+	uint64_t main_bytes;     /* read from the main channel */
+	uint64_t ram_bytes;      /* length of all RAM blocks */
+	uint64_t received_pages; /* distinct target pages received so far */
+	uint64_t remaining_pages; /* of all blocks, not received so far */
+	uint64_t normal_pages;   /* page records by kind, repeats included */
+	uint64_t zero_pages;
+	uint64_t xbzrle_pages;
+	uint64_t compressed_pages;
+	uint64_t page_bytes;     /* target page size */
+	uint64_t rounds;         /* scans over all RAM that the stream shows; 0 where it does not */
+	uint32_t ram_blocks;
+	uint32_t devices;        /* device states delivered */
+	enum inm_split split;    /* how they were found */
+};
+
+void inm_get_stats(const struct inm *inm, struct inm_stats *ret_stats);
+
+/* ---- a reactor for several migrations ---------------------------------------------------------------------- */
+
+struct inm_reactor_config {
+	size_t size;
+	size_t stack_bytes;   /* of a coroutine; 0: enough for a signal frame of this CPU and a callback, 256 KiB */
+	const char *ring;     /* "uring", or NULL for the best there is */
+};
+
+int inm_reactor_new(struct inm_reactor **ret_reactor, const struct inm_reactor_config *config);
+
+/* All its migrations must have been freed. */
+void inm_reactor_free(struct inm_reactor *reactor);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
