@@ -1,0 +1,165 @@
+#include "coroutine/reactor.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "coroutine/group.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* A dispatch ends after this many turns even if coroutines are still ready: the embedder's loop wants its turn too. */
+#define DISPATCH_TURNS_MAX 64
+
+static void op_done(struct ring_op *op)
+{
+	struct co *co = op->waiter;
+
+	/* The alarm has no waiter: the turn it caused is all it is for. A waiter that a cancel or its deadline has made
+	 * ready, and whose turn has not come, finds out by itself that the operation is over (io_run). */
+	if (co && co->state == CO_PARKED)
+		co_wake(co, 0);
+}
+
+int reactor_new(struct reactor **ret_reactor, const struct ring_class *class, size_t stack_bytes)
+{
+	struct reactor *r = calloc(1, sizeof(*r));
+	int ret;
+
+	if (!r)
+		return -ENOMEM;
+	ret = class->open(&r->ring, op_done);
+	if (ret < 0) {
+		free(r);
+		return ret;
+	}
+	sched_init(&r->sched, stack_bytes ? stack_bytes : STACK_BYTES_DEFAULT, STACK_IDLE_MAX_DEFAULT);
+	*ret_reactor = r;
+	return 0;
+}
+
+void reactor_free(struct reactor *r)
+{
+	if (!r)
+		return;
+	while (r->alarm.in_flight) {
+		r->ring->class->cancel(r->ring, &r->alarm);
+		/* No deadline: a cancelled timeout completes in the same turn. */
+		if (r->ring->class->turn(r->ring, DEADLINE_NEVER) < 0)
+			abort(); /* the kernel holds memory of ours and does not answer: nothing safe is left */
+	}
+	sched_fini(&r->sched);
+	r->ring->class->close(r->ring);
+	free(r);
+}
+
+/* Will anything ever happen without the embedder's doing? */
+static bool alive(const struct reactor *r)
+{
+	size_t in_flight = r->ring->in_flight - r->ring->background_in_flight;
+
+	return sched_has_ready(&r->sched) || in_flight > 0 || timer_next_ns(&r->sched.timers) != DEADLINE_NEVER;
+}
+
+/* Background coroutines wait for what may never come; others that wait now wait for ever. */
+static int report_deadlock(struct reactor *r)
+{
+	const struct list *node;
+
+	if (r->sched.count == r->sched.background_count)
+		return 0;
+	for (node = r->sched.all.next; r->deadlock && node != &r->sched.all; node = node->next) {
+		const struct co *co = container_of(node, struct co, all);
+
+		if (!co->background)
+			r->deadlock(r->deadlock_opaque, co);
+	}
+	return -EDEADLK;
+}
+
+static int turn(struct reactor *r, uint64_t wait_until_ns)
+{
+	int n;
+
+	/* Nothing submitted, nothing under way, no wish to wait: the kernel has nothing to tell. */
+	if (r->ring->in_flight > 0 || wait_until_ns > 0) {
+		n = r->ring->class->turn(r->ring, wait_until_ns);
+		if (n < 0)
+			return n;
+	}
+	if (timer_next_ns(&r->sched.timers) != DEADLINE_NEVER)
+		sched_fire_timers(&r->sched, clock_now_ns());
+	return 0;
+}
+
+int reactor_run(struct reactor *r, const struct group *until, uint64_t deadline_ns)
+{
+	uint64_t wait_ns;
+	int ret;
+
+	for (;;) {
+		sched_run_ready(&r->sched);
+		if (group_empty(until))
+			return 0;
+		if (deadline_ns != DEADLINE_NEVER && clock_now_ns() >= deadline_ns)
+			return -ETIMEDOUT;
+		if (!alive(r)) {
+			ret = report_deadlock(r);
+			if (ret < 0)
+				return ret;
+		}
+		wait_ns = timer_next_ns(&r->sched.timers);
+		if (deadline_ns < wait_ns)
+			wait_ns = deadline_ns;
+		ret = turn(r, sched_has_ready(&r->sched) ? 0 : wait_ns);
+		if (ret < 0)
+			return ret;
+	}
+}
+
+/* Make the ring's descriptor readable at the next deadline. An alarm that rings too early costs one empty dispatch. */
+static void set_alarm(struct reactor *r)
+{
+	uint64_t next_ns = timer_next_ns(&r->sched.timers);
+
+	if (r->alarm.in_flight && r->alarm_ns > next_ns)
+		r->ring->class->cancel(r->ring, &r->alarm);
+	if (r->alarm.in_flight || next_ns == DEADLINE_NEVER)
+		return;
+	r->alarm = (struct ring_op){ .kind = RING_TIMEOUT, .fd = -1, .off = next_ns, .background = true };
+	r->alarm_ns = next_ns;
+	r->ring->class->submit(r->ring, &r->alarm);
+}
+
+int reactor_dispatch(struct reactor *r)
+{
+	bool alarm_stale;
+	int ret;
+
+	for (int i = 0; i < DISPATCH_TURNS_MAX; i++) {
+		sched_run_ready(&r->sched);
+		set_alarm(r);
+		alarm_stale = r->alarm.in_flight && r->alarm.cancel_sent;
+		ret = turn(r, 0);
+		if (ret < 0)
+			return ret;
+		/* A cancelled alarm is set anew in the next round. */
+		if (!sched_has_ready(&r->sched) && !alarm_stale)
+			break;
+	}
+	if (sched_has_ready(&r->sched)) {
+		/* More to do at once: an operation that completes at once keeps the descriptor readable. */
+		if (!r->alarm.in_flight) {
+			r->alarm = (struct ring_op){ .kind = RING_NOP, .fd = -1, .background = true };
+			r->alarm_ns = 0;
+			r->ring->class->submit(r->ring, &r->alarm);
+			return turn(r, 0);
+		}
+		return 0;
+	}
+	return alive(r) ? 0 : report_deadlock(r);
+}
+
+int reactor_fd(const struct reactor *r)
+{
+	return r->ring->class->fd(r->ring);
+}

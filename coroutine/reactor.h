@@ -1,0 +1,53 @@
+/*
+ * reactor.h - the loop: run who is ready, hand their operations to the ring, wake whom the ring or a deadline says
+ *
+ * One reactor is one thread's. It is driven from that thread's own context, either by reactor_run, which waits, or by
+ * reactor_dispatch, which does not, from an event loop that polls reactor_fd.
+ */
+#ifndef COROUTINE_REACTOR_H
+#define COROUTINE_REACTOR_H
+
+#include "coroutine/co.h"
+#include "coroutine/ring.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct group;
+
+struct reactor {
+	struct sched sched;
+	struct ring *ring;
+	struct ring_op alarm; /* keeps reactor_fd's promise for deadlines; only in dispatch */
+	uint64_t alarm_ns;
+	/* Told once per coroutine when nothing can ever happen again; may be NULL. */
+	void (*deadlock)(void *opaque, const struct co *co);
+	void *deadlock_opaque;
+};
+
+/**
+ * reactor_new - @stack_bytes of each coroutine, 0 for the default
+ * Return: 0, -ENOMEM, or why the kernel gives no ring.
+ */
+int reactor_new(struct reactor **ret_reactor, const struct ring_class *class, size_t stack_bytes);
+
+/* No coroutine may be alive. NULL is allowed. */
+void reactor_free(struct reactor *r);
+
+/**
+ * reactor_run - until @until is empty
+ * Return: 0; -ETIMEDOUT when @deadline_ns comes first; -EDEADLK when coroutines wait and nothing is left that could wake
+ * them (each is named to r->deadlock first); or the ring's error.
+ */
+int reactor_run(struct reactor *r, const struct group *until, uint64_t deadline_ns);
+
+/**
+ * reactor_dispatch - all that can be done without waiting
+ * Afterwards reactor_fd() becomes readable when there is more to do, deadlines included.
+ * Return: 0, -EDEADLK as above (nothing but the embedder can change anything), or the ring's error.
+ */
+int reactor_dispatch(struct reactor *r);
+
+int reactor_fd(const struct reactor *r);
+
+#endif
