@@ -18,6 +18,14 @@ static void wake_joiner(struct group *g)
 		co_wake(co_of_node(g->joiners.next), 0);
 }
 
+/* By (2): -ECANCELED gives way to an error with something to say. */
+static bool may_be_error(const struct group *g, int result)
+{
+	if (result == -ECANCELED)
+		return g->first_error == 0 && !g->cancelled;
+	return g->first_error == 0 || g->first_error == -ECANCELED;
+}
+
 /* On the ending coroutine's stack. */
 static void child_ended(struct co *co, int result)
 {
@@ -25,7 +33,7 @@ static void child_ended(struct co *co, int result)
 
 	list_unlink(&co->sibling);
 	g->count--;
-	if (result < 0 && g->first_error == 0 && !(result == -ECANCELED && g->cancelled)) {
+	if (result < 0 && may_be_error(g, result)) {
 		g->first_error = result;
 		group_cancel(g);
 	}
@@ -89,7 +97,10 @@ int group_join(struct group *g)
 			group_cancel(g);
 		}
 	}
-	if (g->first_error < 0)
-		return g->first_error;
-	return interrupted ? -ECANCELED : 0;
+	if (g->first_error == 0)
+		return interrupted ? -ECANCELED : 0;
+	/* The error is reported first; the cancel is the caller's all the same. */
+	if (interrupted && g->first_error != -ECANCELED)
+		co_cancel_again(g->sched);
+	return g->first_error;
 }

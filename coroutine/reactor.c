@@ -10,6 +10,9 @@
 /* A dispatch ends after this many turns even if coroutines are still ready: the embedder's loop wants its turn too. */
 #define DISPATCH_TURNS_MAX 64
 
+/* When it does, the descriptor becomes readable after this time. */
+#define DISPATCH_AGAIN_NS (20 * NS_PER_US)
+
 static void op_done(struct ring_op *op)
 {
 	struct co *co = op->waiter;
@@ -76,12 +79,12 @@ static int report_deadlock(struct reactor *r)
 	return -EDEADLK;
 }
 
-static int turn(struct reactor *r, uint64_t wait_until_ns)
+static int turn(struct reactor *r, uint64_t wait_until_ns, bool always)
 {
 	int n;
 
 	/* Nothing submitted, nothing under way, no wish to wait: the kernel has nothing to tell. */
-	if (r->ring->in_flight > 0 || wait_until_ns > 0) {
+	if (r->ring->in_flight > 0 || wait_until_ns > 0 || always) {
 		n = r->ring->class->turn(r->ring, wait_until_ns);
 		if (n < 0)
 			return n;
@@ -110,52 +113,56 @@ int reactor_run(struct reactor *r, const struct group *until, uint64_t deadline_
 		wait_ns = timer_next_ns(&r->sched.timers);
 		if (deadline_ns < wait_ns)
 			wait_ns = deadline_ns;
-		ret = turn(r, sched_has_ready(&r->sched) ? 0 : wait_ns);
+		ret = turn(r, sched_has_ready(&r->sched) ? 0 : wait_ns, false);
 		if (ret < 0)
 			return ret;
 	}
 }
 
-/* Make the ring's descriptor readable at the next deadline. An alarm that rings too early costs one empty dispatch. */
-static void set_alarm(struct reactor *r)
+/*
+ * Make the ring's descriptor readable at the next deadline, or soon if coroutines are ready. An alarm that is under way
+ * for an earlier time stays: it costs one empty dispatch.
+ */
+static int set_alarm(struct reactor *r)
 {
-	uint64_t next_ns = timer_next_ns(&r->sched.timers);
+	uint64_t next_ns;
+	int ret;
 
-	if (r->alarm.in_flight && r->alarm_ns > next_ns)
-		r->ring->class->cancel(r->ring, &r->alarm);
-	if (r->alarm.in_flight || next_ns == DEADLINE_NEVER)
-		return;
-	r->alarm = (struct ring_op){ .kind = RING_TIMEOUT, .fd = -1, .off = next_ns, .background = true };
-	r->alarm_ns = next_ns;
-	r->ring->class->submit(r->ring, &r->alarm);
+	for (;;) {
+		next_ns = timer_next_ns(&r->sched.timers);
+		/* Not at once: the turn that sends it would reap it, and the descriptor stay silent. */
+		if (sched_has_ready(&r->sched))
+			next_ns = clock_now_ns() + DISPATCH_AGAIN_NS;
+		if (next_ns == DEADLINE_NEVER || (r->alarm.in_flight && !r->alarm.cancel_sent && r->alarm_ns <= next_ns))
+			return 0;
+		if (r->alarm.in_flight) {
+			r->ring->class->cancel(r->ring, &r->alarm);
+		} else {
+			r->alarm = (struct ring_op){ .kind = RING_TIMEOUT, .fd = -1, .off = next_ns, .background = true };
+			r->alarm_ns = next_ns;
+			r->ring->class->submit(r->ring, &r->alarm);
+		}
+		ret = turn(r, 0, false);
+		if (ret < 0)
+			return ret;
+	}
 }
 
 int reactor_dispatch(struct reactor *r)
 {
-	bool alarm_stale;
 	int ret;
 
 	for (int i = 0; i < DISPATCH_TURNS_MAX; i++) {
 		sched_run_ready(&r->sched);
-		set_alarm(r);
-		alarm_stale = r->alarm.in_flight && r->alarm.cancel_sent;
-		ret = turn(r, 0);
+		ret = turn(r, 0, i == 0); /* once in any case: it makes the descriptor silent */
 		if (ret < 0)
 			return ret;
-		/* A cancelled alarm is set anew in the next round. */
-		if (!sched_has_ready(&r->sched) && !alarm_stale)
+		if (!sched_has_ready(&r->sched))
 			break;
 	}
-	if (sched_has_ready(&r->sched)) {
-		/* More to do at once: an operation that completes at once keeps the descriptor readable. */
-		if (!r->alarm.in_flight) {
-			r->alarm = (struct ring_op){ .kind = RING_NOP, .fd = -1, .background = true };
-			r->alarm_ns = 0;
-			r->ring->class->submit(r->ring, &r->alarm);
-			return turn(r, 0);
-		}
-		return 0;
-	}
+	ret = set_alarm(r);
+	if (ret < 0)
+		return ret;
 	return alive(r) ? 0 : report_deadlock(r);
 }
 

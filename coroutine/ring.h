@@ -85,8 +85,8 @@ struct ring_class {
 	 */
 	int (*turn)(struct ring *ring, uint64_t deadline_ns);
 
-	/* Readable when a turn would find completions. */
-	int (*fd)(const struct ring *ring);
+	/* Readable when a turn would find completions; perhaps also when not. Costs something from the first call on. */
+	int (*fd)(struct ring *ring);
 };
 
 struct ring {

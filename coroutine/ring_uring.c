@@ -4,6 +4,10 @@
  * SINGLE_ISSUER and DEFER_TASKRUN where the kernel has them (6.1): completions are then produced only when we ask, on
  * our thread, and never interrupt a system call or a coroutine. The ring is made disabled and enabled in its first
  * turn, so that the thread which runs it, not the one which made it, is the single issuer.
+ *
+ * The price: nothing produces completions while we do not ask, so the ring's own descriptor does not wake a poll(2) or
+ * epoll_wait(2) (measured on 6.18; tests/platform/uring_poll.c). An eventfd registered with the ring does. It is silent
+ * until somebody asks for it, and then each turn empties it before it asks the kernel: what is signalled later stays.
  */
 #include "coroutine/ring.h"
 
@@ -14,20 +18,48 @@
 #include <liburing.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #define SQ_ENTRIES 256
 #define CQ_ENTRIES 4096
 
+/* How long after a cancel that missed it is tried again. */
+#define CANCEL_RETRY_NS NS_PER_MS
+
 struct uring {
 	struct ring ring;
 	struct io_uring uring;
-	struct list backlog; /* ops for which the submission queue had no room */
+	/* An operation is in at most one of these. */
+	struct list backlog; /* not sent so far: the submission queue had no room */
+	struct list cancels; /* sent; its cancel is to be sent */
+	struct list asked;   /* its cancel was sent too, and it has not completed so far */
+	struct __kernel_timespec retry_delay;
+	int eventfd;
+	bool eventfd_on;    /* somebody polls it */
+	bool cancel_missed; /* of one in asked, perhaps */
+	bool retry_in_flight;
 	bool enabled;
 };
 
 static struct uring *of(struct ring *ring)
 {
 	return container_of(ring, struct uring, ring);
+}
+
+static int open_eventfd(struct uring *u)
+{
+	int r;
+
+	u->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (u->eventfd < 0)
+		return -errno;
+	r = io_uring_register_eventfd(&u->uring, u->eventfd);
+	if (r == 0)
+		r = io_uring_cq_eventfd_toggle(&u->uring, false);
+	if (r < 0)
+		close(u->eventfd);
+	return r;
 }
 
 static int uring_open(struct ring **ret_ring, ring_done_fn *done)
@@ -42,6 +74,8 @@ static int uring_open(struct ring **ret_ring, ring_done_fn *done)
 	if (!u)
 		return -ENOMEM;
 	list_init(&u->backlog);
+	list_init(&u->cancels);
+	list_init(&u->asked);
 	u->ring = (struct ring){ .class = &ring_uring, .done = done };
 	for (size_t i = 0; i < 2 && r == -EINVAL; i++) {
 		struct io_uring_params p = {
@@ -55,6 +89,12 @@ static int uring_open(struct ring **ret_ring, ring_done_fn *done)
 		free(u);
 		return r;
 	}
+	r = open_eventfd(u);
+	if (r < 0) {
+		io_uring_queue_exit(&u->uring);
+		free(u);
+		return r;
+	}
 	*ret_ring = &u->ring;
 	return 0;
 }
@@ -65,6 +105,7 @@ static void uring_close(struct ring *ring)
 
 	ASSERT(ring->in_flight == 0);
 	io_uring_queue_exit(&u->uring);
+	close(u->eventfd);
 	free(u);
 }
 
@@ -150,6 +191,7 @@ static void uring_submit(struct ring *ring, struct ring_op *op)
 
 static void complete(struct uring *u, struct ring_op *op, int32_t res)
 {
+	list_unlink(&op->node);
 	op->res = res;
 	op->in_flight = false;
 	u->ring.in_flight--;
@@ -161,24 +203,14 @@ static void complete(struct uring *u, struct ring_op *op, int32_t res)
 static void uring_cancel(struct ring *ring, struct ring_op *op)
 {
 	struct uring *u = of(ring);
-	struct io_uring_sqe *sqe;
 
 	ASSERT(op->in_flight);
 	if (op->cancel_sent)
 		return;
 	op->cancel_sent = true;
-	if (list_linked(&op->node))
-		return; /* still in the backlog: the turn completes it unsent */
-	sqe = io_uring_get_sqe(&u->uring);
-	while (!sqe) {
-		/* Full: push out what is there. Nothing is reaped, so nobody is woken inside this call. */
-		if (io_uring_submit(&u->uring) < 0)
-			return; /* the ring is broken; the next turn says so */
-		sqe = io_uring_get_sqe(&u->uring);
-	}
-	io_uring_prep_cancel(sqe, op, 0);
-	/* Its own completion says nothing that the operation's does not. */
-	io_uring_sqe_set_data(sqe, NULL);
+	/* One that is still in the backlog stays there: the turn completes it unsent. */
+	if (!list_linked(&op->node))
+		list_push_tail(&u->cancels, &op->node);
 }
 
 static int first_turn(struct uring *u)
@@ -194,20 +226,60 @@ static int first_turn(struct uring *u)
 	return 0;
 }
 
-static int drain_backlog(struct uring *u)
+/* Into the submission queue with what waits, as far as there is room. Return: number of completions. */
+static int fill(struct uring *u)
 {
+	struct io_uring_sqe *sqe;
+	struct ring_op *op;
 	int n = 0;
 
 	while (!list_empty(&u->backlog)) {
-		struct ring_op *op = container_of(u->backlog.next, struct ring_op, node);
-
-		if (!op->cancel_sent && !enqueue(u, op))
-			break;
-		list_unlink(&op->node);
+		op = container_of(u->backlog.next, struct ring_op, node);
 		if (op->cancel_sent) {
 			complete(u, op, -ECANCELED);
 			n++;
+			continue;
 		}
+		if (!enqueue(u, op))
+			return n;
+		list_unlink(&op->node);
+	}
+	while (!list_empty(&u->cancels) && (sqe = io_uring_get_sqe(&u->uring))) {
+		op = container_of(list_pop_head(&u->cancels), struct ring_op, node);
+		list_push_tail(&u->asked, &op->node);
+		io_uring_prep_cancel(sqe, op, 0);
+		/* Not the operation: it may be gone when the cancel's own completion is read. */
+		io_uring_sqe_set_data(sqe, &u->asked);
+	}
+	return n;
+}
+
+static bool waiting(const struct uring *u)
+{
+	return !list_empty(&u->backlog) || !list_empty(&u->cancels);
+}
+
+/* Completions must be reaped, or a signal handled, before the kernel takes more. */
+static bool is_transient(int r)
+{
+	return r == -EBUSY || r == -EAGAIN || r == -EINTR;
+}
+
+/*
+ * As fill, but with a system call for each time the queue fills up: an operation left in the backlog while we sleep
+ * would wait for a completion that has nothing to do with it.
+ */
+static int push(struct uring *u)
+{
+	int n = fill(u), r;
+
+	while (waiting(u)) {
+		r = io_uring_submit(&u->uring);
+		if (r == 0 || is_transient(r))
+			break;
+		if (r < 0)
+			return r;
+		n += fill(u);
 	}
 	return n;
 }
@@ -219,16 +291,47 @@ static int reap(struct uring *u)
 	int n = 0;
 
 	io_uring_for_each_cqe(&u->uring, head, cqe) {
-		struct ring_op *op = io_uring_cqe_get_data(cqe);
+		void *data = io_uring_cqe_get_data(cqe);
 
 		seen++;
-		if (op) {
-			complete(u, op, cqe->res);
+		if (data == &u->asked) {
+			u->cancel_missed |= cqe->res < 0;
+		} else if (data == &u->cancels) {
+			u->retry_in_flight = false;
+			while (!list_empty(&u->asked))
+				list_push_tail(&u->cancels, list_pop_head(&u->asked));
+		} else {
+			complete(u, data, cqe->res);
 			n++;
 		}
 	}
 	io_uring_cq_advance(&u->uring, seen);
 	return n;
+}
+
+/*
+ * A cancel can miss. While a worker of the kernel executes an operation, the cancel only interrupts it (-EALREADY); if it
+ * is between two waits just then, it goes on to wait as if nothing had happened: measured, one large MSG_WAITALL receive
+ * in a hundred. So what was asked to end and has not ended is asked again, a little later.
+ */
+static void retry_missed(struct uring *u)
+{
+	struct io_uring_sqe *sqe;
+
+	if (!u->cancel_missed || u->retry_in_flight)
+		return;
+	if (list_empty(&u->asked)) {
+		u->cancel_missed = false;
+		return;
+	}
+	sqe = io_uring_get_sqe(&u->uring);
+	if (!sqe)
+		return; /* the next turn finds room */
+	u->cancel_missed = false;
+	u->retry_in_flight = true;
+	u->retry_delay.tv_nsec = CANCEL_RETRY_NS;
+	io_uring_prep_timeout(sqe, &u->retry_delay, 0, 0);
+	io_uring_sqe_set_data(sqe, &u->cancels);
 }
 
 /* Submit and, until @deadline_ns, wait for a completion; in one system call. */
@@ -250,6 +353,15 @@ static int enter(struct uring *u, uint64_t deadline_ns)
 	return io_uring_submit_and_wait_timeout(&u->uring, &cqe, 1, &ts, NULL);
 }
 
+static void empty_eventfd(const struct uring *u)
+{
+	uint64_t count;
+
+	/* Not blocking; that it was empty is no news. */
+	if (u->eventfd_on && read(u->eventfd, &count, sizeof(count)) < 0)
+		ASSERT(errno == EAGAIN || errno == EINTR);
+}
+
 static int uring_turn(struct ring *ring, uint64_t deadline_ns)
 {
 	struct uring *u = of(ring);
@@ -261,19 +373,41 @@ static int uring_turn(struct ring *ring, uint64_t deadline_ns)
 			return r;
 	}
 	ring->turns++;
-	n = drain_backlog(u);
-	r = enter(u, n > 0 ? 0 : deadline_ns);
-	/* -ETIME: the deadline; -EINTR: a signal of the embedder's; -EBUSY, -EAGAIN: completions must be reaped first. */
-	if (r < 0 && r != -ETIME && r != -EINTR && r != -EBUSY && r != -EAGAIN)
+	empty_eventfd(u);
+	n = push(u);
+	if (n < 0)
+		return n;
+	r = enter(u, n > 0 || waiting(u) ? 0 : deadline_ns);
+	/* -ETIME: the deadline. */
+	if (r < 0 && r != -ETIME && !is_transient(r))
 		return r;
 	n += reap(u);
-	n += drain_backlog(u);
+	retry_missed(u);
+	/* Nothing may be left behind for a next turn that only comes when the kernel has something to tell. */
+	if (waiting(u) || io_uring_sq_ready(&u->uring) > 0) {
+		r = push(u);
+		if (r < 0)
+			return r;
+		n += r;
+		r = io_uring_submit(&u->uring);
+		if (r < 0 && !is_transient(r))
+			return r;
+	}
 	return n;
 }
 
-static int uring_fd(const struct ring *ring)
+static int uring_fd(struct ring *ring)
 {
-	return container_of(ring, const struct uring, ring)->uring.ring_fd;
+	struct uring *u = of(ring);
+
+	if (!u->eventfd_on) {
+		u->eventfd_on = true;
+		io_uring_cq_eventfd_toggle(&u->uring, true);
+		/* What came before was not signalled: the first poll finds it readable in any case. */
+		if (eventfd_write(u->eventfd, 1) < 0)
+			ASSERT(errno == EAGAIN);
+	}
+	return u->eventfd;
 }
 
 const struct ring_class ring_uring = {

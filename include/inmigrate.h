@@ -31,6 +31,9 @@
 extern "C" {
 #endif
 
+/* The library is compiled with hidden symbols: what this header declares is what it exports. */
+#pragma GCC visibility push(default)
+
 #define INM_VERSION_MAJOR 0
 #define INM_VERSION_MINOR 1
 
@@ -63,8 +66,9 @@ struct inm_ram_block {
 	const char *name;    /* idstr, NUL-terminated, valid during the call; bytes as sent: not checked for print */
 	uint64_t bytes;      /* used length, a multiple of the target page size */
 	uint64_t page_bytes; /* the source's backing page size where the stream says it, else 0 */
+	uint64_t gpa;        /* with x-ignore-shared: guest-physical address of the block; else 0 */
 
-	/* Answered by the embedder; all zero at the call. Either a descriptor or an address. */
+	/* Answered by the embedder; zero at the call, and fd -1. Either a descriptor or an address. */
 	uint64_t bytes_max; /* what the embedder has for this block. 0 means exactly @bytes */
 	bool resizable;     /* a length up to bytes_max is right; otherwise it must be exactly bytes_max */
 	int fd;             /* memory file (memfd, hugetlbfs, shm): the library maps it for itself; stays the
@@ -72,6 +76,7 @@ struct inm_ram_block {
 	uint64_t fd_offset; /* where the block begins in @fd; a multiple of its page size */
 	void *addr;         /* with fd == -1: the memory itself, page-aligned, the embedder's, of bytes_max bytes;
 	                     * it must read as zeros and stay mapped until inm_free */
+	bool ignored;       /* with x-ignore-shared: the source shares this memory and sends no page of it */
 	bool dirty;         /* the memory may hold something else than zeros: zero pages are then written */
 };
 
@@ -241,6 +246,8 @@ int inm_reactor_new(struct inm_reactor **ret_reactor, const struct inm_reactor_c
 
 /* All its migrations must have been freed. */
 void inm_reactor_free(struct inm_reactor *reactor);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

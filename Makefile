@@ -1,0 +1,373 @@
+# inmigrate - one Makefile for everything; `make help` lists the targets
+#
+# Sources are found by folder (FLOORS, bottom first), so a new file needs no edit here. Output goes below $(B): build/ in
+# the source folder, nothing in a folder of its own, where the Makefile made by configure sets srcdir and includes this.
+
+MAKEFLAGS += -rR --no-print-directory
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+ifeq ($(origin srcdir),undefined)
+srcdir := .
+B := build/
+endif
+
+all:
+
+-include $(B)config.mk
+
+# Missing or older than configure: make writes it and starts over.
+$(B)config.mk: $(srcdir)/configure
+ifdef CONFIGURE
+	$(CONFIGURE) $(CONFIGURE_ARGS)
+else
+	cd $(srcdir) && ./configure
+endif
+
+V ?= 0
+ifeq ($(V),0)
+say = @printf '  %-7s %s\n' '$(1)' '$(2)';
+else
+say =
+endif
+
+# ---- what there is ------------------------------------------------------------------------------------------------
+
+FLOORS := $(shell cat $(srcdir)/FLOORS)
+LIB_FLOORS := $(filter-out programs,$(FLOORS))
+
+# Names relative to the source folder: $(call find,base/*.c)
+find = $(sort $(patsubst $(srcdir)/%,%,$(wildcard $(addprefix $(srcdir)/,$(1)))))
+
+LIB_SRC := $(call find,$(foreach f,$(LIB_FLOORS),$(f)/*.c $(f)/*/*.c))
+LIB_SRC := $(filter-out coroutine/switch_%,$(LIB_SRC)) $(call find,$(SWITCH))
+PROGRAM_SRC := $(call find,programs/*.c)
+SUPPORT_SRC := $(call find,tests/support/*.c)
+UNIT_SRC := $(call find,tests/unit/test_*.c)
+SCENARIO_SRC := $(call find,tests/scenario/test_*.c)
+PLATFORM_SRC := $(call find,tests/platform/*.c)
+BENCH_SRC := $(call find,tests/bench/bench_*.c)
+FUZZ_SRC := $(call find,tests/fuzz/fuzz_*.c)
+EXAMPLE_SRC := $(call find,examples/*.c)
+ALL_SRC := $(LIB_SRC) $(PROGRAM_SRC) $(SUPPORT_SRC) $(UNIT_SRC) $(SCENARIO_SRC) $(PLATFORM_SRC) $(BENCH_SRC) \
+	$(FUZZ_SRC) $(EXAMPLE_SRC) tests/fuzz/driver.c
+
+objects = $(addprefix $(B),$(addsuffix .o,$(basename $(1))))
+programs = $(addprefix $(B),$(basename $(1)))
+
+LIB_OBJ := $(call objects,$(LIB_SRC))
+PROGRAM_OBJ := $(call objects,$(PROGRAM_SRC))
+SUPPORT_OBJ := $(call objects,$(SUPPORT_SRC))
+UNIT := $(call programs,$(UNIT_SRC))
+SCENARIO := $(call programs,$(SCENARIO_SRC))
+PLATFORM := $(call programs,$(PLATFORM_SRC))
+BENCH := $(call programs,$(BENCH_SRC))
+FUZZ := $(call programs,$(FUZZ_SRC))
+EXAMPLES := $(call programs,$(EXAMPLE_SRC))
+TESTS := $(UNIT) $(SCENARIO) $(PLATFORM)
+
+LIB_A := $(B)libinmigrate.a
+LIB_SO := $(B)libinmigrate.so.$(VERSION)
+LIB_SO_LINKS := $(B)libinmigrate.so.$(SOVERSION) $(B)libinmigrate.so
+PROGRAM := $(if $(PROGRAM_SRC),$(B)inmigrate)
+
+all: $(LIB_A) $(LIB_SO) $(LIB_SO_LINKS) $(PROGRAM)
+tests: all $(TESTS) $(BENCH) $(FUZZ) $(EXAMPLES)
+
+# ---- how it is made -----------------------------------------------------------------------------------------------
+
+# $(B) comes first: the config.h of this build, whatever lies in the source folder.
+INCLUDES := -I$(or $(B),.) -I$(srcdir) -I$(srcdir)/include
+COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE $(INCLUDES) $(CPPFLAGS) $(WARNINGS) -fPIC -fvisibility=hidden -pthread \
+	-fmacro-prefix-map=$(srcdir)/= $(DEP_CFLAGS) $(CFLAGS) $(SANITIZE)
+LINK = $(CC) $(CFLAGS) $(SANITIZE) -pthread -Wl,--as-needed $(LDFLAGS)
+
+$(call objects,$(filter tests/%,$(ALL_SRC))): COMPILE += $(CHECK_CFLAGS)
+
+# A list before the pattern: without one, a pattern with no slash would match only the last part of a name.
+$(call objects,$(filter %.c,$(ALL_SRC))): $(B)%.o: $(srcdir)/%.c $(B)config.flags
+	@mkdir -p $(@D)
+	$(call say,CC,$*.c)$(COMPILE) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+
+$(call objects,$(filter %.S,$(ALL_SRC))): $(B)%.o: $(srcdir)/%.S $(B)config.flags
+	@mkdir -p $(@D)
+	$(call say,AS,$*.S)$(COMPILE) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+
+$(B)config.flags: $(B)config.mk ;
+
+# A list that is written anew only when it changes: an archive depends on the list of its objects, not only on them.
+FORCE:
+define list
+$(1).list: FORCE
+	@mkdir -p $$(@D)
+	@echo '$(2)' | cmp -s - $$@ || echo '$(2)' >$$@
+endef
+$(eval $(call list,$(B)lib,$(LIB_OBJ)))
+$(eval $(call list,$(B)support,$(SUPPORT_OBJ)))
+
+# For our own program and tests: every symbol visible to the linker.
+$(B)libinternal.a: $(LIB_OBJ) $(B)lib.list
+	$(call say,AR,libinternal.a)rm -f $@ && $(AR) rcs $@ $(LIB_OBJ)
+
+$(B)libsupport.a: $(SUPPORT_OBJ) $(B)support.list
+	$(call say,AR,libsupport.a)rm -f $@ && $(AR) rcs $@ $(SUPPORT_OBJ)
+
+# For embedders: one object in which the hidden symbols are local. In a plain archive an embedder's function that has
+# the name of one of ours would silently replace it.
+$(B)inmigrate.o: $(LIB_OBJ) $(B)lib.list
+	$(call say,LD,inmigrate.o)$(LD) -r -o $@ $(LIB_OBJ) && $(OBJCOPY) --localize-hidden $@
+
+$(LIB_A): $(B)inmigrate.o
+	$(call say,AR,libinmigrate.a)rm -f $@ && $(AR) rcs $@ $<
+
+$(LIB_SO): $(LIB_OBJ) $(B)lib.list $(srcdir)/inmigrate.map
+	$(call say,LD,$(@F))$(LINK) -shared $(if $(SANITIZE),,-Wl,-z,defs) -Wl,-soname,libinmigrate.so.$(SOVERSION) \
+		-Wl,--version-script=$(srcdir)/inmigrate.map -o $@ $(LIB_OBJ) $(DEP_LIBS)
+
+$(LIB_SO_LINKS): $(LIB_SO)
+	@ln -sf $(<F) $@
+
+$(B)inmigrate: $(PROGRAM_OBJ) $(B)libinternal.a
+	$(call say,LD,$(@F))$(LINK) -o $@ $(PROGRAM_OBJ) $(B)libinternal.a $(DEP_LIBS)
+
+# main() is in tests/support/check_main.c; the linker takes it only for tests that have none of their own.
+$(TESTS) $(BENCH): $(B)%: $(B)%.o $(B)libsupport.a $(B)libinternal.a
+	$(call say,LD,$*)$(LINK) -o $@ $< -Wl,--start-group $(B)libsupport.a $(B)libinternal.a -Wl,--end-group \
+		$(DEP_LIBS) $(CHECK_LIBS)
+
+FUZZ_DRIVER = $(if $(filter 1,$(FUZZER)),-fsanitize=fuzzer,$(B)tests/fuzz/driver.o)
+$(FUZZ): $(B)%: $(B)%.o $(B)tests/fuzz/driver.o $(B)libsupport.a $(B)libinternal.a
+	$(call say,LD,$*)$(LINK) -o $@ $< $(FUZZ_DRIVER) -Wl,--start-group $(B)libsupport.a $(B)libinternal.a \
+		-Wl,--end-group $(DEP_LIBS) $(CHECK_LIBS)
+
+# Examples see what an embedder sees: the header and the archive.
+$(EXAMPLES): $(B)%: $(B)%.o $(LIB_A)
+	$(call say,LD,$*)$(LINK) -o $@ $< $(LIB_A) $(DEP_LIBS)
+
+-include $(patsubst %.o,%.d,$(call objects,$(ALL_SRC)))
+
+# ---- tests --------------------------------------------------------------------------------------------------------
+
+SRC := $(abspath $(srcdir))
+OUT := $(abspath $(or $(B),.))
+
+# A sanitizer makes everything slower.
+ifneq ($(SANITIZE),)
+TEST_TIMEOUT ?= 600
+CK_TIMEOUT_MULTIPLIER ?= 5
+UBSAN_OPTIONS ?= print_stacktrace=1
+TSAN_OPTIONS ?= second_deadlock_stack=1
+export CK_TIMEOUT_MULTIPLIER UBSAN_OPTIONS TSAN_OPTIONS
+endif
+TEST_TIMEOUT ?= 120
+# What tests may want to know; the paths are absolute because a test may change folder.
+export TEST_PROGRAM := $(OUT)/inmigrate
+export TEST_SRCDIR := $(SRC)
+RUN_TESTS = $(srcdir)/scripts/run-tests --counts $(OUT)/counts --strip $(OUT)
+RUN_TIDY = $(srcdir)/scripts/tidy --src $(srcdir) --build $(or $(B),.) --compile '$(COMPILE)'
+
+# Each line of a check adds its numbers to this file and goes on; the last prints the sum and says how it went.
+counts_begin = @rm -f $(OUT)/counts
+counts_end = @$(RUN_TESTS) --sum
+
+FUZZ_REGRESSION = $(foreach f,$(FUZZ),$(if $(call find,tests/fuzz/regression/$(notdir $(f))/*),$(f)))
+
+check: tests need-check
+	$(counts_begin)
+	@$(RUN_TESTS) --timeout $(TEST_TIMEOUT) $(TESTS) || :
+	@$(MAKE) check-fuzz
+	@$(RUN_TESTS) --timeout 600 --once --live --name tidy -- $(RUN_TIDY) || :
+	@$(MAKE) check-interop
+	$(counts_end)
+
+# The unit tests alone: quick.
+check-unit: $(UNIT) need-check
+	$(counts_begin)
+	@$(RUN_TESTS) --timeout $(TEST_TIMEOUT) $(UNIT) || :
+	$(counts_end)
+
+# Past crashes, once more.
+check-fuzz: $(FUZZ)
+	@$(foreach f,$(FUZZ_REGRESSION),$(RUN_TESTS) --name tests/fuzz/regression/$(notdir $(f)) --once -- \
+		$(OUT)/tests/fuzz/$(notdir $(f)) $(SRC)/tests/fuzz/regression/$(notdir $(f))/* || :;) :
+
+INTEROP := $(wildcard $(srcdir)/tests/interop/run)
+check-interop: $(PROGRAM)
+ifeq ($(INTEROP),)
+	@$(RUN_TESTS) --skip 'tests/interop/run is not there' interop
+else ifeq ($(PROGRAM),)
+	@$(RUN_TESTS) --skip 'there is no program' interop
+else
+	@CC='$(CC)' $(RUN_TESTS) --timeout 1200 --once --live --name interop -- \
+		$(INTEROP) --inmigrate $(OUT)/inmigrate --quick || :
+endif
+
+tidy: all
+	@$(RUN_TIDY)
+
+need-check:
+	@test $(HAVE_CHECK) = 1 || { echo 'the tests need Check: see ./configure --install-deps' >&2; exit 1; }
+
+# What a flavour runs: the programs, no tidy and no interop. Names in TSAN_SKIP (unit/test_x) make no sense there.
+TSAN_SKIP :=
+FLAVOUR_SKIP := $(if $(filter -fsanitize=thread,$(SANITIZE)),$(TSAN_SKIP))
+check-programs: tests need-check
+	$(counts_begin)
+	@$(RUN_TESTS) --label '$(FLAVOUR)' --timeout $(TEST_TIMEOUT) \
+		$(filter-out $(addprefix $(B)tests/,$(FLAVOUR_SKIP)),$(TESTS)) || :
+	@$(MAKE) check-fuzz
+	$(counts_end)
+
+# A build of another flavour lives in a folder of its own below this one, configured like this one and a bit more.
+FUZZ_OPTIONS = $(shell command -v clang >/dev/null && echo CC=clang --enable-fuzzer) --enable-asan --enable-ubsan
+# $(call flavour,NAME,OPTIONS)
+define flavour
+$(B)$(1)/config.mk: $(B)config.mk $(srcdir)/configure
+	@mkdir -p $$(@D)
+	cd $$(@D) && $(SRC)/configure $$(CONFIGURE_ARGS) $(2) >configure.out || { cat configure.out; exit 1; }
+endef
+$(eval $(call flavour,asan,--enable-asan --enable-ubsan))
+$(eval $(call flavour,ubsan,--enable-ubsan))
+$(eval $(call flavour,tsan,--enable-tsan))
+$(eval $(call flavour,cover,--enable-cover CFLAGS='-O0 -g'))
+$(eval $(call flavour,fuzz,$$(FUZZ_OPTIONS)))
+
+check-asan check-ubsan check-tsan: check-%: $(B)%/config.mk
+	@$(MAKE) -C $(<D) FLAVOUR=$* check-programs
+
+# Names in VALGRIND_SKIP (unit/test_x) make no sense there: those that are about time, or about userfaultfd.
+VALGRIND_SKIP :=
+VALGRIND_TESTS := $(filter-out $(addprefix $(B)tests/,$(VALGRIND_SKIP)),$(UNIT))
+VALGRIND := valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
+	--errors-for-leak-kinds=definite --num-callers=30
+check-valgrind: all $(VALGRIND_TESTS) need-check
+	$(counts_begin)
+	@CK_TIMEOUT_MULTIPLIER=10 $(RUN_TESTS) --label valgrind --timeout 600 --wrap '$(VALGRIND)' $(VALGRIND_TESTS) || :
+	$(counts_end)
+
+TIME ?= 60
+fuzz: $(B)fuzz/config.mk
+	@$(MAKE) -C $(<D) fuzz-programs
+fuzz-programs: $(FUZZ)
+
+FUZZ_SEEDS = $(wildcard $(srcdir)/tests/fuzz/corpus/$* $(srcdir)/tests/fuzz/regression/$*)
+
+# Each fuzzer for TIME seconds, from its seeds; what it finds stays in the corpus of the build folder.
+fuzz-run: fuzz
+	@$(MAKE) -C $(B)fuzz TIME=$(TIME) fuzz-run-here
+fuzz-run-here: $(addprefix fuzz-run-,$(notdir $(FUZZ)))
+$(addprefix fuzz-run-,$(notdir $(FUZZ))): fuzz-run-%: $(B)tests/fuzz/%
+	@mkdir -p $(B)corpus/$* $(B)crashes
+ifeq ($(FUZZER),1)
+	./$< -max_total_time=$(TIME) -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
+		-artifact_prefix=$(B)crashes/$*- $(B)corpus/$* $(FUZZ_SEEDS)
+else
+	timeout $(TIME) ./$< -r 1000000000 $(FUZZ_SEEDS) || [ $$? = 124 ]
+endif
+
+bench: all $(BENCH)
+	@set -e; for b in $(BENCH); do echo "== $$b"; ./$$b; done
+	@if [ -e $(srcdir)/tests/bench/run ]; then $(srcdir)/tests/bench/run --inmigrate $(OUT)/inmigrate; fi
+
+demo: all
+	@$(srcdir)/scripts/demo --inmigrate $(OUT)/inmigrate
+
+interop: all
+	@CC='$(CC)' $(srcdir)/tests/interop/run --inmigrate $(OUT)/inmigrate
+
+cover: $(B)cover/config.mk
+	@$(MAKE) -C $(<D) FLAVOUR=cover check-programs
+	@$(srcdir)/scripts/cover --src $(SRC) --build $(OUT)/cover --gcov '$(if $(filter clang,$(COMPILER)),llvm-cov gcov,gcov)'
+
+# ---- for people -------------------------------------------------------------------------------------------------
+
+compile_commands.json: $(B)compile_commands.json
+ifneq ($(B),)
+.PHONY: compile_commands.json
+endif
+$(B)compile_commands.json: $(B)config.flags $(B)lib.list
+	$(call say,GEN,$@){ echo '['; sep=; for f in $(ALL_SRC); do \
+		printf '%s{"directory": "%s", "file": "%s", "command": "%s"}' "$$sep" '$(CURDIR)' "$(srcdir)/$$f" \
+		"$$(printf '%s' '$(COMPILE)' | sed 's/["\\]/\\&/g') -c $(srcdir)/$$f"; sep=', '; \
+		done; echo ']'; } >$@
+
+format:
+	clang-format -i $(addprefix $(srcdir)/,$(call find,include/*.h $(foreach f,$(FLOORS) tests examples,\
+		$(f)/*.[ch] $(f)/*/*.[ch])))
+
+# ---- installation -------------------------------------------------------------------------------------------------
+
+MAN := $(call find,man/*.[1-8])
+man_dirs := $(sort $(foreach m,$(MAN),man$(subst .,,$(suffix $(m)))))
+
+$(B)inmigrate.pc: $(B)config.mk
+	$(call say,GEN,inmigrate.pc){ echo 'prefix=$(prefix)'; echo 'exec_prefix=$(exec_prefix)'; echo 'libdir=$(libdir)'; \
+		echo 'includedir=$(includedir)'; echo; echo 'Name: inmigrate'; \
+		echo 'Description: Destination half of QEMU live migration'; echo 'Version: $(VERSION)'; \
+		echo 'Requires.private:$(REQUIRES)'; echo 'Cflags: -I$${includedir}'; \
+		echo 'Libs: -L$${libdir} -linmigrate'; \
+		echo 'Libs.private: -pthread$(if $(filter 1,$(HAVE_AIO)), -laio)'; } >$@
+
+D = $(DESTDIR)
+install: all $(B)inmigrate.pc
+	install -d $(D)$(includedir) $(D)$(libdir)/pkgconfig $(D)$(bindir) $(addprefix $(D)$(mandir)/,$(man_dirs))
+	install -m 644 $(srcdir)/include/inmigrate.h $(D)$(includedir)
+	install -m 644 $(LIB_A) $(LIB_SO) $(D)$(libdir)
+	ln -sf $(notdir $(LIB_SO)) $(D)$(libdir)/libinmigrate.so.$(SOVERSION)
+	ln -sf libinmigrate.so.$(SOVERSION) $(D)$(libdir)/libinmigrate.so
+	install -m 644 $(B)inmigrate.pc $(D)$(libdir)/pkgconfig
+	$(if $(PROGRAM),install -m 755 $(PROGRAM) $(D)$(bindir))
+	$(foreach m,$(MAN),install -m 644 $(srcdir)/$(m) $(D)$(mandir)/man$(subst .,,$(suffix $(m)))/ &&) :
+
+uninstall:
+	rm -f $(D)$(includedir)/inmigrate.h $(D)$(libdir)/libinmigrate.a $(D)$(libdir)/libinmigrate.so \
+		$(D)$(libdir)/libinmigrate.so.$(SOVERSION) $(D)$(libdir)/libinmigrate.so.$(VERSION) \
+		$(D)$(libdir)/pkgconfig/inmigrate.pc $(D)$(bindir)/inmigrate \
+		$(foreach m,$(MAN),$(D)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
+
+# From a clone, what is committed; from an unpacked tarball, that again.
+DIST := inmigrate-$(VERSION)
+dist:
+	@mkdir -p $(OUT)
+	@if git -C $(SRC) rev-parse -q --verify HEAD >/dev/null 2>&1 && [ -e $(SRC)/.git ]; then \
+		git -C $(SRC) archive --format=tar.gz --prefix=$(DIST)/ -o $(OUT)/$(DIST).tar.gz HEAD; \
+	else \
+		tar -C $(SRC) --exclude=./build --exclude='./build-*' --exclude=__pycache__ --exclude='./*.tar.gz' \
+			--transform='s,^\.,$(DIST),' -czf $(OUT)/$(DIST).tar.gz .; \
+	fi
+	@echo $(B)$(DIST).tar.gz
+
+# All but what configure made.
+clean:
+	rm -rf $(addprefix $(B),$(FLOORS) tests examples asan ubsan tsan cover fuzz inmigrate inmigrate.o inmigrate.pc \
+		*.a *.so *.so.* *.list compile_commands.json counts *.tar.gz)
+
+distclean: clean
+	rm -rf $(if $(B),$(B),config.mk config.h config.log config.flags Makefile)
+
+help:
+	@sed -n 's/^#: //p' $(firstword $(wildcard $(srcdir)/Makefile))
+
+#: all                   the library, static and shared, and the program
+#: tests                 also every test, bench, fuzzer and example, without running them
+#: check                 unit, scenario and platform tests, fuzz regressions, tidy, a quick interop; the last line is the sum
+#: check-unit            the unit tests
+#: check-asan            the test programs under AddressSanitizer and UBSan; also check-ubsan, check-tsan: each builds in
+#:                       a folder of its own
+#: check-valgrind        the unit tests under valgrind
+#: interop               every case with a real QEMU as the source
+#: tidy                  floors, headers, symbols, man pages, probes, scripts, sizes, words
+#: fuzz, fuzz-run TIME=  build the fuzzers with libFuzzer (clang); run each for TIME seconds
+#: bench                 numbers, with units
+#: demo                  a guest is sent and lands
+#: cover                 which lines the tests run
+#: compile_commands.json for editors
+#: format                clang-format on everything
+#: install, uninstall    DESTDIR= and the folders of configure
+#: dist                  a tarball
+#: clean, distclean
+#: V=1 shows commands; one test: build/tests/unit/test_base, with CHECK_RUN_CASE=name for one case of it
+
+.PHONY: all tests check check-unit check-fuzz check-interop check-programs check-asan check-ubsan check-tsan check-valgrind tidy \
+	need-check fuzz fuzz-programs fuzz-run fuzz-run-here bench demo interop cover format install uninstall dist clean \
+	distclean help FORCE

@@ -1,0 +1,74 @@
+#include "engine/channel/socket.h"
+
+#include "base/err.h"
+#include "coroutine/io.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct socket_chan {
+	struct chan chan;
+	struct reactor *reactor;
+	int fd; /* owned */
+};
+
+static ssize_t socket_readv(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err)
+{
+	struct socket_chan *sc = (struct socket_chan *)ch;
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = (size_t)iov_count };
+	ssize_t n = io_recvmsg(sc->reactor, sc->fd, &msg, 0, deadline_ns);
+
+	if (n < 0)
+		return err_set(err, (int)n, "reading from %s: %s", ch->name, strerror((int)-n));
+	return n;
+}
+
+static int socket_write_all(struct chan *ch, const void *buf, size_t bytes, uint64_t deadline_ns, struct err *err)
+{
+	struct socket_chan *sc = (struct socket_chan *)ch;
+	const char *p = buf;
+
+	while (bytes > 0) {
+		ssize_t n = io_send(sc->reactor, sc->fd, p, bytes, 0, deadline_ns);
+
+		if (n < 0)
+			return err_set(err, (int)n, "writing to %s: %s", ch->name, strerror((int)-n));
+		p += n;
+		bytes -= (size_t)n;
+	}
+	return 0;
+}
+
+static void socket_close(struct chan *ch)
+{
+	struct socket_chan *sc = (struct socket_chan *)ch;
+
+	close(sc->fd);
+	free(sc);
+}
+
+static const struct chan_ops socket_ops = {
+	.readv = socket_readv,
+	.write_all = socket_write_all,
+	.close = socket_close,
+};
+
+int socket_chan_new(struct chan **ret_chan, struct reactor *r, int fd, const char *name)
+{
+	struct socket_chan *sc = calloc(1, sizeof(*sc));
+
+	if (!sc) {
+		close(fd);
+		return -ENOMEM;
+	}
+	sc->chan.ops = &socket_ops;
+	sc->chan.can_write = true;
+	snprintf(sc->chan.name, sizeof(sc->chan.name), "%s", name);
+	sc->reactor = r;
+	sc->fd = fd;
+	*ret_chan = &sc->chan;
+	return 0;
+}

@@ -1,0 +1,18 @@
+/*
+ * socket.h - a channel on a connected stream socket
+ */
+#ifndef ENGINE_CHANNEL_SOCKET_H
+#define ENGINE_CHANNEL_SOCKET_H
+
+#include "engine/channel/channel.h"
+
+struct reactor;
+
+/**
+ * socket_chan_new - make a channel of @fd, which it consumes, also on failure
+ * @name: for errors and logs, copied
+ * Return: 0 or -ENOMEM.
+ */
+int socket_chan_new(struct chan **ret_chan, struct reactor *r, int fd, const char *name);
+
+#endif

@@ -1,0 +1,407 @@
+#include "engine/incoming.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/probe.h"
+#include "coroutine/io.h"
+#include "engine/channel/channel.h"
+#include "engine/channel/file.h"
+#include "engine/channel/socket.h"
+#include "engine/state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Told how it went, a source closes at once; one that does not is not waited for longer. */
+#define FAREWELL_NS (2 * NS_PER_S)
+
+/* After an accept that failed for want of descriptors. */
+#define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
+
+/* What the command of exec: may still do when its stream has ended well. */
+#define EXEC_GRACE_NS (5 * NS_PER_S)
+
+void incoming_set_state(struct inm *inm, enum inm_state state)
+{
+	ASSERT(state_may_change(inm->state, state));
+	PROBE3(engine__state, inm, (int)inm->state, (int)state);
+	inm->state = state;
+	if (state_is_final(state))
+		inm->end_ns = clock_now_ns();
+	if (inm->ops.state_changed)
+		inm->ops.state_changed(inm->opaque, state);
+}
+
+int incoming_result(const struct inm *inm)
+{
+	if (inm->state == INM_STATE_COMPLETED)
+		return 0;
+	return inm->state == INM_STATE_CANCELLED ? -ECANCELED : inm->err.code;
+}
+
+/* ---- arrival: who connects, and what they are ---- */
+
+/* The main channel is found, complete with its first bytes: handed over in one step. */
+static void main_arrived(struct inm *inm, const struct hello *h)
+{
+	inm->main = *h;
+	inm->begin_ns = clock_now_ns();
+	log_info(&inm->log, "main channel: %s", h->ch->name);
+	event_set(&inm->main_there);
+}
+
+/* A connection on its own, in its own coroutine. */
+struct connection {
+	struct inm *inm;
+	struct hello hello;
+};
+
+static int meet_connection(void *arg)
+{
+	struct connection *conn = arg;
+	struct inm *inm = conn->inm;
+	struct hello h = conn->hello;
+	const char *reason = NULL;
+	struct err err = ERR_NONE;
+	int e;
+
+	free(conn);
+	e = hello_read(&h, deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S), &err);
+	inm->unknown--;
+	if (e == 0 && hello_decide(h.first, inm->main.ch != NULL, &reason) == HELLO_MAIN) {
+		main_arrived(inm, &h);
+		return 0;
+	}
+	/* A stranger can neither fail nor delay the migration (spec/channels.md 6, case 6). */
+	if (e != -ECANCELED)
+		log_info(&inm->log, "connection from %s closed: %s", h.ch->name, e < 0 ? err.text : reason);
+	chan_close(h.ch);
+	return 0;
+}
+
+static void admit(struct inm *inm, struct chan *ch)
+{
+	struct connection *conn;
+
+	if (inm->unknown >= CONNECTIONS_UNKNOWN_MAX) {
+		log_warn(&inm->log, "connection from %s closed: %d others have not said what they are", ch->name,
+			 CONNECTIONS_UNKNOWN_MAX);
+		chan_close(ch);
+		return;
+	}
+	conn = malloc(sizeof(*conn));
+	if (conn)
+		*conn = (struct connection){ .inm = inm, .hello = { .ch = ch } };
+	if (!conn || group_spawn(&inm->arrival, ch->name, meet_connection, conn) < 0) {
+		log_warn(&inm->log, "connection from %s closed: no memory", ch->name);
+		chan_close(ch);
+		free(conn);
+		return;
+	}
+	inm->unknown++;
+}
+
+struct acceptor {
+	struct inm *inm;
+	int index;
+};
+
+static int accept_connections(void *arg)
+{
+	struct acceptor a = *(struct acceptor *)arg;
+	struct inm *inm = a.inm;
+	struct err err = ERR_NONE;
+	struct chan *ch;
+	int e;
+
+	free(arg);
+	for (;;) {
+		e = listener_accept(&inm->listener, a.index, inm->reactor, &inm->opts, &ch, &err);
+		if (e == 0) {
+			admit(inm, ch);
+			continue;
+		}
+		if (e == -ECANCELED)
+			return e;
+		/* Nothing an accept can fail with makes the next one hopeless; but it must not become a busy loop. */
+		log_warn(&inm->log, "%s", err.text);
+		e = io_sleep_until(inm->reactor, deadline_after_ns(ACCEPT_PAUSE_NS));
+		if (e < 0)
+			return e;
+	}
+}
+
+static int start_acceptors(struct inm *inm)
+{
+	struct acceptor *a;
+	int e;
+
+	for (int i = 0; i < inm->listener.count; i++) {
+		a = malloc(sizeof(*a));
+		if (!a)
+			return -ENOMEM;
+		*a = (struct acceptor){ .inm = inm, .index = i };
+		e = group_spawn(&inm->arrival, inm->listener.sockets[i].text, accept_connections, a);
+		if (e < 0) {
+			free(a);
+			return e;
+		}
+	}
+	return 0;
+}
+
+/* ---- the embedder's side of the stream ---- */
+
+static int ask_ram_block(void *opaque, struct inm_ram_block *block)
+{
+	struct inm *inm = opaque;
+
+	return inm->ops.ram_block(inm->opaque, block);
+}
+
+static int give_device(void *opaque, const struct inm_device *device)
+{
+	struct inm *inm = opaque;
+
+	PROBE2(engine__device, device->instance_id, device->bytes);
+	return inm->ops.device ? inm->ops.device(inm->opaque, device) : 0;
+}
+
+static void note_switchover(void *opaque)
+{
+	struct inm *inm = opaque;
+
+	inm->switchover_ns = clock_now_ns();
+}
+
+/* ---- the story ---- */
+
+static int load_main(struct inm *inm, struct err *err)
+{
+	struct load *l = &inm->load;
+	int e;
+
+	inm->load_ops = (struct load_ops){ ask_ram_block, give_device, note_switchover };
+	l->opts = &inm->opts;
+	l->trace = &inm->trace;
+	l->log = &inm->log;
+	l->ops = &inm->load_ops;
+	l->ops_opaque = inm;
+	l->ram = &inm->ram;
+	e = load_init(l, &inm->reactor->sched, inm->main.ch, inm->main.first, inm->main.got);
+	if (e < 0)
+		return err_set(err, e, "no memory for the stream's buffer");
+	inm->load_made = true;
+	e = load_stream(l, err);
+	if (e < 0)
+		return e;
+	log_info(&inm->log, "guest complete: %zu RAM blocks, %u devices, divided by %s", inm->ram.count, l->devices,
+		 l->split_by_footers ? "footers" : "the stream's description");
+	if (!inm->ops.start_vcpus)
+		return 0;
+	e = inm->ops.start_vcpus(inm->opaque, l->has_run_state ? l->run_state : NULL);
+	return e < 0 ? err_set(err, e, "starting the guest: %s", strerror(-e)) : 0;
+}
+
+/*
+ * The source hears how it went. A success that cannot be told is a failure: without SHUT 0 the source runs its guest again,
+ * and there must not be two.
+ */
+static int tell_source(struct inm *inm, int result, struct err *err)
+{
+	struct err ignored = ERR_NONE;
+
+	if (!inm->load_made || !inm->load.reply.open)
+		return result;
+	if (result == 0)
+		return reply_shut(&inm->load.reply, 0, deadline_after_ns(REPLY_TIMEOUT_NS), err);
+	reply_shut(&inm->load.reply, 1, deadline_after_ns(FAREWELL_NS), &ignored);
+	return result;
+}
+
+/* Close after the source: bytes of it that come later would turn our close into a reset, which may overtake SHUT 0. */
+static void await_close(struct inm *inm)
+{
+	uint64_t deadline_ns = deadline_after_ns(FAREWELL_NS);
+	struct err ignored = ERR_NONE;
+	uint8_t scrap[4096];
+	struct iovec iov;
+	ssize_t n = 1;
+
+	if (!inm->load_made || !inm->load.reply.open || inm->load.reader.ended)
+		return;
+	while (n > 0) {
+		iov = (struct iovec){ scrap, sizeof(scrap) };
+		n = chan_readv(inm->main.ch, &iov, 1, deadline_ns, &ignored);
+	}
+}
+
+static void close_main(struct inm *inm)
+{
+	if (inm->load_made)
+		load_fini(&inm->load);
+	if (inm->main.ch)
+		inm->main_bytes = inm->main.ch->bytes_in;
+	chan_close(inm->main.ch);
+	inm->main.ch = NULL;
+}
+
+static int receive_guest(struct inm *inm, struct err *err)
+{
+	int e;
+
+	/* No deadline: a source may come at any time; the embedder's patience is inm_run_until's. */
+	e = event_wait(&inm->main_there, DEADLINE_NEVER);
+	if (e < 0)
+		return e;
+	incoming_set_state(inm, INM_STATE_ACTIVE);
+	e = load_main(inm, err);
+	return e;
+}
+
+static void finish(struct inm *inm, int result, const struct err *err)
+{
+	if (result == 0) {
+		incoming_set_state(inm, INM_STATE_COMPLETED);
+		return;
+	}
+	inm->err = *err;
+	inm->err.code = result;
+	if (result == -ECANCELED) {
+		incoming_set_state(inm, INM_STATE_CANCELLED);
+		return;
+	}
+	snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s (%s)", err->text, err_name(result));
+	incoming_set_state(inm, INM_STATE_FAILED);
+}
+
+/* The command of exec: has time to end by itself when all went well. */
+static void end_arrival(struct inm *inm, int result)
+{
+	if (result == 0 && inm->exec.pidfd >= 0)
+		io_poll(inm->reactor, inm->exec.pidfd, 1, deadline_after_ns(EXEC_GRACE_NS));
+	group_cancel(&inm->arrival);
+	group_join(&inm->arrival);
+	listener_close(&inm->listener);
+}
+
+static int incoming_story(void *arg)
+{
+	struct inm *inm = arg;
+	struct err err = ERR_NONE;
+	int e = receive_guest(inm, &err);
+
+	e = tell_source(inm, e, &err);
+	/* From here on nothing can change the outcome, so a cancel that comes later is too late. */
+	finish(inm, e, &err);
+	if (e == 0)
+		await_close(inm);
+	close_main(inm);
+	end_arrival(inm, e);
+	group_cancel(&inm->root);
+	return 0;
+}
+
+/* Background: the embedder may never cancel. */
+static int watch_cancel(void *arg)
+{
+	struct inm *inm = arg;
+	uint64_t count;
+	ssize_t n = io_read(inm->reactor, inm->cancel_fd, &count, sizeof(count), RING_OFF_CURRENT, DEADLINE_NEVER);
+
+	if (n > 0)
+		group_cancel(&inm->root);
+	return 0;
+}
+
+/* ---- the beginning ---- */
+
+/* fd: and file: are one connected channel each, a socket or something to read. */
+static int open_descriptor(struct inm *inm, const struct address *addr, struct chan **ret_chan, struct err *err)
+{
+	char name[sizeof((*ret_chan)->name)];
+	int fd = addr->fd, e;
+	struct stat st;
+
+	if (addr->kind == ADDRESS_FILE)
+		fd = open(addr->path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_set(err, -errno, "%s", strerror(errno));
+	if (addr->kind == ADDRESS_FILE)
+		snprintf(name, sizeof(name), "file:%.80s", addr->path);
+	else
+		snprintf(name, sizeof(name), "fd:%d", fd);
+	if (S_ISSOCK(st.st_mode))
+		e = socket_chan_new(ret_chan, inm->reactor, fd, name);
+	else
+		e = file_chan_new(ret_chan, inm->reactor, fd, addr->offset, name);
+	return e < 0 ? err_set(err, e, "no memory for a channel") : 0;
+}
+
+static int open_command(struct inm *inm, const struct address *addr, struct chan **ret_chan, struct err *err)
+{
+	int e = exec_start(&inm->exec, inm->reactor, &inm->log, addr->path, ret_chan, err);
+
+	if (e < 0)
+		return e;
+	e = group_spawn(&inm->arrival, "exec", exec_wait, &inm->exec);
+	if (e < 0) {
+		exec_kill(&inm->exec);
+		chan_close(*ret_chan);
+		return err_set(err, e, "no memory for a coroutine");
+	}
+	return 0;
+}
+
+static int open_address(struct inm *inm, const struct address *addr, struct err *err)
+{
+	struct hello h = { .ch = NULL };
+	int e;
+
+	if (address_is_listening(addr)) {
+		e = listener_open(&inm->listener, addr, err);
+		if (e == 0 && start_acceptors(inm) < 0)
+			e = err_set(err, -ENOMEM, "no memory for a coroutine");
+		return e;
+	}
+	e = addr->kind == ADDRESS_EXEC ? open_command(inm, addr, &h.ch, err) : open_descriptor(inm, addr, &h.ch, err);
+	if (e == 0)
+		main_arrived(inm, &h);
+	return e;
+}
+
+/* Nothing has run so far: what was spawned ends at its first park, without having begun anything. */
+static void undo_start(struct inm *inm)
+{
+	group_cancel(&inm->arrival);
+	group_cancel(&inm->root);
+	reactor_run(inm->reactor, &inm->arrival, DEADLINE_NEVER);
+	reactor_run(inm->reactor, &inm->root, DEADLINE_NEVER);
+	listener_close(&inm->listener);
+	chan_close(inm->main.ch);
+	inm->main.ch = NULL;
+}
+
+int incoming_start(struct inm *inm, const struct address *addr, struct err *err)
+{
+	int e;
+
+	group_init(&inm->root, &inm->reactor->sched, "migration");
+	group_init(&inm->arrival, &inm->reactor->sched, "arrival");
+	event_init(&inm->main_there, &inm->reactor->sched, "main channel");
+	inm->exec.pidfd = -1;
+	e = open_address(inm, addr, err);
+	if (e == 0 && (group_spawn_background(&inm->root, "cancel", watch_cancel, inm) < 0 ||
+		       group_spawn(&inm->root, "incoming", incoming_story, inm) < 0))
+		e = err_set(err, -ENOMEM, "no memory for a coroutine");
+	if (e < 0)
+		undo_start(inm);
+	else
+		incoming_set_state(inm, INM_STATE_SETUP);
+	return e;
+}

@@ -1,0 +1,69 @@
+/*
+ * incoming.h - the story of one migration, from listening to landed
+ *
+ * One coroutine tells it (incoming_story). Beside it live: an acceptor for each listening socket, a coroutine for each
+ * connection that has not said what it is, the watch for inm_cancel, and the command of exec:. All are children of
+ * groups that the story closes before it ends, so nothing is left when it has ended.
+ */
+#ifndef ENGINE_INCOMING_H
+#define ENGINE_INCOMING_H
+
+#include "base/err.h"
+#include "base/log.h"
+#include "coroutine/group.h"
+#include "coroutine/reactor.h"
+#include "coroutine/wait.h"
+#include "engine/channel/exec.h"
+#include "engine/channel/hello.h"
+#include "engine/channel/listener.h"
+#include "engine/load/load.h"
+#include "engine/options.h"
+#include "engine/stream/trace.h"
+#include "inmigrate.h"
+#include "memory/block.h"
+
+#include <stdbool.h>
+
+/* Connections that have not said what they are, at most; one more is closed at once (pitfalls: strangers). */
+#define CONNECTIONS_UNKNOWN_MAX 64
+
+struct inm {
+	struct inm_ops ops;
+	void *opaque;
+	struct log log;
+	struct trace trace;
+	struct options opts;
+	struct load_ops load_ops;
+
+	struct reactor *reactor;
+	bool reactor_is_ours;
+	int cancel_fd; /* eventfd, owned: inm_cancel writes, the watch reads */
+
+	struct group root;    /* the story and the watch */
+	struct group arrival; /* acceptors and connections under way; the story's */
+	size_t unknown;       /* connections under way */
+	struct listener listener;
+	struct exec exec;
+	struct hello main;    /* main.ch is owned; NULL before it is there */
+	struct event main_there;
+	struct load load;
+	bool load_made;
+	struct ram ram;
+
+	enum inm_state state;
+	struct err err; /* the first one */
+	char error_text[sizeof(((struct err *)0)->text) + 32];
+	uint64_t begin_ns, switchover_ns, end_ns;
+	uint64_t main_bytes; /* of the main channel, when it is closed */
+};
+
+/** incoming_set_state - checked, probed, told to the embedder. The only way to change inm->state. */
+void incoming_set_state(struct inm *inm, enum inm_state state);
+
+/** incoming_start - listen at @addr and set the story going. Return: 0, or why not; then nothing has begun. */
+int incoming_start(struct inm *inm, const struct address *addr, struct err *err);
+
+/** incoming_result - of a migration that has ended: 0, -ECANCELED, or the errno of the first error */
+int incoming_result(const struct inm *inm);
+
+#endif

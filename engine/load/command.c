@@ -1,0 +1,147 @@
+#include "engine/load/command.h"
+
+#include "base/err.h"
+#include "base/log.h"
+#include "engine/load/load.h"
+#include "engine/options.h"
+#include "engine/stream/trace.h"
+#include "engine/stream/wire.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+struct command_row {
+	const char *name;
+	uint16_t len_min, len_max;
+	/* Why it ends the migration here; NULL: it does not. */
+	const char *refused;
+};
+
+/* spec/stream.md 2, a row a command. */
+static const struct command_row rows[WIRE_CMD_COUNT] = {
+	[WIRE_CMD_OPEN_RETURN_PATH] = { "OPEN_RETURN_PATH", 0, 0, NULL },
+	[WIRE_CMD_PING] = { "PING", 4, 4, NULL },
+	[WIRE_CMD_POSTCOPY_ADVISE] = { "POSTCOPY_ADVISE", 0, 16, NULL },
+	[WIRE_CMD_POSTCOPY_LISTEN] = { "POSTCOPY_LISTEN", 0, 0, "postcopy was not advised" },
+	[WIRE_CMD_POSTCOPY_RUN] = { "POSTCOPY_RUN", 0, 0, "postcopy was not advised" },
+	[WIRE_CMD_POSTCOPY_RAM_DISCARD] = { "POSTCOPY_RAM_DISCARD", 20, 65535, "postcopy was not advised" },
+	[WIRE_CMD_PACKAGED] = { "PACKAGED", 4, 4, "postcopy was not advised" },
+	[WIRE_CMD_ENABLE_COLO] = { "ENABLE_COLO", 0, 0, "the source has capability x-colo on, which is not supported" },
+	[WIRE_CMD_POSTCOPY_RESUME] = { "POSTCOPY_RESUME", 0, 0, NULL },
+	[WIRE_CMD_RECV_BITMAP] = { "RECV_BITMAP", 2, 256, NULL },
+	[WIRE_CMD_SWITCHOVER_START] = { "SWITCHOVER_START", 0, 0, NULL },
+};
+
+/*
+ * What the source's release implies and the stream does not say (spec/stream.md 3): up to machine type 11.0 a source
+ * with switchover-ack waits for exactly one, later ones count the requests of their own devices and take none unasked.
+ */
+static bool ack_is_due(const struct load *l)
+{
+	if (!options_has(l->opts, CAP_SWITCHOVER_ACK) || l->opts->switchover_ack_legacy == TRISTATE_OFF)
+		return false;
+	return l->opts->switchover_ack_legacy == TRISTATE_ON || stream_machine_version(l->config.machine) < 1101;
+}
+
+static int open_return_path(struct load *l, struct err *err)
+{
+	bool again = l->reply.open;
+	int e = reply_open(&l->reply, err);
+
+	if (e == 0 && !again && ack_is_due(l))
+		e = reply_switchover_ack(&l->reply, err);
+	return e;
+}
+
+static int answer_ping(struct load *l, const uint8_t *payload, struct err *err)
+{
+	if (!l->reply.open)
+		return err_set(err, -EPROTO, "the source has not opened a return path to answer on");
+	return reply_pong(&l->reply, be32_load(payload), err);
+}
+
+static int advise(struct load *l, size_t len, struct err *err)
+{
+	if (len != 0 && len != 16)
+		return err_set(err, -EPROTO, "it has %zu bytes; 0 or 16 are possible", len);
+	if (l->ram_loader.listed)
+		return err_set(err, -EPROTO, "it comes after the list of RAM blocks");
+	if (len == 0) {
+		if (!options_has(l->opts, CAP_DIRTY_BITMAPS))
+			return err_set(err, -EPROTO, "the source has capability dirty-bitmaps on; it is off here");
+		return 0;
+	}
+	if (l->ram_loader.advised)
+		return err_set(err, -EPROTO, "a second one");
+	if (!options_has(l->opts, CAP_POSTCOPY_RAM))
+		return err_set(err, -EPROTO, "the source has capability postcopy-ram on; it is off here");
+	l->ram_loader.advised = true;
+	return 0;
+}
+
+static int switchover_start(struct load *l, struct err *err)
+{
+	if (l->switched_over)
+		return err_set(err, -EPROTO, "a second one");
+	if (sections_all_ended(&l->sections))
+		return err_set(err, -EPROTO, "it comes after the last END section");
+	l->switched_over = true;
+	l->ops->switchover(l->ops_opaque);
+	return 0;
+}
+
+static int carry_out(struct load *l, unsigned id, const uint8_t *payload, size_t len, struct err *err)
+{
+	switch (id) {
+	case WIRE_CMD_OPEN_RETURN_PATH:
+		return open_return_path(l, err);
+	case WIRE_CMD_PING:
+		return answer_ping(l, payload, err);
+	case WIRE_CMD_POSTCOPY_ADVISE:
+		return advise(l, len, err);
+	case WIRE_CMD_SWITCHOVER_START:
+		return switchover_start(l, err);
+	default:
+		/* RECV_BITMAP, POSTCOPY_RESUME */
+		if (id == WIRE_CMD_RECV_BITMAP && payload[0] != len - 1)
+			return err_set(err, -EPROTO, "a name of %u bytes in a command of %zu", payload[0], len);
+		log_warn(l->log, "command %s outside a recovery is ignored", rows[id].name);
+		return 0;
+	}
+}
+
+static int check(unsigned id, size_t len, struct err *err)
+{
+	if (id == 0 || id >= WIRE_CMD_COUNT)
+		return err_set(err, -EPROTO, "unknown");
+	if (len < rows[id].len_min || len > rows[id].len_max)
+		return err_set(err, -EPROTO, "it has %zu bytes; %u to %u are possible", len, rows[id].len_min,
+			       rows[id].len_max);
+	if (rows[id].refused)
+		return err_set(err, -EPROTO, "%s", rows[id].refused);
+	return 0;
+}
+
+int command_read(struct load *l, struct err *err)
+{
+	uint64_t off = reader_off(&l->reader) - 1;
+	uint8_t payload[256];
+	uint16_t id, len;
+	const char *name;
+	int e = reader_be16(&l->reader, &id, err);
+
+	if (e == 0)
+		e = reader_be16(&l->reader, &len, err);
+	if (e < 0)
+		return e;
+	name = id > 0 && id < WIRE_CMD_COUNT ? rows[id].name : "?";
+	TRACE(l->trace, off, 0, "command %s (%u), %u bytes", name, id, len);
+	e = check(id, len, err);
+	if (e == 0)
+		e = reader_bytes(&l->reader, payload, len, err);
+	if (e == 0)
+		e = carry_out(l, id, payload, len, err);
+	if (e < 0)
+		return err_up(err, e, "command %s (%u) at 0x%" PRIx64, name, id, off);
+	return 0;
+}

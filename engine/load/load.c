@@ -1,0 +1,226 @@
+#include "engine/load/load.h"
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "engine/load/bitmaps.h"
+#include "engine/load/command.h"
+#include "engine/load/tail.h"
+#include "engine/options.h"
+#include "engine/stream/trace.h"
+#include "engine/stream/wire.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+static int provide_block(void *opaque, struct inm_ram_block *block)
+{
+	struct load *l = opaque;
+
+	return l->ops->ram_block(l->ops_opaque, block);
+}
+
+int load_init(struct load *l, struct sched *s, struct chan *ch, const void *first, size_t bytes)
+{
+	reply_init(&l->reply, s, ch);
+	l->ram_loader.ram = l->ram;
+	l->ram_loader.opts = l->opts;
+	l->ram_loader.trace = l->trace;
+	l->ram_loader.provide = provide_block;
+	l->ram_loader.provide_opaque = l;
+	return reader_init(&l->reader, ch, first, bytes);
+}
+
+void load_fini(struct load *l)
+{
+	sections_fini(&l->sections);
+	ram_loader_fini(&l->ram_loader);
+	reader_fini(&l->reader);
+}
+
+/* A live handler's body, by its kind. */
+static int read_body(struct load *l, struct section *sec, bool start, struct err *err)
+{
+	if (sec->kind == SECTION_RAM)
+		return ram_load_body(&l->ram_loader, &l->reader, start, err);
+	return bitmaps_read_body(&l->reader, l->trace, err);
+}
+
+static int read_footer(struct load *l, uint32_t section_id, struct err *err)
+{
+	uint64_t off = reader_off(&l->reader);
+	uint32_t id;
+	uint8_t type;
+	int e;
+
+	if (!l->opts->send_section_footer)
+		return 0;
+	e = reader_u8(&l->reader, &type, err);
+	if (e == 0 && type != WIRE_SECTION_FOOTER)
+		e = err_set(err, -EPROTO, "footer expected, found 0x%02x", type);
+	if (e == 0)
+		e = reader_be32(&l->reader, &id, err);
+	if (e == 0 && id != section_id)
+		e = err_set(err, -EPROTO, "it names section %" PRIu32 " instead of %" PRIu32, id, section_id);
+	return e < 0 ? err_up(err, e, "footer at 0x%" PRIx64, off) : 0;
+}
+
+/* Live handlers we can read; nothing tells where the body of another one ends (spec/stream.md 7.4 C). */
+static int kind_of(const struct load *l, const char *name, uint32_t instance_id, uint32_t version_id,
+		   enum section_kind *ret, struct err *err)
+{
+	if (strcmp(name, "ram") == 0 && instance_id == 0) {
+		*ret = SECTION_RAM;
+		if (version_id != WIRE_RAM_VERSION)
+			return err_set(err, -EPROTO, "version %" PRIu32 " is unknown; version 4 is expected",
+				       version_id);
+		return 0;
+	}
+	if (strcmp(name, "dirty-bitmap") == 0 && options_has(l->opts, CAP_DIRTY_BITMAPS)) {
+		*ret = SECTION_DIRTY_BITMAP;
+		if (version_id != 1)
+			return err_set(err, -EPROTO, "version %" PRIu32 " is unknown; version 1 is expected",
+				       version_id);
+		return 0;
+	}
+	return err_set(err, -EPROTO, "a live section that is not known here and cannot be skipped");
+}
+
+static int read_start_header(struct load *l, struct section **ret, struct err *err)
+{
+	uint64_t off = reader_off(&l->reader) - 1;
+	uint32_t section_id, instance_id, version_id;
+	enum section_kind kind = SECTION_RAM;
+	char name[256];
+	size_t bytes = 0;
+	int e = reader_be32(&l->reader, &section_id, err);
+
+	if (e == 0)
+		e = reader_str8(&l->reader, name, &bytes, err);
+	if (e == 0)
+		e = reader_be32(&l->reader, &instance_id, err);
+	if (e == 0)
+		e = reader_be32(&l->reader, &version_id, err);
+	if (e < 0)
+		return e;
+	TRACE(l->trace, off, 0, "section START %" PRIu32 " '%s' instance %" PRIu32 " version %" PRIu32, section_id,
+	      TEXT_QUOTE(name, bytes), instance_id, version_id);
+	if (bytes == 0 || strlen(name) != bytes)
+		return err_set(err, -EPROTO, "a section without a proper name");
+	e = kind_of(l, name, instance_id, version_id, &kind, err);
+	if (e == 0) {
+		e = sections_add(&l->sections, kind, name, instance_id, section_id, ret);
+		if (e == -EEXIST)
+			e = err_set(err, -EPROTO, "its id %" PRIu32 " or its name was used before", section_id);
+		else if (e < 0)
+			err_set(err, e, "too many sections");
+	}
+	return e < 0 ? err_up(err, e, "section '%s'", TEXT_QUOTE(name, bytes)) : 0;
+}
+
+static int read_start(struct load *l, uint64_t off, struct err *err)
+{
+	struct section *sec;
+	int e = read_start_header(l, &sec, err);
+
+	if (e < 0)
+		return err_up(err, e, "START at 0x%" PRIx64, off);
+	e = read_body(l, sec, true, err);
+	if (e == 0)
+		e = read_footer(l, sec->section_id, err);
+	return e < 0 ? err_up(err, e, "section '%s' START at 0x%" PRIx64, sec->name, off) : 0;
+}
+
+static int read_part_or_end(struct load *l, uint64_t off, bool end, struct err *err)
+{
+	const char *word = end ? "END" : "PART";
+	struct section *sec;
+	uint32_t id;
+	int e = reader_be32(&l->reader, &id, err);
+
+	if (e < 0)
+		return err_up(err, e, "%s at 0x%" PRIx64, word, off);
+	sec = sections_find(&l->sections, id);
+	if (!sec)
+		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 ": no section has id %" PRIu32, word, off, id);
+	TRACE(l->trace, off, 0, "section %s %" PRIu32 " '%s'", word, id, sec->name);
+	if (sec->ended)
+		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 ": section '%s' has ended before", word, off, sec->name);
+	l->rounds_begun = true;
+	e = read_body(l, sec, false, err);
+	if (e == 0)
+		e = read_footer(l, id, err);
+	if (e < 0)
+		return err_up(err, e, "section '%s' %s at 0x%" PRIx64, sec->name, word, off);
+	sec->ended = end;
+	return 0;
+}
+
+static int read_early_full(struct load *l, uint64_t off, struct err *err)
+{
+	uint32_t id = 0;
+	int e;
+
+	if (l->rounds_begun)
+		return err_set(err, -EPROTO,
+			       "device state at 0x%" PRIx64 " before RAM has ended: a background snapshot, "
+			       "which is of a guest that runs on at the source",
+			       off);
+	e = reader_need(&l->reader, 4, err);
+	if (e == 0) {
+		id = be32_load(reader_data(&l->reader));
+		e = tail_read_early(l, err);
+	}
+	if (e == 0)
+		e = read_footer(l, id, err);
+	return e < 0 ? err_up(err, e, "FULL at 0x%" PRIx64, off) : 0;
+}
+
+/* Return: 1 the tail is next (its first byte is still in the reader), 0 go on, negative an error. */
+static int read_element(struct load *l, struct err *err)
+{
+	uint64_t off = reader_off(&l->reader);
+	bool ram_done = sections_all_ended(&l->sections);
+	uint8_t type;
+	int e = reader_need(&l->reader, 1, err);
+
+	if (e < 0)
+		return e;
+	type = *reader_data(&l->reader);
+	if (ram_done && (type == WIRE_SECTION_FULL || type == WIRE_EOF))
+		return 1;
+	reader_skip(&l->reader, 1);
+	switch (type) {
+	case WIRE_SECTION_START:
+		if (l->rounds_begun)
+			return err_set(err, -EPROTO, "START at 0x%" PRIx64 " after the set-up phase", off);
+		return read_start(l, off, err);
+	case WIRE_SECTION_PART:
+		return read_part_or_end(l, off, false, err);
+	case WIRE_SECTION_END:
+		return read_part_or_end(l, off, true, err);
+	case WIRE_SECTION_FULL:
+		return read_early_full(l, off, err);
+	case WIRE_COMMAND:
+		return command_read(l, err);
+	case WIRE_EOF:
+		return err_set(err, -EPROTO, "end of stream at 0x%" PRIx64 " before RAM has ended", off);
+	default:
+		return err_set(err, -EPROTO, "unknown element 0x%02x at 0x%" PRIx64, type, off);
+	}
+}
+
+int load_stream(struct load *l, struct err *err)
+{
+	int e = stream_config_read(&l->config, &l->reader, l->opts, l->trace, err);
+
+	if (e < 0)
+		return e;
+	/* The page size is known now, and no block before. */
+	ram_init(l->ram, l->config.tpage_bits);
+	do
+		e = read_element(l, err);
+	while (e == 0);
+	return e < 0 ? e : tail_read(l, err);
+}

@@ -1,0 +1,70 @@
+/*
+ * load.h - a whole precopy stream, from its header to the last byte of its description
+ *
+ * The story of the stream as straight code; where it stands in the code is where the protocol stands. What the embedder
+ * must be asked or told goes through struct load_ops.
+ *
+ * Source: spec/stream.md 1, 2, 7.4 A
+ */
+#ifndef ENGINE_LOAD_LOAD_H
+#define ENGINE_LOAD_LOAD_H
+
+#include "coroutine/co.h"
+#include "engine/load/ram.h"
+#include "engine/load/sections.h"
+#include "engine/stream/config.h"
+#include "engine/stream/reader.h"
+#include "engine/stream/reply.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct err;
+struct inm_device;
+struct log;
+struct options;
+struct trace;
+
+struct load_ops {
+	/* As in struct inm_ops. */
+	int (*ram_block)(void *opaque, struct inm_ram_block *block);
+	int (*device)(void *opaque, const struct inm_device *device);
+	/* The source has stopped its guest and says so (QEMU 10.0 on). */
+	void (*switchover)(void *opaque);
+};
+
+struct load {
+	const struct options *opts; /* not owned, as the rest up to the blank line */
+	const struct trace *trace;
+	const struct log *log;
+	const struct load_ops *ops;
+	void *ops_opaque;
+	struct ram *ram;
+
+	struct reader reader;
+	struct reply reply;
+	struct stream_config config;
+	struct ram_loader ram_loader;
+	struct sections sections;
+	bool rounds_begun;     /* a PART or END was read: set-up is over */
+	bool switched_over;
+	bool has_run_state;
+	char run_state[101];   /* of the guest at the source */
+	uint32_t devices;      /* delivered */
+	bool split_by_footers;
+};
+
+/**
+ * load_init - the channel's first @bytes, at @first, were read already
+ * Return: 0 or -ENOMEM. @ch is not owned.
+ */
+int load_init(struct load *l, struct sched *s, struct chan *ch, const void *first, size_t bytes);
+void load_fini(struct load *l);
+
+/**
+ * load_stream - all of it; the guest is complete when this returns 0, and the source has not been told
+ * Parks: yes; no deadline, as in reader.h. Return: 0; or the first error, with section and offset.
+ */
+may_park int load_stream(struct load *l, struct err *err);
+
+#endif

@@ -1,0 +1,66 @@
+/*
+ * pull.h - JSON of a stranger, read piece by piece
+ *
+ * The caller asks for what must come next and says what it does not want; there is no tree. It is stricter than JSON
+ * where that costs nothing: strings are valid UTF-8 without a NUL, numbers asked for are non-negative integers.
+ *
+ * All functions return 0 (or what they say), -EPROTO with the offset in the text, -E2BIG nested too deep, or -ENOMEM.
+ * Parks: nothing here does.
+ */
+#ifndef ENGINE_LOAD_PULL_H
+#define ENGINE_LOAD_PULL_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+/* Objects and arrays within each other: real descriptions have about 20. All of them need some 30 KiB of stack. */
+#define PULL_DEPTH_MAX 128
+
+struct pull_chunk;
+
+struct pull {
+	const char *text;
+	size_t bytes, at;
+	unsigned depth;
+	struct pull_chunk *chunks; /* owned by the caller: pull_free */
+	struct err *err;
+};
+
+struct pull_str {
+	const char *s; /* NUL-terminated, no NUL inside; lives until pull_free */
+	size_t bytes;
+};
+
+#define PULL_FAIL(p, fmt, ...) \
+	err_set((p)->err, -EPROTO, "description at 0x%zx: " fmt, (p)->at __VA_OPT__(, ) __VA_ARGS__)
+
+int pull_no_memory(struct pull *p);
+
+/** pull_take - zeroed memory that lives until pull_free; NULL without */
+void *pull_take(struct pull *p, size_t bytes);
+void pull_free(struct pull_chunk *chunks);
+
+/** pull_peek - the next byte that is not white space, -1 at the end. A zero byte is never white space. */
+int pull_peek(struct pull *p);
+int pull_expect(struct pull *p, char want);
+
+/** pull_enter - the brace or bracket that opens; pull_more behind it returns 0 when it is closed */
+int pull_enter(struct pull *p, char open);
+
+/** pull_more - before each element. @first: true before the first call. Return: 1 there is one, 0 it was the end. */
+int pull_more(struct pull *p, bool *first, char close);
+
+int pull_string(struct pull *p, struct pull_str *ret);
+int pull_number(struct pull *p, uint64_t max, uint64_t *ret);
+
+/** pull_key - a string and the colon behind it */
+int pull_key(struct pull *p, struct pull_str *ret);
+
+/** pull_skip - one value of any kind */
+int pull_skip(struct pull *p);
+
+#endif

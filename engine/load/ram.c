@@ -1,0 +1,281 @@
+#include "engine/load/ram.h"
+
+#include "base/err.h"
+#include "base/text.h"
+#include "engine/load/block_list.h"
+#include "engine/load/inflate.h"
+#include "engine/load/xbzrle.h"
+#include "engine/options.h"
+#include "engine/stream/reader.h"
+#include "engine/stream/trace.h"
+#include "engine/stream/wire.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+void ram_loader_fini(struct ram_loader *l)
+{
+	inflater_free(l->inflater);
+	l->inflater = NULL;
+}
+
+/* A page record's place, and what its word says besides. */
+struct record {
+	uint64_t word;
+	uint64_t addr; /* byte offset in the block */
+	struct block *block;
+	size_t tpage;
+	uint8_t *page;
+};
+
+static size_t block_index(const struct ram *ram, const struct block *block)
+{
+	size_t i = 0;
+
+	while (ram->blocks[i] != block)
+		i++;
+	return i;
+}
+
+static int name_block(struct ram_loader *l, struct reader *r, struct err *err)
+{
+	char name[256];
+	size_t bytes;
+	struct block *block;
+	int e = reader_str8(r, name, &bytes, err);
+
+	if (e < 0)
+		return e;
+	block = ram_find(l->ram, name, bytes);
+	if (!block)
+		return err_set(err, -EPROTO, "unknown block '%s'", TEXT_QUOTE(name, bytes));
+	if (block->ignored)
+		return err_set(err, -EPROTO, "a page for block '%s', which is shared and not sent",
+			       TEXT_QUOTE(name, bytes));
+	l->last = block;
+	l->last_index = block_index(l->ram, block);
+	return 0;
+}
+
+/* Rounds are not marked in the stream of most releases. A scan goes through the list upwards; turning back begins one. */
+static void count_rounds(struct ram_loader *l, const struct record *rec)
+{
+	uint64_t position = (uint64_t)l->last_index << 48 | rec->tpage;
+
+	if (position < l->last_position || l->counts.rounds == 0)
+		l->counts.rounds++;
+	l->last_position = position;
+}
+
+static int locate(struct ram_loader *l, struct reader *r, struct record *rec, struct err *err)
+{
+	unsigned shift = l->ram->tpage_shift;
+	int e;
+
+	if (!(rec->word & WIRE_RAM_CONTINUE)) {
+		direct_run_broken(&l->direct);
+		e = name_block(l, r, err);
+		if (e < 0)
+			return e;
+	}
+	rec->block = l->last;
+	if (!rec->block)
+		return err_set(err, -EPROTO, "the record continues a block, and none has been named");
+	/* used_bytes is a multiple of the page and not zero, so nothing here can wrap. */
+	if (rec->addr > rec->block->used_bytes - ram_tpage_bytes(l->ram))
+		return err_set(err, -EPROTO, "block '%s' has no offset 0x%" PRIx64,
+			       TEXT_QUOTE(rec->block->name, rec->block->name_bytes), rec->addr);
+	rec->tpage = rec->addr >> shift;
+	rec->page = rec->block->landing + rec->addr;
+	count_rounds(l, rec);
+	return 0;
+}
+
+static int load_zero(struct ram_loader *l, struct reader *r, const struct record *rec, struct err *err)
+{
+	uint8_t fill;
+	int e = reader_u8(r, &fill, err);
+
+	if (e < 0)
+		return e;
+	/* Sources send 0 only, and newer destinations refuse others (spec/stream.md 4.2). */
+	if (fill != 0)
+		return err_set(err, -EPROTO, "a page of bytes 0x%02x; only zeros travel like this", fill);
+	block_zero_page(rec->block, rec->tpage, l->ram->tpage_shift);
+	l->counts.zero++;
+	return 0;
+}
+
+static int load_page(struct ram_loader *l, struct reader *r, const struct record *rec, struct err *err)
+{
+	size_t bytes = ram_tpage_bytes(l->ram), count;
+	int e;
+
+	if (reader_buffered(r) >= bytes) {
+		memcpy(rec->page, reader_data(r), bytes);
+		reader_skip(r, bytes);
+		block_mark_received(rec->block, rec->tpage);
+		l->direct.run++;
+		l->counts.normal++;
+		return 0;
+	}
+	e = direct_pages(&l->direct, r, rec->block, rec->tpage, l->ram->tpage_shift, &count, err);
+	if (e < 0)
+		return e;
+	l->counts.normal += count;
+	l->last_position += count - 1;
+	return 0;
+}
+
+static int load_xbzrle(struct ram_loader *l, struct reader *r, const struct record *rec, struct err *err)
+{
+	uint8_t encoding;
+	uint16_t bytes;
+	int e;
+
+	if (!options_has(l->opts, CAP_XBZRLE))
+		return err_set(err, -EPROTO, "an xbzrle page, but capability xbzrle is off here");
+	e = reader_u8(r, &encoding, err);
+	if (e == 0)
+		e = reader_be16(r, &bytes, err);
+	if (e < 0)
+		return e;
+	if (encoding != 1)
+		return err_set(err, -EPROTO, "xbzrle encoding %u is unknown; 1 is expected", encoding);
+	if (bytes > ram_tpage_bytes(l->ram))
+		return err_set(err, -EPROTO, "an xbzrle delta of %u bytes is larger than a page", bytes);
+	e = reader_need(r, bytes, err);
+	if (e == 0)
+		e = xbzrle_apply(rec->page, ram_tpage_bytes(l->ram), reader_data(r), bytes, err);
+	if (e < 0)
+		return e;
+	reader_skip(r, bytes);
+	block_mark_received(rec->block, rec->tpage);
+	l->counts.xbzrle++;
+	return 0;
+}
+
+static int load_compressed(struct ram_loader *l, struct reader *r, const struct record *rec, struct err *err)
+{
+	uint32_t bytes;
+	int e;
+
+	if (!options_has(l->opts, CAP_COMPRESS))
+		return err_set(err, -EPROTO, "a compressed page, but capability compress is off here");
+	e = reader_be32(r, &bytes, err);
+	if (e < 0)
+		return e;
+	if (bytes == 0 || bytes > inflate_bytes_max(ram_tpage_bytes(l->ram)))
+		return err_set(err, -EPROTO, "a compressed page of %" PRIu32 " bytes; 1 to %zu are possible", bytes,
+			       inflate_bytes_max(ram_tpage_bytes(l->ram)));
+	e = inflater_get(&l->inflater, err);
+	if (e == 0)
+		e = reader_need(r, bytes, err);
+	if (e == 0)
+		e = inflate_page(l->inflater, rec->page, ram_tpage_bytes(l->ram), reader_data(r), bytes, err);
+	if (e < 0)
+		return e;
+	reader_skip(r, bytes);
+	block_mark_received(rec->block, rec->tpage);
+	l->counts.compressed++;
+	return 0;
+}
+
+static int refuse_record(uint64_t word, unsigned flags, struct err *err)
+{
+	if (flags == WIRE_RAM_HOOK)
+		return err_set(err, -EPROTO, "an RDMA record");
+	return err_set(err, -EPROTO, "record 0x%016" PRIx64 " has flags 0x%x, which no source sends", word, flags);
+}
+
+static int load_page_record(struct ram_loader *l, struct reader *r, struct record *rec, unsigned kind, struct err *err)
+{
+	int e = locate(l, r, rec, err);
+
+	if (e < 0)
+		return e;
+	switch (kind) {
+	case WIRE_RAM_ZERO:
+		direct_run_broken(&l->direct);
+		return load_zero(l, r, rec, err);
+	case WIRE_RAM_PAGE:
+		return load_page(l, r, rec, err);
+	case WIRE_RAM_XBZRLE:
+		direct_run_broken(&l->direct);
+		return load_xbzrle(l, r, rec, err);
+	default:
+		direct_run_broken(&l->direct);
+		return load_compressed(l, r, rec, err);
+	}
+}
+
+/* Return: 1 at EOS, 0 go on, negative an error. */
+static int load_record(struct ram_loader *l, struct reader *r, bool *list_due, struct err *err)
+{
+	size_t mask = ram_tpage_bytes(l->ram) - 1;
+	struct record rec;
+	unsigned flags;
+	int e = reader_be64(r, &rec.word, err);
+
+	if (e < 0)
+		return e;
+	rec.addr = rec.word & ~(uint64_t)mask;
+	flags = (unsigned)(rec.word & mask);
+	if (*list_due) {
+		if (flags != WIRE_RAM_MEM_SIZE)
+			return err_set(err, -EPROTO, "the section does not begin with the list of blocks");
+		*list_due = false;
+		return block_list_read(l, r, rec.addr, err);
+	}
+	switch (flags) {
+	case WIRE_RAM_ZERO:
+	case WIRE_RAM_ZERO | WIRE_RAM_CONTINUE:
+	case WIRE_RAM_PAGE:
+	case WIRE_RAM_PAGE | WIRE_RAM_CONTINUE:
+	case WIRE_RAM_XBZRLE:
+	case WIRE_RAM_XBZRLE | WIRE_RAM_CONTINUE:
+	case WIRE_RAM_COMPRESS_PAGE:
+	case WIRE_RAM_COMPRESS_PAGE | WIRE_RAM_CONTINUE:
+		return load_page_record(l, r, &rec, flags & ~(unsigned)WIRE_RAM_CONTINUE, err);
+	case WIRE_RAM_EOS:
+	case WIRE_RAM_MULTIFD_FLUSH:
+		if (rec.addr != 0)
+			return err_set(err, -EPROTO, "record 0x%016" PRIx64 " has an address and must not", rec.word);
+		/* 8.1 sources send FLUSH records even with multifd off (spec/multifd.md 5.2). */
+		return flags == WIRE_RAM_EOS;
+	case WIRE_RAM_MEM_SIZE:
+		return err_set(err, -EPROTO, "a second list of blocks");
+	default:
+		return refuse_record(rec.word, flags, err);
+	}
+}
+
+static void trace_body(const struct ram_loader *l, const struct ram_counts *before, uint64_t off)
+{
+	const struct ram_counts *now = &l->counts;
+
+	TRACE(l->trace, off, 1,
+	      "ram: %" PRIu64 " normal, %" PRIu64 " zero, %" PRIu64 " xbzrle, %" PRIu64 " compressed pages",
+	      now->normal - before->normal, now->zero - before->zero, now->xbzrle - before->xbzrle,
+	      now->compressed - before->compressed);
+}
+
+int ram_load_body(struct ram_loader *l, struct reader *r, bool start, struct err *err)
+{
+	struct ram_counts before = l->counts;
+	uint64_t body_off = reader_off(r), off;
+	bool list_due = start;
+	int e;
+
+	if (start && l->listed)
+		return err_set(err, -EPROTO, "a second list of blocks");
+	do {
+		off = reader_off(r);
+		e = load_record(l, r, &list_due, err);
+	} while (e == 0);
+	if (e < 0)
+		return err_up(err, e, "record at 0x%" PRIx64, off);
+	trace_body(l, &before, body_off);
+	return 0;
+}

@@ -1,0 +1,60 @@
+/*
+ * ram.h - the `ram` section of the main stream: records to pages in memory
+ *
+ * Each START, PART and END body is a run of records ended by EOS (spec/stream.md 4). START lists the blocks first; the
+ * embedder says where each one's memory is.
+ */
+#ifndef ENGINE_LOAD_RAM_H
+#define ENGINE_LOAD_RAM_H
+
+#include "coroutine/co.h"
+#include "engine/load/direct.h"
+#include "memory/block.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct err;
+struct inflater;
+struct inm_ram_block;
+struct options;
+struct reader;
+struct trace;
+
+/* Blocks in one guest; real ones have a dozen. */
+#define RAM_BLOCKS_MAX 4096
+
+struct ram_counts {
+	uint64_t normal, zero, xbzrle, compressed; /* records */
+	uint64_t rounds; /* times the source began again from an earlier page */
+};
+
+struct ram_loader {
+	struct ram *ram;            /* not owned, as the rest up to the blank line */
+	const struct options *opts;
+	const struct trace *trace;
+	/* Where does this block go? As inm_ops.ram_block. */
+	int (*provide)(void *opaque, struct inm_ram_block *block);
+	void *provide_opaque;
+
+	bool listed;                /* the block list has been read */
+	bool advised;               /* POSTCOPY_ADVISE with page sizes was read: the list may hold page sizes */
+	struct block *last;         /* what CONTINUE means; survives sections */
+	size_t last_index;
+	uint64_t last_position;     /* of the last page, for counting rounds */
+	struct ram_counts counts;
+	struct direct direct;
+	struct inflater *inflater;  /* owned; made on first use */
+};
+
+/* @loader: zeroed, with the fields up to provide_opaque set. */
+void ram_loader_fini(struct ram_loader *l);
+
+/**
+ * ram_load_body - a START, PART or END body, up to and with its EOS record
+ * @start: it is the START body, which lists the blocks first
+ * Parks: yes. Return: 0; -EPROTO with the record's offset; the embedder's refusal of a block, by name; the reader's.
+ */
+may_park int ram_load_body(struct ram_loader *l, struct reader *r, bool start, struct err *err);
+
+#endif

@@ -1,0 +1,52 @@
+/*
+ * sections.h - which handlers have spoken in this stream
+ *
+ * A section id is the source's: it comes with START or FULL and is used by PART, END and the footer (spec/stream.md 1.4).
+ */
+#ifndef ENGINE_LOAD_SECTIONS_H
+#define ENGINE_LOAD_SECTIONS_H
+
+#include "engine/load/split.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Live handlers and early devices of one stream; real ones have a handful. */
+#define SECTIONS_MAX 1024
+
+enum section_kind { SECTION_RAM, SECTION_DIRTY_BITMAP, SECTION_EARLY_DEVICE };
+
+struct section {
+	enum section_kind kind;
+	uint32_t section_id;
+	uint32_t instance_id;
+	bool ended;
+	size_t body_bytes; /* of an early device */
+	char name[256];
+};
+
+struct sections {
+	struct section **list; /* owned */
+	size_t count;
+};
+
+void sections_fini(struct sections *s);
+
+/** sections_add - Return: 0; -EEXIST for an id or a (name, instance) there is; -E2BIG; -ENOMEM. */
+int sections_add(struct sections *s, enum section_kind kind, const char *name, uint32_t instance_id,
+		 uint32_t section_id, struct section **ret);
+
+/** sections_find - by id, live ones only; NULL if there is none */
+struct section *sections_find(const struct sections *s, uint32_t section_id);
+
+/** sections_all_ended - is there at least one live section, and have all had their END? */
+bool sections_all_ended(const struct sections *s);
+
+/**
+ * sections_handlers - as split.h wants them: live ones, or early ones, into @ret (room for SECTIONS_MAX)
+ * The names point into @s. Return: how many.
+ */
+size_t sections_handlers(const struct sections *s, bool early, struct split_handler *ret);
+
+#endif

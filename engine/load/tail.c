@@ -1,0 +1,361 @@
+#include "engine/load/tail.h"
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "engine/channel/channel.h"
+#include "engine/load/load.h"
+#include "engine/load/vmdesc.h"
+#include "engine/options.h"
+#include "engine/stream/trace.h"
+#include "engine/stream/wire.h"
+#include "inmigrate.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* With suppress-vmdesc nothing marks the end: after so long without a byte the state may be whole. */
+#define QUIET_NS (50 * NS_PER_MS)
+
+/* A source without a return path closes as soon as its bytes are in its kernel; one that does not is not waited for. */
+#define CLOSE_WAIT_NS (5 * NS_PER_S)
+
+struct tail {
+	uint8_t *buf; /* owned */
+	size_t bytes, room;
+	uint64_t off; /* of buf[0] in the stream */
+	struct split_opts opts;
+	struct split_handler *handlers; /* owned; what opts points to */
+};
+
+static void tail_fini(struct tail *t)
+{
+	free(t->buf);
+	free(t->handlers);
+}
+
+static int tail_init(struct tail *t, const struct load *l, struct err *err)
+{
+	*t = (struct tail){ .off = reader_off(&l->reader) };
+	t->handlers = calloc(2 * SECTIONS_MAX, sizeof(*t->handlers));
+	if (!t->handlers)
+		return err_set(err, -ENOMEM, "no memory for the list of sections");
+	t->opts.footers = l->opts->send_section_footer;
+	t->opts.live = t->handlers;
+	t->opts.live_count = sections_handlers(&l->sections, false, t->handlers);
+	t->opts.early = t->handlers + SECTIONS_MAX;
+	t->opts.early_count = sections_handlers(&l->sections, true, t->handlers + SECTIONS_MAX);
+	return 0;
+}
+
+/* Move what the reader has over. Grows by what was received, never by what was announced. */
+static int tail_take(struct tail *t, struct reader *r, struct err *err)
+{
+	size_t bytes = reader_buffered(r), room = t->room ? t->room : 256u << 10;
+	uint8_t *buf;
+
+	if (bytes > TAIL_BYTES_MAX - t->bytes)
+		return err_set(err, -EPROTO, "more than %u bytes of device state", TAIL_BYTES_MAX);
+	while (room < t->bytes + bytes)
+		room *= 2;
+	if (room > t->room) {
+		buf = realloc(t->buf, room);
+		if (!buf)
+			return err_set(err, -ENOMEM, "no memory for %zu bytes of device state", room);
+		t->buf = buf;
+		t->room = room;
+	}
+	memcpy(t->buf + t->bytes, reader_data(r), bytes);
+	t->bytes += bytes;
+	reader_skip(r, bytes);
+	return 0;
+}
+
+/* Return: 1 more bytes are in @t, 0 the stream has ended, -ETIMEDOUT, or the error. */
+static int tail_more(struct tail *t, struct reader *r, uint64_t deadline_ns, struct err *err)
+{
+	ssize_t n;
+	int e;
+
+	r->deadline_ns = deadline_ns;
+	n = reader_fill(r, err);
+	/* No deadline otherwise: see reader_init. */
+	r->deadline_ns = DEADLINE_NEVER;
+	if (n <= 0)
+		return (int)n;
+	e = tail_take(t, r, err);
+	return e < 0 ? e : 1;
+}
+
+/* The description says itself that it is complete. */
+static int read_with_description(struct tail *t, struct load *l, struct split_result *ret, struct err *err)
+{
+	struct split_tail state = { .scanned = 0 };
+	int e = 1;
+
+	for (;;) {
+		e = split_try_tail(&state, ret, t->buf, t->bytes, &t->opts, err);
+		if (e != 0)
+			return e < 0 ? e : 0;
+		/* No deadline: a source may wait between any two bytes. */
+		e = tail_more(t, &l->reader, DEADLINE_NEVER, err);
+		if (e < 0)
+			return e;
+		if (e == 0)
+			break;
+	}
+	split_tail_end(&state, t->buf, t->bytes, &t->opts, err);
+	return err_up(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", before its end",
+		      t->off + t->bytes);
+}
+
+/*
+ * With suppress-vmdesc the state is whole when it tiles and the source has no more to say: without a return path it
+ * closes, with one it falls silent and waits for SHUT.
+ */
+static int read_with_footers(struct tail *t, struct load *l, struct split_result *ret, struct err *err)
+{
+	uint64_t quiet_ns;
+	int e = 1;
+
+	while (e > 0) {
+		quiet_ns = l->reply.open && t->bytes > 0 && t->buf[t->bytes - 1] == WIRE_EOF ?
+				   deadline_after_ns(QUIET_NS) :
+				   DEADLINE_NEVER; /* a source may wait between any two bytes */
+		e = tail_more(t, &l->reader, quiet_ns, err);
+		if (e == -ETIMEDOUT) {
+			if (split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->opts, err) == 0)
+				return 0;
+			/* Not whole: what comes next decides. No deadline, as above. */
+			e = tail_more(t, &l->reader, DEADLINE_NEVER, err);
+		}
+	}
+	if (e < 0)
+		return e;
+	e = split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->opts, err);
+	if (e == -EPROTO)
+		return err_up(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", before its end",
+			      t->off + t->bytes);
+	return e;
+}
+
+/* Nothing may follow. With a return path the source waits for SHUT, and there is nothing to wait for here. */
+static int check_nothing_follows(struct load *l, struct err *err)
+{
+	ssize_t n;
+
+	if (reader_buffered(&l->reader) == 0 && !l->reply.open && !l->reader.ended) {
+		l->reader.deadline_ns = deadline_after_ns(CLOSE_WAIT_NS);
+		n = reader_fill(&l->reader, err);
+		if (n == -ETIMEDOUT)
+			log_info(l->log, "the source has sent everything and does not close the stream");
+		/* The stream is complete: how its connection ends does not matter (a reset after the last byte). */
+		else if (n < 0 && n != -ECANCELED)
+			log_info(l->log, "after the end of the stream: %s", err->text);
+		else if (n < 0)
+			return (int)n;
+	}
+	if (reader_buffered(&l->reader) > 0)
+		return err_set(err, -EPROTO, "data after the end of the stream, at 0x%" PRIx64, reader_off(&l->reader));
+	return 0;
+}
+
+/* The run state decides whether the guest may run here; a section that cannot be read must not decide by accident. */
+static int note_run_state(struct load *l, const struct inm_device *device, struct err *err)
+{
+	struct split_globalstate state;
+	int e;
+
+	if (strcmp(device->name, "globalstate") != 0)
+		return 0;
+	e = split_globalstate(&state, device->data, device->bytes, err);
+	if (e < 0)
+		return e;
+	memcpy(l->run_state, state.run_state, sizeof(l->run_state));
+	l->has_run_state = true;
+	return 0;
+}
+
+static int deliver(struct load *l, const struct inm_device *device, struct err *err)
+{
+	int e;
+
+	TRACE(l->trace, device->stream_offset, 0, "device '%s' instance %" PRIu32 " version %" PRIu32 ": %zu bytes",
+	      TEXT_QUOTE(device->name, strlen(device->name)), device->instance_id, device->version_id, device->bytes);
+	e = note_run_state(l, device, err);
+	if (e == 0 && l->ops->device) {
+		e = l->ops->device(l->ops_opaque, device);
+		if (e < 0)
+			err_set(err, e, "refused here: %s", strerror(-e));
+	}
+	if (e < 0)
+		return err_up(err, e, "device '%s' instance %" PRIu32 " at 0x%" PRIx64,
+			      TEXT_QUOTE(device->name, strlen(device->name)), device->instance_id,
+			      device->stream_offset);
+	l->devices++;
+	return 0;
+}
+
+/* A copy with a NUL behind it: the description's own text has none between devices. */
+static char *device_text(const struct split_result *split, const struct split_section *sec)
+{
+	const char *text;
+	size_t bytes;
+	char *copy;
+
+	if (!split->desc || sec->device < 0)
+		return NULL;
+	text = vmdesc_device_text(split->desc, (size_t)sec->device, &bytes);
+	copy = malloc(bytes + 1);
+	if (!copy)
+		return NULL;
+	memcpy(copy, text, bytes);
+	copy[bytes] = '\0';
+	return copy;
+}
+
+static int deliver_section(struct load *l, const struct tail *t, const struct split_result *split,
+			   const struct split_section *sec, struct err *err)
+{
+	char name[256], *text = device_text(split, sec);
+	struct inm_device device = {
+		.name = split_name(name, t->buf, sec),
+		.instance_id = sec->instance_id,
+		.version_id = sec->version_id,
+		.data = t->buf + sec->body_off,
+		.bytes = sec->body_bytes,
+		.stream_offset = t->off + sec->body_off,
+		.description = text,
+		.split = split->way == SPLIT_BY_DESCRIPTION ? INM_SPLIT_DESCRIPTION : INM_SPLIT_FOOTERS,
+	};
+	int e = deliver(l, &device, err);
+
+	free(text);
+	return e;
+}
+
+static int deliver_all(struct load *l, const struct tail *t, const struct split_result *split, struct err *err)
+{
+	int e = 0;
+
+	l->split_by_footers = split->way == SPLIT_BY_FOOTERS;
+	for (size_t i = 0; e == 0 && i < split->section_count; i++)
+		e = deliver_section(l, t, split, &split->sections[i], err);
+	TRACE(l->trace, t->off + split->eof_off, 0, "end of stream");
+	if (split->desc)
+		TRACE(l->trace, t->off + split->json_off, 0, "description: %zu bytes", split->json_bytes);
+	return e;
+}
+
+int tail_read(struct load *l, struct err *err)
+{
+	struct split_result split = SPLIT_RESULT_NONE;
+	struct tail t;
+	int e = tail_init(&t, l, err);
+
+	if (e == 0)
+		e = tail_take(&t, &l->reader, err);
+	if (e == 0)
+		e = l->opts->suppress_vmdesc ? read_with_footers(&t, l, &split, err) :
+					       read_with_description(&t, l, &split, err);
+	if (e < 0)
+		err_up(err, e, "device state from 0x%" PRIx64 " on", t.off);
+	if (e == 0)
+		e = check_nothing_follows(l, err);
+	if (e == 0)
+		e = deliver_all(l, &t, &split, err);
+	split_result_fini(&split);
+	tail_fini(&t);
+	return e;
+}
+
+/* What is known of a section when its header has been read. */
+struct early {
+	char name[256];
+	size_t name_bytes;
+	uint32_t section_id, instance_id, version_id;
+	uint64_t body_off;
+	size_t body_bytes;
+};
+
+static int read_early_header(struct reader *r, struct early *sec, struct err *err)
+{
+	int e = reader_be32(r, &sec->section_id, err);
+
+	if (e == 0)
+		e = reader_str8(r, sec->name, &sec->name_bytes, err);
+	if (e == 0)
+		e = reader_be32(r, &sec->instance_id, err);
+	if (e == 0)
+		e = reader_be32(r, &sec->version_id, err);
+	if (e < 0)
+		return e;
+	if (sec->name_bytes == 0 || memchr(sec->name, '\0', sec->name_bytes))
+		return err_set(err, -EPROTO, "a section without a proper name");
+	sec->body_off = reader_off(r);
+	return 0;
+}
+
+static int find_early_end(struct load *l, struct early *sec, struct err *err)
+{
+	struct split_handler *handlers = calloc(2 * SECTIONS_MAX, sizeof(*handlers));
+	struct split_opts opts = { .footers = l->opts->send_section_footer };
+	struct reader *r = &l->reader;
+	size_t scan_off = 0;
+	ssize_t n = 1;
+	int e = 0;
+
+	if (!handlers)
+		return err_set(err, -ENOMEM, "no memory for the list of sections");
+	opts.live = handlers;
+	opts.live_count = sections_handlers(&l->sections, false, handlers);
+	opts.early = handlers + SECTIONS_MAX;
+	opts.early_count = sections_handlers(&l->sections, true, handlers + SECTIONS_MAX);
+	while (e == 0 && n > 0) {
+		e = split_early_end(&sec->body_bytes, &scan_off, reader_data(r), reader_buffered(r), sec->section_id,
+				    &opts, err);
+		if (e == 0)
+			n = reader_fill(r, err);
+	}
+	free(handlers);
+	if (e == 0)
+		e = n < 0 ? (int)n : err_set(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", inside",
+					     reader_off(r) + reader_buffered(r));
+	return e < 0 ? e : 0;
+}
+
+int tail_read_early(struct load *l, struct err *err)
+{
+	struct early sec = { .name_bytes = 0 };
+	struct section *known;
+	struct inm_device device;
+	int e = read_early_header(&l->reader, &sec, err);
+
+	if (e == 0 && !l->opts->send_section_footer)
+		e = err_set(err, -EPROTO, "without section footers its end cannot be found");
+	if (e == 0)
+		e = find_early_end(l, &sec, err);
+	if (e < 0)
+		return err_up(err, e, "early section '%s'", TEXT_QUOTE(sec.name, sec.name_bytes));
+	e = sections_add(&l->sections, SECTION_EARLY_DEVICE, sec.name, sec.instance_id, sec.section_id, &known);
+	if (e < 0)
+		return err_set(err, e == -ENOMEM ? e : -EPROTO, "early section '%s': %s",
+			       TEXT_QUOTE(sec.name, sec.name_bytes),
+			       e == -EEXIST ? "its id or name was used before" : "too many sections");
+	known->body_bytes = sec.body_bytes;
+	device = (struct inm_device){
+		.name = sec.name,
+		.instance_id = sec.instance_id,
+		.version_id = sec.version_id,
+		.data = reader_data(&l->reader),
+		.bytes = sec.body_bytes,
+		.stream_offset = sec.body_off,
+		.split = INM_SPLIT_FOOTERS,
+	};
+	e = deliver(l, &device, err);
+	reader_skip(&l->reader, sec.body_bytes);
+	return e;
+}

@@ -1,0 +1,31 @@
+/*
+ * tail.h - the end of a precopy stream: device state, EOF, description
+ *
+ * Device states have no lengths; only the description behind them tells where one ends and the next begins (spec/stream.md
+ * 7.4 A). So everything from the first FULL section on is kept until it is complete, divided, and delivered in order.
+ */
+#ifndef ENGINE_LOAD_TAIL_H
+#define ENGINE_LOAD_TAIL_H
+
+#include "coroutine/co.h"
+#include "engine/load/split.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+struct load;
+
+/* Device state of one guest; with large device memory it is tens of MB. */
+#define TAIL_BYTES_MAX (512u << 20)
+
+/**
+ * tail_read - from the type byte of the first FULL section, which is next in the reader, to the end of the stream
+ * Delivers every device to the embedder. Parks: yes. Return: 0 or the first error.
+ */
+may_park int tail_read(struct load *l, struct err *err);
+
+/** tail_read_early - a FULL section of the set-up phase, behind its type byte; delivered at once */
+may_park int tail_read_early(struct load *l, struct err *err);
+
+#endif

@@ -1,0 +1,580 @@
+#include "engine/options.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/err.h"
+#include "base/parse.h"
+#include "base/text.h"
+
+#define ARRAY_COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+/* ---- the tables ---------------------------------------------------------------------------------------------- */
+
+#define BOTH SIDE_BOTH
+#define DEST SIDE_DESTINATION
+#define SRC SIDE_SOURCE
+#define WORKS SUPPORT_WORKS
+#define NONE SUPPORT_NO_EFFECT
+#define REFUSED SUPPORT_REFUSED
+
+/*
+ * Every capability of QEMU 7.2 to 11.1: spec/control.md 4 for presence and side, spec/stream.md 8 for what each means
+ * to a destination; what is beside that stands behind the row.
+ */
+static const struct cap_row caps[CAP_COUNT] = {
+	[CAP_XBZRLE]              = { "xbzrle", "7.2", NULL, BOTH, WORKS, NULL }, /* stream.md 4.3 */
+	[CAP_RDMA_PIN_ALL]        = { "rdma-pin-all", "7.2", NULL, BOTH, REFUSED,
+		"RDMA is another protocol, which this library does not speak" },
+	[CAP_AUTO_CONVERGE]       = { "auto-converge", "7.2", NULL, SRC, NONE, NULL },
+	[CAP_ZERO_BLOCKS]         = { "zero-blocks", "7.2", "10.2", SRC, NONE, NULL },
+	[CAP_COMPRESS]            = { "compress", "7.2", "9.0", BOTH, WORKS, NULL }, /* stream.md 4.4 */
+	[CAP_BLOCK]               = { "block", "7.2", "9.0", BOTH, REFUSED,
+		"disk contents inside the stream are not taken; mirror the disks over NBD, as later releases do" },
+	[CAP_EVENTS]              = { "events", "7.2", NULL, DEST, WORKS, NULL },
+	[CAP_POSTCOPY_RAM]        = { "postcopy-ram", "7.2", NULL, BOTH, REFUSED,
+		"postcopy is not in this version" },
+	[CAP_X_COLO]              = { "x-colo", "7.2", NULL, BOTH, REFUSED, /* stream.md 8 */
+		"with COLO the source goes on with checkpoints instead of handing the guest over" },
+	[CAP_RELEASE_RAM]         = { "release-ram", "7.2", NULL, SRC, NONE, NULL },
+	[CAP_RETURN_PATH]         = { "return-path", "7.2", NULL, BOTH, WORKS, /* stream.md 3 */
+		"recommended: the source then waits until the guest has landed" },
+	[CAP_PAUSE_BEFORE_SWITCHOVER] = { "pause-before-switchover", "7.2", NULL, SRC, WORKS, /* stream.md 1.5 */
+		"the stream may be silent for any time" },
+	[CAP_MULTIFD]             = { "multifd", "7.2", NULL, BOTH, REFUSED, "multifd is not in this version" },
+	[CAP_DIRTY_BITMAPS]       = { "dirty-bitmaps", "7.2", NULL, BOTH, WORKS, /* stream.md 7.6 */
+		"bitmaps are read and dropped" },
+	[CAP_POSTCOPY_BLOCKTIME]  = { "postcopy-blocktime", "7.2", NULL, DEST, NONE, "for postcopy-ram" },
+	[CAP_LATE_BLOCK_ACTIVATE] = { "late-block-activate", "7.2", NULL, DEST, NONE, "always late" },
+	[CAP_X_IGNORE_SHARED]     = { "x-ignore-shared", "7.2", NULL, BOTH, WORKS, NULL }, /* stream.md 4.1 */
+	[CAP_VALIDATE_UUID]       = { "validate-uuid", "7.2", NULL, BOTH, WORKS, /* stream.md 1.3 */
+		"compared with parameter uuid" },
+	[CAP_BACKGROUND_SNAPSHOT] = { "background-snapshot", "7.2", NULL, SRC, REFUSED, /* stream.md 1.5 */
+		"it is a snapshot of a guest that goes on at the source: landing it live would run it twice" },
+	[CAP_ZERO_COPY_SEND]      = { "zero-copy-send", "7.2", NULL, SRC, NONE, "for multifd" },
+	[CAP_POSTCOPY_PREEMPT]    = { "postcopy-preempt", "7.2", NULL, BOTH, REFUSED,
+		"postcopy is not in this version" },
+	[CAP_SWITCHOVER_ACK]      = { "switchover-ack", "8.1", NULL, BOTH, WORKS, NULL }, /* stream.md 3 */
+	[CAP_DIRTY_LIMIT]         = { "dirty-limit", "8.1", NULL, SRC, NONE, NULL },
+	[CAP_MAPPED_RAM]          = { "mapped-ram", "9.0", NULL, BOTH, REFUSED, "mapped-ram is not in this version" },
+};
+
+enum rule_kind { NEEDS, EXCLUDES };
+
+/*
+ * What capabilities ask of each other: spec/control.md 4, "Dependencies", and what QEMU 7.2 and 10.0 answer to every
+ * pair. Not here: what releases forbid only for themselves (multifd with postcopy-ram, 8.0 to 10.0), because a source
+ * of another release may do it, and what concerns a source alone (auto-converge with dirty-limit).
+ */
+static const struct cap_rule {
+	enum cap cap;
+	enum rule_kind kind;
+	enum cap other;
+} rules[] = {
+	{ CAP_POSTCOPY_PREEMPT, NEEDS, CAP_POSTCOPY_RAM },
+	{ CAP_SWITCHOVER_ACK, NEEDS, CAP_RETURN_PATH },
+	{ CAP_ZERO_COPY_SEND, NEEDS, CAP_MULTIFD },
+	{ CAP_ZERO_COPY_SEND, EXCLUDES, CAP_XBZRLE },
+	{ CAP_MULTIFD, EXCLUDES, CAP_COMPRESS },      /* said by 7.2; later releases have no compress */
+	{ CAP_MULTIFD, EXCLUDES, CAP_XBZRLE },        /* said by 8.0 and later (multifd.md 1) */
+	{ CAP_MAPPED_RAM, EXCLUDES, CAP_XBZRLE },
+	{ CAP_MAPPED_RAM, EXCLUDES, CAP_POSTCOPY_RAM },
+	{ CAP_X_IGNORE_SHARED, EXCLUDES, CAP_POSTCOPY_RAM },
+};
+
+static const struct option_word compression_words[] = {
+	[MULTIFD_COMPRESSION_NONE] = { "none", NULL },
+	[MULTIFD_COMPRESSION_ZLIB] = { "zlib", NULL },
+	[MULTIFD_COMPRESSION_ZSTD] = { "zstd", NULL },
+	[MULTIFD_COMPRESSION_QPL] = { "qpl", "QPL's coding is not decoded here" },
+	[MULTIFD_COMPRESSION_UADK] = { "uadk", "UADK's coding is not decoded here" },
+	[MULTIFD_COMPRESSION_QATZIP] = { "qatzip", "QATzip's coding is not decoded here" },
+	{ NULL, NULL },
+};
+
+#define CPR_REASON "guest memory would come as descriptors in the layout of QEMU itself"
+
+static const struct option_word mode_words[] = {
+	[MODE_NORMAL] = { "normal", NULL },
+	[MODE_CPR_REBOOT] = { "cpr-reboot", NULL },
+	[MODE_CPR_TRANSFER] = { "cpr-transfer", CPR_REASON },
+	[MODE_CPR_EXEC] = { "cpr-exec", CPR_REASON },
+	{ NULL, NULL },
+};
+
+static const struct option_word zero_page_words[] = {
+	[ZERO_PAGE_NONE] = { "none", NULL },
+	[ZERO_PAGE_LEGACY] = { "legacy", NULL },
+	[ZERO_PAGE_MULTIFD] = { "multifd", NULL },
+	{ NULL, NULL },
+};
+
+static const struct option_word tristate_words[] = {
+	[TRISTATE_AUTO] = { "auto", NULL },
+	[TRISTATE_ON] = { "on", NULL },
+	[TRISTATE_OFF] = { "off", NULL },
+	{ NULL, NULL },
+};
+
+#define FIELD(name) offsetof(struct options, name)
+#define SOURCE(name) offsetof(struct options, source.name)
+#define TEXT_MAX (OPTIONS_TEXT_BYTES - 1)
+#define SIZE_BYTES_MAX UINT64_MAX
+#define POWER_MAX (1ull << 63)
+#define NO_TLS "TLS is not in this version, and a stream in the clear must not pass for one"
+
+/*
+ * Every parameter of QEMU 7.2 to 11.1, its machine types' compatibility properties, and ours. Names, defaults and
+ * releases: spec/control.md 5. The ranges that it leaves open are those that QEMU 7.2 and 10.0 answer with when a value
+ * is out of range; 7.2 takes any byte for the two levels.
+ */
+static const struct param_row params[] = {
+	/* spec/multifd.md 1 */
+	{ "multifd-channels", "4.0", NULL, BOTH, NONE, PARAM_U64, FIELD(multifd_channels), 1, 255, NULL, "", "2",
+		"for multifd" },
+	{ "multifd-compression", "5.0", NULL, BOTH, NONE, PARAM_WORD, FIELD(multifd_compression), 0, 0,
+		compression_words, "", "none", "for multifd" },
+	{ "multifd-zlib-level", "5.0", NULL, SRC, NONE, PARAM_U64, SOURCE(zlib_level), 0, 255, NULL, "", "1", NULL },
+	{ "multifd-zstd-level", "5.0", NULL, SRC, NONE, PARAM_U64, SOURCE(zstd_level), 0, 255, NULL, "", "1", NULL },
+	{ "multifd-qatzip-level", "9.2", NULL, SRC, NONE, PARAM_U64, SOURCE(qatzip_level), 1, 9, NULL, "", "1", NULL },
+	{ "zero-page-detection", "9.0", NULL, SRC, NONE, PARAM_WORD, SOURCE(zero_page_detection), 0, 0,
+		zero_page_words, "", "multifd", NULL },
+	{ "direct-io", "9.1", NULL, BOTH, NONE, PARAM_BOOL, FIELD(direct_io), 0, 0, NULL, "", "off",
+		"for mapped-ram with multifd" }, /* mapped-ram.md 3 */
+
+	/* spec/channels.md 8 */
+	{ "tls-creds", "2.7", NULL, BOTH, REFUSED, PARAM_TEXT, FIELD(tls_creds), 0, TEXT_MAX, NULL, "", "", NO_TLS },
+	{ "tls-authz", "4.0", NULL, DEST, REFUSED, PARAM_TEXT, FIELD(tls_authz), 0, TEXT_MAX, NULL, "", "", NO_TLS },
+	{ "tls-hostname", "2.7", NULL, SRC, NONE, PARAM_TEXT, FIELD(tls_hostname), 0, TEXT_MAX, NULL, "", "", NULL },
+
+	/* spec/mapped-ram.md, the cpr modes */
+	{ "mode", "8.2", NULL, BOTH, WORKS, PARAM_WORD, FIELD(mode), 0, 0, mode_words, "", "normal", NULL },
+	{ "cpr-exec-command", "10.2", NULL, SRC, NONE, PARAM_TEXT, SOURCE(cpr_exec_command), 0, TEXT_MAX, NULL, "", "",
+		NULL },
+
+	/* spec/control.md 5: sent by whoever has the network, that is by the embedder */
+	{ "announce-initial", "4.0", NULL, DEST, NONE, PARAM_U64, FIELD(announce_initial_ms), 0, 100000, NULL, "ms",
+		"50", "announcing is the embedder's" },
+	{ "announce-max", "4.0", NULL, DEST, NONE, PARAM_U64, FIELD(announce_max_ms), 0, 100000, NULL, "ms", "550",
+		"announcing is the embedder's" },
+	{ "announce-rounds", "4.0", NULL, DEST, NONE, PARAM_U64, FIELD(announce_rounds), 0, 1000, NULL, "", "5",
+		"announcing is the embedder's" },
+	{ "announce-step", "4.0", NULL, DEST, NONE, PARAM_U64, FIELD(announce_step_ms), 1, 10000, NULL, "ms", "100",
+		"announcing is the embedder's" },
+	{ "block-bitmap-mapping", "5.2", NULL, DEST, NONE, PARAM_TEXT, FIELD(block_bitmap_mapping), 0, TEXT_MAX, NULL,
+		"", "", "bitmaps are dropped" },
+
+	/* spec/control.md 5: the source's own, stored and answered */
+	{ "max-bandwidth", "7.2", NULL, SRC, NONE, PARAM_SIZE, SOURCE(max_bandwidth), 0, SIZE_BYTES_MAX, NULL,
+		"bytes/s", "128M", NULL },
+	{ "max-postcopy-bandwidth", "3.0", NULL, SRC, NONE, PARAM_SIZE, SOURCE(max_postcopy_bandwidth), 0,
+		SIZE_BYTES_MAX, NULL, "bytes/s", "0", NULL },
+	{ "avail-switchover-bandwidth", "8.2", NULL, SRC, NONE, PARAM_SIZE, SOURCE(avail_switchover_bandwidth), 0,
+		SIZE_BYTES_MAX, NULL, "bytes/s", "0", NULL },
+	{ "downtime-limit", "7.2", NULL, SRC, NONE, PARAM_U64, SOURCE(downtime_limit_ms), 0, 2000000, NULL, "ms",
+		"300", NULL },
+	{ "xbzrle-cache-size", "2.11", NULL, SRC, NONE, PARAM_POWER, SOURCE(xbzrle_cache_bytes), 4096, POWER_MAX, NULL,
+		"bytes", "64M", NULL },
+	{ "throttle-trigger-threshold", "7.2", NULL, SRC, NONE, PARAM_U64, SOURCE(throttle_trigger_percent), 1, 100,
+		NULL, "%", "50", NULL },
+	{ "cpu-throttle-initial", "7.2", NULL, SRC, NONE, PARAM_U64, SOURCE(cpu_throttle_initial_percent), 1, 99, NULL,
+		"%", "20", NULL },
+	{ "cpu-throttle-increment", "7.2", NULL, SRC, NONE, PARAM_U64, SOURCE(cpu_throttle_increment_percent), 1, 99,
+		NULL, "%", "10", NULL },
+	{ "cpu-throttle-tailslow", "7.2", NULL, SRC, NONE, PARAM_BOOL, SOURCE(cpu_throttle_tailslow), 0, 0, NULL, "",
+		"off", NULL },
+	{ "max-cpu-throttle", "7.2", NULL, SRC, NONE, PARAM_U64, SOURCE(max_cpu_throttle_percent), 1, 99, NULL, "%",
+		"99", NULL },
+	{ "vcpu-dirty-limit", "8.1", NULL, SRC, NONE, PARAM_U64, SOURCE(vcpu_dirty_limit), 1, UINT64_MAX, NULL,
+		"MiB/s", "1", NULL },
+	{ "x-vcpu-dirty-limit-period", "8.1", NULL, SRC, NONE, PARAM_U64, SOURCE(vcpu_dirty_limit_period_ms), 1, 1000,
+		NULL, "ms", "1000", NULL },
+	{ "x-checkpoint-delay", "7.2", NULL, SRC, NONE, PARAM_U64, SOURCE(checkpoint_delay_ms), 0, UINT32_MAX, NULL,
+		"ms", "20000", NULL },
+	{ "x-rdma-chunk-size", "11.1", NULL, BOTH, NONE, PARAM_SIZE, SOURCE(rdma_chunk_bytes), 0, SIZE_BYTES_MAX, NULL,
+		"bytes", "1M", NULL },
+	{ "compress-level", "7.2", "9.0", SRC, NONE, PARAM_U64, SOURCE(compress_level), 0, 9, NULL, "", "1", NULL },
+	{ "compress-threads", "7.2", "9.0", SRC, NONE, PARAM_U64, SOURCE(compress_threads), 1, 255, NULL, "", "8",
+		NULL },
+	{ "compress-wait-thread", "7.2", "9.0", SRC, NONE, PARAM_BOOL, SOURCE(compress_wait_thread), 0, 0, NULL, "",
+		"on", NULL },
+	{ "decompress-threads", "7.2", "9.0", DEST, NONE, PARAM_U64, SOURCE(decompress_threads), 1, 255, NULL, "", "2",
+		"pages are inflated by the one thread" },
+	{ "block-incremental", "7.2", "9.0", SRC, NONE, PARAM_BOOL, SOURCE(block_incremental), 0, 0, NULL, "", "off",
+		NULL },
+
+	/* Compatibility properties: spec/control.md 5, last paragraph; spec/stream.md 1.3, 1.4, 1.6 and 7.5 */
+	{ "send-configuration", "7.2", NULL, BOTH, WORKS, PARAM_BOOL, FIELD(send_configuration), 0, 0, NULL, "", "on",
+		"off for machine types up to 2.3" },
+	{ "send-section-footer", "7.2", NULL, BOTH, WORKS, PARAM_BOOL, FIELD(send_section_footer), 0, 0, NULL, "",
+		"on", "off for machine types up to 2.3" },
+	{ "suppress-vmdesc", "7.2", NULL, BOTH, WORKS, PARAM_BOOL, FIELD(suppress_vmdesc), 0, 0, NULL, "", "off",
+		"on for machine types up to 2.2" },
+	{ "store-global-state", "7.2", NULL, SRC, NONE, PARAM_BOOL, FIELD(store_global_state), 0, 0, NULL, "", "on",
+		"the section is used where there is one" },
+	{ "send-switchover-start", "10.0", NULL, SRC, NONE, PARAM_WORD, FIELD(send_switchover_start), 0, 0,
+		tristate_words, "", "auto", "the command is taken wherever it comes" },
+	{ "multifd-flush-after-each-section", "8.1", NULL, BOTH, NONE, PARAM_WORD,
+		FIELD(multifd_flush_after_each_section), 0, 0, tristate_words, "", "auto", "for multifd" },
+	{ "x-preempt-pre-7-2", "8.0", NULL, BOTH, NONE, PARAM_WORD, FIELD(preempt_pre_7_2), 0, 0, tristate_words, "",
+		"auto", "for postcopy-preempt" }, /* channels.md, preamble */
+	{ "multifd-clean-tls-termination", "10.0", NULL, DEST, NONE, PARAM_WORD, FIELD(multifd_clean_tls_termination),
+		0, 0, tristate_words, "", "auto", "for multifd" }, /* multifd.md 9.2 */
+	{ "switchover-ack-legacy", "11.1", NULL, BOTH, WORKS, PARAM_WORD, FIELD(switchover_ack_legacy), 0, 0,
+		tristate_words, "", "auto", "on for machine types up to 11.0" }, /* stream.md 3 and 12 */
+
+	/* Ours */
+	{ "uuid", NULL, NULL, DEST, WORKS, PARAM_UUID, FIELD(uuid), 0, 0, NULL, "", "",
+		"of the guest, for validate-uuid" },
+	{ "machine", NULL, NULL, DEST, WORKS, PARAM_TEXT, FIELD(machine), 0, TEXT_MAX, NULL, "", "",
+		"machine type the stream must name; empty: any" },
+	{ "ram-limit", NULL, NULL, DEST, WORKS, PARAM_SIZE, FIELD(ram_limit_bytes), 4096, SIZE_BYTES_MAX, NULL,
+		"bytes", "16T", "a guest with more RAM is refused" },
+	{ "connect-deadline", NULL, NULL, DEST, WORKS, PARAM_U64, FIELD(connect_deadline_s), 1, 86400, NULL, "s", "10",
+		"an unidentified connection is closed after so long" },
+	/* The three keepalive ranges are those of tcp(7). The defaults notice a peer that is gone within 40 s. */
+	{ "keepalive-idle", NULL, NULL, DEST, WORKS, PARAM_U64, FIELD(keepalive_idle_s), 0, 32767, NULL, "s", "10",
+		"0: no keepalive" },
+	{ "keepalive-interval", NULL, NULL, DEST, WORKS, PARAM_U64, FIELD(keepalive_interval_s), 1, 32767, NULL, "s",
+		"5", NULL },
+	{ "keepalive-count", NULL, NULL, DEST, WORKS, PARAM_U64, FIELD(keepalive_count), 1, 127, NULL, "", "6", NULL },
+	{ "tcp-user-timeout", NULL, NULL, DEST, WORKS, PARAM_U64, FIELD(tcp_user_timeout_ms), 0, INT32_MAX, NULL, "ms",
+		"40000", "0: the kernel's own" },
+};
+
+const struct cap_row *options_cap_row(unsigned index)
+{
+	return index < CAP_COUNT ? &caps[index] : NULL;
+}
+
+const struct param_row *options_param_row(unsigned index)
+{
+	return index < ARRAY_COUNT(params) ? &params[index] : NULL;
+}
+
+const char *support_name(enum support support)
+{
+	switch (support) {
+	case SUPPORT_WORKS:
+		return "works";
+	case SUPPORT_NO_EFFECT:
+		return "no effect";
+	case SUPPORT_REFUSED:
+		return "refused";
+	}
+	return "?";
+}
+
+const char *side_name(enum side side)
+{
+	switch (side) {
+	case SIDE_BOTH:
+		return "both";
+	case SIDE_DESTINATION:
+		return "destination";
+	case SIDE_SOURCE:
+		return "source";
+	}
+	return "?";
+}
+
+/* ---- "did you mean" -------------------------------------------------------------------------------------------- */
+
+#define NAME_BYTES_MAX 48 /* longer than any of ours */
+
+/* Levenshtein's distance; a name too long to be one of ours is far from all. */
+static unsigned edit_distance(const char *a, const char *b)
+{
+	unsigned row[NAME_BYTES_MAX + 1];
+	size_t a_bytes = strlen(a), b_bytes = strlen(b);
+
+	if (a_bytes > NAME_BYTES_MAX || b_bytes > NAME_BYTES_MAX)
+		return NAME_BYTES_MAX;
+	for (size_t j = 0; j <= b_bytes; j++)
+		row[j] = (unsigned)j;
+	for (size_t i = 1; i <= a_bytes; i++) {
+		unsigned diagonal = row[0];
+
+		row[0] = (unsigned)i;
+		for (size_t j = 1; j <= b_bytes; j++) {
+			unsigned swap = diagonal + (a[i - 1] != b[j - 1]);
+			unsigned less = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+
+			diagonal = row[j];
+			row[j] = less < swap ? less : swap;
+		}
+	}
+	return row[b_bytes];
+}
+
+/* Keeps the name nearest to what was asked for. */
+struct nearest {
+	const char *name;
+	unsigned distance;
+};
+
+static void nearest_offer(struct nearest *nearest, const char *wanted, const char *offer)
+{
+	unsigned distance = edit_distance(wanted, offer);
+
+	if (distance < nearest->distance)
+		*nearest = (struct nearest){ offer, distance };
+}
+
+static int unknown_name(const char *kind, const char *wanted, struct nearest nearest, struct err *err)
+{
+	char quoted[TEXT_QUOTE_BYTES];
+
+	text_quote(quoted, wanted, strlen(wanted));
+	/* A third of the letters may be wrong; more is another word. */
+	if (nearest.name && nearest.distance <= 2 + strlen(nearest.name) / 8 &&
+	    nearest.distance * 3 <= strlen(nearest.name))
+		return err_set(err, -ENOENT, "unknown %s '%s'; did you mean '%s'?", kind, quoted, nearest.name);
+	return err_set(err, -ENOENT, "unknown %s '%s'", kind, quoted);
+}
+
+/* ---- capabilities ----------------------------------------------------------------------------------------------- */
+
+int options_set_capability(struct options *opts, const char *name, bool on, struct err *err)
+{
+	struct nearest nearest = { NULL, NAME_BYTES_MAX };
+
+	_Static_assert(CAP_COUNT <= 32, "options.caps has 32 bits");
+	for (unsigned i = 0; i < CAP_COUNT; i++) {
+		if (strcmp(name, caps[i].name)) {
+			nearest_offer(&nearest, name, caps[i].name);
+			continue;
+		}
+		if (on && caps[i].support == SUPPORT_REFUSED)
+			return err_set(err, -ENOTSUP, "capability '%s': %s", caps[i].name, caps[i].note);
+		opts->caps = (opts->caps & ~(1u << i)) | (uint32_t)on << i;
+		return 0;
+	}
+	return unknown_name("capability", name, nearest, err);
+}
+
+/* ---- parameters ------------------------------------------------------------------------------------------------- */
+
+static void *field_of(struct options *opts, const struct param_row *row)
+{
+	return (char *)opts + row->field;
+}
+
+const char *options_param_form(const struct param_row *row, char buf[static OPTIONS_TEXT_BYTES])
+{
+	size_t used = 0;
+
+	switch (row->type) {
+	case PARAM_U64:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "%" PRIu64 "..%" PRIu64, row->min, row->max);
+		break;
+	case PARAM_SIZE:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "%" PRIu64 "..%" PRIu64 " (k, M, G, T)", row->min, row->max);
+		break;
+	case PARAM_POWER:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "power of two, %" PRIu64 "..%" PRIu64 " (k, M, G, T)", row->min,
+			 row->max);
+		break;
+	case PARAM_BOOL:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "on|off");
+		break;
+	case PARAM_WORD:
+		buf[0] = '\0';
+		for (const struct option_word *w = row->words; w->name; w++)
+			if (!w->refused)
+				used += (size_t)snprintf(buf + used, OPTIONS_TEXT_BYTES - used, "%s%s",
+							 used ? "|" : "", w->name);
+		break;
+	case PARAM_TEXT:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "text, %" PRIu64 "..%" PRIu64 " bytes", row->min, row->max);
+		break;
+	case PARAM_UUID:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx");
+		break;
+	}
+	return buf;
+}
+
+/* The error of a value that cannot be. */
+static int bad_value(const struct param_row *row, int code, const char *value, struct err *err)
+{
+	char form[OPTIONS_TEXT_BYTES];
+	char quoted[TEXT_QUOTE_BYTES];
+
+	return err_set(err, code, "parameter '%s': '%s' is %s; expected %s", row->name,
+		       text_quote(quoted, value, strlen(value)),
+		       code == -ERANGE ? "out of range" : "not of the right form", options_param_form(row, form));
+}
+
+static int set_number(struct options *opts, const struct param_row *row, const char *value, struct err *err)
+{
+	uint64_t number = 0;
+	int r = row->type == PARAM_U64 ? parse_u64(value, &number) : parse_size(value, &number);
+
+	if (r == 0 && (number < row->min || number > row->max))
+		r = -ERANGE;
+	if (r == 0 && row->type == PARAM_POWER && (number & (number - 1)))
+		r = -ERANGE;
+	if (r < 0)
+		return bad_value(row, r, value, err);
+	*(uint64_t *)field_of(opts, row) = number;
+	return 0;
+}
+
+static int set_word(struct options *opts, const struct param_row *row, const char *value, struct err *err)
+{
+	for (int i = 0; row->words[i].name; i++) {
+		if (strcmp(value, row->words[i].name))
+			continue;
+		if (row->words[i].refused)
+			return err_set(err, -ENOTSUP, "parameter '%s': value '%s': %s", row->name, row->words[i].name,
+				       row->words[i].refused);
+		*(int *)field_of(opts, row) = i;
+		return 0;
+	}
+	return bad_value(row, -EINVAL, value, err);
+}
+
+static int set_text(struct options *opts, const struct param_row *row, const char *value, struct err *err)
+{
+	size_t bytes = strlen(value);
+
+	if (bytes < row->min || bytes > row->max)
+		return bad_value(row, -ERANGE, value, err);
+	/* By (1), the rest is cleared: equal settings are equal byte by byte. */
+	memset(field_of(opts, row), 0, OPTIONS_TEXT_BYTES);
+	memcpy(field_of(opts, row), value, bytes);
+	return 0;
+}
+
+static int set_uuid(struct options *opts, const struct param_row *row, const char *value, struct err *err)
+{
+	uint8_t uuid[16] = { 0 };
+
+	if (value[0] && parse_uuid(value, uuid) < 0)
+		return bad_value(row, -EINVAL, value, err);
+	opts->has_uuid = value[0] != '\0';
+	memcpy(opts->uuid, uuid, sizeof(uuid));
+	return 0;
+}
+
+static int set_value(struct options *opts, const struct param_row *row, const char *value, struct err *err)
+{
+	switch (row->type) {
+	case PARAM_U64:
+	case PARAM_SIZE:
+	case PARAM_POWER:
+		return set_number(opts, row, value, err);
+	case PARAM_BOOL:
+		if (parse_on_off(value, field_of(opts, row)) < 0)
+			return bad_value(row, -EINVAL, value, err);
+		return 0;
+	case PARAM_WORD:
+		return set_word(opts, row, value, err);
+	case PARAM_TEXT:
+		return set_text(opts, row, value, err);
+	case PARAM_UUID:
+		return set_uuid(opts, row, value, err);
+	}
+	return bad_value(row, -EINVAL, value, err);
+}
+
+static const struct param_row *param_find(const char *name, struct nearest *nearest)
+{
+	for (unsigned i = 0; i < ARRAY_COUNT(params); i++) {
+		if (!strcmp(name, params[i].name))
+			return &params[i];
+		nearest_offer(nearest, name, params[i].name);
+	}
+	return NULL;
+}
+
+int options_set_parameter(struct options *opts, const char *name, const char *value, struct err *err)
+{
+	struct nearest nearest = { NULL, NAME_BYTES_MAX };
+	const struct param_row *row = param_find(name, &nearest);
+
+	if (!row)
+		return unknown_name("parameter", name, nearest, err);
+	if (row->support == SUPPORT_REFUSED && strcmp(value, row->def))
+		return err_set(err, -ENOTSUP, "parameter '%s': %s", row->name, row->note);
+	return set_value(opts, row, value, err);
+}
+
+const char *options_get_parameter(const struct options *opts, const char *name, char buf[static OPTIONS_TEXT_BYTES])
+{
+	struct nearest nearest = { NULL, NAME_BYTES_MAX };
+	const struct param_row *row = param_find(name, &nearest);
+	const void *field;
+
+	if (!row)
+		return NULL;
+	field = (const char *)opts + row->field;
+	switch (row->type) {
+	case PARAM_U64:
+	case PARAM_SIZE:
+	case PARAM_POWER:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "%" PRIu64, *(const uint64_t *)field);
+		break;
+	case PARAM_BOOL:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "%s", *(const bool *)field ? "on" : "off");
+		break;
+	case PARAM_WORD:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "%s", row->words[*(const int *)field].name);
+		break;
+	case PARAM_TEXT:
+		memcpy(buf, field, OPTIONS_TEXT_BYTES);
+		break;
+	case PARAM_UUID:
+		buf[0] = '\0';
+		if (opts->has_uuid)
+			format_uuid(buf, opts->uuid);
+		break;
+	}
+	return buf;
+}
+
+void options_init(struct options *ret_opts)
+{
+	memset(ret_opts, 0, sizeof(*ret_opts));
+	for (unsigned i = 0; i < ARRAY_COUNT(params); i++) {
+		struct err err;
+
+		ASSERT(set_value(ret_opts, &params[i], params[i].def, &err) == 0);
+	}
+}
+
+/* ---- what fits together ------------------------------------------------------------------------------------------ */
+
+/* spec/control.md 4, spec/multifd.md 1: both send pages as they lie in memory, which a coding or TLS would not. */
+static int check_plain(const struct options *opts, enum cap cap, struct err *err)
+{
+	if (!options_has(opts, cap))
+		return 0;
+	if (opts->multifd_compression != MULTIFD_COMPRESSION_NONE)
+		return err_set(err, -EINVAL, "capability '%s' excludes parameter 'multifd-compression' = '%s'",
+			       caps[cap].name, compression_words[opts->multifd_compression].name);
+	if (opts->tls_creds[0])
+		return err_set(err, -EINVAL, "capability '%s' excludes TLS (parameter 'tls-creds')", caps[cap].name);
+	return 0;
+}
+
+int options_check(const struct options *opts, struct err *err)
+{
+	int r;
+
+	for (size_t i = 0; i < ARRAY_COUNT(rules); i++) {
+		const struct cap_rule *rule = &rules[i];
+
+		if (!options_has(opts, rule->cap))
+			continue;
+		if (options_has(opts, rule->other) != (rule->kind == NEEDS))
+			return err_set(err, -EINVAL, "capability '%s' %s capability '%s'", caps[rule->cap].name,
+				       rule->kind == NEEDS ? "needs" : "excludes", caps[rule->other].name);
+	}
+	r = check_plain(opts, CAP_ZERO_COPY_SEND, err);
+	return r < 0 ? r : check_plain(opts, CAP_MAPPED_RAM, err);
+}

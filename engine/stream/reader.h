@@ -1,0 +1,111 @@
+/*
+ * reader.h - the main stream as numbers and bytes, with its position
+ *
+ * A buffer in front of a channel. Small things are taken from the buffer; large ones are received straight to where
+ * they belong, and what the channel has beyond goes to the buffer in the same operation.
+ *
+ * Invariants:
+ * (1) reader_off() is the offset of the next byte in the stream, counted from its first: what error texts name.
+ * (2) Bytes come from the channel once, and are never lost: an interrupted read leaves what it got in the buffer.
+ * (3) One coroutine reads.
+ */
+#ifndef ENGINE_STREAM_READER_H
+#define ENGINE_STREAM_READER_H
+
+#include "base/be.h"
+#include "coroutine/co.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct chan;
+struct err;
+
+/* Bytes that reader_need can make contiguous. */
+#define READER_NEED_MAX (1u << 20)
+#define READER_BUFFER_BYTES (READER_NEED_MAX + (256u << 10))
+
+struct reader {
+	struct chan *ch; /* not owned */
+	uint8_t *buf;    /* owned, READER_BUFFER_BYTES */
+	size_t head, tail;
+	uint64_t head_off; /* stream offset of buf[head] */
+	uint64_t deadline_ns; /* for every wait; DEADLINE_NEVER where the embedder set none */
+	bool ended;        /* the channel has said so */
+};
+
+/**
+ * reader_init - the stream begins with the @bytes at @first, which were read from @ch already
+ * No deadline at first: a source may be silent for as long as it likes between any two bytes (spec/stream.md 1.5), and
+ * a dead one is found by TCP's keepalive or the embedder's patience.
+ * Return: 0 or -ENOMEM.
+ */
+int reader_init(struct reader *r, struct chan *ch, const void *first, size_t bytes);
+void reader_fini(struct reader *r);
+
+static inline uint64_t reader_off(const struct reader *r)
+{
+	return r->head_off;
+}
+
+static inline size_t reader_buffered(const struct reader *r)
+{
+	return r->tail - r->head;
+}
+
+static inline const uint8_t *reader_data(const struct reader *r)
+{
+	return r->buf + r->head;
+}
+
+static inline void reader_skip(struct reader *r, size_t bytes)
+{
+	r->head += bytes;
+	r->head_off += bytes;
+}
+
+/**
+ * reader_fill - receive more into the buffer, keeping what is there
+ * Parks: yes. Return: bytes received; 0 at the end of the stream; -ENOBUFS when the buffer is full; or the error.
+ */
+may_park ssize_t reader_fill(struct reader *r, struct err *err);
+
+/**
+ * reader_need - at least @bytes (<= READER_NEED_MAX) contiguous at reader_data()
+ * Parks: yes. Return: 0; -ENODATA when the stream ends before, the text says where; or the channel's error.
+ */
+may_park int reader_need(struct reader *r, size_t bytes, struct err *err);
+
+/** reader_bytes - exactly @bytes to @dst, straight from the channel where the buffer does not have them */
+may_park int reader_bytes(struct reader *r, void *dst, size_t bytes, struct err *err);
+
+may_park int reader_u8(struct reader *r, uint8_t *ret, struct err *err);
+may_park int reader_be16(struct reader *r, uint16_t *ret, struct err *err);
+may_park int reader_be32(struct reader *r, uint32_t *ret, struct err *err);
+may_park int reader_be64(struct reader *r, uint64_t *ret, struct err *err);
+
+/** reader_str8 - a byte count and so many bytes; @ret_name is NUL-terminated behind them */
+may_park int reader_str8(struct reader *r, char ret_name[static 256], size_t *ret_bytes, struct err *err);
+
+/*
+ * Receiving where we believe the next bytes belong (load/direct.c). The buffer must be empty. In one operation bytes go
+ * to the places of @iov in order, and beyond them into the buffer. Whoever finds that some of them were something else
+ * puts those back in front.
+ */
+
+/**
+ * reader_scatter - @put_back_max: how many bytes reader_put_back may be given afterwards
+ * @ahead: receive what is behind @iov into the buffer, too; @iov then has room for one more entry behind @iov_count
+ * Those that went to @iov count as read (reader_off is behind them).
+ * Parks: yes. Return: bytes that went to @iov, >= 1; else as reader_need.
+ */
+may_park ssize_t reader_scatter(struct reader *r, struct iovec *iov, int iov_count, size_t put_back_max,
+				bool ahead, struct err *err);
+
+/* The last @bytes read were not ours: they are at @src, and will be read again. */
+void reader_put_back(struct reader *r, const void *src, size_t bytes);
+
+#endif

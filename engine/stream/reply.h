@@ -1,0 +1,41 @@
+/*
+ * reply.h - the return path: what the destination says to the source
+ *
+ * Messages go over the main channel against the stream's direction, each written whole under one lock, so that several
+ * coroutines may speak.
+ *
+ * Source: spec/stream.md 3
+ */
+#ifndef ENGINE_STREAM_REPLY_H
+#define ENGINE_STREAM_REPLY_H
+
+#include "coroutine/co.h"
+#include "coroutine/wait.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct chan;
+struct err;
+
+struct reply {
+	struct chan *ch; /* not owned */
+	struct mutex lock;
+	bool open; /* the source has said OPEN_RETURN_PATH */
+	bool shut; /* SHUT is sent: nothing may follow */
+};
+
+void reply_init(struct reply *rp, struct sched *s, struct chan *ch);
+
+/** reply_open - from here on the source listens. Return: 0; -EPROTO on a channel that cannot be written. */
+int reply_open(struct reply *rp, struct err *err);
+
+/* These park, for at most REPLY_TIMEOUT_NS: a source reads its return path at all times. */
+#define REPLY_TIMEOUT_NS (30ull * 1000000000ull)
+may_park int reply_pong(struct reply *rp, uint32_t value, struct err *err);
+may_park int reply_switchover_ack(struct reply *rp, struct err *err);
+
+/** reply_shut - the last message: 0 the guest is ours, else the source keeps it. Sent once; a second call does nothing. */
+may_park int reply_shut(struct reply *rp, uint32_t status, uint64_t deadline_ns, struct err *err);
+
+#endif

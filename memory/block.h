@@ -1,0 +1,97 @@
+/*
+ * block.h - guest RAM: blocks, what has been received of them, and where their bytes go
+ *
+ * A block is a named range of guest memory, as the source lists it. The library keeps its own mapping of it, the
+ * landing view: bytes from the wire are received there, whatever the embedder and its vCPUs do with theirs.
+ *
+ * Two units of page: a tpage is the wire's (the target's page size, 4096 on x86); an hpage is what backs the block
+ * (4096, 2 MiB, ...), and at least a tpage.
+ *
+ * Invariants:
+ * (1) Memory beyond used_bytes is never written.
+ * (2) A tpage whose bit in `received` is clear reads as zeros in the landing view, unless block->dirty. Whoever writes
+ *     into such a page before it is complete (load/direct.c) restores that when it turns out otherwise.
+ * (3) A zero page for a tpage by (2) costs nothing: no memory is touched.
+ */
+#ifndef MEMORY_BLOCK_H
+#define MEMORY_BLOCK_H
+
+#include "base/bitmap.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The wire counts a name's bytes in one. */
+#define BLOCK_NAME_BYTES_MAX 255
+
+struct block {
+	char name[BLOCK_NAME_BYTES_MAX + 1]; /* NUL-terminated; may hold any byte but NUL */
+	size_t name_bytes;
+	uint64_t used_bytes;      /* as announced by the source, a multiple of the tpage */
+	size_t hpage_bytes;
+	uint8_t *landing;         /* used_bytes of the landing view */
+	size_t mapped_bytes;      /* of a mapping of ours; 0: landing is the embedder's address */
+	bool dirty;               /* may not be zeros where nothing was received */
+	bool ignored;             /* shared with the source (x-ignore-shared): no page of it may come */
+	struct bitmap received;   /* a bit a tpage */
+	uint64_t received_tpages;
+};
+
+struct ram {
+	struct block **blocks; /* owned; pointers, so that a block's address never changes */
+	size_t count;
+	unsigned tpage_shift;
+	uint64_t total_bytes;
+};
+
+static inline size_t ram_tpage_bytes(const struct ram *ram)
+{
+	return (size_t)1 << ram->tpage_shift;
+}
+
+void ram_init(struct ram *ram, unsigned tpage_shift);
+
+/* Unmaps what is ours. Accepts a half-built one. */
+void ram_fini(struct ram *ram);
+
+/* Where a block's memory is: exactly one of a descriptor or an address. */
+struct block_source {
+	int fd; /* -1: use addr */
+	uint64_t fd_off;
+	void *addr;
+	bool dirty;
+	bool ignored;
+};
+
+/**
+ * ram_add - a new block, empty
+ * @name: name_bytes bytes, at most BLOCK_NAME_BYTES_MAX, without a NUL
+ * @used_bytes: > 0, a multiple of the tpage
+ * Return: 0 and the block (owned by @ram); -EEXIST for a name there is; -EINVAL when @source does not fit (offset or
+ * address not aligned, file too short); -ENOMEM; or the errno of mmap(2).
+ */
+int ram_add(struct ram *ram, const char *name, size_t name_bytes, uint64_t used_bytes,
+	    const struct block_source *source, struct block **ret_block);
+
+/** ram_find - by name; NULL if there is none */
+struct block *ram_find(const struct ram *ram, const char *name, size_t name_bytes);
+
+/* @tpage is an index, not an offset. */
+static inline bool block_is_received(const struct block *b, size_t tpage)
+{
+	return bitmap_test(&b->received, tpage);
+}
+
+static inline void block_mark_received(struct block *b, size_t tpage)
+{
+	uint64_t *word = &b->received.words[tpage / 64], bit = 1ull << (tpage % 64);
+
+	b->received_tpages += !(*word & bit);
+	*word |= bit;
+}
+
+/** block_zero_page - the source says this tpage is zeros; it counts as received. By (3). */
+void block_zero_page(struct block *b, size_t tpage, unsigned tpage_shift);
+
+#endif

@@ -1,0 +1,330 @@
+/*
+ * listen.c - `inmigrate listen`: wait for a guest, land it, say how it went
+ */
+#include "programs/program.h"
+
+#include "base/clock.h"
+#include "programs/device_file.h"
+#include "programs/guest_ram.h"
+#include "programs/progress.h"
+#include "programs/report.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help_text[] =
+	"usage: inmigrate listen URI [OPTION]...\n"
+	"\n"
+	"Waits at URI for a guest that a QEMU sends, and lands it in memory.\n"
+	"\n"
+	"URI  tcp:HOST:PORT  unix:PATH  vsock:CID:PORT  fd:N  exec:COMMAND  file:PATH[,offset=N]\n"
+	"     With port 0 the system chooses; the real one is printed.\n"
+	"\n"
+	"  --cap NAME             turn a capability on, by QEMU's name; `--cap help` lists them\n"
+	"  --param KEY=VALUE      set a parameter, by QEMU's name; `--param help` lists them\n"
+	"  --ram-dir DIR          after landing, write each RAM block as DIR/<name>.raw\n"
+	"  --devices FILE         after landing, write the device state, decoded, as JSON\n"
+	"  --stats FILE           at the end, write numbers as one JSON object\n"
+	"  --guest none           what runs in the memory that landed: nothing\n"
+	"  --timeout SECONDS      give up after so long (default: never)\n"
+	"  --reactor uring        how to wait for the kernel\n"
+	"  --progress WHEN        auto (on a terminal), always, or never\n"
+	"  -v, --verbose          say more; twice: everything\n"
+	"  --help                 this text\n"
+	"\n"
+	"Exit status: 0 landed, 1 failed (one line on standard error says why, where and at which offset), 2 usage.\n";
+
+struct listen {
+	struct inm *inm;
+	struct guest_ram ram;
+	struct device_file devices;
+	struct progress progress;
+	const char *uri, *ram_dir, *devices_path, *stats_path;
+	uint64_t timeout_ns;
+	enum inm_log_level log_level;
+	enum progress_mode progress_mode;
+	bool timed_out;
+};
+
+static int on_ram_block(void *opaque, struct inm_ram_block *block)
+{
+	struct listen *ln = opaque;
+
+	return guest_ram_block(&ln->ram, block);
+}
+
+static int on_device(void *opaque, const struct inm_device *device)
+{
+	struct listen *ln = opaque;
+
+	return ln->devices_path ? device_file_add(&ln->devices, device) : 0;
+}
+
+static void on_log(void *opaque, enum inm_log_level level, const char *text)
+{
+	static const char *const names[] = { "error", "warning", "info", "debug" };
+	struct listen *ln = opaque;
+
+	if (ln->progress.line_open)
+		fputs("\r\033[K", stderr);
+	fprintf(stderr, "inmigrate: %s: %s\n", names[level], text);
+}
+
+static const struct inm_ops ops = {
+	.size = sizeof(ops),
+	.ram_block = on_ram_block,
+	.device = on_device,
+	.log = on_log,
+};
+
+/* A signal handler has no argument of ours, so this one pointer is global; inm_cancel is made for it. */
+static struct inm *volatile signal_target;
+
+static void on_signal(int sig)
+{
+	(void)sig;
+	inm_cancel(signal_target);
+}
+
+static void catch_signals(struct inm *inm)
+{
+	struct sigaction sa = { .sa_handler = on_signal };
+
+	signal_target = inm;
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+}
+
+enum { OPT_CAP = 256, OPT_PARAM, OPT_RAM_DIR, OPT_DEVICES, OPT_STATS, OPT_GUEST, OPT_TIMEOUT, OPT_REACTOR,
+       OPT_PROGRESS, OPT_HELP };
+
+static const struct option long_options[] = {
+	{ "cap", required_argument, NULL, OPT_CAP },
+	{ "param", required_argument, NULL, OPT_PARAM },
+	{ "ram-dir", required_argument, NULL, OPT_RAM_DIR },
+	{ "devices", required_argument, NULL, OPT_DEVICES },
+	{ "stats", required_argument, NULL, OPT_STATS },
+	{ "guest", required_argument, NULL, OPT_GUEST },
+	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
+	{ "reactor", required_argument, NULL, OPT_REACTOR },
+	{ "progress", required_argument, NULL, OPT_PROGRESS },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ NULL, 0, NULL, 0 },
+};
+
+/* -1: go on with the next option; else the program ends with that status. */
+#define GO_ON (-1)
+
+static int parse_timeout(struct listen *ln, const char *text)
+{
+	char *end;
+	double seconds;
+
+	errno = 0;
+	seconds = strtod(text, &end);
+	if (errno || *end || end == text || !(seconds > 0) || seconds > 1e9)
+		return usage_error("listen", "--timeout %s: a number of seconds above 0 is expected", text);
+	ln->timeout_ns = (uint64_t)(seconds * 1e9);
+	return GO_ON;
+}
+
+static int parse_progress(struct listen *ln, const char *text)
+{
+	static const char *const words[] = { "auto", "always", "never" };
+
+	for (int i = 0; i < 3; i++) {
+		if (strcmp(text, words[i]) == 0) {
+			ln->progress_mode = (enum progress_mode)i;
+			return GO_ON;
+		}
+	}
+	return usage_error("listen", "--progress %s: auto, always or never is expected", text);
+}
+
+static int expect_word(const char *option, const char *text, const char *word)
+{
+	return strcmp(text, word) == 0 ? GO_ON : usage_error("listen", "%s %s: %s is expected", option, text, word);
+}
+
+static int set_cap_or_help(struct listen *ln, const char *text)
+{
+	int r;
+
+	if (strcmp(text, "help") == 0) {
+		print_capabilities(stdout);
+		return EXIT_LANDED;
+	}
+	r = set_capability(ln->inm, "listen", text);
+	return r ? r : GO_ON;
+}
+
+static int set_param_or_help(struct listen *ln, const char *text)
+{
+	int r;
+
+	if (strcmp(text, "help") == 0) {
+		print_parameters(stdout);
+		return EXIT_LANDED;
+	}
+	r = set_parameter(ln->inm, "listen", text);
+	return r ? r : GO_ON;
+}
+
+static int take_option(struct listen *ln, int opt)
+{
+	switch (opt) {
+	case OPT_CAP:
+		return set_cap_or_help(ln, optarg);
+	case OPT_PARAM:
+		return set_param_or_help(ln, optarg);
+	case OPT_RAM_DIR:
+		ln->ram_dir = optarg;
+		return GO_ON;
+	case OPT_DEVICES:
+		ln->devices_path = optarg;
+		return GO_ON;
+	case OPT_STATS:
+		ln->stats_path = optarg;
+		return GO_ON;
+	case OPT_GUEST:
+		return expect_word("--guest", optarg, "none");
+	case OPT_TIMEOUT:
+		return parse_timeout(ln, optarg);
+	case OPT_REACTOR:
+		return expect_word("--reactor", optarg, "uring");
+	case OPT_PROGRESS:
+		return parse_progress(ln, optarg);
+	case 'v':
+		return GO_ON; /* counted before, see count_verbose */
+	case OPT_HELP:
+		fputs(help_text, stdout);
+		return EXIT_LANDED;
+	default:
+		fprintf(stderr, "see 'inmigrate listen --help'\n");
+		return EXIT_USAGE;
+	}
+}
+
+/* The level is fixed when the migration is made, and options are set on it: so this one is looked for first. */
+static void count_verbose(struct listen *ln, int argc, char **argv)
+{
+	int opt;
+
+	opterr = 0;
+	while ((opt = getopt_long(argc, argv, "v", long_options, NULL)) != -1) {
+		if (opt == 'v' && ln->log_level < INM_LOG_DEBUG)
+			ln->log_level++;
+	}
+	opterr = 1;
+	optind = 1;
+}
+
+static int parse_options(struct listen *ln, int argc, char **argv)
+{
+	int opt, r;
+
+	while ((opt = getopt_long(argc, argv, "v", long_options, NULL)) != -1) {
+		r = take_option(ln, opt);
+		if (r != GO_ON)
+			return r;
+	}
+	if (optind >= argc)
+		return usage_error("listen", "a URI is missing");
+	if (optind + 1 < argc)
+		return usage_error("listen", "'%s' is one argument too many", argv[optind + 1]);
+	ln->uri = argv[optind];
+	return GO_ON;
+}
+
+static void say_where(const struct inm *inm)
+{
+	const char *address;
+
+	for (unsigned i = 0; (address = inm_address(inm, i)); i++)
+		printf("listening on %s\n", address);
+	fflush(stdout);
+}
+
+static int run(struct listen *ln)
+{
+	uint64_t end_ns = ln->timeout_ns ? deadline_after_ns(ln->timeout_ns) : DEADLINE_NEVER, wake_ns;
+	int r;
+
+	for (;;) {
+		wake_ns = ln->progress.on ? deadline_after_ns(progress_interval_ns(&ln->progress)) : DEADLINE_NEVER;
+		r = inm_run_until(ln->inm, wake_ns < end_ns ? wake_ns : end_ns);
+		if (r != -ETIMEDOUT)
+			return r;
+		progress_show(&ln->progress, ln->inm);
+		if (clock_now_ns() >= end_ns) {
+			ln->timed_out = true;
+			end_ns = DEADLINE_NEVER; /* what is cancelled ends by itself */
+			inm_cancel(ln->inm);
+		}
+	}
+}
+
+static int write_results(const struct listen *ln, bool landed)
+{
+	int r = 0;
+
+	if (landed && ln->ram_dir)
+		r = guest_ram_write(&ln->ram, ln->ram_dir);
+	if (landed && r == 0 && ln->devices_path)
+		r = device_file_write(&ln->devices, ln->devices_path);
+	if (r == 0 && ln->stats_path)
+		r = report_write(ln->inm, &ln->ram, ln->stats_path);
+	return r;
+}
+
+static int land(struct listen *ln)
+{
+	int r = inm_listen(ln->inm, ln->uri);
+
+	if (r == -EINVAL || r == -ENOTSUP || r == -ENAMETOOLONG)
+		return usage_error("listen", "%s", inm_error(ln->inm));
+	if (r < 0)
+		return fail("%s", inm_error(ln->inm));
+	say_where(ln->inm);
+	catch_signals(ln->inm);
+	r = run(ln);
+	progress_end(&ln->progress, ln->inm);
+	if (r == -ECANCELED)
+		fail(ln->timed_out ? "timed out in state '%s'" : "cancelled", ln->timed_out ? "cancelled" : "");
+	else if (r < 0)
+		fail("%s", inm_error(ln->inm) ? inm_error(ln->inm) : strerror(-r));
+	if (write_results(ln, r == 0) != 0 || r < 0)
+		return EXIT_FAILED;
+	report_print(ln->inm, &ln->ram);
+	return EXIT_LANDED;
+}
+
+int cmd_listen(int argc, char **argv)
+{
+	struct listen ln = { .log_level = INM_LOG_WARN };
+	struct inm_config config = { .size = sizeof(config) };
+	int r;
+
+	count_verbose(&ln, argc, argv);
+	config.log_level = ln.log_level;
+	r = inm_new(&ln.inm, &config, &ops, &ln);
+	if (r < 0)
+		return fail("no migration can be made: %s%s", strerror(-r),
+			    r == -EPERM || r == -ENOSYS ? " (io_uring is not permitted; see kernel.io_uring_disabled)" : "");
+	r = parse_options(&ln, argc, argv);
+	if (r == GO_ON) {
+		progress_init(&ln.progress, ln.progress_mode);
+		r = land(&ln);
+	}
+	signal(SIGINT, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	inm_free(ln.inm);
+	guest_ram_fini(&ln.ram);
+	device_file_fini(&ln.devices);
+	return r;
+}

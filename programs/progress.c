@@ -1,0 +1,64 @@
+#include "programs/progress.h"
+
+#include "base/clock.h"
+#include "programs/program.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define LIVE_NS (200 * NS_PER_MS)
+#define LINE_NS NS_PER_S
+
+void progress_init(struct progress *p, enum progress_mode mode)
+{
+	bool terminal = isatty(STDERR_FILENO);
+
+	*p = (struct progress){ .live = terminal };
+	p->on = mode == PROGRESS_ALWAYS || (mode == PROGRESS_AUTO && terminal);
+}
+
+uint64_t progress_interval_ns(const struct progress *p)
+{
+	return p->live ? LIVE_NS : LINE_NS;
+}
+
+static void update_rate(struct progress *p, uint64_t bytes, uint64_t now_ns)
+{
+	double rate;
+
+	if (p->shown_ns && now_ns > p->shown_ns) {
+		rate = (double)(bytes - p->shown_bytes) * 1e9 / (double)(now_ns - p->shown_ns);
+		p->rate = p->rate > 0 ? 0.7 * p->rate + 0.3 * rate : rate;
+	}
+	p->shown_ns = now_ns;
+	p->shown_bytes = bytes;
+}
+
+void progress_show(struct progress *p, const struct inm *inm)
+{
+	struct inm_stats st = { .size = sizeof(st) };
+	char bytes[32], rate[32], left[32];
+	uint64_t now_ns = clock_now_ns();
+
+	if (!p->on || (p->shown_ns && now_ns - p->shown_ns < progress_interval_ns(p)))
+		return;
+	inm_get_stats(inm, &st);
+	update_rate(p, st.main_bytes, now_ns);
+	fprintf(stderr, "%s%s: %s received, %s/s, %s of RAM not seen, round %" PRIu64 "%s", p->live ? "\r\033[K" : "",
+		inm_state_name(st.state), human_bytes(bytes, (double)st.main_bytes), human_bytes(rate, p->rate),
+		human_bytes(left, (double)(st.remaining_pages * st.page_bytes)), st.rounds, p->live ? "" : "\n");
+	fflush(stderr);
+	p->line_open = p->live;
+}
+
+void progress_end(struct progress *p, const struct inm *inm)
+{
+	if (!p->on)
+		return;
+	p->shown_ns = 0;
+	progress_show(p, inm);
+	if (p->line_open)
+		fputc('\n', stderr);
+	p->line_open = false;
+}

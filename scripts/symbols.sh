@@ -1,0 +1,39 @@
+#!/bin/sh
+# symbols.sh - prove that the libraries export inm_* and nothing else
+#
+# usage: symbols.sh LIBRARY.a LIBRARY.so HEADER
+#
+# In a plain archive an embedder's function with the name of one of ours silently replaces it. So in both libraries the
+# defined global symbols must be exactly the functions the public header declares.
+
+set -eu
+LC_ALL=C
+export LC_ALL
+archive=$1 shared=$2 header=$3
+NM=${NM:-nm}
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+# "inm_fd(" at the start of a name, outside comments.
+sed -e 's,/\*.*\*/,,' -e '/\/\*/,/\*\//d' "$header" | grep -o '\binm_[a-z0-9_]*(' | tr -d '(' | sort -u >"$tmp/declared"
+$NM -g --defined-only "$archive" | awk 'NF == 3 { print $3 }' | sort -u >"$tmp/archive"
+$NM -D --defined-only "$shared" | awk 'NF == 3 && $3 !~ /^INM/ { print $3 }' | sort -u >"$tmp/shared"
+
+status=0
+# differ WHAT FILE1 FILE2: complain of each line that is only in the first.
+only_in() {
+    for symbol in $(comm -23 "$2" "$3"); do
+        echo "$symbol: $1"
+        status=1
+    done
+}
+only_in "exported by $(basename "$archive"), not in $(basename "$header")" "$tmp/archive" "$tmp/declared"
+only_in "exported by $(basename "$shared"), not in $(basename "$header")" "$tmp/shared" "$tmp/declared"
+only_in "declared, not exported by $(basename "$archive")" "$tmp/declared" "$tmp/archive"
+only_in "declared, not exported by $(basename "$shared")" "$tmp/declared" "$tmp/shared"
+if [ ! -s "$tmp/declared" ]; then
+    echo "no function found in $header"
+    status=1
+fi
+exit $status

@@ -1,0 +1,409 @@
+/* Lies in the framing: header, configuration, elements, commands, devices, description (spec/stream.md 11). */
+#include "tests/support/check_main.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "tests/support/hostile.h"
+
+#define MACHINE_SECTION "\x07\0\0\0\x0d" HOSTILE_MACHINE
+
+/* ---- lies that are longer than a literal -------------------------------------------------------------------- */
+
+static void put_long_machine(struct wire *w)
+{
+	char name[300];
+
+	memset(name, 'p', sizeof(name));
+	wire_config_n(w, 256, name, 256);
+}
+
+static void put_65_capabilities(struct wire *w)
+{
+	const char *names[65];
+
+	for (unsigned i = 0; i < 65; i++)
+		names[i] = "x-ignore-shared";
+	wire_config_capabilities(w, names, 65);
+}
+
+static void put_ignore_shared(struct wire *w)
+{
+	wire_config_capabilities(w, (const char *const[]){ "x-ignore-shared" }, 1);
+}
+
+static void put_unknown_capability(struct wire *w)
+{
+	wire_config_capabilities(w, (const char *const[]){ "x-teleport" }, 1);
+}
+
+static void put_uuid(struct wire *w)
+{
+	wire_config_uuid(w, (const uint8_t *)"0123456789abcdef");
+}
+
+static void put_page_bits_11(struct wire *w)
+{
+	wire_config_page_bits(w, 11);
+}
+
+static void put_page_bits_12(struct wire *w)
+{
+	wire_config_page_bits(w, 12);
+}
+
+static void put_page_bits_64(struct wire *w)
+{
+	wire_config_page_bits(w, 64);
+}
+
+static void put_page_bits_most(struct wire *w)
+{
+	wire_config_page_bits(w, UINT32_MAX);
+}
+
+static void put_unknown_subsection(struct wire *w)
+{
+	wire_subsection(w, "configuration/colour", 1);
+}
+
+static void put_capabilities_version_2(struct wire *w)
+{
+	wire_subsection(w, "configuration/capabilities", 2);
+	wire_be32(w, 0);
+}
+
+static void put_start_unknown(struct wire *w)
+{
+	wire_section(w, WIRE_START, 3, "teleporter", 0, 1);
+}
+
+static void put_start_ram_again(struct wire *w)
+{
+	wire_section(w, WIRE_START, 3, "ram", 0, 4);
+	wire_eos(w);
+	wire_footer(w, 3);
+}
+
+static void put_start_ram_same_id(struct wire *w)
+{
+	wire_section(w, WIRE_START, HOSTILE_RAM_ID, "ram", 0, 4);
+	wire_eos(w);
+	wire_footer(w, HOSTILE_RAM_ID);
+}
+
+static void put_start_instance_1(struct wire *w)
+{
+	wire_section(w, WIRE_START, HOSTILE_RAM_ID, "ram", 1, 4);
+}
+
+static void put_start_version_5(struct wire *w)
+{
+	wire_section(w, WIRE_START, HOSTILE_RAM_ID, "ram", 0, 5);
+}
+
+static void put_device(struct wire *w)
+{
+	wire_device(w, 20, &wire_standard_devices[1]);
+}
+
+static void put_same_device_twice(struct wire *w)
+{
+	wire_device(w, 10, &wire_standard_devices[0]);
+	wire_device(w, 11, &wire_standard_devices[0]);
+}
+
+static void put_same_section_id_twice(struct wire *w)
+{
+	wire_device(w, 10, &wire_standard_devices[0]);
+	wire_device(w, 10, &wire_standard_devices[1]);
+}
+
+static void put_device_without_name(struct wire *w)
+{
+	wire_device(w, 10, &(struct wire_device){ .name = "", .data = "abcd", .bytes = 4 });
+}
+
+static void put_device_wrong_footer(struct wire *w)
+{
+	wire_device(w, 10, &wire_standard_devices[0]);
+	w->data[w->len - 1] ^= 1;
+}
+
+static void put_device_no_footer(struct wire *w)
+{
+	wire_device(w, 10, &wire_standard_devices[0]);
+	w->len -= 5;
+}
+
+static void put_device_behind_id_of_ram(struct wire *w)
+{
+	wire_device(w, HOSTILE_RAM_ID, &wire_standard_devices[0]);
+}
+
+static void describe(struct wire *w, const char *json)
+{
+	wire_eof(w);
+	wire_vmdesc_n(w, (uint32_t)strlen(json), json, strlen(json));
+}
+
+#define GLOBALSTATE(size) \
+	"{\"name\": \"globalstate\", \"instance_id\": 0, \"size\": " size ", \"fields\": [{\"name\": \"data\", " \
+	"\"size\": " size ", \"type\": \"buffer\"}]}"
+#define TIMER(size) \
+	"{\"name\": \"timer\", \"instance_id\": 0, \"size\": " size ", \"fields\": [{\"name\": \"data\", " \
+	"\"size\": " size ", \"type\": \"buffer\"}]}"
+#define DEVICES(list) "{\"page_size\": 4096, \"devices\": [" list "]}"
+
+static void put_desc_honest(struct wire *w)
+{
+	describe(w, DEVICES(TIMER("24") ", " GLOBALSTATE("104")));
+}
+
+static void put_desc_size_less(struct wire *w)
+{
+	describe(w, DEVICES(TIMER("23") ", " GLOBALSTATE("104")));
+}
+
+static void put_desc_size_more(struct wire *w)
+{
+	describe(w, DEVICES(TIMER("25") ", " GLOBALSTATE("104")));
+}
+
+static void put_desc_size_huge(struct wire *w)
+{
+	describe(w, DEVICES(TIMER("18446744073709551615") ", " GLOBALSTATE("104")));
+}
+
+static void put_desc_size_negative(struct wire *w)
+{
+	describe(w, DEVICES(TIMER("-24") ", " GLOBALSTATE("104")));
+}
+
+static void put_desc_size_wraps(struct wire *w)
+{
+	describe(w, DEVICES("{\"name\": \"timer\", \"instance_id\": 0, \"vmsd_name\": \"timer\", \"version\": 2, "
+			    "\"fields\": [{\"name\": \"a\", \"array_len\": 4611686018427387904, \"type\": \"uint64\", "
+			    "\"size\": 4}, {\"name\": \"b\", \"type\": \"buffer\", \"size\": 24}]}, "
+			    GLOBALSTATE("104")));
+}
+
+static void put_desc_one_missing(struct wire *w)
+{
+	describe(w, DEVICES(TIMER("24")));
+}
+
+static void put_desc_one_more(struct wire *w)
+{
+	describe(w, DEVICES(TIMER("24") ", " GLOBALSTATE("104") ", " TIMER("24")));
+}
+
+static void put_desc_other_name(struct wire *w)
+{
+	describe(w, DEVICES(GLOBALSTATE("24") ", " GLOBALSTATE("104")));
+}
+
+static void put_desc_not_json(struct wire *w)
+{
+	describe(w, "{\"page_size\": 4096, \"devices\": [}");
+}
+
+static void put_desc_deep(struct wire *w)
+{
+	enum { DEEP = 100000 };
+
+	wire_eof(w);
+	wire_u8(w, WIRE_VMDESC);
+	wire_be32(w, 1 + 4 + DEEP + 1);
+	wire_bytes(w, "{\"a\":", 5);
+	wire_fill(w, '[', DEEP);
+	wire_u8(w, '}');
+}
+
+static void put_desc_cut(struct wire *w)
+{
+	wire_eof(w);
+	wire_vmdesc(w);
+	w->len -= 3;
+}
+
+static void put_no_desc(struct wire *w)
+{
+	wire_eof(w);
+}
+
+static void put_desc_4_gib(struct wire *w)
+{
+	wire_eof(w);
+	wire_vmdesc_n(w, UINT32_MAX, "{}", 2);
+}
+
+static void put_desc_over_64_mib(struct wire *w)
+{
+	wire_eof(w);
+	wire_vmdesc_n(w, (64u << 20) + 1, "{}", 2);
+}
+
+/* ---- the rows ---------------------------------------------------------------------------------------------- */
+
+static const char *const no_config[] = { "send-configuration", "off", NULL };
+static const char *const validate_uuid[] = { "validate-uuid", NULL };
+
+static const struct hostile_row frame_rows[] = {
+	{ "the honest stream lands", AT_FIRST, RAW(""), .code = 0 },
+	{ "wrong magic", AT_HEADER, RAW("QEVN\0\0\0\3"), .code = -EPROTO, .words = "QEVM|magic|migration stream" },
+	{ "version 2", AT_HEADER, RAW("QEVM\0\0\0\2"), .code = -EPROTO, .words = "version" },
+	{ "version 4", AT_HEADER, RAW("QEVM\0\0\0\4"), .code = -EPROTO, .words = "version" },
+	{ "no configuration", AT_CONFIG, RAW(""), .code = -EPROTO, .words = "configuration" },
+	{ "a configuration where none is expected", AT_FIRST, RAW(""), .code = -EPROTO, .words = "configuration|0x07|7",
+	  .params = no_config },
+	{ "another machine", AT_CONFIG, RAW(MACHINE_SECTION), .code = -EPROTO, .words = "q35",
+	  .config = { .machine = "pc-q35-7.2" } },
+	{ "a machine whose name only begins like ours", AT_CONFIG, RAW(MACHINE_SECTION), .code = -EPROTO,
+	  .words = "machine", .config = { .machine = HOSTILE_MACHINE ".1" } },
+	{ "a machine of which ours is the beginning", AT_CONFIG, RAW(MACHINE_SECTION), .code = -EPROTO,
+	  .words = "machine", .config = { .machine = "pc-i440fx-7" } },
+	{ "a machine name of 256 bytes", AT_CONFIG, put_long_machine, .code = -EPROTO, .words = "256" },
+	{ "a machine name of 4 GiB", AT_CONFIG, RAW("\x07\xff\xff\xff\xff"), .code = -EPROTO, .words = "machine" },
+	{ "unknown configuration subsection", AT_CONFIG_MORE, put_unknown_subsection, .code = -EPROTO,
+	  .words = "colour" },
+	{ "configuration subsection of version 2", AT_CONFIG_MORE, put_capabilities_version_2, .code = -EPROTO,
+	  .words = "version" },
+	{ "65 capabilities", AT_CONFIG_MORE, put_65_capabilities, .code = -EPROTO, .words = "65" },
+	{ "unknown capability", AT_CONFIG_MORE, put_unknown_capability, .code = -EPROTO, .words = "x-teleport" },
+	{ "a validated capability that is not on here", AT_CONFIG_MORE, put_ignore_shared, .code = -EPROTO,
+	  .words = "x-ignore-shared" },
+	{ "pages of 2^12 bytes, said so, land", AT_CONFIG_MORE, put_page_bits_12, .code = 0 },
+	{ "pages of 2^11 bytes", AT_CONFIG_MORE, put_page_bits_11, .code = -EPROTO, .words = "page" },
+	{ "pages of 2^64 bytes", AT_CONFIG_MORE, put_page_bits_64, .code = -EPROTO, .words = "page" },
+	{ "pages of 2^4294967295 bytes", AT_CONFIG_MORE, put_page_bits_most, .code = -EPROTO, .words = "page" },
+	{ "another UUID", AT_CONFIG_MORE, put_uuid, .code = -EPROTO, .words = "UUID", .caps = validate_uuid,
+	  .config = { .uuid = "0123456789abcdeF" } },
+	{ "the right UUID lands", AT_CONFIG_MORE, put_uuid, .code = 0, .caps = validate_uuid,
+	  .config = { .uuid = { "0123456789abcdef" } } },
+	{ "no UUID of our own lands", AT_CONFIG_MORE, put_uuid, .code = 0, .caps = validate_uuid },
+	{ "element type 0x09", AT_ELEMENT, RAW("\x09\0\0\0\2"), .code = -EPROTO, .words = "0x09|0x9| 9" },
+	{ "element type 0xff", AT_ELEMENT, RAW("\xff"), .code = -EPROTO, .words = "0xff|255" },
+	{ "a footer where an element must be", AT_ELEMENT, RAW("\x7e\0\0\0\2"), .code = -EPROTO,
+	  .words = "0x7e|footer" },
+	{ "a second configuration", AT_ELEMENT, RAW(MACHINE_SECTION), .code = -EPROTO, .words = "0x07|configuration" },
+	{ "a subsection between elements", AT_ELEMENT, RAW("\x05\1a\0\0\0\1"), .code = -EPROTO,
+	  .words = "0x05|subsection" },
+	{ "a description before EOF", AT_ELEMENT, RAW("\x06\0\0\0\2{}"), .code = -EPROTO, .words = "0x06|description" },
+	{ "START without a name", AT_START, RAW("\1\0\0\0\2\0\0\0\0\0\0\0\0\4"), .code = -EPROTO, .words = "name" },
+	{ "START of an unknown handler", AT_COMMANDS, put_start_unknown, .code = -EPROTO, .words = "teleporter" },
+	{ "START of ram, instance 1", AT_START, put_start_instance_1, .code = -EPROTO, .words = "ram" },
+	{ "START of ram, version 5", AT_START, put_start_version_5, .code = -EPROTO, .words = "version" },
+	{ "START of ram again", AT_SETUP, put_start_ram_again, .code = -EPROTO, .words = "ram" },
+	{ "START of ram again after PART", AT_ELEMENT, put_start_ram_again, .code = -EPROTO, .words = "START" },
+	{ "START of ram again with the same id", AT_SETUP, put_start_ram_same_id, .code = -EPROTO,
+	  .words = "ram| 2" },
+	{ "a device between the rounds of RAM", AT_ELEMENT, put_device, .code = -EPROTO },
+	{ "PART before START", AT_COMMANDS, RAW("\2\0\0\0\2\0\0\0\0\0\0\0\x10"), .code = -EPROTO, .words = "section" },
+	{ "PART of an unknown id", AT_ELEMENT, RAW("\2\0\0\0\3\0\0\0\0\0\0\0\x10"), .code = -EPROTO,
+	  .words = "section" },
+	{ "END of an unknown id", AT_END, RAW("\3\0\0\0\3\0\0\0\0\0\0\0\x10"), .code = -EPROTO, .words = "section" },
+	{ "no footer", AT_FOOTER, RAW(""), .code = -EPROTO, .words = "footer" },
+	{ "footer of another section", AT_FOOTER, RAW("\x7e\0\0\0\3"), .code = -EPROTO, .words = "footer" },
+	{ "no END before the devices", AT_END, RAW(""), .code = ANY_ERROR, .ends = true },
+};
+
+static const struct hostile_row tail_rows[] = {
+	{ "a description of old style lands", AT_TAIL, put_desc_honest, .code = 0 },
+	{ "a device twice", AT_DEVICES, put_same_device_twice, .code = ANY_ERROR, .words = "timer", .ends = true },
+	{ "a section id twice", AT_DEVICES, put_same_section_id_twice, .code = ANY_ERROR, .ends = true },
+	{ "the section id of ram for a device", AT_DEVICES, put_device_behind_id_of_ram, .code = ANY_ERROR,
+	  .ends = true },
+	{ "a device without a name", AT_DEVICES, put_device_without_name, .code = ANY_ERROR, .ends = true },
+	{ "a device with the footer of another", AT_DEVICES, put_device_wrong_footer, .code = ANY_ERROR,
+	  .words = "timer|footer", .ends = true },
+	{ "a device without a footer", AT_DEVICES, put_device_no_footer, .code = ANY_ERROR, .words = "timer|footer",
+	  .ends = true },
+	{ "the description has a byte less", AT_TAIL, put_desc_size_less, .code = ANY_ERROR, .ends = true },
+	{ "the description has a byte more", AT_TAIL, put_desc_size_more, .code = ANY_ERROR, .ends = true },
+	{ "the description has 2^64 - 1 bytes", AT_TAIL, put_desc_size_huge, .code = ANY_ERROR, .ends = true },
+	{ "the description has fewer than no bytes", AT_TAIL, put_desc_size_negative, .code = ANY_ERROR, .ends = true },
+	{ "the description's sum wraps round to the right one", AT_TAIL, put_desc_size_wraps, .code = ANY_ERROR,
+	  .ends = true },
+	{ "the description has a device less", AT_TAIL, put_desc_one_missing, .code = ANY_ERROR, .ends = true },
+	{ "the description has a device more", AT_TAIL, put_desc_one_more, .code = ANY_ERROR, .ends = true },
+	{ "the description has another device", AT_TAIL, put_desc_other_name, .code = ANY_ERROR, .ends = true },
+	{ "the description is not JSON", AT_TAIL, put_desc_not_json, .code = ANY_ERROR, .ends = true },
+	{ "the description is 100000 deep", AT_TAIL, put_desc_deep, .code = ANY_ERROR, .ends = true },
+	{ "the description is cut short", AT_TAIL, put_desc_cut, .code = ANY_ERROR, .ends = true },
+	{ "no description where one is expected", AT_TAIL, put_no_desc, .code = ANY_ERROR, .ends = true },
+	{ "the description is said to have 4 GiB", AT_TAIL, put_desc_4_gib, .code = ANY_ERROR, .ends = true },
+	{ "the description is said to have 64 MiB + 1", AT_TAIL, put_desc_over_64_mib, .code = ANY_ERROR,
+	  .ends = true },
+	{ "no EOF", AT_TAIL, RAW(""), .code = ANY_ERROR, .ends = true },
+	{ "bytes behind the description", AT_BEHIND, RAW("x"), .code = ANY_ERROR, .ends = true },
+	{ "another stream behind the description", AT_BEHIND, RAW("QEVM\0\0\0\3}"), .code = ANY_ERROR, .ends = true },
+};
+
+static const struct hostile_row command_rows[] = {
+	{ "command 0", AT_COMMANDS, RAW("\x08\0\0\0\0"), .code = -EPROTO, .words = "command" },
+	{ "command 12", AT_COMMANDS, RAW("\x08\0\x0c\0\0"), .code = -EPROTO, .words = "command" },
+	{ "command 65535", AT_COMMANDS, RAW("\x08\xff\xff\0\0"), .code = -EPROTO, .words = "command" },
+	{ "OPEN_RETURN_PATH with a payload", AT_COMMANDS, RAW("\x08\0\1\0\1x"), .code = -EPROTO,
+	  .words = "OPEN_RETURN_PATH" },
+	{ "OPEN_RETURN_PATH of 65535 bytes", AT_COMMANDS, RAW("\x08\0\1\xff\xff"), .code = -EPROTO,
+	  .words = "OPEN_RETURN_PATH" },
+	{ "OPEN_RETURN_PATH again is harmless", AT_COMMANDS, RAW("\x08\0\1\0\0"), .code = 0 },
+	{ "PING of 3 bytes", AT_COMMANDS, RAW("\x08\0\2\0\3abc"), .code = -EPROTO, .words = "PING" },
+	{ "PING of 5 bytes", AT_COMMANDS, RAW("\x08\0\2\0\5abcde"), .code = -EPROTO, .words = "PING" },
+	{ "PING of no bytes", AT_COMMANDS, RAW("\x08\0\2\0\0"), .code = -EPROTO, .words = "PING" },
+	{ "PING before OPEN_RETURN_PATH", AT_FIRST, RAW("\x08\0\2\0\4\0\0\0\1"), .code = -EPROTO, .words = "PING" },
+	{ "ADVISE of 8 bytes", AT_COMMANDS, RAW("\x08\0\3\0\x08" "12345678"), .code = -EPROTO, .words = "ADVISE" },
+	{ "LISTEN without ADVISE", AT_COMMANDS, RAW("\x08\0\4\0\0"), .code = -EPROTO, .words = "LISTEN" },
+	{ "LISTEN of 1 byte", AT_COMMANDS, RAW("\x08\0\4\0\1x"), .code = -EPROTO, .words = "LISTEN" },
+	{ "RUN without LISTEN", AT_COMMANDS, RAW("\x08\0\5\0\0"), .code = -EPROTO, .words = "RUN" },
+	{ "RAM_DISCARD without ADVISE", AT_ELEMENT,
+	  RAW("\x08\0\6\0\x19\0\6pc.ram\0\0\0\0\0\0\0\x10\0\0\0\0\0\0\0\x10\0"), .code = -EPROTO, .words = "DISCARD" },
+	{ "RAM_DISCARD of 19 bytes", AT_ELEMENT, RAW("\x08\0\6\0\x13\0\6pc.ram\0\0\0\0\0\0\0\x10\0\0\0\0"),
+	  .code = -EPROTO, .words = "DISCARD" },
+	{ "PACKAGED without ADVISE", AT_ELEMENT, RAW("\x08\0\7\0\4\0\0\0\5\x08\0\4\0\0"), .code = -EPROTO,
+	  .words = "PACKAGE" },
+	{ "PACKAGED of no bytes", AT_ELEMENT, RAW("\x08\0\7\0\4\0\0\0\0"), .code = -EPROTO, .words = "PACKAGE" },
+	{ "PACKAGED of 4 GiB", AT_ELEMENT, RAW("\x08\0\7\0\4\xff\xff\xff\xff"), .code = -EPROTO, .words = "PACKAGE" },
+	{ "PACKAGED with a length of 3", AT_ELEMENT, RAW("\x08\0\7\0\3\0\0\1"), .code = -EPROTO, .words = "PACKAGE" },
+	{ "ENABLE_COLO", AT_COMMANDS, RAW("\x08\0\x08\0\0"), .code = ANY_ERROR, .words = "COLO" },
+	{ "RESUME of 1 byte", AT_COMMANDS, RAW("\x08\0\x09\0\1x"), .code = -EPROTO, .words = "RESUME" },
+	{ "RECV_BITMAP with another length inside", AT_ELEMENT, RAW("\x08\0\x0a\0\7\5pc.ram"), .code = -EPROTO,
+	  .words = "RECV_BITMAP|bitmap" },
+	{ "RECV_BITMAP of no bytes", AT_ELEMENT, RAW("\x08\0\x0a\0\0"), .code = -EPROTO,
+	  .words = "RECV_BITMAP|bitmap" },
+	{ "SWITCHOVER_START of 1 byte", AT_ELEMENT, RAW("\x08\0\x0b\0\1x"), .code = -EPROTO, .words = "SWITCHOVER" },
+};
+
+#define COUNT(rows) ((int)(sizeof(rows) / sizeof((rows)[0])))
+
+START_TEST(test_a_lie_in_the_frame_is_refused_by_name_and_offset)
+{
+	hostile_check(&frame_rows[_i]);
+}
+END_TEST
+
+START_TEST(test_a_lie_in_a_command_is_refused_by_name_and_offset)
+{
+	hostile_check(&command_rows[_i]);
+}
+END_TEST
+
+START_TEST(test_a_lie_in_the_tail_is_refused_and_the_guest_does_not_start)
+{
+	hostile_check(&tail_rows[_i]);
+}
+END_TEST
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("hostile");
+	TCase *t = tcase_create("frame");
+
+	tcase_set_timeout(t, 30);
+	tcase_add_loop_test(t, test_a_lie_in_the_frame_is_refused_by_name_and_offset, 0, COUNT(frame_rows));
+	tcase_add_loop_test(t, test_a_lie_in_a_command_is_refused_by_name_and_offset, 0, COUNT(command_rows));
+	tcase_add_loop_test(t, test_a_lie_in_the_tail_is_refused_and_the_guest_does_not_start, 0, COUNT(tail_rows));
+	suite_add_tcase(s, t);
+	return s;
+}

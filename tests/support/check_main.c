@@ -1,0 +1,64 @@
+/* main() of a test program that defines suite(). See check_main.h. */
+#include "tests/support/check_main.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static unsigned count_lines(FILE *f)
+{
+	unsigned n = 0;
+	int c;
+
+	while ((c = getc(f)) != EOF)
+		n += c == '\n';
+	return n;
+}
+
+static void write_counts(int passed, int failed, int skipped)
+{
+	const char *path = getenv("TEST_COUNTS");
+	FILE *f;
+
+	if (!path)
+		return;
+	f = fopen(path, "w");
+	if (!f || fprintf(f, "%d %d %d\n", passed, failed, skipped) < 0 || fclose(f) != 0) {
+		perror(path);
+		exit(2);
+	}
+}
+
+int main(void)
+{
+	char skips[] = "/tmp/inmigrate-skips-XXXXXX", pid[16];
+	int failed, run, skipped, fd;
+	SRunner *runner;
+	FILE *f;
+
+	fd = mkstemp(skips);
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	if (fd < 0 || setenv("TEST_SKIPS", skips, 1) < 0 || setenv("TEST_MAIN_PID", pid, 1) < 0) {
+		perror(skips);
+		return 2;
+	}
+	f = fdopen(fd, "r");
+	if (!f) {
+		perror(skips);
+		return 2;
+	}
+	setlinebuf(stdout); /* what a test prints is in order with what Check says of it, also in a log */
+
+	runner = srunner_create(suite());
+	srunner_run_all(runner, CK_ENV);
+	run = srunner_ntests_run(runner);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+
+	skipped = (int)count_lines(f);
+	fclose(f);
+	unlink(skips);
+	write_counts(run - failed - skipped, failed, skipped);
+	return failed == 0 ? 0 : 1;
+}

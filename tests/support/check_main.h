@@ -1,0 +1,28 @@
+/*
+ * check_main.h - what every test program made with Check shares
+ *
+ * A test program defines suite() and nothing else; main() runs it, prints what Check has to say, and tells the runner
+ * (scripts/run-tests) how many tests passed, failed and were skipped. CHECK_RUN_CASE and the other variables of Check
+ * work as always.
+ *
+ * A program that has a main() of its own gets none from here, and may exit with 77 for "skipped".
+ */
+#ifndef TESTS_SUPPORT_CHECK_MAIN_H
+#define TESTS_SUPPORT_CHECK_MAIN_H
+
+#include <check.h>
+
+/* Defined by the test program. */
+Suite *suite(void);
+
+/**
+ * test_skip - end the test that runs now: it neither passed nor failed
+ * @why: printed, and shown again by the runner
+ * Check knows no skipped tests. A test runs in a process of its own, so the word is passed on through a file that
+ * main() counts when all is done; to Check itself it is a test that passed. Does not return.
+ */
+#define test_skip(why) test_skip_in(__func__, (why))
+
+_Noreturn void test_skip_in(const char *func, const char *why);
+
+#endif

@@ -1,0 +1,534 @@
+#include "base/clock.h"
+#include "config.h"
+#include "coroutine/co.h"
+#include "tests/support/check_main.h"
+#include "tests/unit/co_world.h"
+
+#include <errno.h>
+#include <execinfo.h>
+#include <fenv.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct co_world w;
+static char trace[256];
+
+static void setup(void)
+{
+	world_init(&w);
+	trace[0] = '\0';
+}
+
+static void teardown(void)
+{
+	world_fini(&w);
+}
+
+static void note(const char *what)
+{
+	strncat(trace, what, sizeof(trace) - strlen(trace) - 1);
+}
+
+/* ---- turns ---- */
+
+static int yields_twice(void *arg)
+{
+	const char *name = arg;
+
+	for (int i = 0; i < 3; i++) {
+		note(name);
+		if (i < 2)
+			ck_assert_int_eq(co_yield(&w.sched), 0);
+	}
+	return 0;
+}
+
+START_TEST(test_co_ready_queue_is_first_in_first_out)
+{
+	world_spawn(&w, yields_twice, "a");
+	world_spawn(&w, yields_twice, "b");
+	world_spawn(&w, yields_twice, "c");
+	world_settle(&w);
+	ck_assert_str_eq(trace, "abcabcabc");
+}
+END_TEST
+
+START_TEST(test_co_one_turn_runs_each_ready_coroutine_once)
+{
+	world_spawn(&w, yields_twice, "a");
+	world_spawn(&w, yields_twice, "b");
+	sched_run_ready(&w.sched);
+	ck_assert_str_eq(trace, "ab");
+	sched_run_ready(&w.sched);
+	ck_assert_str_eq(trace, "abab");
+	world_settle(&w);
+}
+END_TEST
+
+static int spawns(void *arg)
+{
+	note("p");
+	world_spawn(&w, arg, "x");
+	note("q");
+	return 0;
+}
+
+START_TEST(test_co_spawned_by_a_coroutine_runs_in_the_next_turn)
+{
+	world_spawn(&w, spawns, yields_twice);
+	sched_run_ready(&w.sched);
+	ck_assert_str_eq(trace, "pq");
+	world_settle(&w);
+	ck_assert_str_eq(trace, "pqxxx");
+}
+END_TEST
+
+/* ---- parking, waking, deadlines ---- */
+
+struct parker {
+	struct list list;
+	uint64_t deadline_ns;
+	int result[4];
+	int parks;
+	bool uninterruptible_first;
+};
+
+static int parks(void *arg)
+{
+	struct parker *p = arg;
+
+	for (int i = 0; i < p->parks; i++) {
+		if (i == 0 && p->uninterruptible_first)
+			p->result[i] = co_park_uninterruptible(&w.sched, "test", "kernel");
+		else
+			p->result[i] = co_park(&w.sched, &p->list, p->deadline_ns, "test", "list");
+	}
+	return 0;
+}
+
+static struct co *spawn_parker(struct parker *p, int n)
+{
+	*p = (struct parker){ .parks = n, .deadline_ns = DEADLINE_NEVER, .result = { 99, 99, 99, 99 } };
+	list_init(&p->list);
+	return world_spawn(&w, parks, p);
+}
+
+START_TEST(test_co_park_returns_what_wake_gave_and_leaves_the_list)
+{
+	struct parker p;
+	struct co *co = spawn_parker(&p, 1);
+
+	world_settle(&w);
+	ck_assert(!list_empty(&p.list));
+	ck_assert_str_eq(co->wait_kind, "test");
+	ck_assert_str_eq(co->wait_name, "list");
+	co_wake(co, 7);
+	ck_assert(list_empty(&p.list));
+	ck_assert_int_eq(p.result[0], 99); /* waking only makes ready */
+	world_settle(&w);
+	ck_assert_int_eq(p.result[0], 7);
+}
+END_TEST
+
+START_TEST(test_co_deadline_is_honoured_at_its_nanosecond_and_not_before)
+{
+	struct parker p;
+
+	spawn_parker(&p, 1);
+	p.deadline_ns = 1000;
+	world_settle(&w);
+	world_advance(&w, 999);
+	ck_assert(!sched_has_ready(&w.sched));
+	world_advance(&w, 1000);
+	ck_assert(list_empty(&p.list));
+	world_settle(&w);
+	ck_assert_int_eq(p.result[0], -ETIMEDOUT);
+}
+END_TEST
+
+START_TEST(test_co_a_wake_disarms_the_deadline)
+{
+	struct parker p;
+	struct co *co = spawn_parker(&p, 2);
+
+	p.deadline_ns = 1000;
+	world_settle(&w);
+	co_wake(co, 0);
+	world_advance(&w, 2000); /* same turn: the wake came first */
+	p.deadline_ns = DEADLINE_NEVER;
+	world_settle(&w);
+	ck_assert_int_eq(p.result[0], 0);
+	ck_assert_int_eq(co->state, CO_PARKED); /* and the second park is not disturbed by the first one's deadline */
+	world_advance(&w, 3000);
+	ck_assert(!sched_has_ready(&w.sched));
+	co_wake(co, 1);
+	world_settle(&w);
+	ck_assert_int_eq(p.result[1], 1);
+}
+END_TEST
+
+/* ---- cancel: once, never lost ---- */
+
+START_TEST(test_co_cancel_interrupts_a_park_once)
+{
+	struct parker p;
+	struct co *co = spawn_parker(&p, 2);
+
+	world_settle(&w);
+	co_cancel(co);
+	ck_assert(list_empty(&p.list));
+	world_settle(&w);
+	ck_assert_int_eq(p.result[0], -ECANCELED);
+	ck_assert_int_eq(co->state, CO_PARKED);
+	co_wake(co, 0);
+	world_settle(&w);
+	ck_assert_int_eq(p.result[1], 0);
+}
+END_TEST
+
+START_TEST(test_co_cancel_before_the_first_turn_waits_for_the_first_park)
+{
+	struct parker p;
+	struct co *co = spawn_parker(&p, 2);
+
+	co_cancel(co);
+	co_cancel(co); /* one that was not delivered is one */
+	world_settle(&w);
+	ck_assert_int_eq(p.result[0], -ECANCELED);
+	co_wake(co, 0);
+	world_settle(&w);
+	ck_assert_int_eq(p.result[1], 0);
+}
+END_TEST
+
+START_TEST(test_co_woken_then_cancelled_in_one_turn_gets_both)
+{
+	struct parker p;
+	struct co *co = spawn_parker(&p, 3);
+
+	world_settle(&w);
+	co_wake(co, 5);
+	co_cancel(co);
+	world_settle(&w);
+	ck_assert_int_eq(p.result[0], 5);
+	ck_assert_int_eq(p.result[1], -ECANCELED);
+	ck_assert_int_eq(co->state, CO_PARKED);
+	co_wake(co, 0);
+	world_settle(&w);
+}
+END_TEST
+
+START_TEST(test_co_two_cancels_of_one_park_are_one)
+{
+	struct parker p;
+	struct co *co = spawn_parker(&p, 2);
+
+	world_settle(&w);
+	co_cancel(co);
+	co_cancel(co);
+	world_settle(&w);
+	ck_assert_int_eq(p.result[0], -ECANCELED);
+	ck_assert_msg(co->state == CO_PARKED, "clean-up code was interrupted by the same cancel");
+	/* Delivered, so the next one is a new one. */
+	co_cancel(co);
+	world_settle(&w);
+	ck_assert_int_eq(p.result[1], -ECANCELED);
+}
+END_TEST
+
+START_TEST(test_co_timed_out_then_cancelled_in_one_turn_gets_both)
+{
+	struct parker p;
+	struct co *co = spawn_parker(&p, 2);
+
+	p.deadline_ns = 10;
+	world_settle(&w);
+	world_advance(&w, 10);
+	co_cancel(co);
+	world_settle(&w);
+	ck_assert_int_eq(p.result[0], -ETIMEDOUT);
+	ck_assert_int_eq(p.result[1], -ECANCELED);
+}
+END_TEST
+
+START_TEST(test_co_cancel_waits_for_the_end_of_an_uninterruptible_park)
+{
+	struct parker p;
+	struct co *co = spawn_parker(&p, 3);
+
+	p.uninterruptible_first = true;
+	world_settle(&w);
+	co_cancel(co);
+	world_settle(&w);
+	ck_assert_int_eq(p.result[0], 99);
+	co_wake(co, 0);
+	world_settle(&w);
+	ck_assert_int_eq(p.result[0], 0);
+	ck_assert_int_eq(p.result[1], -ECANCELED);
+	co_wake(co, 0);
+	world_settle(&w);
+	ck_assert_int_eq(p.result[2], 0);
+}
+END_TEST
+
+static int yields_until_cancelled(void *arg)
+{
+	int *yields = arg, r;
+
+	while ((r = co_yield(&w.sched)) == 0)
+		++*yields;
+	ck_assert_int_eq(r, -ECANCELED);
+	ck_assert_int_eq(co_yield(&w.sched), 0); /* consumed */
+	co_cancel_again(&w.sched);
+	ck_assert_int_eq(co_yield(&w.sched), -ECANCELED);
+	ck_assert_int_eq(co_yield(&w.sched), 0);
+	return 0;
+}
+
+START_TEST(test_co_cancel_reaches_one_that_only_yields)
+{
+	int yields = 0;
+	struct co *co = world_spawn(&w, yields_until_cancelled, &yields);
+
+	for (int i = 0; i < 10; i++)
+		sched_run_ready(&w.sched);
+	ck_assert_int_eq(yields, 9);
+	co_cancel(co);
+	world_settle(&w);
+}
+END_TEST
+
+/* ---- the machine's state is each coroutine's own ---- */
+
+struct rounding {
+	int mode;
+	double third;
+};
+
+static int rounds(void *arg)
+{
+	struct rounding *r = arg;
+	volatile double one = 1, three = 3;
+
+	ck_assert_int_eq(fegetround(), FE_TONEAREST); /* as whoever spawned it had it */
+	ck_assert_int_eq(fesetround(r->mode), 0);
+	for (int i = 0; i < 5; i++) {
+		ck_assert_int_eq(co_yield(&w.sched), 0);
+		ck_assert_int_eq(fegetround(), r->mode);
+		r->third = one / three;
+	}
+	return 0;
+}
+
+START_TEST(test_co_rounding_mode_does_not_leak)
+{
+	struct rounding up = { .mode = FE_UPWARD }, down = { .mode = FE_DOWNWARD }, near = { .mode = FE_TONEAREST };
+
+	world_spawn(&w, rounds, &up);
+	world_spawn(&w, rounds, &down);
+	world_spawn(&w, rounds, &near);
+	while (sched_has_ready(&w.sched)) {
+		sched_run_ready(&w.sched);
+		ck_assert_int_eq(fegetround(), FE_TONEAREST);
+	}
+	ck_assert(down.third < up.third);
+}
+END_TEST
+
+#ifdef __x86_64__
+static int flushes_denormals(void *arg)
+{
+	unsigned on = *(unsigned *)arg ? 0x8040 : 0; /* FTZ and DAZ */
+	volatile double tiny = 4.9e-324, sum;
+
+	__builtin_ia32_ldmxcsr((__builtin_ia32_stmxcsr() & ~0x8040u) | on);
+	for (int i = 0; i < 5; i++) {
+		ck_assert_int_eq(co_yield(&w.sched), 0);
+		ck_assert_uint_eq(__builtin_ia32_stmxcsr() & 0x8040, on);
+		sum = tiny * 1.0;
+		ck_assert_int_eq(sum != 0, !on);
+	}
+	return 0;
+}
+
+START_TEST(test_co_flush_to_zero_does_not_leak)
+{
+	unsigned on = 1, off = 0;
+
+	world_spawn(&w, flushes_denormals, &on);
+	world_spawn(&w, flushes_denormals, &off);
+	world_settle(&w);
+	ck_assert_uint_eq(__builtin_ia32_stmxcsr() & 0x8040, 0);
+}
+END_TEST
+#endif
+
+/* More live values than callee-saved registers, of both kinds, over each switch. */
+static int keeps_registers(void *arg)
+{
+	unsigned long seed = *(unsigned long *)arg, a[16];
+	double f[16];
+
+	for (int i = 0; i < 16; i++) {
+		a[i] = seed * 31 + (unsigned long)i;
+		f[i] = (double)seed + i / 16.0;
+	}
+	for (int turn = 0; turn < 50; turn++) {
+		ck_assert_int_eq(co_yield(&w.sched), 0);
+		for (int i = 0; i < 16; i++) {
+			a[i] = a[i] * 3 + 1;
+			f[i] = f[i] + 1;
+		}
+	}
+	for (int i = 0; i < 16; i++) {
+		unsigned long want = seed * 31 + (unsigned long)i;
+
+		for (int turn = 0; turn < 50; turn++)
+			want = want * 3 + 1;
+		ck_assert_uint_eq(a[i], want);
+		ck_assert(f[i] == (double)seed + i / 16.0 + 50);
+	}
+	ck_assert_uint_eq((uintptr_t)__builtin_frame_address(0) % 16, 0);
+	return 0;
+}
+
+START_TEST(test_co_registers_survive_a_switch)
+{
+	unsigned long seeds[5] = { 1, 22, 333, 4444, 55555 };
+
+	for (int i = 0; i < 5; i++)
+		world_spawn(&w, keeps_registers, &seeds[i]);
+	world_settle(&w);
+}
+END_TEST
+
+static __attribute__((noinline)) int recurse(int depth)
+{
+	volatile char room[64];
+
+	room[depth % 64] = (char)depth;
+	if (depth > 0)
+		return recurse(depth - 1) + room[depth % 64] - (char)depth + 1;
+	ck_assert_int_eq(co_yield(&w.sched), 0);
+	return 0;
+}
+
+static int recurses(void *arg)
+{
+	*(int *)arg = recurse(500);
+	return 0;
+}
+
+START_TEST(test_co_deep_recursion_survives_a_switch)
+{
+	int depth[3];
+
+	for (int i = 0; i < 3; i++)
+		world_spawn(&w, recurses, &depth[i]);
+	world_settle(&w);
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_eq(depth[i], 500);
+}
+END_TEST
+
+#if !PORTABLE_SWITCH
+void ctx_start(void);
+
+static int unwinds(void *arg)
+{
+	void *frames[64];
+	int n;
+
+	ck_assert_int_eq(co_yield(&w.sched), 0);
+	n = backtrace(frames, 64);
+	ck_assert_int_gt(n, 2);
+	ck_assert_int_lt(n, 64);
+	/* The outermost frame is ctx_start, just behind its call: nothing is made up below it. */
+	ck_assert_msg((char *)frames[n - 1] > (char *)ctx_start && (char *)frames[n - 1] < (char *)ctx_start + 32,
+		      "frame %d of %d is %p, not in ctx_start", n - 1, n, frames[n - 1]);
+	*(int *)arg = n;
+	return 0;
+}
+
+START_TEST(test_co_unwinding_ends_at_ctx_start)
+{
+	int n = 0;
+
+	world_spawn(&w, unwinds, &n);
+	world_settle(&w);
+	ck_assert_int_gt(n, 0);
+}
+END_TEST
+#endif
+
+/* ---- life and death ---- */
+
+static int ends(void *arg)
+{
+	++*(int *)arg;
+	return 0;
+}
+
+START_TEST(test_co_stacks_are_used_again)
+{
+	int count = 0;
+
+	for (int i = 0; i < 1000; i++) {
+		world_spawn(&w, ends, &count);
+		sched_run_ready(&w.sched);
+	}
+	ck_assert_int_eq(count, 1000);
+	ck_assert_uint_le(w.sched.stacks.in_use_max, 2); /* the one that ended last is buried by the next one */
+}
+END_TEST
+
+START_TEST(test_co_ten_thousand_at_a_time)
+{
+	const int n = 10000;
+	int count = 0;
+
+	for (int i = 0; i < n; i++)
+		world_spawn(&w, ends, &count);
+	ck_assert_uint_eq(w.sched.count, (size_t)n);
+	world_settle(&w);
+	ck_assert_int_eq(count, n);
+	ck_assert_uint_eq(w.sched.count, 0);
+	ck_assert_uint_le(w.sched.stacks.idle_count, 16);
+}
+END_TEST
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("co");
+	TCase *tc = tcase_create("co");
+
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, test_co_ready_queue_is_first_in_first_out);
+	tcase_add_test(tc, test_co_one_turn_runs_each_ready_coroutine_once);
+	tcase_add_test(tc, test_co_spawned_by_a_coroutine_runs_in_the_next_turn);
+	tcase_add_test(tc, test_co_park_returns_what_wake_gave_and_leaves_the_list);
+	tcase_add_test(tc, test_co_deadline_is_honoured_at_its_nanosecond_and_not_before);
+	tcase_add_test(tc, test_co_a_wake_disarms_the_deadline);
+	tcase_add_test(tc, test_co_cancel_interrupts_a_park_once);
+	tcase_add_test(tc, test_co_cancel_before_the_first_turn_waits_for_the_first_park);
+	tcase_add_test(tc, test_co_woken_then_cancelled_in_one_turn_gets_both);
+	tcase_add_test(tc, test_co_two_cancels_of_one_park_are_one);
+	tcase_add_test(tc, test_co_timed_out_then_cancelled_in_one_turn_gets_both);
+	tcase_add_test(tc, test_co_cancel_waits_for_the_end_of_an_uninterruptible_park);
+	tcase_add_test(tc, test_co_cancel_reaches_one_that_only_yields);
+	tcase_add_test(tc, test_co_rounding_mode_does_not_leak);
+#ifdef __x86_64__
+	tcase_add_test(tc, test_co_flush_to_zero_does_not_leak);
+#endif
+	tcase_add_test(tc, test_co_registers_survive_a_switch);
+	tcase_add_test(tc, test_co_deep_recursion_survives_a_switch);
+#if !PORTABLE_SWITCH
+	tcase_add_test(tc, test_co_unwinding_ends_at_ctx_start);
+#endif
+	tcase_add_test(tc, test_co_stacks_are_used_again);
+	tcase_add_test(tc, test_co_ten_thousand_at_a_time);
+	suite_add_tcase(s, tc);
+	return s;
+}
