@@ -160,7 +160,7 @@ void inm_free(struct inm *inm)
 
 /* ---- options ---- */
 
-/* Keeps the error for inm_error without making the migration a failed one: the call may be repeated with better words. */
+/* Keeps the error for inm_error; the migration has not failed, and the call may be repeated with better words. */
 static int setting_failed(struct inm *inm, int r, const struct err *err)
 {
 	snprintf(inm->error_text, sizeof(inm->error_text), "%s (%s)", err->text, err_name(r));

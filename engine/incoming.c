@@ -209,8 +209,8 @@ static int load_main(struct inm *inm, struct err *err)
 }
 
 /*
- * The source hears how it went. A success that cannot be told is a failure: without SHUT 0 the source runs its guest again,
- * and there must not be two.
+ * The source hears how it went. A success that cannot be told is a failure: without SHUT 0 the source runs its guest
+ * again, and there must not be two.
  */
 static int tell_source(struct inm *inm, int result, struct err *err)
 {

@@ -315,7 +315,8 @@ int cmd_listen(int argc, char **argv)
 	r = inm_new(&ln.inm, &config, &ops, &ln);
 	if (r < 0)
 		return fail("no migration can be made: %s%s", strerror(-r),
-			    r == -EPERM || r == -ENOSYS ? " (io_uring is not permitted; see kernel.io_uring_disabled)" : "");
+			    r == -EPERM || r == -ENOSYS ? " (io_uring is not permitted: kernel.io_uring_disabled)" :
+							  "");
 	r = parse_options(&ln, argc, argv);
 	if (r == GO_ON) {
 		progress_init(&ln.progress, ln.progress_mode);

@@ -33,8 +33,8 @@ void report_print(const struct inm *inm, const struct guest_ram *ram)
 	inm_get_stats(inm, &st);
 	seconds = (double)st.total_ns / 1e9;
 	printf("landed in %.3f s: %s received, %s/s, %.0f ms of CPU time\n", seconds,
-	       human_bytes(a, (double)st.main_bytes), human_bytes(b, (double)st.main_bytes / (seconds > 0 ? seconds : 1)),
-	       cpu_ms());
+	       human_bytes(a, (double)st.main_bytes),
+	       human_bytes(b, (double)st.main_bytes / (seconds > 0 ? seconds : 1)), cpu_ms());
 	for (size_t i = 0; i < ram->count; i++)
 		printf("  block %-32s %10s\n", ram->blocks[i].name, human_bytes(a, (double)ram->blocks[i].bytes));
 	printf("  pages: %" PRIu64 " normal, %" PRIu64 " zero, %" PRIu64 " xbzrle, %" PRIu64 " compressed; %" PRIu64
@@ -56,6 +56,14 @@ static json_t *blocks_json(const struct guest_ram *ram)
 	return list;
 }
 
+static json_t *pages_json(const struct inm_stats *st)
+{
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "page_bytes", (json_int_t)st->page_bytes, "normal",
+			 (json_int_t)st->normal_pages, "zero", (json_int_t)st->zero_pages, "xbzrle",
+			 (json_int_t)st->xbzrle_pages, "compressed", (json_int_t)st->compressed_pages, "received",
+			 (json_int_t)st->received_pages, "remaining", (json_int_t)st->remaining_pages);
+}
+
 int report_write(const struct inm *inm, const struct guest_ram *ram, const char *path)
 {
 	struct inm_stats st = { .size = sizeof(st) };
@@ -64,14 +72,10 @@ int report_write(const struct inm *inm, const struct guest_ram *ram, const char 
 	int r;
 
 	inm_get_stats(inm, &st);
-	doc = json_pack("{s:s, s:s?, s:f, s:f, s:{s:I}, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:o, s:i, s:s}",
-			"status", inm_state_name(st.state), "error", error, "total_ms", (double)st.total_ns / 1e6, "cpu_ms",
-			cpu_ms(), "bytes", "main", (json_int_t)st.main_bytes, "pages", "page_bytes",
-			(json_int_t)st.page_bytes, "normal", (json_int_t)st.normal_pages, "zero",
-			(json_int_t)st.zero_pages, "duplicate", (json_int_t)0, "xbzrle", (json_int_t)st.xbzrle_pages,
-			"compressed", (json_int_t)st.compressed_pages, "received", (json_int_t)st.received_pages,
-			"remaining", (json_int_t)st.remaining_pages, "rounds", (json_int_t)st.rounds, "ram_blocks",
-			blocks_json(ram), "devices", (int)st.devices, "split", split_word(st.split));
+	doc = json_pack("{s:s, s:s?, s:f, s:f, s:{s:I}, s:o, s:I, s:o, s:i, s:s}", "status", inm_state_name(st.state),
+			"error", error, "total_ms", (double)st.total_ns / 1e6, "cpu_ms", cpu_ms(), "bytes", "main",
+			(json_int_t)st.main_bytes, "pages", pages_json(&st), "rounds", (json_int_t)st.rounds,
+			"ram_blocks", blocks_json(ram), "devices", (int)st.devices, "split", split_word(st.split));
 	if (doc && st.downtime_ns)
 		json_object_set_new(doc, "downtime_ms", json_real((double)st.downtime_ns / 1e6));
 	r = doc ? json_dump_file(doc, path, JSON_INDENT(2)) : -1;

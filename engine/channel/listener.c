@@ -30,7 +30,7 @@ void listener_close(struct listener *l)
 	}
 }
 
-/* A socket left behind by a process that is gone would make bind fail. Anything else at the path is not ours to touch. */
+/* A socket left behind by a process that is gone would make bind fail. Anything else at the path is not ours. */
 static void unlink_stale(const char *path)
 {
 	struct stat st;

@@ -40,8 +40,8 @@ void listener_close(struct listener *l);
 
 /**
  * listener_accept - the next connection on socket @index, as a channel, with the TCP options of @opts set
- * Parks: yes. Deadline: none; a source may come at any time. Return: 0; -ECANCELED; or the errno of accept(2); some mean
- * nothing for the next one (-ECONNABORTED, -EMFILE: see accept(2)).
+ * Parks: yes. Deadline: none; a source may come at any time. Return: 0; -ECANCELED; or the errno of accept(2); some
+ * mean nothing for the next one (-ECONNABORTED, -EMFILE: see accept(2)).
  */
 may_park int listener_accept(struct listener *l, int index, struct reactor *r, const struct options *opts,
 			     struct chan **ret_chan, struct err *err);

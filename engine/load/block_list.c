@@ -67,7 +67,8 @@ static int read_entry(struct ram_loader *l, struct reader *r, struct entry *entr
 static int check_entry(const struct ram_loader *l, const struct entry *entry, uint64_t left_bytes, struct err *err)
 {
 	if (entry->bytes == 0 || entry->bytes % ram_tpage_bytes(l->ram))
-		return err_set(err, -EPROTO, "its length of 0x%" PRIx64 " bytes is not a number of pages", entry->bytes);
+		return err_set(err, -EPROTO, "its length of 0x%" PRIx64 " bytes is not a number of pages",
+			       entry->bytes);
 	if (entry->bytes > left_bytes)
 		return err_set(err, -EPROTO,
 			       "its length of 0x%" PRIx64 " bytes is more than the 0x%" PRIx64 " left of the total",

@@ -59,7 +59,7 @@ static int fill_iov(struct direct *d, const struct block *block, const struct cu
 	return n;
 }
 
-/* @bytes went to header @k and what follows, and were not what we believed. Last ones first, because they go in front. */
+/* @bytes went to header @k and what follows, and were not what we believed. Last ones first: they go in front. */
 static void undo(struct direct *d, struct reader *r, const struct block *block, size_t first_tpage, size_t k,
 		 size_t bytes, unsigned tpage_shift)
 {

@@ -3,9 +3,9 @@
  *
  * In the first round most of a stream is predictable: page after page of one block, each behind an eight-byte header
  * that says so. When the buffer runs dry inside such a run, one receive is given the rest of the page, then headers and
- * pages in turn for a window of what should follow, then the buffer. Afterwards the headers are checked. Up to the first
- * that is not what we believed, the pages are where they belong, and no byte was copied twice; from there on the bytes
- * are put back into the buffer, and the pages they hid in are made zeros again.
+ * pages in turn for a window of what should follow. Afterwards the headers are checked. Up to the first that is not
+ * what we believed, the pages are where they belong, and no byte was copied twice; from there on the bytes are put back
+ * into the buffer, and the pages they hid in are made zeros again.
  *
  * So only tpages that were never received may be in a window: their content is zeros and can be restored
  * (memory/block.h, invariant 2). The window grows while predictions hold and falls to nothing when one does not.

@@ -146,7 +146,8 @@ static int read_part_or_end(struct load *l, uint64_t off, bool end, struct err *
 		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 ": no section has id %" PRIu32, word, off, id);
 	TRACE(l->trace, off, 0, "section %s %" PRIu32 " '%s'", word, id, sec->name);
 	if (sec->ended)
-		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 ": section '%s' has ended before", word, off, sec->name);
+		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 ": section '%s' has ended before", word, off,
+			       sec->name);
 	l->rounds_begun = true;
 	e = read_body(l, sec, false, err);
 	if (e == 0)

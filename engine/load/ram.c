@@ -58,7 +58,7 @@ static int name_block(struct ram_loader *l, struct reader *r, struct err *err)
 	return 0;
 }
 
-/* Rounds are not marked in the stream of most releases. A scan goes through the list upwards; turning back begins one. */
+/* Rounds are not marked in most releases' streams. A scan goes through the list upwards; turning back begins one. */
 static void count_rounds(struct ram_loader *l, const struct record *rec)
 {
 	uint64_t position = (uint64_t)l->last_index << 48 | rec->tpage;

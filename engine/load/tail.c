@@ -17,6 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A description was there and did not agree with the sections. If nothing more comes, that was it. */
+#define DISAGREE_NS (10 * NS_PER_S)
+
 /* With suppress-vmdesc nothing marks the end: after so long without a byte the state may be whole. */
 #define QUIET_NS (50 * NS_PER_MS)
 
@@ -100,8 +103,10 @@ static int read_with_description(struct tail *t, struct load *l, struct split_re
 		e = split_try_tail(&state, ret, t->buf, t->bytes, &t->opts, err);
 		if (e != 0)
 			return e < 0 ? e : 0;
-		/* No deadline: a source may wait between any two bytes. */
-		e = tail_more(t, &l->reader, DEADLINE_NEVER, err);
+		/* No deadline otherwise: a source may wait between any two bytes. */
+		e = tail_more(t, &l->reader, state.miss.code ? deadline_after_ns(DISAGREE_NS) : DEADLINE_NEVER, err);
+		if (e == -ETIMEDOUT)
+			return split_tail_end(&state, t->buf, t->bytes, &t->opts, err);
 		if (e < 0)
 			return e;
 		if (e == 0)

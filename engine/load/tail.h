@@ -1,8 +1,9 @@
 /*
  * tail.h - the end of a precopy stream: device state, EOF, description
  *
- * Device states have no lengths; only the description behind them tells where one ends and the next begins (spec/stream.md
- * 7.4 A). So everything from the first FULL section on is kept until it is complete, divided, and delivered in order.
+ * Device states have no lengths; only the description behind them tells where one ends and the next begins
+ * (spec/stream.md 7.4 A). So everything from the first FULL section on is kept until it is complete, divided, and
+ * delivered in order.
  */
 #ifndef ENGINE_LOAD_TAIL_H
 #define ENGINE_LOAD_TAIL_H

@@ -24,8 +24,8 @@ static int read_header(struct reader *r, const struct trace *trace, struct err *
 	if (e < 0)
 		return e;
 	if (magic != WIRE_MAGIC)
-		return err_set(err, -EPROTO, "not a migration stream: it begins with 0x%08" PRIx32 " instead of \"QEVM\"",
-			       magic);
+		return err_set(err, -EPROTO,
+			       "not a migration stream: it begins with 0x%08" PRIx32 " instead of \"QEVM\"", magic);
 	e = reader_be32(r, &version, err);
 	if (e < 0)
 		return e;
@@ -184,8 +184,8 @@ static int read_configuration(struct stream_config *config, struct reader *r, co
 		return e;
 	if (*reader_data(r) != WIRE_CONFIGURATION)
 		return err_set(err, -EPROTO,
-			       "configuration section expected, found 0x%02x; if the source has send-configuration off, "
-			       "turn it off here too",
+			       "configuration section expected, found 0x%02x; if the source has send-configuration "
+			       "off, turn it off here too",
 			       *reader_data(r));
 	e = read_machine(config, r, opts, trace, err);
 	/* "The next byte is a subsection's" is the only way to know: nothing else begins with it here. */

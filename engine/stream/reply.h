@@ -35,7 +35,7 @@ int reply_open(struct reply *rp, struct err *err);
 may_park int reply_pong(struct reply *rp, uint32_t value, struct err *err);
 may_park int reply_switchover_ack(struct reply *rp, struct err *err);
 
-/** reply_shut - the last message: 0 the guest is ours, else the source keeps it. Sent once; a second call does nothing. */
+/** reply_shut - the last message: 0 the guest is ours, else the source keeps it. A second call does nothing. */
 may_park int reply_shut(struct reply *rp, uint32_t status, uint64_t deadline_ns, struct err *err);
 
 #endif
