@@ -2,10 +2,57 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "config.h"
 #include "coroutine/reactor.h"
 
 #include <errno.h>
 #include <sys/mman.h>
+
+#if HAVE_VALGRIND
+#include <valgrind/memcheck.h>
+
+static void vector_written(const struct iovec *iov, size_t count, size_t bytes)
+{
+	for (size_t i = 0; i < count && bytes > 0; i++) {
+		size_t n = iov[i].iov_len < bytes ? iov[i].iov_len : bytes;
+
+		VALGRIND_MAKE_MEM_DEFINED(iov[i].iov_base, n);
+		bytes -= n;
+	}
+}
+
+static void message_written(const struct msghdr *msg, size_t bytes)
+{
+	VALGRIND_MAKE_MEM_DEFINED(msg, sizeof(*msg));
+	VALGRIND_MAKE_MEM_DEFINED(msg->msg_name, msg->msg_namelen);
+	VALGRIND_MAKE_MEM_DEFINED(msg->msg_control, msg->msg_controllen);
+	vector_written(msg->msg_iov, msg->msg_iovlen, bytes);
+}
+
+/* Valgrind sees system calls only: what the kernel writes for an operation of the ring stays "uninitialised" to it. */
+static void kernel_wrote(const struct ring_op *op)
+{
+	size_t bytes = op->res > 0 ? (size_t)op->res : 0;
+
+	if (!RUNNING_ON_VALGRIND || op->res < 0)
+		return;
+	if (op->kind == RING_RECV || op->kind == RING_READ) {
+		VALGRIND_MAKE_MEM_DEFINED(op->buf, bytes);
+	} else if (op->kind == RING_READV) {
+		vector_written(op->buf, op->len, bytes);
+	} else if (op->kind == RING_RECVMSG) {
+		message_written(op->buf, bytes);
+	} else if (op->kind == RING_ACCEPT && op->addr_bytes) {
+		VALGRIND_MAKE_MEM_DEFINED(op->addr_bytes, sizeof(socklen_t));
+		VALGRIND_MAKE_MEM_DEFINED(op->buf, *(socklen_t *)op->addr_bytes);
+	}
+}
+#else
+static inline void kernel_wrote(const struct ring_op *op)
+{
+	(void)op;
+}
+#endif
 
 static const char *const kind_names[] = {
 	[RING_NOP] = "nop",	    [RING_ACCEPT] = "accept", [RING_CONNECT] = "connect", [RING_RECV] = "recv",
@@ -29,8 +76,10 @@ int32_t io_run(struct reactor *r, struct ring_op *op, uint64_t deadline_ns)
 	op->background = s->current->background;
 	r->ring->class->submit(r->ring, op);
 	why = co_park(s, NULL, deadline_ns, kind, "ring");
-	if (why == 0)
+	if (why == 0) {
+		kernel_wrote(op);
 		return op->res;
+	}
 
 	/* Withdrawn, but ours again only when the ring says so. No deadline: the kernel completes what is cancelled.
 	 * It may have completed already, in a turn between the cancel and now. */
@@ -42,6 +91,7 @@ int32_t io_run(struct reactor *r, struct ring_op *op, uint64_t deadline_ns)
 		return why;
 	if (why == -ECANCELED)
 		co_cancel_again(s);
+	kernel_wrote(op);
 	return op->res;
 }
 

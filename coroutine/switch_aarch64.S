@@ -81,7 +81,10 @@ ctx_switch:
 	.cfi_endproc
 	.size	ctx_switch, . - ctx_switch
 
-/* First activation: x19 is the argument, x20 the function. Nothing is below: the unwinder stops here. */
+/*
+ * First activation: x19 is the argument, x20 the function. Nothing is below: the unwinder stops here. It looks up a return
+ * address by the byte before it, so the first `ret` into this function must not go to its first byte.
+ */
 	.globl	ctx_start
 	.hidden	ctx_start
 	.type	ctx_start, %function
@@ -89,7 +92,8 @@ ctx_switch:
 ctx_start:
 	.cfi_startproc
 	.cfi_undefined x30
-	hint	#36			/* bti j */
+	nop
+.Lbegin:
 	mov	x0, x19
 	mov	x29, xzr
 	blr	x20
@@ -108,8 +112,8 @@ ctx_init:
 	add	x9, x1, x2
 	and	x9, x9, #-16
 	sub	x9, x9, #176
-	adrp	x10, ctx_start
-	add	x10, x10, :lo12:ctx_start
+	adrp	x10, .Lbegin
+	add	x10, x10, :lo12:.Lbegin
 	stp	xzr, x10, [x9]
 	stp	x4, x3, [x9, #16]
 	stp	xzr, xzr, [x9, #32]

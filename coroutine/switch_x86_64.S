@@ -98,7 +98,10 @@ ctx_switch:
 	.cfi_endproc
 	.size	ctx_switch, . - ctx_switch
 
-/* First activation: r12 is the argument, r13 the function. Nothing is below: the unwinder stops here. */
+/*
+ * First activation: r12 is the argument, r13 the function. Nothing is below: the unwinder stops here. It looks up a return
+ * address by the byte before it, so the first `ret` into this function must not go to its first byte.
+ */
 	.globl	ctx_start
 	.hidden	ctx_start
 	.type	ctx_start, @function
@@ -106,7 +109,8 @@ ctx_switch:
 ctx_start:
 	.cfi_startproc
 	.cfi_undefined rip
-	endbr64
+	nop
+.Lbegin:
 	movq	%r12, %rdi
 	xorl	%ebp, %ebp
 	call	*%r13
@@ -138,7 +142,7 @@ ctx_init:
 	movq	%r8, 32(%rax)
 	movq	$0, 40(%rax)
 	movq	$0, 48(%rax)
-	leaq	ctx_start(%rip), %rcx
+	leaq	.Lbegin(%rip), %rcx
 	movq	%rcx, 56(%rax)
 	movq	$0, 64(%rax)
 	movq	%rax, (%rdi)

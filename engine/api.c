@@ -277,6 +277,7 @@ void inm_cancel(struct inm *inm)
 	uint64_t one = 1;
 	ssize_t n;
 
+	atomic_store(&inm->cancel_asked, true);
 	/* The counter saturates long after the first of them was heard. */
 	n = write(inm->cancel_fd, &one, sizeof(one));
 	(void)n;

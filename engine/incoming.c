@@ -157,11 +157,17 @@ static int start_acceptors(struct inm *inm)
 
 /* ---- the embedder's side of the stream ---- */
 
+/* A cancel from inside a callback, or while no coroutine parks, is heard here. */
+static int unless_cancelled(const struct inm *inm, int result)
+{
+	return result >= 0 && atomic_load(&inm->cancel_asked) ? -ECANCELED : result;
+}
+
 static int ask_ram_block(void *opaque, struct inm_ram_block *block)
 {
 	struct inm *inm = opaque;
 
-	return inm->ops.ram_block(inm->opaque, block);
+	return unless_cancelled(inm, inm->ops.ram_block(inm->opaque, block));
 }
 
 static int give_device(void *opaque, const struct inm_device *device)
@@ -169,7 +175,7 @@ static int give_device(void *opaque, const struct inm_device *device)
 	struct inm *inm = opaque;
 
 	PROBE2(engine__device, device->instance_id, device->bytes);
-	return inm->ops.device ? inm->ops.device(inm->opaque, device) : 0;
+	return unless_cancelled(inm, inm->ops.device ? inm->ops.device(inm->opaque, device) : 0);
 }
 
 static void note_switchover(void *opaque)
@@ -202,8 +208,9 @@ static int load_main(struct inm *inm, struct err *err)
 		return e;
 	log_info(&inm->log, "guest complete: %zu RAM blocks, %u devices, divided by %s", inm->ram.count, l->devices,
 		 l->split_by_footers ? "footers" : "the stream's description");
-	if (!inm->ops.start_vcpus)
-		return 0;
+	e = unless_cancelled(inm, 0);
+	if (e < 0 || !inm->ops.start_vcpus)
+		return e;
 	e = inm->ops.start_vcpus(inm->opaque, l->has_run_state ? l->run_state : NULL);
 	return e < 0 ? err_set(err, e, "starting the guest: %s", strerror(-e)) : 0;
 }

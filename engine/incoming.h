@@ -22,6 +22,7 @@
 #include "inmigrate.h"
 #include "memory/block.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 /* Connections that have not said what they are, at most; one more is closed at once (pitfalls: strangers). */
@@ -38,6 +39,7 @@ struct inm {
 	struct reactor *reactor;
 	bool reactor_is_ours;
 	int cancel_fd; /* eventfd, owned: inm_cancel writes, the watch reads */
+	atomic_bool cancel_asked; /* for who does not park before the watch has its turn */
 
 	struct group root;    /* the story and the watch */
 	struct group arrival; /* acceptors and connections under way; the story's */

@@ -3,6 +3,7 @@
 #include "base/assert.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,8 @@ static void block_free(struct block *b)
 		return;
 	if (b->mapped_bytes)
 		munmap(b->landing, b->mapped_bytes);
+	if (b->fd >= 0)
+		close(b->fd);
 	bitmap_fini(&b->received);
 	free(b);
 }
@@ -47,15 +50,20 @@ struct block *ram_find(const struct ram *ram, const char *name, size_t name_byte
 	return NULL;
 }
 
-/* What backs @fd: hugetlbfs says its page size as the block size of the file system. */
-static int fd_hpage_bytes(int fd, size_t *ret_bytes)
+/* What backs @fd: hugetlbfs says its page size as the block size of the file system, and cannot be written to. */
+static int ask_file(struct block *b, int fd)
 {
 	struct statfs fs;
 
 	if (fstatfs(fd, &fs) < 0)
 		return -errno;
-	*ret_bytes = (unsigned long)fs.f_type == HUGETLBFS_MAGIC ? (size_t)fs.f_bsize : (size_t)sysconf(_SC_PAGESIZE);
-	return 0;
+	b->hpage_bytes = (unsigned long)fs.f_type == HUGETLBFS_MAGIC ? (size_t)fs.f_bsize :
+								       (size_t)sysconf(_SC_PAGESIZE);
+	if ((unsigned long)fs.f_type != TMPFS_MAGIC)
+		return 0;
+	/* The embedder may close its own. */
+	b->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return b->fd < 0 ? -errno : 0;
 }
 
 static int map_fd(struct block *b, const struct block_source *source)
@@ -63,7 +71,7 @@ static int map_fd(struct block *b, const struct block_source *source)
 	struct stat st;
 	uint64_t bytes;
 	void *p;
-	int r = fd_hpage_bytes(source->fd, &b->hpage_bytes);
+	int r = ask_file(b, source->fd);
 
 	if (r < 0)
 		return r;
@@ -80,6 +88,7 @@ static int map_fd(struct block *b, const struct block_source *source)
 		return -errno;
 	b->landing = p;
 	b->mapped_bytes = bytes;
+	b->fd_off = source->fd_off;
 	return 0;
 }
 
@@ -119,6 +128,7 @@ int ram_add(struct ram *ram, const char *name, size_t name_bytes, uint64_t used_
 	memcpy(b->name, name, name_bytes);
 	b->name_bytes = name_bytes;
 	b->used_bytes = used_bytes;
+	b->fd = -1;
 	b->dirty = source->dirty;
 	b->ignored = source->ignored;
 	r = source->fd >= 0 ? map_fd(b, source) : use_addr(b, source);
@@ -132,6 +142,44 @@ int ram_add(struct ram *ram, const char *name, size_t name_bytes, uint64_t used_
 	}
 	*ret_block = b;
 	return 0;
+}
+
+/* All of it: a short write on tmpfs is rare, and goes on. */
+static int write_all(int fd, struct iovec *iov, int count, off_t off)
+{
+	while (count > 0) {
+		ssize_t n = pwritev(fd, iov, count, off);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n == 0)
+			return -EIO;
+		for (off += n > 0 ? n : 0; n > 0; iov++, count--) {
+			if ((size_t)n < iov->iov_len) {
+				iov->iov_base = (char *)iov->iov_base + n;
+				iov->iov_len -= (size_t)n;
+				break;
+			}
+			n -= (ssize_t)iov->iov_len;
+		}
+	}
+	return 0;
+}
+
+int block_land(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift)
+{
+	uint64_t off = (uint64_t)tpage << tpage_shift;
+	int r = 0;
+
+	ASSERT(count > 0 && off + ((uint64_t)count << tpage_shift) <= b->used_bytes);
+	if (b->fd >= 0)
+		r = write_all(b->fd, pages, count, (off_t)(b->fd_off + off));
+	else
+		for (int i = 0; i < count; i++)
+			memcpy(b->landing + off + ((uint64_t)i << tpage_shift), pages[i].iov_base, pages[i].iov_len);
+	for (int i = 0; r == 0 && i < count; i++)
+		block_mark_received(b, tpage + (size_t)i);
+	return r;
 }
 
 void block_zero_page(struct block *b, size_t tpage, unsigned tpage_shift)

@@ -2,15 +2,14 @@
  * block.h - guest RAM: blocks, what has been received of them, and where their bytes go
  *
  * A block is a named range of guest memory, as the source lists it. The library keeps its own mapping of it, the
- * landing view: bytes from the wire are received there, whatever the embedder and its vCPUs do with theirs.
+ * landing view, and where the memory is a file on tmpfs (a memfd is one) the descriptor, too: see block_land.
  *
  * Two units of page: a tpage is the wire's (the target's page size, 4096 on x86); an hpage is what backs the block
  * (4096, 2 MiB, ...), and at least a tpage.
  *
  * Invariants:
  * (1) Memory beyond used_bytes is never written.
- * (2) A tpage whose bit in `received` is clear reads as zeros in the landing view, unless block->dirty. Whoever writes
- *     into such a page before it is complete (load/direct.c) restores that when it turns out otherwise.
+ * (2) A tpage whose bit in `received` is clear reads as zeros in the landing view, unless block->dirty.
  * (3) A zero page for a tpage by (2) costs nothing: no memory is touched.
  */
 #ifndef MEMORY_BLOCK_H
@@ -21,6 +20,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 /* The wire counts a name's bytes in one. */
 #define BLOCK_NAME_BYTES_MAX 255
@@ -32,6 +32,8 @@ struct block {
 	size_t hpage_bytes;
 	uint8_t *landing;         /* used_bytes of the landing view */
 	size_t mapped_bytes;      /* of a mapping of ours; 0: landing is the embedder's address */
+	int fd;                   /* owned; where pwritev(2) lands pages cheaply, else -1 */
+	uint64_t fd_off;          /* of the block in fd */
 	bool dirty;               /* may not be zeros where nothing was received */
 	bool ignored;             /* shared with the source (x-ignore-shared): no page of it may come */
 	struct bitmap received;   /* a bit a tpage */
@@ -90,6 +92,18 @@ static inline void block_mark_received(struct block *b, size_t tpage)
 	b->received_tpages += !(*word & bit);
 	*word |= bit;
 }
+
+/* Pages that block_land takes at a time. */
+#define BLOCK_LAND_MAX 128
+
+/**
+ * block_land - @count tpages from @tpage on, whose bytes are at @pages (each of a tpage's length), and mark them
+ * On tmpfs they go through pwritev(2), which fills fresh pages without zeroing them first and without a fault for each:
+ * measured for fresh memory, 0.47 CPU-seconds a GB with the receive, against 0.60 for receiving into the mapping and
+ * 0.67 for copying into it. (The guest's own first touch then maps them.) Elsewhere they are copied.
+ * @pages is clobbered. Return: 0, or the errno of pwritev(2): -ENOSPC, -ENOMEM.
+ */
+int block_land(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift);
 
 /** block_zero_page - the source says this tpage is zeros; it counts as received. By (3). */
 void block_zero_page(struct block *b, size_t tpage, unsigned tpage_shift);

@@ -66,13 +66,14 @@ static int advise(struct load *l, size_t len, struct err *err)
 		return err_set(err, -EPROTO, "it has %zu bytes; 0 or 16 are possible", len);
 	if (l->ram_loader.listed)
 		return err_set(err, -EPROTO, "it comes after the list of RAM blocks");
+	if (l->advised)
+		return err_set(err, -EPROTO, "a second one");
+	l->advised = true;
 	if (len == 0) {
 		if (!options_has(l->opts, CAP_DIRTY_BITMAPS))
 			return err_set(err, -EPROTO, "the source has capability dirty-bitmaps on; it is off here");
 		return 0;
 	}
-	if (l->ram_loader.advised)
-		return err_set(err, -EPROTO, "a second one");
 	if (!options_has(l->opts, CAP_POSTCOPY_RAM))
 		return err_set(err, -EPROTO, "the source has capability postcopy-ram on; it is off here");
 	l->ram_loader.advised = true;

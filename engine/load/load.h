@@ -47,6 +47,7 @@ struct load {
 	struct ram_loader ram_loader;
 	struct sections sections;
 	bool rounds_begun;     /* a PART or END was read: set-up is over */
+	bool advised;          /* POSTCOPY_ADVISE was read, of either form */
 	bool switched_over;
 	bool has_run_state;
 	char run_state[101];   /* of the guest at the source */

@@ -74,7 +74,6 @@ static int locate(struct ram_loader *l, struct reader *r, struct record *rec, st
 	int e;
 
 	if (!(rec->word & WIRE_RAM_CONTINUE)) {
-		direct_run_broken(&l->direct);
 		e = name_block(l, r, err);
 		if (e < 0)
 			return e;
@@ -107,24 +106,33 @@ static int load_zero(struct ram_loader *l, struct reader *r, const struct record
 	return 0;
 }
 
-static int load_page(struct ram_loader *l, struct reader *r, const struct record *rec, struct err *err)
+/*
+ * A page, and those that follow it in the buffer one after the other: in the first round that is most of them, and one
+ * call lands them all.
+ */
+static int load_pages(struct ram_loader *l, struct reader *r, struct record *rec, struct err *err)
 {
-	size_t bytes = ram_tpage_bytes(l->ram), count;
-	int e;
+	size_t bytes = ram_tpage_bytes(l->ram), last = (rec->block->used_bytes >> l->ram->tpage_shift) - rec->tpage;
+	uint64_t next = rec->addr | WIRE_RAM_PAGE | WIRE_RAM_CONTINUE;
+	int count = 0, e = reader_need(r, bytes, err);
 
-	if (reader_buffered(r) >= bytes) {
-		memcpy(rec->page, reader_data(r), bytes);
-		reader_skip(r, bytes);
-		block_mark_received(rec->block, rec->tpage);
-		l->direct.run++;
-		l->counts.normal++;
-		return 0;
-	}
-	e = direct_pages(&l->direct, r, rec->block, rec->tpage, l->ram->tpage_shift, &count, err);
 	if (e < 0)
 		return e;
-	l->counts.normal += count;
-	l->last_position += count - 1;
+	for (;;) {
+		l->pages[count++] = (struct iovec){ (void *)reader_data(r), bytes };
+		reader_skip(r, bytes);
+		next += bytes;
+		if (count == BLOCK_LAND_MAX || (size_t)count == last || reader_buffered(r) < 8 + bytes ||
+		    be64_load(reader_data(r)) != next)
+			break;
+		reader_skip(r, 8);
+	}
+	e = block_land(rec->block, rec->tpage, l->pages, count, l->ram->tpage_shift);
+	if (e < 0)
+		return err_set(err, e, "writing to block '%s' at 0x%" PRIx64 ": %s",
+			       TEXT_QUOTE(rec->block->name, rec->block->name_bytes), rec->addr, strerror(-e));
+	l->counts.normal += (uint64_t)count;
+	l->last_position += (uint64_t)count - 1;
 	return 0;
 }
 
@@ -197,15 +205,12 @@ static int load_page_record(struct ram_loader *l, struct reader *r, struct recor
 		return e;
 	switch (kind) {
 	case WIRE_RAM_ZERO:
-		direct_run_broken(&l->direct);
 		return load_zero(l, r, rec, err);
 	case WIRE_RAM_PAGE:
-		return load_page(l, r, rec, err);
+		return load_pages(l, r, rec, err);
 	case WIRE_RAM_XBZRLE:
-		direct_run_broken(&l->direct);
 		return load_xbzrle(l, r, rec, err);
 	default:
-		direct_run_broken(&l->direct);
 		return load_compressed(l, r, rec, err);
 	}
 }

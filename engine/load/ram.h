@@ -8,7 +8,6 @@
 #define ENGINE_LOAD_RAM_H
 
 #include "coroutine/co.h"
-#include "engine/load/direct.h"
 #include "memory/block.h"
 
 #include <stdbool.h>
@@ -38,12 +37,12 @@ struct ram_loader {
 	void *provide_opaque;
 
 	bool listed;                /* the block list has been read */
-	bool advised;               /* POSTCOPY_ADVISE with page sizes was read: the list may hold page sizes */
+	bool advised;               /* POSTCOPY_ADVISE was read with page sizes: the list may hold some */
 	struct block *last;         /* what CONTINUE means; survives sections */
 	size_t last_index;
 	uint64_t last_position;     /* of the last page, for counting rounds */
 	struct ram_counts counts;
-	struct direct direct;
+	struct iovec pages[BLOCK_LAND_MAX];
 	struct inflater *inflater;  /* owned; made on first use */
 };
 

@@ -46,6 +46,13 @@ static void make_room(struct reader *r, size_t bytes)
 	}
 }
 
+static struct iovec free_space(const struct reader *r)
+{
+	size_t room = READER_BUFFER_BYTES - r->tail;
+
+	return (struct iovec){ r->buf + r->tail, room < READER_CHUNK_BYTES ? room : READER_CHUNK_BYTES };
+}
+
 static ssize_t receive(struct reader *r, struct iovec *iov, int iov_count, struct err *err)
 {
 	ssize_t n;
@@ -64,7 +71,7 @@ ssize_t reader_fill(struct reader *r, struct err *err)
 	ssize_t n;
 
 	make_room(r, READER_BUFFER_BYTES);
-	iov = (struct iovec){ r->buf + r->tail, READER_BUFFER_BYTES - r->tail };
+	iov = free_space(r);
 	if (iov.iov_len == 0)
 		return err_set(err, -ENOBUFS, "more than %zu bytes in one piece", reader_buffered(r));
 	n = receive(r, &iov, 1, err);
@@ -83,7 +90,7 @@ int reader_need(struct reader *r, size_t bytes, struct err *err)
 		return 0;
 	make_room(r, bytes);
 	while (reader_buffered(r) < bytes) {
-		iov = (struct iovec){ r->buf + r->tail, READER_BUFFER_BYTES - r->tail };
+		iov = free_space(r);
 		n = receive(r, &iov, 1, err);
 		if (n < 0)
 			return (int)n;
@@ -106,50 +113,15 @@ static size_t take_buffered(struct reader *r, void *dst, size_t bytes)
 int reader_bytes(struct reader *r, void *dst, size_t bytes, struct err *err)
 {
 	size_t got = take_buffered(r, dst, bytes);
-	struct iovec iov[2];
-	ssize_t n;
+	int e;
 
 	while (got < bytes) {
-		iov[0] = (struct iovec){ (char *)dst + got, bytes - got };
-		n = reader_scatter(r, iov, 1, 0, true, err);
-		if (n < 0)
-			return (int)n;
-		got += (size_t)n;
+		e = reader_need(r, 1, err);
+		if (e < 0)
+			return e;
+		got += take_buffered(r, (char *)dst + got, bytes - got);
 	}
 	return 0;
-}
-
-ssize_t reader_scatter(struct reader *r, struct iovec *iov, int iov_count, size_t put_back_max, bool ahead,
-		       struct err *err)
-{
-	size_t wanted = 0;
-	ssize_t n;
-
-	ASSERT(r->head == r->tail && put_back_max <= READER_NEED_MAX);
-	for (int i = 0; i < iov_count; i++)
-		wanted += iov[i].iov_len;
-	r->head = r->tail = put_back_max;
-	if (ahead)
-		iov[iov_count++] = (struct iovec){ r->buf + put_back_max, READER_BUFFER_BYTES - put_back_max };
-	n = receive(r, iov, iov_count, err);
-	if (n < 0)
-		return n;
-	if (n == 0)
-		return stream_ended(r, err);
-	if ((size_t)n > wanted) {
-		r->tail += (size_t)n - wanted;
-		n = (ssize_t)wanted;
-	}
-	r->head_off += (uint64_t)n;
-	return n;
-}
-
-void reader_put_back(struct reader *r, const void *src, size_t bytes)
-{
-	ASSERT(bytes <= r->head);
-	r->head -= bytes;
-	r->head_off -= bytes;
-	memcpy(r->buf + r->head, src, bytes);
 }
 
 int reader_u8(struct reader *r, uint8_t *ret, struct err *err)

@@ -28,6 +28,9 @@ struct err;
 #define READER_NEED_MAX (1u << 20)
 #define READER_BUFFER_BYTES (READER_NEED_MAX + (256u << 10))
 
+/* Received at a time: what was received must still be in the processor's cache when it is landed. */
+#define READER_CHUNK_BYTES (512u << 10)
+
 struct reader {
 	struct chan *ch; /* not owned */
 	uint8_t *buf;    /* owned, READER_BUFFER_BYTES */
@@ -89,23 +92,5 @@ may_park int reader_be64(struct reader *r, uint64_t *ret, struct err *err);
 
 /** reader_str8 - a byte count and so many bytes; @ret_name is NUL-terminated behind them */
 may_park int reader_str8(struct reader *r, char ret_name[static 256], size_t *ret_bytes, struct err *err);
-
-/*
- * Receiving where we believe the next bytes belong (load/direct.c). The buffer must be empty. In one operation bytes go
- * to the places of @iov in order, and beyond them into the buffer. Whoever finds that some of them were something else
- * puts those back in front.
- */
-
-/**
- * reader_scatter - @put_back_max: how many bytes reader_put_back may be given afterwards
- * @ahead: receive what is behind @iov into the buffer, too; @iov then has room for one more entry behind @iov_count
- * Those that went to @iov count as read (reader_off is behind them).
- * Parks: yes. Return: bytes that went to @iov, >= 1; else as reader_need.
- */
-may_park ssize_t reader_scatter(struct reader *r, struct iovec *iov, int iov_count, size_t put_back_max,
-				bool ahead, struct err *err);
-
-/* The last @bytes read were not ours: they are at @src, and will be read again. */
-void reader_put_back(struct reader *r, const void *src, size_t bytes);
 
 #endif

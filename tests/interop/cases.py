@@ -79,7 +79,12 @@ def reached(run, group, member, value, seconds=40):
     """Wait until a number of query-migrate is above value; groups are absent at the beginning."""
     def above():
         run.destination.check_alive()
-        return run.source.info().get(group, {}).get(member, 0) > value
+        info = run.source.info()
+        if info.get(group, {}).get(member, 0) > value:
+            return True
+        if info.get("status") in run.source.ENDS:
+            raise Failed(f"the migration was {info['status']} before {group}.{member} was above {value}")
+        return False
     wait_until(f"{group}.{member} above {value}", above, seconds)
 
 
@@ -318,7 +323,7 @@ CASES = [
     Case("return-path-stopped", caps=RP, guest="stopped"),
     Case("xbzrle", machine="microvm", dirty=(16 * MIB, 40 * MIB), words=4, caps=("xbzrle",), during=until_xbzrle,
          params=DELTAS, quick=True),
-    Case("xbzrle-pc", dirty=(16 * MIB, 40 * MIB), words=64, caps=("xbzrle", "return-path"), during=until_xbzrle,
+    Case("xbzrle-pc", dirty=(16 * MIB, 40 * MIB), words=8, caps=("xbzrle", "return-path"), during=until_xbzrle,
          params=DELTAS),
     Case("compress", until=(9, 1), caps=("compress",), after=compressed_pages_sent, quick=True),
     Case("compress-xbzrle", until=(9, 1), dirty=(16 * MIB, 40 * MIB), caps=("compress", "xbzrle"), during=until_xbzrle,

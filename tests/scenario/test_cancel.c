@@ -55,7 +55,7 @@ static bool cancel_after(unsigned dispatches, size_t chunk_bytes, bool return_pa
 	ck_assert_msg(s.e.result == 0 || s.e.result == -ECANCELED, "%d: %s", s.e.result, s.e.error);
 	if (s.e.result)
 		ck_assert_msg(took <= dispatches + 3, "cancelled after %u dispatches, ended after %u", dispatches,
-			      took);
+		              took);
 	scene_end(&s);
 	return took < dispatches;
 }

@@ -42,8 +42,8 @@ START_TEST(test_without_a_description_devices_are_split_by_their_footers)
 	struct scene s;
 
 	/* The last standard device holds a forged footer on purpose, which only a description can see through. */
-	scene_begin(&s, &(struct honest_opts){ .no_vmdesc = true, .devices = wire_standard_devices,
-					       .device_count = 4 });
+	scene_begin(&s,
+	            &(struct honest_opts){ .no_vmdesc = true, .devices = wire_standard_devices, .device_count = 4 });
 	scene_land(&s, &(struct land_opts){ .params = params });
 	scene_check_landed(&s);
 	for (unsigned i = 0; i < s.e.device_count; i++) {
@@ -80,8 +80,9 @@ END_TEST
 
 START_TEST(test_a_device_of_the_setup_phase_is_delivered_before_any_page)
 {
-	static const struct wire_device early = { .name = "0000:00:05.0/virtio-mem-device-early", .version_id = 1,
-						  .data = "0123456789abcdef", .bytes = 16 };
+	static const struct wire_device early = {
+		.name = "0000:00:05.0/virtio-mem-device-early", .version_id = 1, .data = "0123456789abcdef", .bytes = 16
+	};
 	struct scene s;
 
 	scene_begin(&s, &(struct honest_opts){ .early = &early });
@@ -186,7 +187,7 @@ START_TEST(test_switchover_ack_is_sent_once_to_a_source_that_waits_for_it)
 	static const char *const caps[] = { "switchover-ack", NULL };
 
 	replies_are(&(struct honest_opts){ .return_path = true, .machine = "pc-i440fx-8.1" },
-		    &(struct land_opts){ .return_path = true, .caps = caps }, "SWITCHOVER_ACK, PONG 1, SHUT 0");
+	            &(struct land_opts){ .return_path = true, .caps = caps }, "SWITCHOVER_ACK, PONG 1, SHUT 0");
 }
 END_TEST
 
@@ -195,7 +196,7 @@ START_TEST(test_switchover_ack_is_not_sent_unasked_to_a_source_that_counts_them)
 	static const char *const caps[] = { "switchover-ack", NULL };
 
 	replies_are(&(struct honest_opts){ .return_path = true, .machine = "pc-i440fx-11.1" },
-		    &(struct land_opts){ .return_path = true, .caps = caps }, "PONG 1, SHUT 0");
+	            &(struct land_opts){ .return_path = true, .caps = caps }, "PONG 1, SHUT 0");
 }
 END_TEST
 
@@ -215,7 +216,7 @@ START_TEST(test_every_ping_is_answered_with_its_value_in_order)
 	scene_land(&s, &with_return_path);
 	ck_assert_msg(s.e.result == 0, "%s", s.e.error);
 	ck_assert_str_eq(source_reply_text(&s.report, text, sizeof(text)),
-			 "PONG 1, PONG 7, PONG 8, PONG 4294967295, SHUT 0");
+	                 "PONG 1, PONG 7, PONG 8, PONG 4294967295, SHUT 0");
 	scene_end(&s);
 }
 END_TEST
@@ -341,8 +342,8 @@ START_TEST(test_the_descriptor_ends_a_poll_that_sleeps_on_it)
 	scene_begin(&s, &(struct honest_opts){ .return_path = true });
 	for (unsigned i = 0; i < 6; i++)
 		pauses[i] = (struct source_pause){ .off = wire_find(&s.wire, where[i], 0) + 2, .ms = 30 };
-	scene_land(&s, &(struct land_opts){ .return_path = true, .by_dispatch = true, .pauses = pauses,
-					    .pause_count = 6 });
+	scene_land(&s,
+	           &(struct land_opts){ .return_path = true, .by_dispatch = true, .pauses = pauses, .pause_count = 6 });
 	scene_check_landed(&s);
 	ck_assert_uint_eq(s.e.lost_wakeups, 0);
 	scene_end(&s);

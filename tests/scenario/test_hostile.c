@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "tests/support/hostile.h"
+#include "tests/support/scene.h"
 
 #define MACHINE_SECTION "\x07\0\0\0\x0d" HOSTILE_MACHINE
 
@@ -182,10 +184,10 @@ static void put_desc_size_negative(struct wire *w)
 
 static void put_desc_size_wraps(struct wire *w)
 {
-	describe(w, DEVICES("{\"name\": \"timer\", \"instance_id\": 0, \"vmsd_name\": \"timer\", \"version\": 2, "
-			    "\"fields\": [{\"name\": \"a\", \"array_len\": 4611686018427387904, \"type\": \"uint64\", "
-			    "\"size\": 4}, {\"name\": \"b\", \"type\": \"buffer\", \"size\": 24}]}, "
-			    GLOBALSTATE("104")));
+	describe(w,
+	         DEVICES("{\"name\": \"timer\", \"instance_id\": 0, \"vmsd_name\": \"timer\", \"version\": 2, "
+	                 "\"fields\": [{\"name\": \"a\", \"array_len\": 4611686018427387904, \"type\": \"uint64\", "
+	                 "\"size\": 4}, {\"name\": \"b\", \"type\": \"buffer\", \"size\": 24}]}, " GLOBALSTATE("104")));
 }
 
 static void put_desc_one_missing(struct wire *w)
@@ -296,8 +298,7 @@ static const struct hostile_row frame_rows[] = {
 	{ "START of ram, version 5", AT_START, put_start_version_5, .code = -EPROTO, .words = "version" },
 	{ "START of ram again", AT_SETUP, put_start_ram_again, .code = -EPROTO, .words = "ram" },
 	{ "START of ram again after PART", AT_ELEMENT, put_start_ram_again, .code = -EPROTO, .words = "START" },
-	{ "START of ram again with the same id", AT_SETUP, put_start_ram_same_id, .code = -EPROTO,
-	  .words = "ram| 2" },
+	{ "START of ram again with the same id", AT_SETUP, put_start_ram_same_id, .code = -EPROTO, .words = "ram| 2" },
 	{ "a device between the rounds of RAM", AT_ELEMENT, put_device, .code = -EPROTO },
 	{ "PART before START", AT_COMMANDS, RAW("\2\0\0\0\2\0\0\0\0\0\0\0\x10"), .code = -EPROTO, .words = "section" },
 	{ "PART of an unknown id", AT_ELEMENT, RAW("\2\0\0\0\3\0\0\0\0\0\0\0\x10"), .code = -EPROTO,
@@ -305,6 +306,7 @@ static const struct hostile_row frame_rows[] = {
 	{ "END of an unknown id", AT_END, RAW("\3\0\0\0\3\0\0\0\0\0\0\0\x10"), .code = -EPROTO, .words = "section" },
 	{ "no footer", AT_FOOTER, RAW(""), .code = -EPROTO, .words = "footer" },
 	{ "footer of another section", AT_FOOTER, RAW("\x7e\0\0\0\3"), .code = -EPROTO, .words = "footer" },
+	{ "EOF before END", AT_ELEMENT, RAW("\0"), .code = -EPROTO, .words = "before RAM" },
 	{ "no END before the devices", AT_END, RAW(""), .code = ANY_ERROR, .ends = true },
 };
 
@@ -353,7 +355,10 @@ static const struct hostile_row command_rows[] = {
 	{ "PING of 5 bytes", AT_COMMANDS, RAW("\x08\0\2\0\5abcde"), .code = -EPROTO, .words = "PING" },
 	{ "PING of no bytes", AT_COMMANDS, RAW("\x08\0\2\0\0"), .code = -EPROTO, .words = "PING" },
 	{ "PING before OPEN_RETURN_PATH", AT_FIRST, RAW("\x08\0\2\0\4\0\0\0\1"), .code = -EPROTO, .words = "PING" },
-	{ "ADVISE of 8 bytes", AT_COMMANDS, RAW("\x08\0\3\0\x08" "12345678"), .code = -EPROTO, .words = "ADVISE" },
+	{ "ADVISE of 8 bytes", AT_COMMANDS,
+	  RAW("\x08\0\3\0\x08"
+	      "12345678"),
+	  .code = -EPROTO, .words = "ADVISE" },
 	{ "LISTEN without ADVISE", AT_COMMANDS, RAW("\x08\0\4\0\0"), .code = -EPROTO, .words = "LISTEN" },
 	{ "LISTEN of 1 byte", AT_COMMANDS, RAW("\x08\0\4\0\1x"), .code = -EPROTO, .words = "LISTEN" },
 	{ "RUN without LISTEN", AT_COMMANDS, RAW("\x08\0\5\0\0"), .code = -EPROTO, .words = "RUN" },
@@ -374,6 +379,35 @@ static const struct hostile_row command_rows[] = {
 	  .words = "RECV_BITMAP|bitmap" },
 	{ "SWITCHOVER_START of 1 byte", AT_ELEMENT, RAW("\x08\0\x0b\0\1x"), .code = -EPROTO, .words = "SWITCHOVER" },
 };
+
+/* Without a return path the source closes behind its last byte (1.6); until then more may come, and must not. */
+START_TEST(test_bytes_that_come_after_a_complete_stream_are_refused)
+{
+	struct scene s;
+	struct pump p;
+	int r = 1;
+
+	scene_begin(&s, &(struct honest_opts){ 0 });
+	wire_u8(&s.wire, 0);
+	land_new(&s.e, &(struct land_opts){ 0 });
+	ck_assert_int_eq(land_listen_fd(&s.e, pump_open(&p, &s.wire)), 0);
+	p.end = PUMP_HOLD;
+	p.stop_at = s.wire.len - 1;
+	for (unsigned i = 0; i < 200 && r == 1; i++) {
+		pump_step(&p);
+		r = inm_dispatch(s.e.inm);
+	}
+	ck_assert_int_eq(r, 1);
+	ck_assert_uint_eq(s.e.start_calls, 0);
+	p.stop_at = s.wire.len;
+	pump_step(&p);
+	ck_assert_int_eq(inm_run_until(s.e.inm, deadline_after_ns(10 * NS_PER_S)), -EPROTO);
+	ck_assert_ptr_nonnull(strstr(inm_error(s.e.inm), "0x"));
+	ck_assert_uint_eq(s.e.start_calls, 0);
+	pump_close(&p);
+	scene_end(&s);
+}
+END_TEST
 
 #define COUNT(rows) ((int)(sizeof(rows) / sizeof((rows)[0])))
 
@@ -404,6 +438,7 @@ Suite *suite(void)
 	tcase_add_loop_test(t, test_a_lie_in_the_frame_is_refused_by_name_and_offset, 0, COUNT(frame_rows));
 	tcase_add_loop_test(t, test_a_lie_in_a_command_is_refused_by_name_and_offset, 0, COUNT(command_rows));
 	tcase_add_loop_test(t, test_a_lie_in_the_tail_is_refused_and_the_guest_does_not_start, 0, COUNT(tail_rows));
+	tcase_add_test(t, test_bytes_that_come_after_a_complete_stream_are_refused);
 	suite_add_tcase(s, t);
 	return s;
 }

@@ -67,9 +67,30 @@ static size_t somewhere(const struct wire *w, uint64_t *rng)
 static void interesting(struct wire *w, size_t off, uint64_t *rng)
 {
 	static const uint64_t values[] = {
-		0, 1, 2, 3, 0x10, 0x7f, 0x80, 0xff, 0x100, 0xfff, 0x1000, 0x1001, 0x7fff, 0x8000, 0xffff, 0x10000,
-		0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0x7fffffffffffffff, 0x8000000000000000,
-		0xfffffffffffff000, 0xffffffffffffffff,
+		0,
+		1,
+		2,
+		3,
+		0x10,
+		0x7f,
+		0x80,
+		0xff,
+		0x100,
+		0xfff,
+		0x1000,
+		0x1001,
+		0x7fff,
+		0x8000,
+		0xffff,
+		0x10000,
+		0x7fffffff,
+		0x80000000,
+		0xffffffff,
+		0x100000000,
+		0x7fffffffffffffff,
+		0x8000000000000000,
+		0xfffffffffffff000,
+		0xffffffffffffffff,
 	};
 	static const size_t widths[] = { 1, 2, 4, 8 };
 	uint64_t value = values[below(rng, sizeof(values) / sizeof(values[0]))];
@@ -126,8 +147,8 @@ static void bench_begin(struct bench *b)
 {
 	scene_begin(&b->scene, &(struct honest_opts){ .rounds = 3, .fill = fill_small });
 	b->with_return_path = (struct wire){ 0 };
-	wire_honest(&b->with_return_path,
-		    &(struct honest_opts){ .rounds = 3, .fill = fill_small, .return_path = true }, NULL);
+	wire_honest(&b->with_return_path, &(struct honest_opts){ .rounds = 3, .fill = fill_small, .return_path = true },
+	            NULL);
 	census_free(&b->scene.before);
 	census_take(&b->scene.before);
 }
@@ -146,7 +167,8 @@ static const char *run(struct bench *b, uint64_t seed)
 	for (size_t i = 1 + below(&rng, 3); i--;)
 		damage(&w, &rng);
 	fd = pump_open(&p, &w);
-	p.end = below(&rng, 2) ? PUMP_CLOSE : PUMP_SHUTDOWN;
+	/* A source that reads replies must live until they are written: otherwise the first PONG ends it all. */
+	p.end = return_path || below(&rng, 2) ? PUMP_SHUTDOWN : PUMP_CLOSE;
 	p.chunk_bytes = below(&rng, 3) ? 0 : 1 + below(&rng, 3000);
 	embedder_reset(&b->scene.e);
 	r = land_pump(&b->scene.e, &p, fd, &o, UINT32_MAX, NULL);
@@ -177,8 +199,13 @@ static size_t rss_max_kib(void)
 	return (size_t)usage.ru_maxrss;
 }
 
-/* In a child: a crash must not take the seed along, which is written down in @ret_at before each run. */
-_Noreturn static void runs(uint64_t first, unsigned long count, volatile uint64_t *ret_at)
+/* Written by the child that runs, read by the parent: a crash must not take the seed along. */
+struct shared {
+	uint64_t at; /* the seed of the run that goes on */
+	uint64_t landed;
+};
+
+_Noreturn static void runs(uint64_t first, unsigned long count, volatile struct shared *ret)
 {
 	size_t rss_kib = 0;
 	struct bench b;
@@ -187,8 +214,9 @@ _Noreturn static void runs(uint64_t first, unsigned long count, volatile uint64_
 	for (unsigned long i = 0; i < count; i++) {
 		const char *wrong;
 
-		*ret_at = first + i;
+		ret->at = first + i;
 		wrong = run(&b, first + i);
+		ret->landed += b.scene.e.result == 0;
 		if (!wrong && (i % CENSUS_EVERY == 0 || i + 1 == count))
 			wrong = check_around(&b);
 		if (i == 100)
@@ -204,14 +232,14 @@ _Noreturn static void runs(uint64_t first, unsigned long count, volatile uint64_
 }
 
 /* Return: as waitpid's status; a child that makes no progress is killed. */
-static int wait_with_progress(pid_t pid, volatile uint64_t *at)
+static int wait_with_progress(pid_t pid, const volatile struct shared *shared)
 {
 	uint64_t seen = 0, since_ns = clock_now_ns();
 	int status;
 
 	while (waitpid(pid, &status, WNOHANG) == 0) {
-		if (*at != seen) {
-			seen = *at;
+		if (shared->at != seen) {
+			seen = shared->at;
 			since_ns = clock_now_ns();
 		} else if (clock_now_ns() - since_ns > STUCK_NS) {
 			kill(pid, SIGKILL);
@@ -224,11 +252,11 @@ static int wait_with_progress(pid_t pid, volatile uint64_t *at)
 START_TEST(test_no_mutation_crashes_hangs_or_takes_memory)
 {
 	unsigned long count = scene_env("MUTATIONS", 2000), first = scene_env("MUTATION_FIRST", 1);
-	volatile uint64_t *at = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	volatile struct shared *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int status;
 	pid_t pid;
 
-	ck_assert_ptr_ne((void *)at, MAP_FAILED);
+	ck_assert_ptr_ne((void *)shared, MAP_FAILED);
 	if (getenv("MUTATION_SEED")) {
 		first = scene_env("MUTATION_SEED", 1);
 		count = 1;
@@ -237,10 +265,15 @@ START_TEST(test_no_mutation_crashes_hangs_or_takes_memory)
 	pid = fork();
 	ck_assert_int_ge(pid, 0);
 	if (pid == 0)
-		runs(first, count, at);
-	status = wait_with_progress(pid, at);
-	ck_assert_msg(status == 0, "MUTATION_SEED=%llu: status 0x%x", (unsigned long long)*at, status);
-	munmap((void *)at, 4096);
+		runs(first, count, shared);
+	status = wait_with_progress(pid, shared);
+	ck_assert_msg(status == 0, "MUTATION_SEED=%llu: status 0x%x", (unsigned long long)shared->at, status);
+	/* Damage that is never noticed, or always at once, would be damage to this test. */
+	if (count >= 500)
+		ck_assert_msg(shared->landed > count / 100 && shared->landed < count / 2, "%llu of %lu landed",
+		              (unsigned long long)shared->landed, count);
+	printf("%lu mutations, of which %llu landed\n", count, (unsigned long long)shared->landed);
+	munmap((void *)shared, 4096);
 }
 END_TEST
 
@@ -252,8 +285,9 @@ START_TEST(test_without_damage_the_same_streams_land)
 	scene_land(&b.scene, &(struct land_opts){ .caps = caps });
 	scene_check_landed(&b.scene);
 	embedder_reset(&b.scene.e);
-	ck_assert_int_eq(land(&b.scene.e, &b.with_return_path,
-			      &(struct land_opts){ .caps = caps, .return_path = true }, NULL), 0);
+	ck_assert_int_eq(
+	        land(&b.scene.e, &b.with_return_path, &(struct land_opts){ .caps = caps, .return_path = true }, NULL),
+	        0);
 	ck_assert_uint_eq(embedder_compare(&b.scene.e, &b.scene.image), 0);
 	wire_fini(&b.with_return_path);
 	ck_assert_uint_eq(census_differs(&b.scene.before), 0);

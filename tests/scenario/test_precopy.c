@@ -150,8 +150,8 @@ END_TEST
 
 START_TEST(test_pauses_at_element_borders_change_nothing)
 {
-	static const char *const where[] = { "configuration", "START", "record", "PART", "END", "FULL", "body", "EOF",
-					     "vmdesc" };
+	static const char *const where[] = { "configuration", "START", "record", "PART",  "END",
+		                             "FULL",          "body",  "EOF",    "vmdesc" };
 	struct source_pause pauses[10];
 	unsigned count = sizeof(where) / sizeof(where[0]);
 	struct scene s;

@@ -58,7 +58,7 @@ static void cuts(bool return_path, size_t from, size_t to, size_t step)
 		const char *wrong = cut(&s, at, return_path);
 
 		ck_assert_msg(!wrong, "cut at 0x%zx of 0x%zx: %s (%d: %s)", at, s.wire.len, wrong, s.e.result,
-			      s.e.error);
+		              s.e.error);
 		if (++count % CENSUS_EVERY == 0)
 			ck_assert_msg(census_differs(&s.before) == 0, "left behind by the cuts before 0x%zx", at);
 	}
@@ -78,7 +78,7 @@ END_TEST
 
 START_TEST(test_a_stream_with_return_path_cut_at_any_byte_never_lands)
 {
-	cuts(true, 1, SIZE_MAX, (size_t)scene_env("PREFIX_STEP", 3));
+	cuts(true, 1, SIZE_MAX, 1);
 }
 END_TEST
 
@@ -118,6 +118,23 @@ START_TEST(test_a_large_stream_cut_at_any_element_never_lands)
 }
 END_TEST
 
+/* Pages whole and far apart: the cuts inside of one are alike, so PREFIX_STEP is a prime beside their size. */
+START_TEST(test_a_large_stream_cut_anywhere_never_lands)
+{
+	size_t step = scene_env("PREFIX_STEP", 97);
+	struct scene s;
+
+	scene_begin(&s, &(struct honest_opts){ .rounds = 4 });
+	ck_assert_uint_gt(s.wire.len, 65536);
+	for (size_t at = step; at < s.wire.len; at += step) {
+		const char *wrong = cut(&s, at, false);
+
+		ck_assert_msg(!wrong, "cut at 0x%zx: %s", at, wrong);
+	}
+	scene_end(&s);
+}
+END_TEST
+
 START_TEST(test_a_reset_connection_never_lands)
 {
 	static const char *const where[] = { "START", "PART", "END", "FULL", "vmdesc" };
@@ -126,9 +143,10 @@ START_TEST(test_a_reset_connection_never_lands)
 		struct scene s;
 
 		scene_begin(&s, &(struct honest_opts){ .return_path = true });
-		scene_land(&s, &(struct land_opts){ .return_path = true, .uri = "tcp:127.0.0.1:0",
-						    .stop_at = wire_find(&s.wire, where[i], 0) + 3,
-						    .end = SOURCE_END_RESET });
+		scene_land(&s, &(struct land_opts){ .return_path = true,
+		                                    .uri = "tcp:127.0.0.1:0",
+		                                    .stop_at = wire_find(&s.wire, where[i], 0) + 3,
+		                                    .end = SOURCE_END_RESET });
 		ck_assert_msg(s.e.result < 0 && s.e.result != -ETIMEDOUT, "%s: %d", where[i], s.e.result);
 		ck_assert_uint_eq(s.e.start_calls, 0);
 		scene_end(&s);
@@ -147,6 +165,7 @@ Suite *suite(void)
 	tcase_add_test(t, test_a_stream_cut_at_any_byte_never_lands);
 	tcase_add_test(t, test_a_stream_with_return_path_cut_at_any_byte_never_lands);
 	tcase_add_test(t, test_a_large_stream_cut_at_any_element_never_lands);
+	tcase_add_test(t, test_a_large_stream_cut_anywhere_never_lands);
 	tcase_add_test(t, test_a_reset_connection_never_lands);
 	suite_add_tcase(s, t);
 	return s;

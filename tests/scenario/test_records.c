@@ -177,7 +177,7 @@ static void play(uint64_t seed)
 	land_pump(&s.e, &p, fd, &(struct land_opts){ .caps = caps }, UINT32_MAX, NULL);
 	ck_assert_msg(s.e.result == 0, "RECORDS_SEED=%llu: %d: %s", (unsigned long long)seed, s.e.result, s.e.error);
 	ck_assert_msg(embedder_compare(&s.e, &s.image) == 0, "RECORDS_SEED=%llu: memory differs",
-		      (unsigned long long)seed);
+	              (unsigned long long)seed);
 	ck_assert_uint_eq(s.e.stats.main_bytes, s.wire.len);
 	scene_end(&s);
 }

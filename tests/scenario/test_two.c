@@ -36,11 +36,12 @@ static void side_begin(struct side *s, struct inm_reactor *reactor, unsigned num
 
 	*s = (struct side){ 0 };
 	embedder_init(&s->e);
-	wire_honest(&s->wire, &(struct honest_opts){ .return_path = true, .rounds = 3, .fill = fill_of_side,
-						     .opaque = &number }, &s->image);
+	wire_honest(&s->wire,
+	            &(struct honest_opts){ .return_path = true, .rounds = 3, .fill = fill_of_side, .opaque = &number },
+	            &s->image);
 	for (unsigned i = 0; i < s->image.block_count; i++)
 		embedder_add(&s->e, s->image.blocks[i].name, s->image.blocks[i].bytes,
-			     number % 2 ? EMB_ANON : EMB_MEMFD);
+		             number % 2 ? EMB_ANON : EMB_MEMFD);
 	land_new(&s->e, &o);
 	ck_assert_int_eq(land_listen_fd(&s->e, pump_open(&s->p, &s->wire)), 0);
 	s->p.return_path = true;

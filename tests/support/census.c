@@ -148,7 +148,7 @@ unsigned census_compare(const struct census *before, const struct census *after)
 
 		if (order)
 			fprintf(stderr, "%c %s\n", order < 0 ? '-' : '+',
-				order < 0 ? before->lines[a] : after->lines[b]);
+			        order < 0 ? before->lines[a] : after->lines[b]);
 		differences += order != 0;
 		a += order <= 0;
 		b += order >= 0;

@@ -77,8 +77,9 @@ struct emb_block *embedder_add(struct embedder *e, const char *name, uint64_t by
 	void *p;
 
 	ASSERT(e->block_count <= EMB_BLOCKS_MAX);
-	*b = (struct emb_block){ .bytes = bytes, .backing = backing, .fd = -1,
-				 .canary_bytes = backing == EMB_HUGETLB ? 0 : CANARY_BYTES };
+	*b = (struct emb_block){
+		.bytes = bytes, .backing = backing, .fd = -1, .canary_bytes = backing == EMB_HUGETLB ? 0 : CANARY_BYTES
+	};
 	snprintf(b->name, sizeof(b->name), "%s", name);
 	all = bytes + 2 * b->canary_bytes;
 	if (backing != EMB_ANON) {
@@ -164,8 +165,11 @@ static int on_device(void *opaque, const struct inm_device *said)
 		ASSERT(e->devices);
 	}
 	dev = &e->devices[e->device_count++];
-	*dev = (struct emb_device){ .instance_id = said->instance_id, .version_id = said->version_id,
-				    .bytes = said->bytes, .stream_offset = said->stream_offset, .split = said->split };
+	*dev = (struct emb_device){ .instance_id = said->instance_id,
+		                    .version_id = said->version_id,
+		                    .bytes = said->bytes,
+		                    .stream_offset = said->stream_offset,
+		                    .split = said->split };
 	snprintf(dev->name, sizeof(dev->name), "%s", said->name);
 	dev->data = malloc(said->bytes + 1);
 	ASSERT(dev->data);
@@ -235,8 +239,8 @@ unsigned embedder_compare(struct embedder *e, const struct honest_image *image)
 				continue;
 			if (bad++ < 5)
 				fprintf(stderr, "%s+0x%llx: begins %02x %02x, not %02x %02x\n", b->name,
-					(unsigned long long)off, b->host[off], b->host[off + 1],
-					image->blocks[i].data[off], image->blocks[i].data[off + 1]);
+				        (unsigned long long)off, b->host[off], b->host[off + 1],
+				        image->blocks[i].data[off], image->blocks[i].data[off + 1]);
 		}
 	}
 	return bad;
@@ -278,8 +282,8 @@ unsigned embedder_compare_devices(const struct embedder *e, const struct wire *w
 		    dev->bytes == body->bytes && memcmp(dev->data, w->data + body->off, body->bytes) == 0)
 			continue;
 		fprintf(stderr, "device %u: '%s' %u v%u at 0x%llx, %zu bytes; sent '%s' %u v%u at 0x%zx, %zu bytes\n",
-			i, dev->name, dev->instance_id, dev->version_id, (unsigned long long)dev->stream_offset,
-			dev->bytes, body->name, body->instance_id, body->version_id, body->off, body->bytes);
+		        i, dev->name, dev->instance_id, dev->version_id, (unsigned long long)dev->stream_offset,
+		        dev->bytes, body->name, body->instance_id, body->version_id, body->off, body->bytes);
 		bad++;
 	}
 	return bad;
@@ -377,8 +381,13 @@ static int run_by_dispatch(struct embedder *e, uint64_t deadline_ns)
 int land(struct embedder *e, const struct wire *w, const struct land_opts *o, struct source_report *ret_report)
 {
 	const struct source_plan plan = {
-		.wire = w, .stop_at = o->stop_at, .chunk_bytes = o->chunk_bytes, .pauses = o->pauses,
-		.pause_count = o->pause_count, .return_path = o->return_path, .end = o->end,
+		.wire = w,
+		.stop_at = o->stop_at,
+		.chunk_bytes = o->chunk_bytes,
+		.pauses = o->pauses,
+		.pause_count = o->pause_count,
+		.return_path = o->return_path,
+		.end = o->end,
 	};
 	uint64_t deadline_ns = land_deadline_ns(o);
 	struct source_report report;
@@ -401,7 +410,7 @@ int land(struct embedder *e, const struct wire *w, const struct land_opts *o, st
 }
 
 int land_pump(struct embedder *e, struct pump *p, int fd, const struct land_opts *o, unsigned cancel_after,
-	      unsigned *ret_dispatches)
+              unsigned *ret_dispatches)
 {
 	uint64_t deadline_ns = land_deadline_ns(o);
 	unsigned dispatches = 0;
@@ -427,7 +436,7 @@ int land_pump(struct embedder *e, struct pump *p, int fd, const struct land_opts
 		if (pump_step(p))
 			continue;
 		pfds[1] = (struct pollfd){ .fd = p->fd,
-					   .events = (short)(POLLIN | (p->written < p->stop_at ? POLLOUT : 0)) };
+			                   .events = (short)(POLLIN | (p->written < p->stop_at ? POLLOUT : 0)) };
 		poll_slice(e, pfds, 2);
 	}
 	pump_step(p); /* what the destination said last */

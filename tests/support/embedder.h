@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "include/inmigrate.h"
+#include "inmigrate.h"
 #include "tests/support/source.h"
 #include "tests/support/wire.h"
 
@@ -64,7 +64,7 @@ struct embedder {
 	struct emb_device *devices;
 	unsigned device_count, device_cap;
 	unsigned ram_block_calls, start_calls;
-	char run_state[128]; /* of start_vcpus; "(null)" if it was NULL */
+	char run_state[128];     /* of start_vcpus; "(null)" if it was NULL */
 	bool device_after_start; /* a callback came that must not come any more */
 	enum inm_state states[EMB_STATES_MAX];
 	unsigned state_count;
@@ -112,19 +112,19 @@ const char *embedder_states(const struct embedder *e, char *buf, size_t buf_byte
 /* ---- the common run ---------------------------------------------------------------------------------------- */
 
 struct land_opts {
-	const char *const *caps; /* capabilities to switch on, NULL-terminated; NULL: none */
+	const char *const *caps;   /* capabilities to switch on, NULL-terminated; NULL: none */
 	const char *const *params; /* name, value, name, value, ..., NULL */
 	const struct inm_ops *ops; /* NULL: embedder_ops */
-	struct inm_config config; /* size is filled in */
-	bool return_path;        /* capability return-path on both sides */
+	struct inm_config config;  /* size is filled in */
+	bool return_path;          /* capability return-path on both sides */
 	enum source_kind kind;
-	const char *uri;         /* listen here instead of on a pair */
+	const char *uri; /* listen here instead of on a pair */
 	size_t chunk_bytes, stop_at;
 	const struct source_pause *pauses;
 	unsigned pause_count;
 	enum source_end end;
-	bool by_dispatch;        /* poll(inm_fd) and inm_dispatch instead of inm_run_until */
-	unsigned deadline_ms;    /* 0: 10000; passing it is an error of the test */
+	bool by_dispatch;     /* poll(inm_fd) and inm_dispatch instead of inm_run_until */
+	unsigned deadline_ms; /* 0: 10000; passing it is an error of the test */
 };
 
 /* e->inm made and configured, without listening. */
@@ -144,6 +144,6 @@ int land(struct embedder *e, const struct wire *w, const struct land_opts *o, st
  * Return: as land; @ret_dispatches (NULL allowed): how many calls it took
  */
 int land_pump(struct embedder *e, struct pump *p, int fd, const struct land_opts *o, unsigned cancel_after,
-	      unsigned *ret_dispatches);
+              unsigned *ret_dispatches);
 
 #endif

@@ -22,7 +22,7 @@ static bool lie(struct wire *w, const struct hostile_row *row, enum hostile_plac
 static void build_start(struct wire *w, const struct hostile_row *row)
 {
 	const struct wire_block blocks[] = { { .name = HOSTILE_RAM, .bytes = 4 * WIRE_TPAGE_BYTES },
-					     { .name = HOSTILE_VICTIM, .bytes = 2 * WIRE_TPAGE_BYTES } };
+		                             { .name = HOSTILE_VICTIM, .bytes = 2 * WIRE_TPAGE_BYTES } };
 
 	if (!lie(w, row, AT_START))
 		wire_section(w, WIRE_START, HOSTILE_RAM_ID, "ram", 0, 4);
@@ -122,8 +122,11 @@ static void check_told(const struct pump *p, const struct hostile_row *row)
 
 void hostile_check(const struct hostile_row *row)
 {
-	const struct land_opts o = { .return_path = true, .caps = row->caps, .params = row->params,
-				     .config = row->config, .deadline_ms = 5000 };
+	const struct land_opts o = { .return_path = true,
+		                     .caps = row->caps,
+		                     .params = row->params,
+		                     .config = row->config,
+		                     .deadline_ms = 5000 };
 	struct emb_block *ram;
 	struct scene s;
 	struct pump p;

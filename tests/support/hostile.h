@@ -12,28 +12,28 @@
 #include "tests/support/wire.h"
 
 #define HOSTILE_MACHINE "pc-i440fx-7.2"
-#define HOSTILE_RAM "pc.ram"     /* four pages */
-#define HOSTILE_VICTIM "victim"  /* two pages that no record names: must stay zero */
-#define HOSTILE_UNSENT "unsent"  /* the embedder's, not in the stream */
+#define HOSTILE_RAM "pc.ram"    /* four pages */
+#define HOSTILE_VICTIM "victim" /* two pages that no record names: must stay zero */
+#define HOSTILE_UNSENT "unsent" /* the embedder's, not in the stream */
 #define HOSTILE_RAM_ID 2u
 
 enum hostile_place {
-	AT_HEADER,   /* instead of the header */
-	AT_CONFIG,   /* instead of the configuration section */
-	AT_CONFIG_MORE, /* behind it: subsections */
-	AT_FIRST,    /* before OPEN_RETURN_PATH */
-	AT_COMMANDS, /* behind PING 1 */
-	AT_START,    /* instead of the head of START ram */
-	AT_BLOCKS,   /* instead of the MEM_SIZE record */
-	AT_SETUP,    /* between START and PART */
-	AT_RECORDS,  /* in PART, before page 0 of pc.ram */
+	AT_HEADER,        /* instead of the header */
+	AT_CONFIG,        /* instead of the configuration section */
+	AT_CONFIG_MORE,   /* behind it: subsections */
+	AT_FIRST,         /* before OPEN_RETURN_PATH */
+	AT_COMMANDS,      /* behind PING 1 */
+	AT_START,         /* instead of the head of START ram */
+	AT_BLOCKS,        /* instead of the MEM_SIZE record */
+	AT_SETUP,         /* between START and PART */
+	AT_RECORDS,       /* in PART, before page 0 of pc.ram */
 	AT_RECORDS_LATER, /* in PART, behind it */
-	AT_FOOTER,   /* instead of PART's footer */
-	AT_ELEMENT,  /* between PART and END */
-	AT_END,      /* instead of END */
-	AT_DEVICES,  /* instead of the devices */
-	AT_TAIL,     /* instead of EOF and description */
-	AT_BEHIND,   /* behind all */
+	AT_FOOTER,        /* instead of PART's footer */
+	AT_ELEMENT,       /* between PART and END */
+	AT_END,           /* instead of END */
+	AT_DEVICES,       /* instead of the devices */
+	AT_TAIL,          /* instead of EOF and description */
+	AT_BEHIND,        /* behind all */
 };
 
 /* Any error will do; where the wire alone does not say which. */
@@ -52,7 +52,7 @@ struct hostile_row {
 	const char *const *caps;
 	const char *const *params;
 	struct inm_config config;
-	uint64_t ram_max;  /* with it pc.ram is resizable up to this */
+	uint64_t ram_max; /* with it pc.ram is resizable up to this */
 };
 
 #define RAW(text) .bytes = (text), .len = sizeof(text) - 1

@@ -97,9 +97,8 @@ uint32_t source_reply_value(const struct source_report *report, uint16_t type, u
 
 const char *source_reply_text(const struct source_report *report, char *buf, size_t buf_bytes)
 {
-	static const char *const names[] = {
-		"?", "SHUT", "PONG", "REQ_PAGES_ID", "REQ_PAGES", "RECV_BITMAP", "RESUME_ACK", "SWITCHOVER_ACK"
-	};
+	static const char *const names[] = { "?",         "SHUT",        "PONG",       "REQ_PAGES_ID",
+		                             "REQ_PAGES", "RECV_BITMAP", "RESUME_ACK", "SWITCHOVER_ACK" };
 	size_t at = 0;
 
 	buf[0] = 0;

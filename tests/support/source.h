@@ -19,7 +19,7 @@ enum source_end {
 	SOURCE_END_HONEST, /* with a return path wait for SHUT, as QEMU does (1.6); then close */
 	SOURCE_END_HOLD,   /* stay connected and silent until the peer closes */
 	SOURCE_END_CLOSE,
-	SOURCE_END_RESET,  /* SO_LINGER 0: unread bytes are lost, the peer sees ECONNRESET (tcp) */
+	SOURCE_END_RESET, /* SO_LINGER 0: unread bytes are lost, the peer sees ECONNRESET (tcp) */
 };
 
 struct source_pause {
@@ -29,11 +29,11 @@ struct source_pause {
 
 struct source_plan {
 	const struct wire *wire;
-	size_t stop_at;     /* bytes to play; 0: all */
-	size_t chunk_bytes; /* 0: as much at once as goes */
+	size_t stop_at;                    /* bytes to play; 0: all */
+	size_t chunk_bytes;                /* 0: as much at once as goes */
 	const struct source_pause *pauses; /* ascending */
 	unsigned pause_count;
-	bool return_path;   /* replies are expected and read */
+	bool return_path; /* replies are expected and read */
 	enum source_end end;
 	unsigned give_up_ms; /* the player ends after this long whatever happens; 0: 20000 */
 };
@@ -42,10 +42,10 @@ struct source_plan {
 
 struct source_report {
 	size_t written;
-	int write_errno;   /* that ended the writing, 0 if all was written */
-	bool peer_closed;  /* the destination's end of stream, or a reset, was seen */
+	int write_errno;  /* that ended the writing, 0 if all was written */
+	bool peer_closed; /* the destination's end of stream, or a reset, was seen */
 	bool gave_up;
-	bool bad_reply;    /* bytes on the return path that are no reply */
+	bool bad_reply; /* bytes on the return path that are no reply */
 	unsigned reply_count;
 	struct wire_reply replies[SOURCE_REPLIES_MAX];
 };
@@ -88,10 +88,10 @@ struct pump {
 	size_t stop_at;     /* bytes to play */
 	size_t chunk_bytes; /* at most this much in a step; 0: as much as goes */
 	size_t written;
-	int fd;             /* -1 once closed */
+	int fd; /* -1 once closed */
 	bool return_path;
-	enum pump_end end;  /* after the last byte */
-	bool ended;         /* SHUT_WR was sent */
+	enum pump_end end; /* after the last byte */
+	bool ended;        /* SHUT_WR was sent */
 	struct source_report report;
 	uint8_t inbuf[1024];
 	size_t in_len;

@@ -382,7 +382,7 @@ void wire_zero(struct wire *w, const char *block, uint64_t addr, uint8_t fill)
 }
 
 void wire_xbzrle_n(struct wire *w, const char *block, uint64_t addr, uint8_t encoding, uint16_t n, const void *bytes,
-		   size_t len)
+                   size_t len)
 {
 	wire_record(w, addr, WIRE_RAM_XBZRLE, block);
 	wire_u8(w, encoding);

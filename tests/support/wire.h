@@ -175,7 +175,7 @@ void wire_word(struct wire *w, uint64_t addr, uint32_t flags); /* only the word 
 void wire_page(struct wire *w, const char *block, uint64_t addr, const void *bytes);
 void wire_zero(struct wire *w, const char *block, uint64_t addr, uint8_t fill);
 void wire_xbzrle_n(struct wire *w, const char *block, uint64_t addr, uint8_t encoding, uint16_t n, const void *bytes,
-		   size_t len);
+                   size_t len);
 void wire_compress_n(struct wire *w, const char *block, uint64_t addr, uint32_t n, const void *bytes, size_t len);
 void wire_compress(struct wire *w, const char *block, uint64_t addr, const void *page);
 void wire_eos(struct wire *w);
@@ -198,10 +198,10 @@ struct wire_vmsd;
 struct wire_field {
 	const char *name;
 	enum wire_kind kind;
-	uint32_t array;         /* elements; 0 is a scalar */
-	uint64_t value;         /* of element 0; each next one is 1 more */
-	size_t bytes;           /* of a buffer */
-	const void *data;       /* of a buffer; NULL: @bytes times @value */
+	uint32_t array;               /* elements; 0 is a scalar */
+	uint64_t value;               /* of element 0; each next one is 1 more */
+	size_t bytes;                 /* of a buffer */
+	const void *data;             /* of a buffer; NULL: @bytes times @value */
 	const struct wire_vmsd *desc; /* of a struct */
 };
 struct wire_vmsd {
@@ -241,10 +241,10 @@ int wire_reply_parse(const uint8_t *buf, size_t len, struct wire_reply *ret_repl
 /* ---- a whole honest stream --------------------------------------------------------------------------------- */
 
 enum wire_how {
-	WIRE_SEND_NOT,      /* leave this page out of this round */
+	WIRE_SEND_NOT, /* leave this page out of this round */
 	WIRE_SEND_PAGE,
 	WIRE_SEND_ZERO,
-	WIRE_SEND_XBZRLE,   /* falls back to PAGE where a delta would be longer, to nothing where nothing changed */
+	WIRE_SEND_XBZRLE, /* falls back to PAGE where a delta would be longer, to nothing where nothing changed */
 	WIRE_SEND_COMPRESS,
 };
 
@@ -257,12 +257,12 @@ wire_fill_fn wire_fill_default;
 struct honest_opts {
 	const struct wire_block *blocks; /* NULL: "pc.ram" of 16 pages and "vga.vram" of 4 */
 	unsigned block_count;
-	unsigned rounds;                 /* the last one is the END section; 0 means 2 */
-	wire_fill_fn *fill;              /* NULL: wire_fill_default */
+	unsigned rounds;    /* the last one is the END section; 0 means 2 */
+	wire_fill_fn *fill; /* NULL: wire_fill_default */
 	void *opaque;
 	bool return_path;
 	bool no_config, no_footers, no_vmdesc;
-	bool name_every_page;            /* never CONTINUE */
+	bool name_every_page; /* never CONTINUE */
 	bool switchover_start;
 	const char *machine;             /* NULL: "pc-i440fx-7.2" */
 	const uint8_t *uuid;             /* NULL: none */
@@ -270,7 +270,7 @@ struct honest_opts {
 	uint32_t capability_count;
 	const struct wire_device *devices; /* NULL with count 0: a small standard set, see wire_standard_devices */
 	unsigned device_count;
-	const struct wire_device *early;   /* sent in the set-up phase, behind START ram; NULL: none */
+	const struct wire_device *early; /* sent in the set-up phase, behind START ram; NULL: none */
 	const char *run_state;           /* of globalstate; NULL: "running"; "" leaves the section out */
 };
 

@@ -175,8 +175,7 @@ void wire_globalstate(struct wire *w, uint32_t section_id, const char *run_state
 	const struct wire_vmsd desc = { .name = "globalstate", .version = 1, .fields = fields, .field_count = 2 };
 
 	memcpy(name, run_state, strnlen(run_state, sizeof(name)));
-	wire_device(w, section_id,
-		    &(struct wire_device){ .name = "globalstate", .version_id = 1, .desc = &desc });
+	wire_device(w, section_id, &(struct wire_device){ .name = "globalstate", .version_id = 1, .desc = &desc });
 }
 
 void wire_vmdesc_n(struct wire *w, uint32_t len, const void *text, size_t bytes)

@@ -27,8 +27,12 @@ static const struct wire_field serial_fields[] = {
 	{ .name = "timers", .kind = WIRE_U64, .array = 2, .value = 0x0102030405060708 },
 	{ .name = "state", .kind = WIRE_STRUCT, .array = 2, .desc = &inner },
 };
-static const struct wire_vmsd serial = { .name = "serial", .version = 3, .fields = serial_fields, .field_count = 4,
-					 .subsections = &tail_sub, .subsection_count = 1 };
+static const struct wire_vmsd serial = { .name = "serial",
+	                                 .version = 3,
+	                                 .fields = serial_fields,
+	                                 .field_count = 4,
+	                                 .subsections = &tail_sub,
+	                                 .subsection_count = 1 };
 /* A version of 0 is legal (1.4). */
 static const struct wire_vmsd mouse = { .name = "vmmouse", .fields = inner_fields, .field_count = 2 };
 static const struct wire_field timer_fields[] = {

@@ -11,6 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if HAVE_VALGRIND
+#include <valgrind/valgrind.h>
+#else
+#define RUNNING_ON_VALGRIND 0
+#endif
+
 static struct co_world w;
 static char trace[256];
 
@@ -332,7 +338,8 @@ START_TEST(test_co_rounding_mode_does_not_leak)
 		sched_run_ready(&w.sched);
 		ck_assert_int_eq(fegetround(), FE_TONEAREST);
 	}
-	ck_assert(down.third < up.third);
+	if (!RUNNING_ON_VALGRIND) /* which keeps the control words, and always rounds to nearest */
+		ck_assert(down.third < up.third);
 }
 END_TEST
 
@@ -356,6 +363,8 @@ START_TEST(test_co_flush_to_zero_does_not_leak)
 {
 	unsigned on = 1, off = 0;
 
+	if (RUNNING_ON_VALGRIND)
+		test_skip("valgrind does not carry these bits of MXCSR");
 	world_spawn(&w, flushes_denormals, &on);
 	world_spawn(&w, flushes_denormals, &off);
 	world_settle(&w);
@@ -483,9 +492,9 @@ START_TEST(test_co_stacks_are_used_again)
 }
 END_TEST
 
-START_TEST(test_co_ten_thousand_at_a_time)
+START_TEST(test_co_thousands_at_a_time)
 {
-	const int n = 10000;
+	const int n = 5000; /* the thread sanitizer has room for 8000 */
 	int count = 0;
 
 	for (int i = 0; i < n; i++)
@@ -528,7 +537,7 @@ Suite *suite(void)
 	tcase_add_test(tc, test_co_unwinding_ends_at_ctx_start);
 #endif
 	tcase_add_test(tc, test_co_stacks_are_used_again);
-	tcase_add_test(tc, test_co_ten_thousand_at_a_time);
+	tcase_add_test(tc, test_co_thousands_at_a_time);
 	suite_add_tcase(s, tc);
 	return s;
 }

@@ -147,6 +147,26 @@ START_TEST(test_split_by_footers_goes_back_when_the_first_end_was_false)
 }
 END_TEST
 
+START_TEST(test_split_by_footers_takes_no_eof_but_the_last_byte)
+{
+	struct split_result r = SPLIT_RESULT_NONE;
+	struct err err = ERR_NONE;
+	struct out body = { 0 }, o = { 0 };
+
+	put(&body, "data", 4);
+	footer(&body, 7);
+	put(&body, "\0more", 5);
+	full(&o, 7, "a", 0, body.p, body.n);
+	put8(&o, 0);
+	ck_assert_int_eq(split_by_footers(&r, o.p, o.n, SPLIT_TAIL, &plain, &err), 0);
+	ck_assert_uint_eq(r.section_count, 1);
+	ck_assert_uint_eq(r.sections[0].body_bytes, body.n);
+	split_result_fini(&r);
+	free(o.p);
+	free(body.p);
+}
+END_TEST
+
 START_TEST(test_split_package_orders_its_commands)
 {
 	/* L listen, S section, P ping, R run, D discard, E eof byte */
@@ -246,6 +266,17 @@ START_TEST(test_split_early_end_by_what_follows)
 }
 END_TEST
 
+START_TEST(test_split_early_end_finds_a_footer_that_overlaps_a_false_one)
+{
+	static const uint8_t bytes[] = "\x7e\0\0\0\x7e\0\0\0\x7e\2\0\0\0\2";
+	size_t scan = 0, body_bytes = 0;
+	struct err err = ERR_NONE;
+
+	ck_assert_int_eq(split_early_end(&body_bytes, &scan, bytes, sizeof(bytes) - 1, 0x7e, &early_opts, &err), 1);
+	ck_assert_uint_eq(body_bytes, 4);
+}
+END_TEST
+
 START_TEST(test_split_early_end_gives_up_at_the_limit)
 {
 	size_t bytes = SPLIT_EARLY_BYTES_MAX + 100, scan = 0, body_bytes;
@@ -302,6 +333,8 @@ Suite *suite(void)
 	tcase_add_test(tc, test_split_without_a_description_by_footers);
 	tcase_add_test(tc, test_split_packages_of_real_sources);
 	tcase_add_test(tc, test_split_by_footers_goes_back_when_the_first_end_was_false);
+	tcase_add_test(tc, test_split_by_footers_takes_no_eof_but_the_last_byte);
+	tcase_add_test(tc, test_split_early_end_finds_a_footer_that_overlaps_a_false_one);
 	tcase_add_test(tc, test_split_package_orders_its_commands);
 	tcase_add_test(tc, test_split_early_end_by_what_follows);
 	tcase_add_test(tc, test_split_early_end_gives_up_at_the_limit);
