@@ -50,6 +50,7 @@ int incoming_result(const struct inm *inm)
 static void main_arrived(struct inm *inm, const struct hello *h)
 {
 	inm->main = *h;
+	inm->main_seen = true;
 	inm->begin_ns = clock_now_ns();
 	log_info(&inm->log, "main channel: %s", h->ch->name);
 	event_set(&inm->main_there);
@@ -61,26 +62,56 @@ struct connection {
 	struct hello hello;
 };
 
+static struct hello_state arrival_state(const struct inm *inm)
+{
+	const struct multifd *m = &inm->multifd;
+
+	return (struct hello_state){
+		.main = inm->main_seen ? HELLO_THERE : HELLO_OWED,
+		.multifd = m->channels == 0 ? HELLO_OFF : m->present < m->channels ? HELLO_OWED : HELLO_THERE,
+	};
+}
+
+/* Found out what it is, and handed over, or closed. A stranger can neither fail nor delay the migration. */
+static int place_connection(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err)
+{
+	struct hello_state state = arrival_state(inm);
+	const char *reason;
+
+	switch (hello_decide(&state, hello_first(h->first, h->got), &reason)) {
+	case HELLO_IS_MAIN:
+		main_arrived(inm, h);
+		h->ch = NULL;
+		return 0;
+	case HELLO_IS_MULTIFD:
+		return multifd_join(&inm->multifd, h, deadline_ns, err);
+	default:
+		return err_set(err, -EPROTO, "%s", reason);
+	}
+}
+
 static int meet_connection(void *arg)
 {
 	struct connection *conn = arg;
 	struct inm *inm = conn->inm;
 	struct hello h = conn->hello;
-	const char *reason = NULL;
+	uint64_t deadline_ns = deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S);
 	struct err err = ERR_NONE;
+	char name[sizeof(h.ch->name)];
 	int e;
 
 	free(conn);
-	e = hello_read(&h, deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S), &err);
+	memcpy(name, h.ch->name, sizeof(name));
+	e = hello_read(&h, deadline_ns, &err);
+	if (e == 0)
+		e = place_connection(inm, &h, deadline_ns, &err);
 	inm->unknown--;
-	if (e == 0 && hello_decide(h.first, inm->main.ch != NULL, &reason) == HELLO_MAIN) {
-		main_arrived(inm, &h);
-		return 0;
-	}
-	/* A stranger can neither fail nor delay the migration (spec/channels.md 6, case 6). */
-	if (e != -ECANCELED)
-		log_info(&inm->log, "connection from %s closed: %s", h.ch->name, e < 0 ? err.text : reason);
 	chan_close(h.ch);
+	if (e < 0 && e != -ECANCELED) {
+		log_info(&inm->log, "connection from %s closed: %s", name, err.text);
+		if (hello_first(h.first, h.got) == HELLO_PACKET)
+			snprintf(inm->hint, sizeof(inm->hint), "; refused before: %.120s", err.text);
+	}
 	return 0;
 }
 
@@ -178,6 +209,13 @@ static int give_device(void *opaque, const struct inm_device *device)
 	return unless_cancelled(inm, inm->ops.device ? inm->ops.device(inm->opaque, device) : 0);
 }
 
+static int sync_multifd(void *opaque, struct err *err)
+{
+	struct inm *inm = opaque;
+
+	return multifd_sync(&inm->multifd, err);
+}
+
 static void note_switchover(void *opaque)
 {
 	struct inm *inm = opaque;
@@ -192,7 +230,7 @@ static int load_main(struct inm *inm, struct err *err)
 	struct load *l = &inm->load;
 	int e;
 
-	inm->load_ops = (struct load_ops){ ask_ram_block, give_device, note_switchover };
+	inm->load_ops = (struct load_ops){ ask_ram_block, give_device, sync_multifd, note_switchover };
 	l->opts = &inm->opts;
 	l->trace = &inm->trace;
 	l->log = &inm->log;
@@ -219,16 +257,21 @@ static int load_main(struct inm *inm, struct err *err)
  * The source hears how it went. A success that cannot be told is a failure: without SHUT 0 the source runs its guest
  * again, and there must not be two.
  */
-static int tell_source(struct inm *inm, int result, struct err *err)
+static int tell_source(struct inm *inm, int result)
 {
-	struct err ignored = ERR_NONE;
+	struct err err = ERR_NONE;
+	int e;
 
 	if (!inm->load_made || !inm->load.reply.open)
 		return result;
-	if (result == 0)
-		return reply_shut(&inm->load.reply, 0, deadline_after_ns(REPLY_TIMEOUT_NS), err);
-	reply_shut(&inm->load.reply, 1, deadline_after_ns(FAREWELL_NS), &ignored);
-	return result;
+	if (result < 0) {
+		reply_shut(&inm->load.reply, 1, deadline_after_ns(FAREWELL_NS), &err);
+		return result;
+	}
+	e = reply_shut(&inm->load.reply, 0, deadline_after_ns(REPLY_TIMEOUT_NS), &err);
+	if (e < 0)
+		inm->err = err;
+	return e;
 }
 
 /* Close after the source: bytes of it that come later would turn our close into a reset, which may overtake SHUT 0. */
@@ -258,33 +301,60 @@ static void close_main(struct inm *inm)
 	inm->main.ch = NULL;
 }
 
-static int receive_guest(struct inm *inm, struct err *err)
+/* The first error is kept: what comes after it is its consequence. */
+static void note_failure(void *opaque, int result, const struct err *err)
 {
-	int e;
+	struct inm *inm = opaque;
 
-	/* No deadline: a source may come at any time; the embedder's patience is inm_run_until's. */
-	e = event_wait(&inm->main_there, DEADLINE_NEVER);
+	if (inm->err.code == 0 && result != -ECANCELED) {
+		inm->err = *err;
+		inm->err.code = result;
+	}
+}
+
+static int run_main(void *arg)
+{
+	struct inm *inm = arg;
+	struct err err = ERR_NONE;
+	int e = load_main(inm, &err);
+
 	if (e < 0)
-		return e;
-	incoming_set_state(inm, INM_STATE_ACTIVE);
-	e = load_main(inm, err);
+		note_failure(inm, e, &err);
+	else
+		/* Everything has come: what the multifd channels might still say is their end. */
+		group_cancel(&inm->loading);
 	return e;
 }
 
-static void finish(struct inm *inm, int result, const struct err *err)
+static int receive_guest(struct inm *inm)
+{
+	/* No deadline: a source may come at any time; the embedder's patience is inm_run_until's. */
+	int e = event_wait(&inm->main_there, DEADLINE_NEVER);
+
+	if (e == 0) {
+		incoming_set_state(inm, INM_STATE_ACTIVE);
+		e = group_spawn(&inm->loading, "main stream", run_main, inm);
+	}
+	if (e < 0)
+		group_cancel(&inm->loading);
+	if (e == 0)
+		return group_join(&inm->loading);
+	group_join(&inm->loading);
+	return e;
+}
+
+static void finish(struct inm *inm, int result)
 {
 	if (result == 0) {
 		incoming_set_state(inm, INM_STATE_COMPLETED);
-		return;
-	}
-	inm->err = *err;
-	inm->err.code = result;
-	if (result == -ECANCELED) {
+	} else if (result == -ECANCELED) {
 		incoming_set_state(inm, INM_STATE_CANCELLED);
-		return;
+	} else {
+		inm->err.code = result;
+		snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s%s (%s)", inm->err.text, inm->hint,
+			 err_name(result));
+		incoming_set_state(inm, INM_STATE_FAILED);
 	}
-	snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s (%s)", err->text, err_name(result));
-	incoming_set_state(inm, INM_STATE_FAILED);
 }
 
 /* The command of exec: has time to end by itself when all went well. */
@@ -300,15 +370,14 @@ static void end_arrival(struct inm *inm, int result)
 static int incoming_story(void *arg)
 {
 	struct inm *inm = arg;
-	struct err err = ERR_NONE;
-	int e = receive_guest(inm, &err);
+	int e = tell_source(inm, receive_guest(inm));
 
-	e = tell_source(inm, e, &err);
 	/* From here on nothing can change the outcome, so a cancel that comes later is too late. */
-	finish(inm, e, &err);
+	finish(inm, e);
 	if (e == 0)
 		await_close(inm);
 	close_main(inm);
+	multifd_fini(&inm->multifd);
 	end_arrival(inm, e);
 	group_cancel(&inm->root);
 	return 0;
@@ -400,6 +469,14 @@ int incoming_start(struct inm *inm, const struct address *addr, struct err *err)
 
 	group_init(&inm->root, &inm->reactor->sched, "migration");
 	group_init(&inm->arrival, &inm->reactor->sched, "arrival");
+	group_init(&inm->loading, &inm->reactor->sched, "loading");
+	inm->multifd = (struct multifd){ .opts = &inm->opts,
+					 .ram = &inm->ram,
+					 .log = &inm->log,
+					 .readers = &inm->loading,
+					 .failed = note_failure,
+					 .failed_opaque = inm };
+	multifd_init(&inm->multifd, &inm->reactor->sched);
 	event_init(&inm->main_there, &inm->reactor->sched, "main channel");
 	inm->exec.pidfd = -1;
 	e = open_address(inm, addr, err);

@@ -17,6 +17,7 @@
 #include "engine/channel/hello.h"
 #include "engine/channel/listener.h"
 #include "engine/load/load.h"
+#include "engine/load/multifd.h"
 #include "engine/options.h"
 #include "engine/stream/trace.h"
 #include "inmigrate.h"
@@ -46,17 +47,21 @@ struct inm {
 	size_t unknown;       /* connections under way */
 	struct listener listener;
 	struct exec exec;
-	struct hello main;    /* main.ch is owned; NULL before it is there */
+	struct hello main;    /* main.ch is owned; NULL before it is there, and when it is closed */
+	bool main_seen;
+	struct group loading; /* the main stream's coroutine and the multifd channels'; the story's */
+	struct multifd multifd;
 	struct event main_there;
 	struct load load;
 	bool load_made;
 	struct ram ram;
 
 	enum inm_state state;
-	struct err err; /* the first one */
-	char error_text[sizeof(((struct err *)0)->text) + 32];
+	struct err err; /* the first one; code 0 while there is none */
+	char error_text[sizeof(((struct err *)0)->text) + 200];
 	uint64_t begin_ns, switchover_ns, end_ns;
 	uint64_t main_bytes; /* of the main channel, when it is closed */
+	char hint[160];      /* why a multifd channel was refused: the likely reason if the source gives up */
 };
 
 /** incoming_set_state - checked, probed, told to the embedder. The only way to change inm->state. */

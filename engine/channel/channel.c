@@ -9,6 +9,39 @@ ssize_t chan_readv(struct chan *ch, struct iovec *iov, int iov_count, uint64_t d
 	return n;
 }
 
+/* Drop the first @bytes of an array of buffers. Return: the first entry that is left. */
+static int iov_advance(struct iovec *iov, int iov_count, size_t bytes)
+{
+	int i = 0;
+
+	while (i < iov_count && bytes >= iov[i].iov_len)
+		bytes -= iov[i++].iov_len;
+	if (i < iov_count) {
+		iov[i].iov_base = (char *)iov[i].iov_base + bytes;
+		iov[i].iov_len -= bytes;
+	}
+	return i;
+}
+
+ssize_t chan_read_full(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err)
+{
+	ssize_t n, total = 0;
+	int i = 0;
+
+	while (i < iov_count) {
+		n = ch->ops->read_full ? ch->ops->read_full(ch, iov + i, iov_count - i, deadline_ns, err) :
+					 ch->ops->readv(ch, iov + i, iov_count - i, deadline_ns, err);
+		if (n < 0)
+			return n;
+		if (n == 0)
+			break;
+		ch->bytes_in += (uint64_t)n;
+		total += n;
+		i += iov_advance(iov + i, iov_count - i, (size_t)n);
+	}
+	return total;
+}
+
 int chan_write_all(struct chan *ch, const void *buf, size_t bytes, uint64_t deadline_ns, struct err *err)
 {
 	int r = ch->ops->write_all(ch, buf, bytes, deadline_ns, err);

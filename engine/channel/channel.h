@@ -21,6 +21,8 @@ struct err;
 
 struct chan_ops {
 	ssize_t (*readv)(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err);
+	/* May be NULL: chan_read_full then repeats readv. */
+	ssize_t (*read_full)(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err);
 	int (*write_all)(struct chan *ch, const void *buf, size_t bytes, uint64_t deadline_ns, struct err *err);
 	void (*close)(struct chan *ch);
 };
@@ -38,6 +40,12 @@ struct chan {
  * Parks: yes. Return: bytes read, 0 at the end of the stream, -ETIMEDOUT, -ECANCELED, or the error of the transport.
  */
 ssize_t chan_readv(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err);
+
+/**
+ * chan_read_full - fill @iov, in one operation where the transport can
+ * @iov is clobbered. Parks: yes. Return: its whole length; less when the stream ends before; or as chan_readv.
+ */
+ssize_t chan_read_full(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err);
 
 /** chan_write_all - all of it, or an error. Parks: yes. Return: 0 or negative errno. */
 int chan_write_all(struct chan *ch, const void *buf, size_t bytes, uint64_t deadline_ns, struct err *err);

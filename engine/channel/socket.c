@@ -26,6 +26,25 @@ static ssize_t socket_readv(struct chan *ch, struct iovec *iov, int iov_count, u
 	return n;
 }
 
+/* Below this a hand-over to a worker costs more than the copy. */
+#define WORKER_BYTES_MIN (64u << 10)
+
+/* A large one runs on a worker of the kernel, so that the copies of several channels run beside each other. */
+static ssize_t socket_read_full(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err)
+{
+	struct socket_chan *sc = (struct socket_chan *)ch;
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = (size_t)iov_count };
+	size_t bytes = 0;
+	ssize_t n;
+
+	for (int i = 0; i < iov_count; i++)
+		bytes += iov[i].iov_len;
+	n = io_recvmsg(sc->reactor, sc->fd, &msg, MSG_WAITALL | (bytes >= WORKER_BYTES_MIN ? IO_ASYNC : 0), deadline_ns);
+	if (n < 0)
+		return err_set(err, (int)n, "reading from %s: %s", ch->name, strerror((int)-n));
+	return n;
+}
+
 static int socket_write_all(struct chan *ch, const void *buf, size_t bytes, uint64_t deadline_ns, struct err *err)
 {
 	struct socket_chan *sc = (struct socket_chan *)ch;
@@ -52,6 +71,7 @@ static void socket_close(struct chan *ch)
 
 static const struct chan_ops socket_ops = {
 	.readv = socket_readv,
+	.read_full = socket_read_full,
 	.write_all = socket_write_all,
 	.close = socket_close,
 };

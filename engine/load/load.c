@@ -29,6 +29,8 @@ int load_init(struct load *l, struct sched *s, struct chan *ch, const void *firs
 	l->ram_loader.trace = l->trace;
 	l->ram_loader.provide = provide_block;
 	l->ram_loader.provide_opaque = l;
+	l->ram_loader.sync = l->ops->sync;
+	l->ram_loader.sync_opaque = l->ops_opaque;
 	return reader_init(&l->reader, ch, first, bytes);
 }
 

@@ -47,7 +47,7 @@ int multifd_hello_check(const uint8_t hello[static MULTIFD_HELLO_BYTES], const u
 		return err_set(err, -EPROTO, "a multifd channel of a guest with another uuid");
 	if (hello[HELLO_ID] >= channels)
 		return err_set(err, -EPROTO,
-			       "multifd channel %u; parameter multifd-channels is %u here, and must be the same at the source",
+			       "multifd channel %u; multifd-channels is %u here, and must be the same at the source",
 			       hello[HELLO_ID], channels);
 	return hello[HELLO_ID];
 }
@@ -112,8 +112,8 @@ int multifd_packet_check(struct multifd_packet *ret, const uint8_t *header, cons
 	if (flags & ~(uint32_t)MULTIFD_KNOWN)
 		return err_set(err, -EPROTO, "flags 0x%" PRIx32 ", which no source sends", flags);
 	if (alloc > multifd_pages_max(ram->tpage_shift) || normal > alloc || zero > alloc - normal)
-		return err_set(err, -EPROTO, "%" PRIu32 " normal and %" PRIu32 " zero pages of %" PRIu32 "; %zu fit", normal,
-			       zero, alloc, multifd_pages_max(ram->tpage_shift));
+		return err_set(err, -EPROTO, "%" PRIu32 " normal and %" PRIu32 " zero pages of %" PRIu32 "; %zu fit",
+			       normal, zero, alloc, multifd_pages_max(ram->tpage_shift));
 	p.normal_pages = normal;
 	p.zero_pages = zero;
 	/* Without pages everything else is stale (section 4.4), and no payload follows whatever the header says. */

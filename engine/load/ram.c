@@ -215,6 +215,23 @@ static int load_page_record(struct ram_loader *l, struct reader *r, struct recor
 	}
 }
 
+/* 8.1 sources send FLUSH records even with multifd off (spec/multifd.md 5.2). */
+static int sync_channels(struct ram_loader *l, struct err *err)
+{
+	return l->sync ? l->sync(l->sync_opaque, err) : 0;
+}
+
+/*
+ * Which records are sync points depends on the source's machine type, and shows in the stream: one that uses FLUSH has
+ * one in the START section (spec/multifd.md 5.2). Otherwise every section's EOS is one.
+ */
+static bool syncs_at_eos(const struct ram_loader *l)
+{
+	if (l->opts->multifd_flush_after_each_section != TRISTATE_AUTO)
+		return l->opts->multifd_flush_after_each_section == TRISTATE_ON;
+	return !l->flushed;
+}
+
 /* Return: 1 at EOS, 0 go on, negative an error. */
 static int load_record(struct ram_loader *l, struct reader *r, bool *list_due, struct err *err)
 {
@@ -247,8 +264,10 @@ static int load_record(struct ram_loader *l, struct reader *r, bool *list_due, s
 	case WIRE_RAM_MULTIFD_FLUSH:
 		if (rec.addr != 0)
 			return err_set(err, -EPROTO, "record 0x%016" PRIx64 " has an address and must not", rec.word);
-		/* 8.1 sources send FLUSH records even with multifd off (spec/multifd.md 5.2). */
-		return flags == WIRE_RAM_EOS;
+		if (flags == WIRE_RAM_EOS)
+			return 1;
+		l->flushed = true;
+		return sync_channels(l, err);
 	case WIRE_RAM_MEM_SIZE:
 		return err_set(err, -EPROTO, "a second list of blocks");
 	default:
@@ -279,6 +298,8 @@ int ram_load_body(struct ram_loader *l, struct reader *r, bool start, struct err
 		off = reader_off(r);
 		e = load_record(l, r, &list_due, err);
 	} while (e == 0);
+	if (e == 1 && syncs_at_eos(l))
+		e = sync_channels(l, err);
 	if (e < 0)
 		return err_up(err, e, "record at 0x%" PRIx64, off);
 	trace_body(l, &before, body_off);

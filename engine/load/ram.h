@@ -35,9 +35,13 @@ struct ram_loader {
 	/* Where does this block go? As inm_ops.ram_block. */
 	int (*provide)(void *opaque, struct inm_ram_block *block);
 	void *provide_opaque;
+	/* The main stream is at a multifd sync point; NULL: multifd is off. */
+	int (*sync)(void *opaque, struct err *err);
+	void *sync_opaque;
 
 	bool listed;                /* the block list has been read */
 	bool advised;               /* POSTCOPY_ADVISE was read with page sizes: the list may hold some */
+	bool flushed;               /* a FLUSH record was read: they are the sync points, and not every EOS */
 	struct block *last;         /* what CONTINUE means; survives sections */
 	size_t last_index;
 	uint64_t last_position;     /* of the last page, for counting rounds */
@@ -46,7 +50,7 @@ struct ram_loader {
 	struct inflater *inflater;  /* owned; made on first use */
 };
 
-/* @loader: zeroed, with the fields up to provide_opaque set. */
+/* @loader: zeroed, with the fields up to sync_opaque set. */
 void ram_loader_fini(struct ram_loader *l);
 
 /**

@@ -1,0 +1,400 @@
+#include "engine/load/multifd.h"
+
+#include "base/be.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/probe.h"
+#include "base/text.h"
+#include "engine/channel/channel.h"
+#include "engine/channel/hello.h"
+#include "engine/load/multifd_decode.h"
+#include "engine/options.h"
+#include "memory/block.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct multifd_channel {
+	struct multifd *m;
+	unsigned id;
+	struct chan *ch;                    /* owned */
+	struct multifd_decoder *decoder;    /* owned; NULL without compression */
+	uint8_t *payload;                   /* owned */
+	struct semaphore go;                /* released by the main stream when it has passed the sync point */
+	bool at_sync, ended;
+	struct iovec pages[MULTIFD_PAGES_MAX];
+	uint8_t headers[2][MULTIFD_HEADER_BYTES_MAX]; /* one in use while the next one arrives */
+};
+
+void multifd_init(struct multifd *m, struct sched *s)
+{
+	static const unsigned flags[] = {
+		[MULTIFD_COMPRESSION_ZLIB] = MULTIFD_ZLIB,
+		[MULTIFD_COMPRESSION_ZSTD] = MULTIFD_ZSTD,
+		[MULTIFD_COMPRESSION_QATZIP] = 0,
+	};
+
+	m->channels = options_has(m->opts, CAP_MULTIFD) ? (unsigned)m->opts->multifd_channels : 0;
+	m->compression = flags[m->opts->multifd_compression];
+	event_init(&m->arrived, s, "multifd channels");
+	event_init(&m->changed, s, "multifd sync");
+	event_init(&m->started, s, "list of RAM blocks");
+}
+
+static void channel_free(struct multifd_channel *c)
+{
+	if (!c)
+		return;
+	chan_close(c->ch);
+	multifd_decoder_free(c->decoder);
+	free(c->payload);
+	free(c);
+}
+
+/* ---- packets ---- */
+
+static size_t header_bytes(const struct multifd_channel *c)
+{
+	return multifd_header_bytes(c->m->ram->tpage_shift);
+}
+
+struct placed_page {
+	uint64_t off;
+	const uint8_t *bytes;
+};
+
+static int by_offset(const void *a, const void *b)
+{
+	uint64_t x = ((const struct placed_page *)a)->off, y = ((const struct placed_page *)b)->off;
+
+	return (x > y) - (x < y);
+}
+
+/* Pages that lie side by side are landed together, so they are sorted first: sources from 9.0 on do not (4.1). */
+static int land_pages(struct multifd_channel *c, const struct multifd_packet *p, struct err *err)
+{
+	unsigned shift = c->m->ram->tpage_shift;
+	size_t page_bytes = ram_tpage_bytes(c->m->ram), n;
+	struct placed_page page[MULTIFD_PAGES_MAX];
+	int e;
+
+	for (size_t i = 0; i < p->normal_pages; i++)
+		page[i] = (struct placed_page){ be64_load(p->offsets + 8 * i), c->payload + i * page_bytes };
+	qsort(page, p->normal_pages, sizeof(page[0]), by_offset);
+	for (size_t i = 0; i < p->normal_pages; i += n) {
+		for (n = 0; i + n < p->normal_pages && page[i + n].off == page[i].off + n * page_bytes; n++)
+			c->pages[n] = (struct iovec){ (void *)page[i + n].bytes, page_bytes };
+		e = block_land(p->block, page[i].off >> shift, c->pages, (int)n, shift);
+		if (e < 0)
+			return err_set(err, e, "writing to block '%s': %s",
+				       TEXT_QUOTE(p->block->name, p->block->name_bytes), strerror(-e));
+	}
+	return 0;
+}
+
+static int inflate_pages(struct multifd_channel *c, const struct multifd_packet *p, struct err *err)
+{
+	unsigned shift = c->m->ram->tpage_shift;
+	uint64_t off;
+	int e;
+
+	for (size_t i = 0; i < p->normal_pages; i++) {
+		off = be64_load(p->offsets + 8 * i);
+		c->pages[i] = (struct iovec){ p->block->landing + off, ram_tpage_bytes(c->m->ram) };
+	}
+	e = multifd_decode(c->decoder, c->pages, (int)p->normal_pages, c->payload, p->payload_bytes, err);
+	for (size_t i = 0; e == 0 && i < p->normal_pages; i++)
+		block_mark_received(p->block, be64_load(p->offsets + 8 * i) >> shift);
+	return e;
+}
+
+static int cut(const struct multifd_channel *c, struct err *err)
+{
+	return err_set(err, -ENODATA, "the source closed the channel in the middle of a packet, after %llu bytes",
+		       (unsigned long long)c->ch->bytes_in);
+}
+
+/*
+ * The payload, and with it the next header, which another packet is certain to follow unless this one is a SYNC.
+ * Return: 1 the next header is in @next, 0 it is not, or the error.
+ */
+static int read_payload(struct multifd_channel *c, const struct multifd_packet *p, uint8_t *next, struct err *err)
+{
+	struct iovec iov[2] = { { c->payload, p->payload_bytes }, { next, header_bytes(c) } };
+	size_t whole = p->payload_bytes + (p->sync ? 0 : header_bytes(c));
+	ssize_t n = chan_read_full(c->ch, iov, p->sync ? 1 : 2, DEADLINE_NEVER, err);
+	int e;
+
+	/* No deadline: the network takes as long as it takes; keepalive finds a dead peer, multifd_sync a stall. */
+	if (n < 0)
+		return (int)n;
+	if ((size_t)n < p->payload_bytes || ((size_t)n > p->payload_bytes && (size_t)n < whole))
+		return cut(c, err);
+	e = c->decoder ? inflate_pages(c, p, err) : land_pages(c, p, err);
+	return e < 0 ? e : !p->sync && (size_t)n == whole;
+}
+
+static void zero_pages(struct multifd_channel *c, const struct multifd_packet *p)
+{
+	unsigned shift = c->m->ram->tpage_shift;
+
+	for (size_t i = p->normal_pages; i < p->normal_pages + p->zero_pages; i++)
+		block_zero_page(p->block, be64_load(p->offsets + 8 * i) >> shift, shift);
+}
+
+/* Parks until the main stream has passed the sync point. By (2). */
+static int wait_at_sync(struct multifd_channel *c)
+{
+	struct multifd *m = c->m;
+
+	if (m->switched)
+		return 0;
+	c->at_sync = true;
+	m->at_sync++;
+	event_set(&m->changed);
+	/* No deadline: the main stream may take as long as it likes to come here, and if it fails it cancels us. */
+	return semaphore_acquire(&c->go, DEADLINE_NEVER);
+}
+
+/* Return: 1 a header is in @header, 0 the channel has ended between packets, or the error. */
+static int read_header(struct multifd_channel *c, uint8_t *header, struct err *err)
+{
+	struct iovec iov = { header, header_bytes(c) };
+	ssize_t n = chan_read_full(c->ch, &iov, 1, DEADLINE_NEVER, err); /* no deadline: see read_payload */
+
+	if (n < 0)
+		return (int)n;
+	if (n == 0)
+		return 0;
+	return (size_t)n < header_bytes(c) ? cut(c, err) : 1;
+}
+
+static int apply_packet(struct multifd_channel *c, const struct multifd_packet *p, uint8_t *next, struct err *err)
+{
+	struct multifd_counts *counts = &c->m->counts;
+	int e = 0;
+
+	if (c->m->switched && p->block)
+		return err_set(err, -EPROTO, "pages after the switch to postcopy");
+	if (p->zero_pages > 0)
+		zero_pages(c, p);
+	if (p->payload_bytes > 0)
+		e = read_payload(c, p, next, err);
+	counts->packets++;
+	counts->normal_pages += p->normal_pages;
+	counts->zero_pages += p->zero_pages;
+	counts->bytes += header_bytes(c) + p->payload_bytes;
+	return e;
+}
+
+static int refuse_device_state(const uint8_t *header, struct err *err)
+{
+	const char *name = (const char *)header + 12; /* spec/multifd.md 7 */
+
+	return err_set(err, -EPROTO, "state of device '%s', which nobody here can load over multifd",
+		       TEXT_QUOTE(name, strnlen(name, 256)));
+}
+
+static int read_packets(struct multifd_channel *c, struct err *err)
+{
+	struct multifd_packet p;
+	int at = 0, have = 0, e;
+
+	for (;;) {
+		if (!have)
+			have = read_header(c, c->headers[at], err);
+		if (have <= 0)
+			return have;
+		/* Its layout is shorter, so what was read is enough to say its name. */
+		if (be32_load(c->headers[at] + 8) & MULTIFD_DEVICE_STATE)
+			return refuse_device_state(c->headers[at], err);
+		e = multifd_packet_check(&p, c->headers[at], c->m->ram, c->m->compression, err);
+		if (e == 0)
+			e = have = apply_packet(c, &p, c->headers[!at], err);
+		if (e >= 0 && p.sync)
+			e = wait_at_sync(c);
+		if (e < 0)
+			return e;
+		at = !at;
+	}
+}
+
+/* A channel's coroutine. */
+static int run_channel(void *arg)
+{
+	struct multifd_channel *c = arg;
+	struct multifd *m = c->m;
+	struct err err = ERR_NONE;
+	int e = event_wait(&m->started, DEADLINE_NEVER); /* no deadline: the main stream has none */
+
+	if (e == 0)
+		e = read_packets(c, &err);
+
+	if (e < 0 && e != -ECANCELED) {
+		err_up(&err, e, "multifd channel %u (%s)", c->id, c->ch->name);
+		m->failed(m->failed_opaque, e, &err);
+	}
+	/* An end between packets is the main stream's to judge: it knows whether all pages have come (section 9.1). */
+	c->ended = true;
+	event_set(&m->changed);
+	PROBE2(engine__multifd_end, c->id, e);
+	return e;
+}
+
+void multifd_fini(struct multifd *m)
+{
+	for (unsigned i = 0; i < m->channels; i++)
+		channel_free(m->slots[i]);
+	m->channels = 0;
+}
+
+/* ---- joining ---- */
+
+/* Return: the id, or why this connection is no channel of ours. */
+static int read_hello(struct multifd *m, const struct hello *h, uint64_t deadline_ns, struct err *err)
+{
+	uint8_t hello[MULTIFD_HELLO_BYTES];
+	struct iovec iov = { hello + HELLO_BYTES, sizeof(hello) - HELLO_BYTES };
+	ssize_t n;
+	int id;
+
+	memcpy(hello, h->first, HELLO_BYTES);
+	n = chan_read_full(h->ch, &iov, 1, deadline_ns, err);
+	if (n < 0)
+		return (int)n;
+	if ((size_t)n < sizeof(hello) - HELLO_BYTES)
+		return err_set(err, -ENODATA, "closed inside the first packet");
+	id = multifd_hello_check(hello, m->opts->has_uuid ? m->opts->uuid : NULL, m->channels, err);
+	if (id >= 0 && m->slots[id])
+		return err_set(err, -EEXIST, "multifd channel %d is there already", id);
+	return id;
+}
+
+static int channel_new(struct multifd_channel **ret, struct multifd *m, unsigned id, struct err *err)
+{
+	struct multifd_channel *c = calloc(1, sizeof(*c));
+	int e = 0;
+
+	if (c)
+		c->payload = malloc(m->compression ? MULTIFD_PAYLOAD_BYTES_MAX : MULTIFD_PACKET_PAGE_BYTES);
+	if (!c || !c->payload)
+		e = err_set(err, -ENOMEM, "no memory for a multifd channel");
+	if (e == 0 && m->compression)
+		e = multifd_decoder_new(&c->decoder, m->compression, err);
+	if (e < 0) {
+		channel_free(c);
+		return e;
+	}
+	c->m = m;
+	c->id = id;
+	semaphore_init(&c->go, m->arrived.sched, "multifd sync point", 0);
+	*ret = c;
+	return 0;
+}
+
+int multifd_join(struct multifd *m, struct hello *h, uint64_t deadline_ns, struct err *err)
+{
+	struct multifd_channel *c = NULL;
+	char name[32];
+	int e = read_hello(m, h, deadline_ns, err);
+
+	if (e >= 0)
+		e = channel_new(&c, m, (unsigned)e, err);
+	if (e < 0) {
+		chan_close(h->ch);
+		h->ch = NULL;
+		return e;
+	}
+	/* One step, without a park: from a connection to a channel in its slot with a reader. By (1). */
+	c->ch = h->ch;
+	h->ch = NULL;
+	snprintf(name, sizeof(name), "multifd %u", c->id);
+	e = group_spawn(m->readers, name, run_channel, c);
+	if (e < 0) {
+		channel_free(c);
+		return err_set(err, e, "no memory for a coroutine");
+	}
+	m->slots[c->id] = c;
+	m->present++;
+	log_info(m->log, "multifd channel %u: %s", c->id, c->ch->name);
+	event_set(&m->arrived);
+	return 0;
+}
+
+/* ---- the sync point ---- */
+
+static int await_all_present(struct multifd *m, struct err *err)
+{
+	uint64_t deadline_ns = deadline_after_ns(m->opts->connect_deadline_s * NS_PER_S);
+	int e;
+
+	while (m->present < m->channels) {
+		event_clear(&m->arrived);
+		e = event_wait(&m->arrived, deadline_ns);
+		if (e == -ETIMEDOUT)
+			return err_set(err, e,
+				       "%u of %u multifd channels have come; parameter multifd-channels must be the same "
+				       "on both sides",
+				       m->present, m->channels);
+		if (e < 0)
+			return e;
+	}
+	return 0;
+}
+
+/* A channel that has ended without its SYNC will never send it. */
+static int check_ended(const struct multifd *m, struct err *err)
+{
+	for (unsigned i = 0; i < m->channels; i++) {
+		if (m->slots[i]->ended && !m->slots[i]->at_sync)
+			return err_set(err, -ENODATA, "channel %u: the source closed it before RAM was complete", i);
+	}
+	return 0;
+}
+
+static int await_all_at_sync(struct multifd *m, struct err *err)
+{
+	uint64_t bytes;
+	int e = 0;
+
+	while (m->at_sync < m->channels) {
+		e = check_ended(m, err);
+		if (e < 0)
+			return e;
+		bytes = m->counts.bytes;
+		event_clear(&m->changed);
+		e = event_wait(&m->changed, deadline_after_ns(MULTIFD_STALL_NS));
+		if (e == -ETIMEDOUT && bytes == m->counts.bytes)
+			return err_set(err, e, "no byte on any multifd channel for %llu s; %u of %u are at the sync point",
+				       MULTIFD_STALL_NS / NS_PER_S, m->at_sync, m->channels);
+		if (e < 0 && e != -ETIMEDOUT)
+			return e;
+	}
+	return 0;
+}
+
+int multifd_sync(struct multifd *m, struct err *err)
+{
+	uint64_t begin_ns = clock_now_ns();
+	int e = 0;
+
+	if (m->channels == 0 || m->switched)
+		return 0;
+	event_set(&m->started);
+	e = await_all_present(m, err);
+	if (e == 0)
+		e = await_all_at_sync(m, err);
+	if (e < 0)
+		return err_up(err, e, "multifd sync point");
+	m->at_sync = 0;
+	for (unsigned i = 0; i < m->channels; i++) {
+		m->slots[i]->at_sync = false;
+		semaphore_release(&m->slots[i]->go);
+	}
+	m->counts.syncs++;
+	m->counts.sync_wait_ns += clock_now_ns() - begin_ns;
+	return 0;
+}

@@ -1,0 +1,82 @@
+/*
+ * multifd.h - pages on channels of their own
+ *
+ * A coroutine for each channel reads packets and lands them. From time to time the source puts a SYNC packet on every
+ * channel and a sync point into the main stream: there they wait for each other, so that a later copy of a page can
+ * never lose to an earlier one (spec/multifd.md 5).
+ *
+ * Invariants:
+ * (1) A channel is in its slot only when its 64 bytes have been read and checked; it is handed over in one step, and
+ *     only its reader uses it from then on.
+ * (2) Between a channel's SYNC and the matching sync point its reader reads nothing; the main stream applies nothing
+ *     between the sync point and every channel's SYNC.
+ * (3) A packet is checked whole before a byte of its payload is received.
+ */
+#ifndef ENGINE_LOAD_MULTIFD_H
+#define ENGINE_LOAD_MULTIFD_H
+
+#include "coroutine/group.h"
+#include "coroutine/wait.h"
+#include "engine/load/multifd_packet.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+struct hello;
+struct log;
+struct multifd_channel;
+struct options;
+struct ram;
+
+struct multifd_counts {
+	uint64_t bytes, packets, normal_pages, zero_pages, syncs;
+	uint64_t sync_wait_ns; /* the main stream waited so long at sync points */
+};
+
+struct multifd {
+	const struct options *opts; /* not owned, as the rest up to the blank line */
+	struct ram *ram;
+	const struct log *log;
+	struct group *readers; /* the coroutines of the channels; whoever fails cancels them all */
+	void (*failed)(void *opaque, int result, const struct err *err); /* a reader's error, before it ends */
+	void *failed_opaque;
+
+	unsigned channels;     /* how many there must be; 0: multifd is off */
+	unsigned compression;  /* flag of packets with pages */
+	struct multifd_channel *slots[MULTIFD_CHANNELS_MAX]; /* owned */
+	unsigned present;
+	unsigned at_sync;      /* channels that wait at a SYNC */
+	struct event arrived;  /* set when a channel joins */
+	struct event started;  /* set at the first sync point: the list of blocks is known, and readers may begin */
+	struct event changed;  /* set when a channel comes to a SYNC or ends */
+	bool switched;         /* postcopy has begun: no packet may carry pages, and SYNC means nothing */
+	struct multifd_counts counts;
+};
+
+/* @m: zeroed, with the fields up to failed_opaque set. */
+void multifd_init(struct multifd *m, struct sched *s);
+
+/* All readers must have ended. */
+void multifd_fini(struct multifd *m);
+
+/**
+ * multifd_join - a connection that began like a multifd channel becomes one
+ * Reads the rest of its first packet. Consumes h->ch, also on failure. For the connection's own coroutine.
+ * Parks: yes, until @deadline_ns. Return: 0 handed over; else why not, which is the connection's error and not the
+ * migration's.
+ */
+may_park int multifd_join(struct multifd *m, struct hello *h, uint64_t deadline_ns, struct err *err);
+
+/**
+ * multifd_sync - the main stream is at a sync point
+ * Parks: until every channel is there and has come to its SYNC; not longer than the parameter connect-deadline for a
+ * channel that has not come at all, and MULTIFD_STALL_NS without a byte on any channel.
+ * Return: 0; -ETIMEDOUT; -ENODATA when a channel has ended; -ECANCELED.
+ */
+may_park int multifd_sync(struct multifd *m, struct err *err);
+
+#define MULTIFD_STALL_NS (120ull * 1000000000ull)
+
+#endif
