@@ -164,7 +164,8 @@ static void co_entry(void *arg)
 	struct sched *s = co->sched;
 	int result;
 
-	/* The first coroutine of all is entered from the thread's own context. That is the moment to learn its stack. */
+	/* The first coroutine of all is entered from the thread's own context. That is the moment to learn its stack.
+	 * */
 	arrived(co, s->switches == 1 ? &s->main : NULL);
 	result = co->fn(co->arg);
 
@@ -233,15 +234,28 @@ static int park(struct sched *s, struct list *list, uint64_t deadline_ns)
 	return result;
 }
 
+void co_shield(struct sched *s, bool on)
+{
+	s->current->shielded = on;
+}
+
+bool co_take_cancel(struct sched *s)
+{
+	struct co *co = s->current;
+
+	if (!co->cancel_pending || co->shielded)
+		return false;
+	co->cancel_pending = false;
+	return true;
+}
+
 int co_park(struct sched *s, struct list *list, uint64_t deadline_ns, const char *kind, const char *name)
 {
 	struct co *co = s->current;
 
-	if (co->cancel_pending) {
-		co->cancel_pending = false;
+	if (co_take_cancel(s))
 		return -ECANCELED;
-	}
-	co->interruptible = true;
+	co->interruptible = !co->shielded;
 	co->wait_kind = kind;
 	co->wait_name = name;
 	return park(s, list, deadline_ns);
@@ -262,10 +276,8 @@ int co_yield(struct sched *s)
 	struct co *co = s->current;
 
 	ASSERT(co != &s->main);
-	if (co->cancel_pending) {
-		co->cancel_pending = false;
+	if (co_take_cancel(s))
 		return -ECANCELED;
-	}
 	co->state = CO_READY;
 	list_push_tail(&s->ready, &co->node);
 	run_next(s);

@@ -49,6 +49,7 @@ struct co {
 	int wake_result;
 	bool cancel_pending;   /* asked for and not delivered so far */
 	bool interruptible;    /* the park under way ends at a cancel */
+	bool shielded;         /* cancels stay pending; see co_shield */
 	bool background;       /* waits for something that may never come, and that is all right (deadlock report) */
 	const char *wait_kind; /* for the deadlock report: "semaphore", "recv"; NULL while not parked */
 	const char *wait_name;
@@ -129,6 +130,15 @@ void co_wake(struct co *co, int result);
 
 /** co_cancel - deliver -ECANCELED once, by (3). A dead coroutine is no coroutine: do not name it. */
 void co_cancel(struct co *co);
+
+/**
+ * co_shield - from here on cancels stay pending (@on), or are delivered again
+ * For the few steps that must not be left halfway, each bounded by a deadline of its own.
+ */
+void co_shield(struct sched *s, bool on);
+
+/* Take the pending cancel of the running coroutine, if there is one and it may be delivered. For io.c. */
+bool co_take_cancel(struct sched *s);
 
 /* Put a cancel that was delivered back, because something else had to be reported first. */
 void co_cancel_again(struct sched *s);

@@ -68,10 +68,8 @@ int32_t io_run(struct reactor *r, struct ring_op *op, uint64_t deadline_ns)
 	int why;
 
 	/* Not even begun when a cancel is pending already: it is delivered here. */
-	if (s->current->cancel_pending) {
-		s->current->cancel_pending = false;
+	if (co_take_cancel(s))
 		return -ECANCELED;
-	}
 	op->waiter = s->current;
 	op->background = s->current->background;
 	r->ring->class->submit(r->ring, op);

@@ -133,12 +133,16 @@ static int set_alarm(struct reactor *r)
 		/* Not at once: the turn that sends it would reap it, and the descriptor stay silent. */
 		if (sched_has_ready(&r->sched))
 			next_ns = clock_now_ns() + DISPATCH_AGAIN_NS;
-		if (next_ns == DEADLINE_NEVER || (r->alarm.in_flight && !r->alarm.cancel_sent && r->alarm_ns <= next_ns))
+		if (next_ns == DEADLINE_NEVER)
+			return 0;
+		if (r->alarm.in_flight && !r->alarm.cancel_sent && r->alarm_ns <= next_ns)
 			return 0;
 		if (r->alarm.in_flight) {
 			r->ring->class->cancel(r->ring, &r->alarm);
 		} else {
-			r->alarm = (struct ring_op){ .kind = RING_TIMEOUT, .fd = -1, .off = next_ns, .background = true };
+			r->alarm = (struct ring_op){
+				.kind = RING_TIMEOUT, .fd = -1, .off = next_ns, .background = true
+			};
 			r->alarm_ns = next_ns;
 			r->ring->class->submit(r->ring, &r->alarm);
 		}

@@ -36,8 +36,8 @@ void reactor_free(struct reactor *r);
 
 /**
  * reactor_run - until @until is empty
- * Return: 0; -ETIMEDOUT when @deadline_ns comes first; -EDEADLK when coroutines wait and nothing is left that could wake
- * them (each is named to r->deadlock first); or the ring's error.
+ * Return: 0; -ETIMEDOUT when @deadline_ns comes first; -EDEADLK when coroutines wait and nothing is left that could
+ * wake them (each is named to r->deadlock first); or the ring's error.
  */
 int reactor_run(struct reactor *r, const struct group *until, uint64_t deadline_ns);
 

@@ -85,7 +85,7 @@ struct ring_class {
 	 */
 	int (*turn)(struct ring *ring, uint64_t deadline_ns);
 
-	/* Readable when a turn would find completions; perhaps also when not. Costs something from the first call on. */
+	/* Readable when a turn would find completions, perhaps also when not. Costs something from the first call. */
 	int (*fd)(struct ring *ring);
 };
 

@@ -85,6 +85,11 @@ static int uring_open(struct ring **ret_ring, ring_done_fn *done)
 
 		r = io_uring_queue_init_params(SQ_ENTRIES, &u->uring, &p);
 	}
+	/* Without it (before 5.11) a wait with a deadline would put timeouts of liburing's own into the ring. */
+	if (r == 0 && !(u->uring.features & IORING_FEAT_EXT_ARG)) {
+		io_uring_queue_exit(&u->uring);
+		r = -ENOSYS;
+	}
 	if (r < 0) {
 		free(u);
 		return r;
@@ -310,9 +315,9 @@ static int reap(struct uring *u)
 }
 
 /*
- * A cancel can miss. While a worker of the kernel executes an operation, the cancel only interrupts it (-EALREADY); if it
- * is between two waits just then, it goes on to wait as if nothing had happened: measured, one large MSG_WAITALL receive
- * in a hundred. So what was asked to end and has not ended is asked again, a little later.
+ * A cancel can miss. While a worker of the kernel executes an operation, the cancel only interrupts it (-EALREADY); if
+ * it is between two waits just then, it goes on to wait as if nothing had happened: measured, one large MSG_WAITALL
+ * receive in a hundred (tests/platform/uring_cancel_worker.c). So what was asked to end and has not is asked again.
  */
 static void retry_missed(struct uring *u)
 {

@@ -82,8 +82,8 @@ ctx_switch:
 	.size	ctx_switch, . - ctx_switch
 
 /*
- * First activation: x19 is the argument, x20 the function. Nothing is below: the unwinder stops here. It looks up a return
- * address by the byte before it, so the first `ret` into this function must not go to its first byte.
+ * First activation: x19 is the argument, x20 the function. Nothing is below: the unwinder stops here. It looks a return
+ * address up by the byte before it, so the first `ret` into this function must not go to its first byte.
  */
 	.globl	ctx_start
 	.hidden	ctx_start

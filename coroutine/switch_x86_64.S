@@ -99,8 +99,8 @@ ctx_switch:
 	.size	ctx_switch, . - ctx_switch
 
 /*
- * First activation: r12 is the argument, r13 the function. Nothing is below: the unwinder stops here. It looks up a return
- * address by the byte before it, so the first `ret` into this function must not go to its first byte.
+ * First activation: r12 is the argument, r13 the function. Nothing is below: the unwinder stops here. It looks a return
+ * address up by the byte before it, so the first `ret` into this function must not go to its first byte.
  */
 	.globl	ctx_start
 	.hidden	ctx_start
@@ -119,7 +119,8 @@ ctx_start:
 	.size	ctx_start, . - ctx_start
 
 /*
- * void ctx_init(struct ctx *ctx (rdi), void *stack (rsi), size_t bytes (rdx), ctx_entry_fn *entry (rcx), void *arg (r8))
+ * void ctx_init(struct ctx *ctx (rdi), void *stack (rsi), size_t bytes (rdx), ctx_entry_fn *entry (rcx), void *arg
+ * (r8))
  *
  * After the `ret` into ctx_start the stack pointer is 16-aligned, as the ABI wants it before a call.
  */

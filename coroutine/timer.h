@@ -15,7 +15,7 @@ struct timer {
 	uint64_t deadline_ns;
 	struct timer *child;   /* leftmost child */
 	struct timer *sibling; /* next to the right */
-	struct timer *prev;    /* left sibling, or the parent of a leftmost child; the root points to itself; NULL: idle */
+	struct timer *prev; /* left sibling, or the parent of a leftmost child; the root points to itself; NULL: idle */
 };
 
 struct timer_heap {

@@ -33,18 +33,22 @@ const char *inm_version(void)
 
 int inm_reactor_new(struct inm_reactor **ret_reactor, const struct inm_reactor_config *config)
 {
-	size_t stack_bytes = config ? config->stack_bytes : 0;
+	struct inm_reactor_config own = { .size = 0 };
 	struct inm_reactor *ir;
 	int r;
 
 	if (config && (config->size < sizeof(config->size) || config->size > sizeof(*config)))
 		return -EINVAL;
-	if (config && config->ring && strcmp(config->ring, ring_uring.name) != 0)
+	/* An older caller's structure is shorter: what it does not have is zero. */
+	if (config)
+		memcpy(&own, config, config->size);
+	config = &own;
+	if (config->ring && strcmp(config->ring, ring_uring.name) != 0)
 		return -EINVAL;
 	ir = calloc(1, sizeof(*ir));
 	if (!ir)
 		return -ENOMEM;
-	r = reactor_new(&ir->reactor, &ring_uring, stack_bytes);
+	r = reactor_new(&ir->reactor, &ring_uring, config->stack_bytes);
 	if (r < 0) {
 		free(ir);
 		return r;
@@ -71,7 +75,7 @@ static void write_log(void *opaque, enum log_level level, const char *text)
 
 static void set_up_voice(struct inm *inm, const struct inm_config *config)
 {
-	inm->log.level_max = config ? (enum log_level)config->log_level : LOG_INFO;
+	inm->log.level_max = (enum log_level)config->log_level;
 	if (inm->ops.log) {
 		inm->log.write = write_log;
 		inm->log.opaque = inm;
@@ -97,7 +101,7 @@ static int apply_config(struct inm *inm, const struct inm_config *config)
 
 static int get_reactor(struct inm *inm, const struct inm_config *config)
 {
-	if (config && config->reactor) {
+	if (config->reactor) {
 		inm->reactor = config->reactor->reactor;
 		return 0;
 	}
@@ -107,13 +111,19 @@ static int get_reactor(struct inm *inm, const struct inm_config *config)
 
 int inm_new(struct inm **ret_inm, const struct inm_config *config, const struct inm_ops *ops, void *opaque)
 {
+	struct inm_config own = { .size = 0 };
 	struct inm *inm;
 	int r;
 
 	if (!ops || ops->size < offsetof(struct inm_ops, device) || ops->size > sizeof(*ops) || !ops->ram_block)
 		return -EINVAL;
-	if (config && config->size != sizeof(*config))
+	if (config && (config->size < sizeof(config->size) || config->size > sizeof(*config)))
 		return -EINVAL;
+	/* An older caller's structure is shorter: what it does not have is zero, and so is the level of an error. */
+	own.log_level = INM_LOG_INFO;
+	if (config)
+		memcpy(&own, config, config->size);
+	config = &own;
 	inm = calloc(1, sizeof(*inm));
 	if (!inm)
 		return -ENOMEM;
@@ -123,7 +133,7 @@ int inm_new(struct inm **ret_inm, const struct inm_config *config, const struct 
 	set_up_voice(inm, config);
 	inm->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = inm->cancel_fd < 0 ? -errno : get_reactor(inm, config);
-	if (r == 0 && config)
+	if (r == 0)
 		r = apply_config(inm, config);
 	if (r < 0) {
 		inm_free(inm);
@@ -143,6 +153,7 @@ void inm_free(struct inm *inm)
 	if (!inm)
 		return;
 	if (under_way(inm)) {
+		atomic_store(&inm->cancel_asked, true);
 		group_cancel(&inm->root);
 		/* No deadline: cancelled children end. Other migrations of a shared reactor go on meanwhile. */
 		if (reactor_run(inm->reactor, &inm->root, DEADLINE_NEVER) < 0)
@@ -163,6 +174,9 @@ void inm_free(struct inm *inm)
 /* Keeps the error for inm_error; the migration has not failed, and the call may be repeated with better words. */
 static int setting_failed(struct inm *inm, int r, const struct err *err)
 {
+	/* The story of a migration that has ended stays. */
+	if (state_is_final(inm->state))
+		return r;
 	snprintf(inm->error_text, sizeof(inm->error_text), "%s (%s)", err->text, err_name(r));
 	return r;
 }
@@ -199,20 +213,27 @@ int inm_listen(struct inm *inm, const char *uri)
 	struct address addr;
 	int r;
 
+	/* First, because a descriptor in it is ours whatever happens. */
+	r = address_parse(&addr, uri, &err);
+	if (r < 0)
+		return setting_failed(inm, r, &err);
 	if (inm->state != INM_STATE_NONE)
 		r = err_set(&err, -EBUSY, "this migration has been listening already");
 	else
 		r = options_check(&inm->opts, &err);
-	if (r < 0)
-		return setting_failed(inm, r, &err);
-	r = address_parse(&addr, uri, &err);
-	if (r < 0)
-		return setting_failed(inm, r, &err);
-	r = incoming_start(inm, &addr, &err);
-	if (r < 0)
-		err_up(&err, r, "%s", uri);
+	if (r < 0 && addr.kind == ADDRESS_FD)
+		close(addr.fd);
+	if (r == 0) {
+		r = incoming_start(inm, &addr, &err);
+		if (r < 0)
+			err_up(&err, r, "%s", uri);
+	}
 	address_fini(&addr);
-	return r < 0 ? setting_failed(inm, r, &err) : 0;
+	if (r < 0)
+		return setting_failed(inm, r, &err);
+	/* What went wrong on the way here is mended. */
+	inm->error_text[0] = '\0';
+	return 0;
 }
 
 const char *inm_address(const struct inm *inm, unsigned index)
@@ -241,7 +262,7 @@ int inm_run_until(struct inm *inm, uint64_t deadline_ns)
 {
 	int r;
 
-	if (!inm->root.sched)
+	if (inm->state == INM_STATE_NONE)
 		return -EINVAL;
 	listen_for_deadlocks(inm);
 	r = reactor_run(inm->reactor, &inm->root, deadline_ns);
@@ -263,7 +284,7 @@ int inm_dispatch(struct inm *inm)
 {
 	int r;
 
-	if (!inm->root.sched)
+	if (inm->state == INM_STATE_NONE)
 		return -EINVAL;
 	listen_for_deadlocks(inm);
 	r = reactor_dispatch(inm->reactor);
@@ -275,12 +296,14 @@ int inm_dispatch(struct inm *inm)
 void inm_cancel(struct inm *inm)
 {
 	uint64_t one = 1;
+	int saved_errno = errno; /* a signal handler must leave it as it was */
 	ssize_t n;
 
 	atomic_store(&inm->cancel_asked, true);
 	/* The counter saturates long after the first of them was heard. */
 	n = write(inm->cancel_fd, &one, sizeof(one));
 	(void)n;
+	errno = saved_errno;
 }
 
 /* ---- looking ---- */
@@ -303,6 +326,8 @@ static void add_ram(const struct inm *inm, struct inm_stats *st)
 	st->ram_blocks = (uint32_t)ram->count;
 	st->page_bytes = ram->count > 0 ? ram_tpage_bytes(ram) : 0;
 	for (size_t i = 0; i < ram->count; i++) {
+		if (ram->blocks[i]->ignored)
+			continue;
 		st->received_pages += ram->blocks[i]->received_tpages;
 		st->remaining_pages +=
 			(ram->blocks[i]->used_bytes >> ram->tpage_shift) - ram->blocks[i]->received_tpages;
@@ -314,8 +339,9 @@ static void add_load(const struct inm *inm, struct inm_stats *st)
 	const struct load *l = &inm->load;
 	const struct ram_counts *c = &l->ram_loader.counts;
 
-	st->normal_pages = c->normal;
-	st->zero_pages = c->zero;
+	st->normal_pages = c->normal + inm->multifd.counts.normal_pages;
+	st->zero_pages = c->zero + inm->multifd.counts.zero_pages;
+	st->multifd_bytes = inm->multifd.counts.bytes;
 	st->xbzrle_pages = c->xbzrle;
 	st->compressed_pages = c->compressed;
 	st->rounds = c->rounds;
@@ -335,5 +361,6 @@ void inm_get_stats(const struct inm *inm, struct inm_stats *ret_stats)
 	st.main_bytes = inm->main.ch ? inm->main.ch->bytes_in : inm->main_bytes;
 	add_ram(inm, &st);
 	add_load(inm, &st);
+	memset(ret_stats, 0, ret_stats->size);
 	memcpy(ret_stats, &st, st.size < sizeof(st) ? st.size : sizeof(st));
 }

@@ -51,14 +51,15 @@ static void main_arrived(struct inm *inm, const struct hello *h)
 {
 	inm->main = *h;
 	inm->main_seen = true;
-	inm->begin_ns = clock_now_ns();
 	log_info(&inm->log, "main channel: %s", h->ch->name);
 	event_set(&inm->main_there);
 }
 
-/* A connection on its own, in its own coroutine. */
+/* A connection on its own, in its own coroutine, until it is known what it is. */
 struct connection {
+	struct list node; /* in inm->unknown, the oldest first */
 	struct inm *inm;
+	struct co *co; /* NULL before its first turn */
 	struct hello hello;
 };
 
@@ -94,47 +95,65 @@ static int meet_connection(void *arg)
 {
 	struct connection *conn = arg;
 	struct inm *inm = conn->inm;
-	struct hello h = conn->hello;
+	struct hello *h = &conn->hello;
 	uint64_t deadline_ns = deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S);
+	char name[sizeof(h->ch->name)];
 	struct err err = ERR_NONE;
-	char name[sizeof(h.ch->name)];
 	int e;
 
-	free(conn);
-	memcpy(name, h.ch->name, sizeof(name));
-	e = hello_read(&h, deadline_ns, &err);
+	conn->co = inm->reactor->sched.current;
+	memcpy(name, h->ch->name, sizeof(name));
+	e = hello_read(h, deadline_ns, &err);
 	if (e == 0)
-		e = place_connection(inm, &h, deadline_ns, &err);
-	inm->unknown--;
-	chan_close(h.ch);
+		e = place_connection(inm, h, deadline_ns, &err);
 	if (e < 0 && e != -ECANCELED) {
 		log_info(&inm->log, "connection from %s closed: %s", name, err.text);
-		if (hello_first(h.first, h.got) == HELLO_PACKET)
+		if (hello_first(h->first, h->got) == HELLO_PACKET)
 			snprintf(inm->hint, sizeof(inm->hint), "; refused before: %.120s", err.text);
 	}
+	chan_close(h->ch);
+	list_unlink(&conn->node);
+	inm->unknown_count--;
+	free(conn);
 	return 0;
+}
+
+/*
+ * Silent strangers must not keep the source out, so it is the oldest of them that goes when there are too many. (A
+ * source speaks at once, or when its other channels are up.)
+ */
+static void evict_oldest(struct inm *inm)
+{
+	struct connection *oldest = container_of(inm->unknown.next, struct connection, node);
+
+	log_warn(&inm->log, "connection from %s closed: %d others have not said what they are", oldest->hello.ch->name,
+		 CONNECTIONS_UNKNOWN_MAX);
+	/* It leaves the line now and ends in its turn. */
+	list_unlink(&oldest->node);
+	if (oldest->co)
+		co_cancel(oldest->co);
 }
 
 static void admit(struct inm *inm, struct chan *ch)
 {
-	struct connection *conn;
+	struct connection *conn = calloc(1, sizeof(*conn));
+	int e = -ENOMEM;
 
-	if (inm->unknown >= CONNECTIONS_UNKNOWN_MAX) {
-		log_warn(&inm->log, "connection from %s closed: %d others have not said what they are", ch->name,
-			 CONNECTIONS_UNKNOWN_MAX);
-		chan_close(ch);
-		return;
-	}
-	conn = malloc(sizeof(*conn));
-	if (conn)
+	if (conn) {
 		*conn = (struct connection){ .inm = inm, .hello = { .ch = ch } };
-	if (!conn || group_spawn(&inm->arrival, ch->name, meet_connection, conn) < 0) {
+		list_init(&conn->node);
+		e = group_spawn(&inm->arrival, ch->name, meet_connection, conn);
+	}
+	if (e < 0) {
 		log_warn(&inm->log, "connection from %s closed: no memory", ch->name);
 		chan_close(ch);
 		free(conn);
 		return;
 	}
-	inm->unknown++;
+	if (inm->unknown_count >= CONNECTIONS_UNKNOWN_MAX && !list_empty(&inm->unknown))
+		evict_oldest(inm);
+	list_push_tail(&inm->unknown, &conn->node);
+	inm->unknown_count++;
 }
 
 struct acceptor {
@@ -188,10 +207,15 @@ static int start_acceptors(struct inm *inm)
 
 /* ---- the embedder's side of the stream ---- */
 
-/* A cancel from inside a callback, or while no coroutine parks, is heard here. */
+/*
+ * A cancel from inside a callback, or while no coroutine parks, is heard here. A callback's own -ECANCELED is a failure
+ * like others: nobody has asked for a cancel.
+ */
 static int unless_cancelled(const struct inm *inm, int result)
 {
-	return result >= 0 && atomic_load(&inm->cancel_asked) ? -ECANCELED : result;
+	if (atomic_load(&inm->cancel_asked))
+		return -ECANCELED;
+	return result == -ECANCELED ? -EIO : result;
 }
 
 static int ask_ram_block(void *opaque, struct inm_ram_block *block)
@@ -225,6 +249,11 @@ static void note_switchover(void *opaque)
 
 /* ---- the story ---- */
 
+static const char *run_state(const struct inm *inm)
+{
+	return inm->load.has_run_state ? inm->load.run_state : NULL;
+}
+
 static int load_main(struct inm *inm, struct err *err)
 {
 	struct load *l = &inm->load;
@@ -241,21 +270,23 @@ static int load_main(struct inm *inm, struct err *err)
 	if (e < 0)
 		return err_set(err, e, "no memory for the stream's buffer");
 	inm->load_made = true;
-	e = load_stream(l, err);
+	/* What comes by fd:, exec: or file: may take its time to begin. */
+	e = reader_need(&l->reader, 1, err);
+	inm->begin_ns = clock_now_ns();
+	if (e == 0)
+		e = load_stream(l, err);
 	if (e < 0)
 		return e;
 	log_info(&inm->log, "guest complete: %zu RAM blocks, %u devices, divided by %s", inm->ram.count, l->devices,
 		 l->split_by_footers ? "footers" : "the stream's description");
-	e = unless_cancelled(inm, 0);
-	if (e < 0 || !inm->ops.start_vcpus)
-		return e;
-	e = inm->ops.start_vcpus(inm->opaque, l->has_run_state ? l->run_state : NULL);
-	return e < 0 ? err_set(err, e, "starting the guest: %s", strerror(-e)) : 0;
+	e = inm->ops.ready ? inm->ops.ready(inm->opaque, run_state(inm)) : 0;
+	e = unless_cancelled(inm, e);
+	return e < 0 ? err_set(err, e, "the guest is complete and was refused here: %s", strerror(-e)) : 0;
 }
 
 /*
  * The source hears how it went. A success that cannot be told is a failure: without SHUT 0 the source runs its guest
- * again, and there must not be two.
+ * again, and there must not be two. Once it is being told, a cancel is too late: the write is not left halfway.
  */
 static int tell_source(struct inm *inm, int result)
 {
@@ -268,7 +299,9 @@ static int tell_source(struct inm *inm, int result)
 		reply_shut(&inm->load.reply, 1, deadline_after_ns(FAREWELL_NS), &err);
 		return result;
 	}
+	co_shield(&inm->reactor->sched, true);
 	e = reply_shut(&inm->load.reply, 0, deadline_after_ns(REPLY_TIMEOUT_NS), &err);
+	co_shield(&inm->reactor->sched, false);
 	if (e < 0)
 		inm->err = err;
 	return e;
@@ -318,18 +351,21 @@ static int run_main(void *arg)
 	struct err err = ERR_NONE;
 	int e = load_main(inm, &err);
 
-	if (e < 0)
+	if (e < 0) {
 		note_failure(inm, e, &err);
-	else
-		/* Everything has come: what the multifd channels might still say is their end. */
-		group_cancel(&inm->loading);
-	return e;
+		return e;
+	}
+	inm->complete = true;
+	/* Everything has come: what the multifd channels might still say is their end. */
+	group_cancel(&inm->loading);
+	return 0;
 }
 
+/* Return: 0 the guest is complete and accepted; a cancel that comes later is too late. */
 static int receive_guest(struct inm *inm)
 {
 	/* No deadline: a source may come at any time; the embedder's patience is inm_run_until's. */
-	int e = event_wait(&inm->main_there, DEADLINE_NEVER);
+	int joined, e = event_wait(&inm->main_there, DEADLINE_NEVER);
 
 	if (e == 0) {
 		incoming_set_state(inm, INM_STATE_ACTIVE);
@@ -337,22 +373,25 @@ static int receive_guest(struct inm *inm)
 	}
 	if (e < 0)
 		group_cancel(&inm->loading);
-	if (e == 0)
-		return group_join(&inm->loading);
-	group_join(&inm->loading);
-	return e;
+	joined = group_join(&inm->loading);
+	if (inm->complete)
+		return 0;
+	return e < 0 ? e : joined;
 }
 
 static void finish(struct inm *inm, int result)
 {
 	if (result == 0) {
+		if (inm->ops.start_vcpus)
+			inm->ops.start_vcpus(inm->opaque, run_state(inm));
 		incoming_set_state(inm, INM_STATE_COMPLETED);
 	} else if (result == -ECANCELED) {
 		incoming_set_state(inm, INM_STATE_CANCELLED);
 	} else {
-		inm->err.code = result;
 		snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s%s (%s)", inm->err.text, inm->hint,
 			 err_name(result));
+		/* -ETIMEDOUT of inm_run_until means "still under way", and nothing else. */
+		inm->err.code = result == -ETIMEDOUT ? -ECONNABORTED : result;
 		incoming_set_state(inm, INM_STATE_FAILED);
 	}
 }
@@ -367,22 +406,6 @@ static void end_arrival(struct inm *inm, int result)
 	listener_close(&inm->listener);
 }
 
-static int incoming_story(void *arg)
-{
-	struct inm *inm = arg;
-	int e = tell_source(inm, receive_guest(inm));
-
-	/* From here on nothing can change the outcome, so a cancel that comes later is too late. */
-	finish(inm, e);
-	if (e == 0)
-		await_close(inm);
-	close_main(inm);
-	multifd_fini(&inm->multifd);
-	end_arrival(inm, e);
-	group_cancel(&inm->root);
-	return 0;
-}
-
 /* Background: the embedder may never cancel. */
 static int watch_cancel(void *arg)
 {
@@ -395,43 +418,78 @@ static int watch_cancel(void *arg)
 	return 0;
 }
 
+/* What must go on beside the story. Return: 0 or -ENOMEM. */
+static int start_company(struct inm *inm)
+{
+	int e = group_spawn_background(&inm->root, "cancel", watch_cancel, inm);
+
+	if (e == 0)
+		e = start_acceptors(inm);
+	if (e == 0 && inm->exec.pidfd >= 0) {
+		e = group_spawn(&inm->arrival, "exec", exec_wait, &inm->exec);
+		if (e < 0)
+			exec_kill(&inm->exec);
+	}
+	return e;
+}
+
+static int incoming_story(void *arg)
+{
+	struct inm *inm = arg;
+	int e = start_company(inm);
+
+	if (e < 0)
+		err_set(&inm->err, e, "no memory for a coroutine");
+	else
+		e = tell_source(inm, receive_guest(inm));
+	/* From here on nothing can change the outcome. */
+	finish(inm, e);
+	if (e == 0)
+		await_close(inm);
+	close_main(inm);
+	multifd_fini(&inm->multifd);
+	end_arrival(inm, e);
+	group_cancel(&inm->root);
+	return 0;
+}
+
 /* ---- the beginning ---- */
 
-/* fd: and file: are one connected channel each, a socket or something to read. */
+/*
+ * fd: and file: are one connected channel each, a socket or something to read. A descriptor is read from where it
+ * stands, and is ours: nobody we start may inherit it.
+ */
 static int open_descriptor(struct inm *inm, const struct address *addr, struct chan **ret_chan, struct err *err)
 {
 	char name[sizeof((*ret_chan)->name)];
+	uint64_t off = addr->offset;
 	int fd = addr->fd, e;
 	struct stat st;
+	off_t here;
 
+	/* O_NONBLOCK: opening a FIFO would wait for its writer. */
 	if (addr->kind == ADDRESS_FILE)
-		fd = open(addr->path, O_RDONLY | O_CLOEXEC);
+		fd = open(addr->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_set(err, -errno, "%s", strerror(errno));
+	if (addr->kind == ADDRESS_FILE && S_ISFIFO(st.st_mode)) {
+		close(fd);
+		return err_set(err, -EINVAL, "a FIFO; 'exec:cat FILE' reads one");
+	}
 	if (addr->kind == ADDRESS_FILE)
 		snprintf(name, sizeof(name), "file:%.80s", addr->path);
 	else
 		snprintf(name, sizeof(name), "fd:%d", fd);
-	if (S_ISSOCK(st.st_mode))
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	if (addr->kind == ADDRESS_FD && (here = lseek(fd, 0, SEEK_CUR)) > 0)
+		off = (uint64_t)here;
+	if (S_ISSOCK(st.st_mode)) {
+		socket_set_options(fd, &inm->opts);
 		e = socket_chan_new(ret_chan, inm->reactor, fd, name);
-	else
-		e = file_chan_new(ret_chan, inm->reactor, fd, addr->offset, name);
-	return e < 0 ? err_set(err, e, "no memory for a channel") : 0;
-}
-
-static int open_command(struct inm *inm, const struct address *addr, struct chan **ret_chan, struct err *err)
-{
-	int e = exec_start(&inm->exec, inm->reactor, &inm->log, addr->path, ret_chan, err);
-
-	if (e < 0)
-		return e;
-	e = group_spawn(&inm->arrival, "exec", exec_wait, &inm->exec);
-	if (e < 0) {
-		exec_kill(&inm->exec);
-		chan_close(*ret_chan);
-		return err_set(err, e, "no memory for a coroutine");
+	} else {
+		e = file_chan_new(ret_chan, inm->reactor, fd, off, name);
 	}
-	return 0;
+	return e < 0 ? err_set(err, e, "no memory for a channel") : 0;
 }
 
 static int open_address(struct inm *inm, const struct address *addr, struct err *err)
@@ -439,53 +497,62 @@ static int open_address(struct inm *inm, const struct address *addr, struct err 
 	struct hello h = { .ch = NULL };
 	int e;
 
-	if (address_is_listening(addr)) {
-		e = listener_open(&inm->listener, addr, err);
-		if (e == 0 && start_acceptors(inm) < 0)
-			e = err_set(err, -ENOMEM, "no memory for a coroutine");
-		return e;
-	}
-	e = addr->kind == ADDRESS_EXEC ? open_command(inm, addr, &h.ch, err) : open_descriptor(inm, addr, &h.ch, err);
+	if (address_is_listening(addr))
+		return listener_open(&inm->listener, addr, err);
+	if (addr->kind == ADDRESS_EXEC)
+		e = exec_start(&inm->exec, inm->reactor, &inm->log, addr->path, &h.ch, err);
+	else
+		e = open_descriptor(inm, addr, &h.ch, err);
 	if (e == 0)
 		main_arrived(inm, &h);
 	return e;
 }
 
-/* Nothing has run so far: what was spawned ends at its first park, without having begun anything. */
-static void undo_start(struct inm *inm)
+static void undo_open(struct inm *inm)
 {
-	group_cancel(&inm->arrival);
-	group_cancel(&inm->root);
-	reactor_run(inm->reactor, &inm->arrival, DEADLINE_NEVER);
-	reactor_run(inm->reactor, &inm->root, DEADLINE_NEVER);
 	listener_close(&inm->listener);
+	inm->listener.count = 0;
 	chan_close(inm->main.ch);
 	inm->main.ch = NULL;
+	inm->main_seen = false;
+	if (inm->exec.pidfd >= 0)
+		exec_kill(&inm->exec);
 }
 
-int incoming_start(struct inm *inm, const struct address *addr, struct err *err)
+static void prepare(struct inm *inm)
 {
-	int e;
+	struct sched *s = &inm->reactor->sched;
 
-	group_init(&inm->root, &inm->reactor->sched, "migration");
-	group_init(&inm->arrival, &inm->reactor->sched, "arrival");
-	group_init(&inm->loading, &inm->reactor->sched, "loading");
+	group_init(&inm->root, s, "migration");
+	group_init(&inm->arrival, s, "arrival");
+	group_init(&inm->loading, s, "loading");
+	event_init(&inm->main_there, s, "main channel");
+	list_init(&inm->unknown);
+	inm->exec.pidfd = -1;
 	inm->multifd = (struct multifd){ .opts = &inm->opts,
 					 .ram = &inm->ram,
 					 .log = &inm->log,
 					 .readers = &inm->loading,
 					 .failed = note_failure,
 					 .failed_opaque = inm };
-	multifd_init(&inm->multifd, &inm->reactor->sched);
-	event_init(&inm->main_there, &inm->reactor->sched, "main channel");
-	inm->exec.pidfd = -1;
+	multifd_init(&inm->multifd, s);
+}
+
+int incoming_start(struct inm *inm, const struct address *addr, struct err *err)
+{
+	int e;
+
+	prepare(inm);
 	e = open_address(inm, addr, err);
-	if (e == 0 && (group_spawn_background(&inm->root, "cancel", watch_cancel, inm) < 0 ||
-		       group_spawn(&inm->root, "incoming", incoming_story, inm) < 0))
-		e = err_set(err, -ENOMEM, "no memory for a coroutine");
 	if (e < 0)
-		undo_start(inm);
-	else
-		incoming_set_state(inm, INM_STATE_SETUP);
-	return e;
+		return e;
+	/* The story starts everything else: so there is one thing to start here, and nothing to undo but what was
+	 * opened. */
+	e = group_spawn(&inm->root, "incoming", incoming_story, inm);
+	if (e < 0) {
+		undo_open(inm);
+		return err_set(err, e, "no memory for a coroutine");
+	}
+	incoming_set_state(inm, INM_STATE_SETUP);
+	return 0;
 }

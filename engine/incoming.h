@@ -26,7 +26,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-/* Connections that have not said what they are, at most; one more is closed at once (pitfalls: strangers). */
+/* Connections that have not said what they are, at most; with one more the oldest is closed. */
 #define CONNECTIONS_UNKNOWN_MAX 64
 
 struct inm {
@@ -44,13 +44,15 @@ struct inm {
 
 	struct group root;    /* the story and the watch */
 	struct group arrival; /* acceptors and connections under way; the story's */
-	size_t unknown;       /* connections under way */
+	struct list unknown;  /* connections under way, the oldest first */
+	size_t unknown_count; /* with those that were evicted and have not had their turn to end */
 	struct listener listener;
 	struct exec exec;
 	struct hello main;    /* main.ch is owned; NULL before it is there, and when it is closed */
 	bool main_seen;
 	struct group loading; /* the main stream's coroutine and the multifd channels'; the story's */
 	struct multifd multifd;
+	bool complete;        /* the guest is here and was accepted */
 	struct event main_there;
 	struct load load;
 	bool load_made;

@@ -9,6 +9,8 @@
 #include "base/err.h"
 #include "base/parse.h"
 #include "base/text.h"
+#include "config.h"
+#include "engine/channel/tls_creds.h"
 
 #define ARRAY_COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -44,7 +46,7 @@ static const struct cap_row caps[CAP_COUNT] = {
 		"recommended: the source then waits until the guest has landed" },
 	[CAP_PAUSE_BEFORE_SWITCHOVER] = { "pause-before-switchover", "7.2", NULL, SRC, WORKS, /* stream.md 1.5 */
 		"the stream may be silent for any time" },
-	[CAP_MULTIFD]             = { "multifd", "7.2", NULL, BOTH, REFUSED, "multifd is not in this version" },
+	[CAP_MULTIFD]             = { "multifd", "7.2", NULL, BOTH, WORKS, NULL },
 	[CAP_DIRTY_BITMAPS]       = { "dirty-bitmaps", "7.2", NULL, BOTH, WORKS, /* stream.md 7.6 */
 		"bitmaps are read and dropped" },
 	[CAP_POSTCOPY_BLOCKTIME]  = { "postcopy-blocktime", "7.2", NULL, DEST, NONE, "for postcopy-ram" },
@@ -112,6 +114,13 @@ static const struct option_word zero_page_words[] = {
 	{ NULL, NULL },
 };
 
+static const struct option_word tls_type_words[] = {
+	[TLS_CREDS_X509] = { "x509", NULL },
+	[TLS_CREDS_PSK] = { "psk", NULL },
+	[TLS_CREDS_ANON] = { "anon", NULL },
+	{ NULL, NULL },
+};
+
 static const struct option_word tristate_words[] = {
 	[TRISTATE_AUTO] = { "auto", NULL },
 	[TRISTATE_ON] = { "on", NULL },
@@ -124,7 +133,15 @@ static const struct option_word tristate_words[] = {
 #define TEXT_MAX (OPTIONS_TEXT_BYTES - 1)
 #define SIZE_BYTES_MAX UINT64_MAX
 #define POWER_MAX (1ull << 63)
-#define NO_TLS "TLS is not in this version, and a stream in the clear must not pass for one"
+
+/* A setting that is taken must work: a stream in the clear must not pass for one in TLS. */
+#if HAVE_GNUTLS
+#define TLS WORKS
+#define TLS_NOTE(text) text
+#else
+#define TLS REFUSED
+#define TLS_NOTE(text) "TLS is not in this build: it was configured without GnuTLS"
+#endif
 
 /*
  * Every parameter of QEMU 7.2 to 11.1, its machine types' compatibility properties, and ours. Names, defaults and
@@ -146,9 +163,19 @@ static const struct param_row params[] = {
 		"for mapped-ram with multifd" }, /* mapped-ram.md 3 */
 
 	/* spec/channels.md 8 */
-	{ "tls-creds", "2.7", NULL, BOTH, REFUSED, PARAM_TEXT, FIELD(tls_creds), 0, TEXT_MAX, NULL, "", "", NO_TLS },
-	{ "tls-authz", "4.0", NULL, DEST, REFUSED, PARAM_TEXT, FIELD(tls_authz), 0, TEXT_MAX, NULL, "", "", NO_TLS },
+	{ "tls-creds", "2.7", NULL, BOTH, TLS, PARAM_TEXT, FIELD(tls_creds), 0, TEXT_MAX, NULL, "", "",
+		TLS_NOTE("any name turns TLS on, for every channel; the files are in tls-creds-dir") },
+	{ "tls-authz", "4.0", NULL, DEST, TLS, PARAM_TEXT, FIELD(tls_authz), 0, TEXT_MAX, NULL, "", "",
+		TLS_NOTE("not an object: names that may come, as O=mf,CN=*;CN=other; empty: all of our CA") },
 	{ "tls-hostname", "2.7", NULL, SRC, NONE, PARAM_TEXT, FIELD(tls_hostname), 0, TEXT_MAX, NULL, "", "", NULL },
+	{ "tls-creds-dir", NULL, NULL, DEST, TLS, PARAM_TEXT, FIELD(tls_creds_dir), 0, TEXT_MAX, NULL, "", "",
+		TLS_NOTE("of ca-cert.pem, server-cert.pem, server-key.pem, or keys.psk") },
+	{ "tls-creds-type", NULL, NULL, DEST, TLS, PARAM_WORD, FIELD(tls_creds_type), 0, 0, tls_type_words, "", "x509",
+		TLS_NOTE("anon encrypts and authenticates nobody") },
+	{ "tls-priority", NULL, NULL, DEST, TLS, PARAM_TEXT, FIELD(tls_priority), 0, TEXT_MAX, NULL, "", "",
+		TLS_NOTE("GnuTLS priority string; empty: TLS 1.2 and 1.3 with the fastest of their good ciphers") },
+	{ "tls-verify-peer", NULL, NULL, DEST, TLS, PARAM_BOOL, FIELD(tls_verify_peer), 0, 0, NULL, "", "on",
+		TLS_NOTE("off: a source needs no certificate") },
 
 	/* spec/mapped-ram.md, the cpr modes */
 	{ "mode", "8.2", NULL, BOTH, WORKS, PARAM_WORD, FIELD(mode), 0, 0, mode_words, "", "normal", NULL },
@@ -562,6 +589,23 @@ static int check_plain(const struct options *opts, enum cap cap, struct err *err
 	return 0;
 }
 
+/* What would be settled in vain must not pass for settled. */
+static int check_tls(const struct options *opts, struct err *err)
+{
+	if (!opts->tls_creds[0] && opts->tls_creds_dir[0])
+		return err_set(err, -EINVAL, "parameter 'tls-creds-dir' is set, but TLS is off: set 'tls-creds', too");
+	if (!opts->tls_creds[0] && opts->tls_authz[0])
+		return err_set(err, -EINVAL, "parameter 'tls-authz' is set, but TLS is off: set 'tls-creds', too");
+	if (!opts->tls_creds[0])
+		return 0;
+	if (!opts->tls_creds_dir[0] && opts->tls_creds_type != TLS_CREDS_ANON)
+		return err_set(err, -EINVAL, "parameter 'tls-creds' needs 'tls-creds-dir', the directory of the files");
+	if (opts->tls_authz[0] && (opts->tls_creds_type != TLS_CREDS_X509 || !opts->tls_verify_peer))
+		return err_set(err, -EINVAL, "parameter 'tls-authz' needs 'tls-creds-type' x509 and 'tls-verify-peer' on: "
+			       "only a verified certificate has a name");
+	return 0;
+}
+
 int options_check(const struct options *opts, struct err *err)
 {
 	int r;
@@ -575,6 +619,8 @@ int options_check(const struct options *opts, struct err *err)
 			return err_set(err, -EINVAL, "capability '%s' %s capability '%s'", caps[rule->cap].name,
 				       rule->kind == NEEDS ? "needs" : "excludes", caps[rule->other].name);
 	}
-	r = check_plain(opts, CAP_ZERO_COPY_SEND, err);
+	r = check_tls(opts, err);
+	if (r == 0)
+		r = check_plain(opts, CAP_ZERO_COPY_SEND, err);
 	return r < 0 ? r : check_plain(opts, CAP_MAPPED_RAM, err);
 }

@@ -129,6 +129,10 @@ struct options {
 	char tls_creds[OPTIONS_TEXT_BYTES];
 	char tls_authz[OPTIONS_TEXT_BYTES];
 	char tls_hostname[OPTIONS_TEXT_BYTES];
+	char tls_creds_dir[OPTIONS_TEXT_BYTES]; /* ours, as are the next three: engine/channel/tls_creds.h */
+	int tls_creds_type;                     /* enum tls_creds_type */
+	char tls_priority[OPTIONS_TEXT_BYTES];
+	bool tls_verify_peer;
 	char block_bitmap_mapping[OPTIONS_TEXT_BYTES];
 	uint64_t announce_initial_ms, announce_max_ms, announce_rounds, announce_step_ms;
 	struct options_source source;

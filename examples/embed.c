@@ -34,11 +34,20 @@ static int on_device(void *opaque, const struct inm_device *device)
 	return 0;
 }
 
-static int on_start_vcpus(void *opaque, const char *run_state)
+/* A monitor would make sure here that its vCPUs can run, and refuse if not: the source still has its guest. */
+static int on_ready(void *opaque, const char *run_state)
 {
 	(void)opaque;
-	printf("start  the guest was %s\n", run_state ? run_state : "in a state the stream does not tell");
+	printf("ready  the guest was %s\n", run_state ? run_state : "in a state the stream does not tell");
 	return 0;
+}
+
+/* Now the guest is ours alone. */
+static void on_start_vcpus(void *opaque, const char *run_state)
+{
+	(void)opaque;
+	(void)run_state;
+	printf("start\n");
 }
 
 int main(int argc, char **argv)
@@ -47,6 +56,7 @@ int main(int argc, char **argv)
 		.size = sizeof(ops),
 		.ram_block = on_ram_block,
 		.device = on_device,
+		.ready = on_ready,
 		.start_vcpus = on_start_vcpus,
 	};
 	struct inm *inm;

@@ -7,8 +7,7 @@
  *   struct inm *inm;
  *   inm_new(&inm, NULL, &ops, opaque);
  *   inm_set_capability(inm, "return-path", true);
- *   inm_listen(inm, "tcp:0.0.0.0:4444");
- *   if (inm_run(inm) < 0)
+ *   if (inm_listen(inm, "tcp:0.0.0.0:4444") < 0 || inm_run(inm) < 0)
  *           fprintf(stderr, "%s\n", inm_error(inm));
  *   inm_free(inm);
  *
@@ -72,11 +71,12 @@ struct inm_ram_block {
 	uint64_t bytes_max; /* what the embedder has for this block. 0 means exactly @bytes */
 	bool resizable;     /* a length up to bytes_max is right; otherwise it must be exactly bytes_max */
 	int fd;             /* memory file (memfd, hugetlbfs, shm): the library maps it for itself; stays the
-	                     * embedder's and may be closed once the call has returned. -1: use @addr */
+	                     * embedder's, and may be closed from the next callback on. -1: use @addr */
 	uint64_t fd_offset; /* where the block begins in @fd; a multiple of its page size */
 	void *addr;         /* with fd == -1: the memory itself, page-aligned, the embedder's, of bytes_max bytes;
 	                     * it must read as zeros and stay mapped until inm_free */
-	bool ignored;       /* with x-ignore-shared: the source shares this memory and sends no page of it */
+	bool ignored;       /* with x-ignore-shared: the source shares this memory and sends no page of it; neither
+	                     * @fd nor @addr is needed */
 	bool dirty;         /* the memory may hold something else than zeros: zero pages are then written */
 };
 
@@ -102,7 +102,8 @@ struct inm_device {
  * The embedder's callbacks. Set size to sizeof(struct inm_ops); the structure may grow at its end. All are called on
  * the thread that runs the migration. A callback that returns int returns 0 or a negative errno, which ends the
  * migration with an error that names the callback's subject; the source keeps its guest. Callbacks may call any inm_
- * function except inm_free, inm_run, inm_run_until and inm_dispatch.
+ * function except inm_free, inm_run, inm_run_until and inm_dispatch. After a failure the content of guest memory is
+ * unspecified: half of the guest may be there.
  */
 struct inm_ops {
 	size_t size;
@@ -110,13 +111,18 @@ struct inm_ops {
 	/* A block is announced: where does it go? -ENOENT: the embedder has no such block. Required. */
 	int (*ram_block)(void *opaque, struct inm_ram_block *block);
 
-	/* A device's state, in the stream's order, after all RAM of a precopy migration. NULL: states are checked and
-	 * dropped. */
+	/* A device's state, in the stream's order, after all RAM of a precopy migration; early ones (virtio-mem) before
+	 * it, without a description. NULL: states are checked and dropped. */
 	int (*device)(void *opaque, const struct inm_device *device);
 
-	/* RAM and devices are complete; the source is told of success when this returns 0. @run_state is what the guest
-	 * was at the source: "running", "paused", ...; NULL where the stream does not say. */
-	int (*start_vcpus)(void *opaque, const char *run_state);
+	/* RAM and devices are complete. The last chance to refuse: whatever can fail here must be done here, because
+	 * the source gives its guest up when this has returned 0 and it has been told. The guest must not run yet.
+	 * @run_state is what it was at the source: "running", "paused", ...; NULL where the stream does not say. */
+	int (*ready)(void *opaque, const char *run_state);
+
+	/* The source has been told and will not run the guest again: run it. The only place where that is safe; without
+	 * this call the guest is still the source's. */
+	void (*start_vcpus)(void *opaque, const char *run_state);
 
 	void (*state_changed)(void *opaque, enum inm_state state);
 
@@ -180,7 +186,8 @@ const char *inm_address(const struct inm *inm, unsigned index);
 
 /**
  * inm_run - until landed, failed or cancelled
- * Return: 0 landed; -ECANCELED; or the negative errno of the failure.
+ * Return: 0 landed; -ECANCELED; -EINVAL when nothing was listened to; or the negative errno of the failure, which is
+ * never -ETIMEDOUT.
  */
 int inm_run(struct inm *inm);
 
@@ -215,9 +222,10 @@ const char *inm_error(const struct inm *inm);
 struct inm_stats {
 	size_t size;
 	enum inm_state state;
-	uint64_t total_ns;       /* from the main channel's first byte to the end, or to now */
+	uint64_t total_ns;       /* from the main channel's first bytes to the end, or to now */
 	uint64_t downtime_ns;    /* from the source's stop, where the stream tells (QEMU 10.0 on), to landed; else 0 */
 	uint64_t main_bytes;     /* read from the main channel */
+	uint64_t multifd_bytes;  /* read from all multifd channels */
 	uint64_t ram_bytes;      /* length of all RAM blocks */
 	uint64_t received_pages; /* distinct target pages received so far */
 	uint64_t remaining_pages; /* of all blocks, not received so far */

@@ -69,21 +69,23 @@ static int ask_file(struct block *b, int fd)
 static int map_fd(struct block *b, const struct block_source *source)
 {
 	struct stat st;
-	uint64_t bytes;
+	uint64_t bytes, end;
 	void *p;
 	int r = ask_file(b, source->fd);
 
 	if (r < 0)
 		return r;
-	if (source->fd_off % b->hpage_bytes)
+	if (source->fd_off % b->hpage_bytes || __builtin_add_overflow(b->used_bytes, b->hpage_bytes - 1, &bytes) ||
+	    __builtin_add_overflow(source->fd_off, b->used_bytes, &end))
 		return -EINVAL;
-	bytes = (b->used_bytes + b->hpage_bytes - 1) / b->hpage_bytes * b->hpage_bytes;
+	bytes = bytes / b->hpage_bytes * b->hpage_bytes;
 	if (fstat(source->fd, &st) < 0)
 		return -errno;
 	/* Beyond the end of the file every access would be a SIGBUS. Of the last page only the used part must exist. */
-	if (source->fd_off > INT64_MAX - bytes || (uint64_t)st.st_size < source->fd_off + b->used_bytes)
+	if (end > INT64_MAX || (uint64_t)st.st_size < end)
 		return -EINVAL;
-	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, source->fd, (off_t)source->fd_off);
+	/* Huge pages are reserved here: without, a pool that runs dry would be a SIGBUS in the middle of the guest. */
+	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, source->fd, (off_t)source->fd_off);
 	if (p == MAP_FAILED)
 		return -errno;
 	b->landing = p;
@@ -131,8 +133,11 @@ int ram_add(struct ram *ram, const char *name, size_t name_bytes, uint64_t used_
 	b->fd = -1;
 	b->dirty = source->dirty;
 	b->ignored = source->ignored;
-	r = source->fd >= 0 ? map_fd(b, source) : use_addr(b, source);
-	if (r == 0)
+	if (source->ignored)
+		r = 0;
+	else
+		r = source->fd >= 0 ? map_fd(b, source) : use_addr(b, source);
+	if (r == 0 && !source->ignored)
 		r = bitmap_init(&b->received, used_bytes >> ram->tpage_shift);
 	if (r == 0)
 		r = ram_append(ram, b);

@@ -35,7 +35,7 @@ struct block {
 	int fd;                   /* owned; where pwritev(2) lands pages cheaply, else -1 */
 	uint64_t fd_off;          /* of the block in fd */
 	bool dirty;               /* may not be zeros where nothing was received */
-	bool ignored;             /* shared with the source (x-ignore-shared): no page of it may come */
+	bool ignored;             /* shared with the source (x-ignore-shared): no page of it may come; not mapped */
 	struct bitmap received;   /* a bit a tpage */
 	uint64_t received_tpages;
 };

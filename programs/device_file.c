@@ -78,9 +78,12 @@ int device_file_write(const struct device_file *f, const char *path)
 
 	if (!document)
 		document = empty = json_pack("{s:[]}", "devices");
-	r = document ? json_dump_file(document, path, JSON_INDENT(2)) : -1;
+	errno = ENOMEM;
+	r = document && json_dump_file(document, path, JSON_INDENT(2)) == 0 ? 0 : -errno;
 	json_decref(empty);
-	return r < 0 ? fail("%s: %s", path, strerror(errno)) : 0;
+	if (r < 0)
+		fail("%s: %s", path, strerror(-r));
+	return r;
 }
 
 void device_file_fini(struct device_file *f)

@@ -16,7 +16,7 @@ struct device_file {
 /** device_file_add - answers inm_ops.device */
 int device_file_add(struct device_file *f, const struct inm_device *device);
 
-/** device_file_write - Return: 0, or EXIT_FAILED after saying why. */
+/** device_file_write - Return: 0, or a negative errno after saying why. */
 int device_file_write(const struct device_file *f, const char *path);
 void device_file_fini(struct device_file *f);
 

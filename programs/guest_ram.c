@@ -1,10 +1,12 @@
 #include "programs/guest_ram.h"
 
+#include "base/text.h"
 #include "programs/program.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/memfd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -12,40 +14,109 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define HUGE_BYTES (2u << 20)
+
+int guest_ram_set_backing(struct guest_ram *ram, const char *name)
+{
+	static const char *const names[] = {
+		[GUEST_THP] = "thp", [GUEST_MEMFD] = "memfd", [GUEST_HUGETLB] = "hugetlb-2m"
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(name, names[i]) == 0) {
+			ram->backing = (enum guest_backing)i;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+static uint64_t huge_ceil(uint64_t bytes)
+{
+	return (bytes + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
+}
+
+/* Aligned, so that huge pages fit; a small block must not cost 2 MiB. */
+static int make_anonymous(struct guest_block *b)
+{
+	char *p, *aligned;
+
+	if (b->bytes > SIZE_MAX / 2)
+		return -ENOMEM;
+	b->map_bytes = b->bytes < HUGE_BYTES ? b->bytes : b->bytes + HUGE_BYTES;
+	p = mmap(NULL, b->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	aligned = p;
+	if (b->bytes >= HUGE_BYTES) {
+		aligned = (char *)(uintptr_t)huge_ceil((uintptr_t)p);
+		munmap(p, (size_t)(aligned - p));
+		b->map_bytes -= (size_t)(aligned - p);
+		madvise(aligned, b->map_bytes, MADV_HUGEPAGE); /* advice: may fail */
+	}
+	b->addr = aligned;
+	return 0;
+}
+
+static int make_memfd(struct guest_block *b, bool huge)
+{
+	uint64_t bytes = huge ? huge_ceil(b->bytes) : b->bytes;
+
+	b->fd = memfd_create("guest-ram", MFD_CLOEXEC | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0u));
+	if (b->fd < 0 || ftruncate(b->fd, (off_t)bytes) < 0)
+		return -errno;
+	if (!huge)
+		return 0;
+	b->addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd, 0);
+	if (b->addr == MAP_FAILED) {
+		b->addr = NULL;
+		return -errno;
+	}
+	b->map_bytes = bytes;
+	return 0;
+}
+
+static void block_fini(struct guest_block *b)
+{
+	free(b->name);
+	if (b->addr)
+		munmap(b->addr, b->map_bytes);
+	if (b->fd >= 0)
+		close(b->fd);
+}
+
 int guest_ram_block(struct guest_ram *ram, struct inm_ram_block *block)
 {
 	struct guest_block *blocks = realloc(ram->blocks, (ram->count + 1) * sizeof(*blocks)), *b;
+	int r;
 
 	if (!blocks)
 		return -ENOMEM;
 	ram->blocks = blocks;
 	b = &blocks[ram->count];
-	*b = (struct guest_block){ .name = strdup(block->name), .bytes = block->bytes };
-	b->fd = memfd_create("guest-ram", MFD_CLOEXEC);
-	if (!b->name || b->fd < 0 || ftruncate(b->fd, (off_t)block->bytes) < 0) {
-		int r = b->name ? -errno : -ENOMEM;
-
-		free(b->name);
-		if (b->fd >= 0)
-			close(b->fd);
+	*b = (struct guest_block){ .name = strdup(block->name), .bytes = block->bytes, .fd = -1 };
+	r = !b->name                    ? -ENOMEM
+	    : ram->backing == GUEST_THP ? make_anonymous(b)
+	                                : make_memfd(b, ram->backing == GUEST_HUGETLB);
+	if (r < 0) {
+		block_fini(b);
 		return r;
 	}
 	ram->count++;
 	block->fd = b->fd;
+	block->addr = b->fd < 0 ? b->addr : NULL;
 	return 0;
 }
 
 void guest_ram_fini(struct guest_ram *ram)
 {
-	for (size_t i = 0; i < ram->count; i++) {
-		free(ram->blocks[i].name);
-		close(ram->blocks[i].fd);
-	}
+	for (size_t i = 0; i < ram->count; i++)
+		block_fini(&ram->blocks[i]);
 	free(ram->blocks);
 	*ram = (struct guest_ram){ 0 };
 }
 
-static int copy_range(int from, int to, off_t begin, off_t end)
+static int copy_file(int from, int to, off_t begin, off_t end)
 {
 	while (begin < end) {
 		ssize_t n;
@@ -62,13 +133,11 @@ static int copy_range(int from, int to, off_t begin, off_t end)
 }
 
 /* Only what the memory file holds: its holes become holes. */
-static int copy_sparse(const struct guest_block *b, int to)
+static int write_memfd(const struct guest_block *b, int to)
 {
 	off_t begin = 0, end;
 	int r = 0;
 
-	if (ftruncate(to, (off_t)b->bytes) < 0)
-		return -errno;
 	while (r == 0) {
 		begin = lseek(b->fd, begin, SEEK_DATA);
 		if (begin < 0)
@@ -76,10 +145,35 @@ static int copy_sparse(const struct guest_block *b, int to)
 		end = lseek(b->fd, begin, SEEK_HOLE);
 		if (end < 0)
 			return -errno;
-		r = copy_range(b->fd, to, begin, end);
+		r = copy_file(b->fd, to, begin, end);
 		begin = end;
 	}
 	return r;
+}
+
+static bool is_zero(const char *p, size_t bytes)
+{
+	return p[0] == 0 && memcmp(p, p + 1, bytes - 1) == 0;
+}
+
+static int write_memory(const struct guest_block *b, int to)
+{
+	const size_t chunk_bytes = 64u << 10;
+	uint64_t bytes;
+
+	for (uint64_t off = 0; off < b->bytes; off += bytes) {
+		bytes = b->bytes - off < chunk_bytes ? b->bytes - off : chunk_bytes;
+		if (is_zero(b->addr + off, bytes))
+			continue;
+		for (uint64_t done = 0; done < bytes;) {
+			ssize_t n = pwrite(to, b->addr + off + done, bytes - done, (off_t)(off + done));
+
+			if (n < 0 && errno != EINTR)
+				return -errno;
+			done += n > 0 ? (uint64_t)n : 0;
+		}
+	}
+	return 0;
 }
 
 static void file_name(char path[static PATH_MAX], const char *dir, const char *block)
@@ -93,23 +187,50 @@ static void file_name(char path[static PATH_MAX], const char *dir, const char *b
 	}
 }
 
+/* "a/b" and "a_b" would be one file, and one block lost. */
+static bool name_is_taken(const struct guest_ram *ram, size_t index, const char *dir, const char *path)
+{
+	char other[PATH_MAX];
+
+	for (size_t i = 0; i < index; i++) {
+		file_name(other, dir, ram->blocks[i].name);
+		if (strcmp(other, path) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int write_block(const struct guest_block *b, const char *path)
+{
+	int r = 0, fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)b->bytes) < 0)
+		r = -errno;
+	if (r == 0)
+		r = b->addr ? write_memory(b, fd) : write_memfd(b, fd);
+	if (close(fd) < 0 && r == 0)
+		r = -errno;
+	return r;
+}
+
 int guest_ram_write(const struct guest_ram *ram, const char *dir)
 {
 	char path[PATH_MAX];
-	int fd, r;
+	int r = 0;
 
 	if (strlen(dir) > PATH_MAX - 300)
-		return fail("--ram-dir: the name is too long");
-	if (mkdir(dir, 0777) < 0 && errno != EEXIST)
-		return fail("%s: %s", dir, strerror(errno));
-	for (size_t i = 0; i < ram->count; i++) {
+		r = -ENAMETOOLONG;
+	else if (mkdir(dir, 0777) < 0 && errno != EEXIST)
+		r = -errno;
+	if (r < 0)
+		fail("%s: %s", dir, strerror(-r));
+	for (size_t i = 0; r == 0 && i < ram->count; i++) {
 		file_name(path, dir, ram->blocks[i].name);
-		fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-		r = fd < 0 ? -errno : copy_sparse(&ram->blocks[i], fd);
-		if (fd >= 0 && close(fd) < 0 && r == 0)
-			r = -errno;
+		r = name_is_taken(ram, i, dir, path) ? -EEXIST : write_block(&ram->blocks[i], path);
 		if (r < 0)
-			return fail("%s: %s", path, strerror(-r));
+			fail("%s: %s", TEXT_QUOTE(path, strlen(path)), strerror(-r));
 	}
-	return 0;
+	return r;
 }

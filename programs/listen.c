@@ -29,6 +29,8 @@ static const char help_text[] =
 	"  --ram-dir DIR          after landing, write each RAM block as DIR/<name>.raw\n"
 	"  --devices FILE         after landing, write the device state, decoded, as JSON\n"
 	"  --stats FILE           at the end, write numbers as one JSON object\n"
+	"  --ram-backing KIND     memory of the guest: memfd, thp (anonymous, huge pages where the kernel has\n"
+	"                         them; the default), or hugetlb-2m (from the kernel's pool)\n"
 	"  --guest none           what runs in the memory that landed: nothing\n"
 	"  --timeout SECONDS      give up after so long (default: never)\n"
 	"  --reactor uring        how to wait for the kernel\n"
@@ -44,6 +46,7 @@ struct listen {
 	struct device_file devices;
 	struct progress progress;
 	const char *uri, *ram_dir, *devices_path, *stats_path;
+	enum inm_state timeout_state;
 	uint64_t timeout_ns;
 	enum inm_log_level log_level;
 	enum progress_mode progress_mode;
@@ -64,6 +67,20 @@ static int on_device(void *opaque, const struct inm_device *device)
 	return ln->devices_path ? device_file_add(&ln->devices, device) : 0;
 }
 
+/* Whatever can fail is done while the source still has its guest: a disk that is full must not cost it. */
+static int on_ready(void *opaque, const char *run_state)
+{
+	struct listen *ln = opaque;
+	int r = 0;
+
+	(void)run_state;
+	if (ln->ram_dir)
+		r = guest_ram_write(&ln->ram, ln->ram_dir);
+	if (r == 0 && ln->devices_path)
+		r = device_file_write(&ln->devices, ln->devices_path);
+	return r;
+}
+
 static void on_log(void *opaque, enum inm_log_level level, const char *text)
 {
 	static const char *const names[] = { "error", "warning", "info", "debug" };
@@ -78,6 +95,7 @@ static const struct inm_ops ops = {
 	.size = sizeof(ops),
 	.ram_block = on_ram_block,
 	.device = on_device,
+	.ready = on_ready,
 	.log = on_log,
 };
 
@@ -99,13 +117,25 @@ static void catch_signals(struct inm *inm)
 	sigaction(SIGTERM, &sa, NULL);
 }
 
-enum { OPT_CAP = 256, OPT_PARAM, OPT_RAM_DIR, OPT_DEVICES, OPT_STATS, OPT_GUEST, OPT_TIMEOUT, OPT_REACTOR,
-       OPT_PROGRESS, OPT_HELP };
+enum {
+	OPT_CAP = 256,
+	OPT_PARAM,
+	OPT_RAM_DIR,
+	OPT_RAM_BACKING,
+	OPT_DEVICES,
+	OPT_STATS,
+	OPT_GUEST,
+	OPT_TIMEOUT,
+	OPT_REACTOR,
+	OPT_PROGRESS,
+	OPT_HELP
+};
 
 static const struct option long_options[] = {
 	{ "cap", required_argument, NULL, OPT_CAP },
 	{ "param", required_argument, NULL, OPT_PARAM },
 	{ "ram-dir", required_argument, NULL, OPT_RAM_DIR },
+	{ "ram-backing", required_argument, NULL, OPT_RAM_BACKING },
 	{ "devices", required_argument, NULL, OPT_DEVICES },
 	{ "stats", required_argument, NULL, OPT_STATS },
 	{ "guest", required_argument, NULL, OPT_GUEST },
@@ -185,6 +215,10 @@ static int take_option(struct listen *ln, int opt)
 	case OPT_RAM_DIR:
 		ln->ram_dir = optarg;
 		return GO_ON;
+	case OPT_RAM_BACKING:
+		if (guest_ram_set_backing(&ln->ram, optarg) < 0)
+			return usage_error("listen", "--ram-backing %s: memfd, thp or hugetlb-2m is expected", optarg);
+		return GO_ON;
 	case OPT_DEVICES:
 		ln->devices_path = optarg;
 		return GO_ON;
@@ -263,23 +297,11 @@ static int run(struct listen *ln)
 		progress_show(&ln->progress, ln->inm);
 		if (clock_now_ns() >= end_ns) {
 			ln->timed_out = true;
+			ln->timeout_state = inm_get_state(ln->inm);
 			end_ns = DEADLINE_NEVER; /* what is cancelled ends by itself */
 			inm_cancel(ln->inm);
 		}
 	}
-}
-
-static int write_results(const struct listen *ln, bool landed)
-{
-	int r = 0;
-
-	if (landed && ln->ram_dir)
-		r = guest_ram_write(&ln->ram, ln->ram_dir);
-	if (landed && r == 0 && ln->devices_path)
-		r = device_file_write(&ln->devices, ln->devices_path);
-	if (r == 0 && ln->stats_path)
-		r = report_write(ln->inm, &ln->ram, ln->stats_path);
-	return r;
 }
 
 static int land(struct listen *ln)
@@ -290,15 +312,20 @@ static int land(struct listen *ln)
 		return usage_error("listen", "%s", inm_error(ln->inm));
 	if (r < 0)
 		return fail("%s", inm_error(ln->inm));
-	say_where(ln->inm);
 	catch_signals(ln->inm);
+	say_where(ln->inm);
 	r = run(ln);
 	progress_end(&ln->progress, ln->inm);
-	if (r == -ECANCELED)
-		fail(ln->timed_out ? "timed out in state '%s'" : "cancelled", ln->timed_out ? "cancelled" : "");
+	if (r == -ECANCELED && ln->timed_out)
+		fail("timed out after %.3g s in state '%s'", (double)ln->timeout_ns / 1e9,
+		     inm_state_name(ln->timeout_state));
+	else if (r == -ECANCELED)
+		fail("cancelled");
 	else if (r < 0)
 		fail("%s", inm_error(ln->inm) ? inm_error(ln->inm) : strerror(-r));
-	if (write_results(ln, r == 0) != 0 || r < 0)
+	if (ln->stats_path && report_write(ln->inm, &ln->ram, ln->stats_path) < 0)
+		return EXIT_FAILED;
+	if (r < 0)
 		return EXIT_FAILED;
 	report_print(ln->inm, &ln->ram);
 	return EXIT_LANDED;

@@ -39,14 +39,15 @@ void progress_show(struct progress *p, const struct inm *inm)
 {
 	struct inm_stats st = { .size = sizeof(st) };
 	char bytes[32], rate[32], left[32];
-	uint64_t now_ns = clock_now_ns();
+	uint64_t now_ns = clock_now_ns(), received;
 
 	if (!p->on || (p->shown_ns && now_ns - p->shown_ns < progress_interval_ns(p)))
 		return;
 	inm_get_stats(inm, &st);
-	update_rate(p, st.main_bytes, now_ns);
+	received = st.main_bytes + st.multifd_bytes;
+	update_rate(p, received, now_ns);
 	fprintf(stderr, "%s%s: %s received, %s/s, %s of RAM not seen, round %" PRIu64 "%s", p->live ? "\r\033[K" : "",
-		inm_state_name(st.state), human_bytes(bytes, (double)st.main_bytes), human_bytes(rate, p->rate),
+		inm_state_name(st.state), human_bytes(bytes, (double)received), human_bytes(rate, p->rate),
 		human_bytes(left, (double)(st.remaining_pages * st.page_bytes)), st.rounds, p->live ? "" : "\n");
 	fflush(stderr);
 	p->line_open = p->live;

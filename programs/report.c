@@ -1,5 +1,6 @@
 #include "programs/report.h"
 
+#include "base/text.h"
 #include "programs/program.h"
 
 #include <errno.h>
@@ -28,15 +29,16 @@ void report_print(const struct inm *inm, const struct guest_ram *ram)
 {
 	struct inm_stats st = { .size = sizeof(st) };
 	char a[32], b[32];
-	double seconds;
+	double seconds, bytes;
 
 	inm_get_stats(inm, &st);
 	seconds = (double)st.total_ns / 1e9;
+	bytes = (double)(st.main_bytes + st.multifd_bytes);
 	printf("landed in %.3f s: %s received, %s/s, %.0f ms of CPU time\n", seconds,
-	       human_bytes(a, (double)st.main_bytes),
-	       human_bytes(b, (double)st.main_bytes / (seconds > 0 ? seconds : 1)), cpu_ms());
+	       human_bytes(a, bytes), human_bytes(b, bytes / (seconds > 0 ? seconds : 1)), cpu_ms());
 	for (size_t i = 0; i < ram->count; i++)
-		printf("  block %-32s %10s\n", ram->blocks[i].name, human_bytes(a, (double)ram->blocks[i].bytes));
+		printf("  block %-32s %10s\n", TEXT_QUOTE(ram->blocks[i].name, strlen(ram->blocks[i].name)),
+		       human_bytes(a, (double)ram->blocks[i].bytes));
 	printf("  pages: %" PRIu64 " normal, %" PRIu64 " zero, %" PRIu64 " xbzrle, %" PRIu64 " compressed; %" PRIu64
 	       " rounds\n",
 	       st.normal_pages, st.zero_pages, st.xbzrle_pages, st.compressed_pages, st.rounds);
@@ -50,9 +52,10 @@ static json_t *blocks_json(const struct guest_ram *ram)
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < ram->count; i++)
-		json_array_append_new(list, json_pack("{s:s%, s:I}", "name", ram->blocks[i].name,
-						      strlen(ram->blocks[i].name), "bytes",
-						      (json_int_t)ram->blocks[i].bytes));
+		json_array_append_new(
+			list, json_pack("{s:s, s:I}", "name",
+					TEXT_QUOTE(ram->blocks[i].name, strlen(ram->blocks[i].name)), "bytes",
+					(json_int_t)ram->blocks[i].bytes));
 	return list;
 }
 
@@ -72,13 +75,16 @@ int report_write(const struct inm *inm, const struct guest_ram *ram, const char 
 	int r;
 
 	inm_get_stats(inm, &st);
-	doc = json_pack("{s:s, s:s?, s:f, s:f, s:{s:I}, s:o, s:I, s:o, s:i, s:s}", "status", inm_state_name(st.state),
-			"error", error, "total_ms", (double)st.total_ns / 1e6, "cpu_ms", cpu_ms(), "bytes", "main",
-			(json_int_t)st.main_bytes, "pages", pages_json(&st), "rounds", (json_int_t)st.rounds,
-			"ram_blocks", blocks_json(ram), "devices", (int)st.devices, "split", split_word(st.split));
+	doc = json_pack("{s:s, s:s?, s:f, s:f, s:{s:I, s:I}, s:o, s:I, s:o, s:i, s:s}", "status",
+	                inm_state_name(st.state), "error", error, "total_ms", (double)st.total_ns / 1e6, "cpu_ms",
+	                cpu_ms(), "bytes", "main", (json_int_t)st.main_bytes, "multifd", (json_int_t)st.multifd_bytes,
+	                "pages", pages_json(&st), "rounds", (json_int_t)st.rounds, "ram_blocks", blocks_json(ram),
+	                "devices", (int)st.devices, "split", split_word(st.split));
 	if (doc && st.downtime_ns)
 		json_object_set_new(doc, "downtime_ms", json_real((double)st.downtime_ns / 1e6));
 	r = doc ? json_dump_file(doc, path, JSON_INDENT(2)) : -1;
 	json_decref(doc);
-	return r < 0 ? fail("%s: %s", path, strerror(errno)) : 0;
+	if (r < 0)
+		fail("%s: %s", path, strerror(errno));
+	return r;
 }

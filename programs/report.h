@@ -9,7 +9,7 @@
 
 void report_print(const struct inm *inm, const struct guest_ram *ram);
 
-/** report_write - --stats FILE. Return: 0, or EXIT_FAILED after saying why. */
+/** report_write - --stats FILE. Return: 0, or -1 after saying why. */
 int report_write(const struct inm *inm, const struct guest_ram *ram, const char *path);
 
 #endif

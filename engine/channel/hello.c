@@ -64,7 +64,7 @@ static const struct row table[] = {
 	/* first        tls  recov main               multifd            preempt            */
 	{ HELLO_QEVM, ANY, NO, IN(HELLO_OWED), ANY, ANY, HELLO_IS_MAIN, "the main channel" },
 	{ HELLO_QEVM, ANY, NO, NOT(HELLO_OWED), ANY, ANY, HELLO_REFUSED, "a second main channel" },
-	{ HELLO_QEVM, ANY, YES, ANY, ANY, ANY, HELLO_REFUSED, "a new migration, while another one waits to be recovered" },
+	{ HELLO_QEVM, ANY, YES, ANY, ANY, ANY, HELLO_REFUSED, "a new migration, and another waits to be recovered" },
 
 	{ HELLO_COMMAND, ANY, YES, IN(HELLO_OWED), ANY, ANY, HELLO_IS_MAIN, "the main channel of a recovery" },
 	{ HELLO_COMMAND, ANY, YES, NOT(HELLO_OWED), ANY, ANY, HELLO_REFUSED, "a second main channel of a recovery" },
@@ -77,7 +77,7 @@ static const struct row table[] = {
 	{ HELLO_PACKET, ANY, ANY, ANY, IN(HELLO_THERE), ANY, HELLO_REFUSED,
 	  "a multifd channel, and all are there: is multifd-channels the same on both sides?" },
 
-	{ HELLO_PAGE, ANY, ANY, ANY, ANY, IN(HELLO_OWED), HELLO_IS_PREEMPT, "the preempt channel, with its first page" },
+	{ HELLO_PAGE, ANY, ANY, ANY, ANY, IN(HELLO_OWED), HELLO_IS_PREEMPT, "the preempt channel, with a page" },
 	{ HELLO_PAGE, ANY, ANY, ANY, ANY, IN(HELLO_OFF), HELLO_REFUSED,
 	  "a preempt channel, but capability postcopy-preempt is off here" },
 	{ HELLO_PAGE, ANY, ANY, ANY, ANY, IN(HELLO_THERE), HELLO_REFUSED, "a second preempt channel" },

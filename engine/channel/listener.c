@@ -10,13 +10,36 @@
 #include <errno.h>
 #include <linux/vm_sockets.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+/*
+ * A socket left behind by a process that is gone would make bind fail. One that somebody listens at refuses nothing,
+ * and anything that is not a socket is not ours to touch.
+ */
+static void unlink_stale(const struct sockaddr_un *sa)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		return;
+	if (connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0 && errno == ECONNREFUSED)
+		unlink(sa->sun_path);
+	close(fd);
+}
+
+/* Only what we bound: somebody may have put another socket there since. */
+static void unlink_own(const struct listener_socket *s)
+{
+	struct stat st;
+
+	if (s->path[0] && lstat(s->path, &st) == 0 && st.st_dev == s->dev && st.st_ino == s->ino)
+		unlink(s->path);
+}
 
 void listener_close(struct listener *l)
 {
@@ -25,18 +48,8 @@ void listener_close(struct listener *l)
 			continue;
 		close(l->sockets[i].fd);
 		l->sockets[i].fd = -1;
-		if (l->sockets[i].path[0])
-			unlink(l->sockets[i].path);
+		unlink_own(&l->sockets[i]);
 	}
-}
-
-/* A socket left behind by a process that is gone would make bind fail. Anything else at the path is not ours. */
-static void unlink_stale(const char *path)
-{
-	struct stat st;
-
-	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
-		unlink(path);
 }
 
 static void set_flag(int fd, int level, int name)
@@ -48,9 +61,15 @@ static void set_flag(int fd, int level, int name)
 
 static int bind_and_listen(int fd, const struct sockaddr *sa, socklen_t sa_bytes)
 {
-	if (bind(fd, sa, sa_bytes) < 0 || listen(fd, LISTENER_BACKLOG) < 0)
+	int r = 0;
+
+	if (bind(fd, sa, sa_bytes) < 0)
 		return -errno;
-	return 0;
+	if (listen(fd, LISTENER_BACKLOG) < 0)
+		r = -errno;
+	if (r < 0 && sa->sa_family == AF_UNIX)
+		unlink(((const struct sockaddr_un *)sa)->sun_path);
+	return r;
 }
 
 /* Takes @fd, which listens. */
@@ -59,9 +78,14 @@ static void add_socket(struct listener *l, int fd, const char *path)
 	struct listener_socket *s = &l->sockets[l->count++];
 	struct sockaddr_storage sa = { 0 };
 	socklen_t bytes = sizeof(sa);
+	struct stat st;
 
 	s->fd = fd;
-	snprintf(s->path, sizeof(s->path), "%s", path);
+	if (path[0] && lstat(path, &st) == 0) {
+		snprintf(s->path, sizeof(s->path), "%s", path);
+		s->dev = st.st_dev;
+		s->ino = st.st_ino;
+	}
 	getsockname(fd, (struct sockaddr *)&sa, &bytes);
 	address_format(s->text, (struct sockaddr *)&sa, bytes);
 }
@@ -92,7 +116,7 @@ static int open_unix(struct listener *l, const struct address *addr)
 
 	/* address_parse has checked that it fits. */
 	memcpy(sa.sun_path, addr->path, strlen(addr->path));
-	unlink_stale(addr->path);
+	unlink_stale(&sa);
 	return open_one(l, AF_UNIX, 0, false, (struct sockaddr *)&sa, sizeof(sa), addr->path);
 }
 
@@ -169,27 +193,6 @@ int listener_open(struct listener *ret, const struct address *addr, struct err *
 	return 0;
 }
 
-static void set_number(int fd, int level, int name, uint64_t value)
-{
-	int v = value > INT32_MAX ? INT32_MAX : (int)value;
-
-	if (v > 0)
-		setsockopt(fd, level, name, &v, sizeof(v));
-}
-
-/* A source whose host has vanished sends no FIN: without these it would never be missed. */
-static void set_tcp_options(int fd, const struct options *opts)
-{
-	/* Replies are small and wanted at once. */
-	set_flag(fd, IPPROTO_TCP, TCP_NODELAY);
-	if (opts->keepalive_idle_s > 0)
-		set_flag(fd, SOL_SOCKET, SO_KEEPALIVE);
-	set_number(fd, IPPROTO_TCP, TCP_KEEPIDLE, opts->keepalive_idle_s);
-	set_number(fd, IPPROTO_TCP, TCP_KEEPINTVL, opts->keepalive_interval_s);
-	set_number(fd, IPPROTO_TCP, TCP_KEEPCNT, opts->keepalive_count);
-	set_number(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, opts->tcp_user_timeout_ms);
-}
-
 int listener_accept(struct listener *l, int index, struct reactor *r, const struct options *opts,
 		    struct chan **ret_chan, struct err *err)
 {
@@ -202,8 +205,7 @@ int listener_accept(struct listener *l, int index, struct reactor *r, const stru
 
 	if (fd < 0)
 		return err_set(err, fd, "accepting on %s: %s", s->text, strerror(-fd));
-	if (sa.ss_family == AF_INET || sa.ss_family == AF_INET6)
-		set_tcp_options(fd, opts);
+	socket_set_options(fd, opts);
 	if (sa.ss_family == AF_UNIX)
 		snprintf(name, sizeof(name), "%.90s", s->text);
 	else

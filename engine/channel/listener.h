@@ -7,6 +7,7 @@
 #include "coroutine/co.h"
 #include "engine/channel/address.h"
 
+#include <sys/types.h>
 #include <sys/un.h>
 
 struct chan;
@@ -18,6 +19,8 @@ struct listener_socket {
 	int fd;
 	char text[ADDRESS_TEXT_BYTES]; /* "tcp:127.0.0.1:40123", with the real port */
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path) + 1]; /* of a unix socket: unlinked at the end; else "" */
+	dev_t dev; /* of path, when it was made */
+	ino_t ino;
 };
 
 struct listener {

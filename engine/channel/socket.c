@@ -2,8 +2,11 @@
 
 #include "base/err.h"
 #include "coroutine/io.h"
+#include "engine/options.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +33,8 @@ static ssize_t socket_readv(struct chan *ch, struct iovec *iov, int iov_count, u
 #define WORKER_BYTES_MIN (64u << 10)
 
 /* A large one runs on a worker of the kernel, so that the copies of several channels run beside each other. */
-static ssize_t socket_read_full(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err)
+static ssize_t socket_read_full(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns,
+                                struct err *err)
 {
 	struct socket_chan *sc = (struct socket_chan *)ch;
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = (size_t)iov_count };
@@ -39,7 +43,8 @@ static ssize_t socket_read_full(struct chan *ch, struct iovec *iov, int iov_coun
 
 	for (int i = 0; i < iov_count; i++)
 		bytes += iov[i].iov_len;
-	n = io_recvmsg(sc->reactor, sc->fd, &msg, MSG_WAITALL | (bytes >= WORKER_BYTES_MIN ? IO_ASYNC : 0), deadline_ns);
+	n = io_recvmsg(sc->reactor, sc->fd, &msg, MSG_WAITALL | (bytes >= WORKER_BYTES_MIN ? IO_ASYNC : 0),
+	               deadline_ns);
 	if (n < 0)
 		return err_set(err, (int)n, "reading from %s: %s", ch->name, strerror((int)-n));
 	return n;
@@ -67,6 +72,32 @@ static void socket_close(struct chan *ch)
 
 	close(sc->fd);
 	free(sc);
+}
+
+static void set_number(int fd, int level, int name, uint64_t value)
+{
+	int v = value > INT32_MAX ? INT32_MAX : (int)value;
+
+	if (v > 0)
+		setsockopt(fd, level, name, &v, sizeof(v));
+}
+
+void socket_set_options(int fd, const struct options *opts)
+{
+	int protocol = 0;
+	socklen_t bytes = sizeof(protocol);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &bytes) < 0 ||
+	    (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP))
+		return;
+	/* Replies are small and wanted at once. */
+	set_number(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	if (opts->keepalive_idle_s > 0)
+		set_number(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set_number(fd, IPPROTO_TCP, TCP_KEEPIDLE, opts->keepalive_idle_s);
+	set_number(fd, IPPROTO_TCP, TCP_KEEPINTVL, opts->keepalive_interval_s);
+	set_number(fd, IPPROTO_TCP, TCP_KEEPCNT, opts->keepalive_count);
+	set_number(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, opts->tcp_user_timeout_ms);
 }
 
 static const struct chan_ops socket_ops = {

@@ -6,6 +6,7 @@
 
 #include "engine/channel/channel.h"
 
+struct options;
 struct reactor;
 
 /**
@@ -14,5 +15,11 @@ struct reactor;
  * Return: 0 or -ENOMEM.
  */
 int socket_chan_new(struct chan **ret_chan, struct reactor *r, int fd, const char *name);
+
+/**
+ * socket_set_options - for a TCP socket, keepalive and such as @opts say; others are left alone
+ * A source whose host has vanished sends no FIN: without these it would never be missed.
+ */
+void socket_set_options(int fd, const struct options *opts);
 
 #endif

@@ -18,8 +18,6 @@
  *     source never reads makes a reset of its close, and pages are lost (spec/channels.md 8.6, spec/multifd.md 9.3).
  * (4) Renegotiation (TLS 1.2) is an error.
  *
- * Stack: a handshake takes less than 40 KiB of the coroutine's stack (test_tls_handshake_fits_the_stack).
- *
  * Source: spec/channels.md 8
  */
 #ifndef ENGINE_CHANNEL_TLS_H
@@ -30,6 +28,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* More than a handshake takes of the coroutine's stack (measured: test_tls_handshake_fits_the_stack). */
+#define TLS_STACK_BYTES (64u << 10)
 
 struct chan;
 struct err;
@@ -42,7 +43,8 @@ struct tls_options;
  * @creds: outlive the channel. @o: those that @creds were loaded with; needed only for the call
  * Nothing of the source's application data is looked at before it is verified and authorised.
  * Parks: yes, until @deadline_ns, which is for the whole of it. Return: 0; -EPROTO the source speaks no TLS, or breaks
- * it; -ECONNREFUSED it refuses us or has nothing in common with us; -EACCES it is not who it must be (certificate, name,
+ * it; -ECONNREFUSED it refuses us or has nothing in common with us; -EACCES it is not who it must be (certificate,
+ * name,
  * pre-shared key); -ENODATA it hangs up; -ETIMEDOUT, -ECANCELED, -ENOMEM, or the error of @plain. The text says what a
  * person has to do.
  */
@@ -51,8 +53,8 @@ may_park int tls_chan_wrap(struct chan **ret_chan, struct chan *plain, const str
 
 /**
  * tls_chan_ended_clean - after chan_readv returned 0: did the source say goodbye (close_notify)?
- * The end without it, on a record border, reads as 0, too: main and preempt channels, and all of QEMU up to 9.2, end so,
- * and what was owed tells whether it is a cut (spec/channels.md 8.7, spec/multifd.md 9.2). Inside a record it is
+ * The end without it, on a record border, reads as 0, too: main and preempt channels, and all of QEMU up to 9.2, end
+ * so, and what was owed tells whether it is a cut (spec/channels.md 8.7, spec/multifd.md 9.2). Inside a record it is
  * -ENODATA. False for a channel that is not TLS.
  */
 bool tls_chan_ended_clean(const struct chan *ch);
@@ -62,7 +64,8 @@ bool tls_chan_is(const struct chan *ch);
 
 #define TLS_SESSION_TEXT_BYTES 96
 
-/** tls_chan_describe - "(TLS1.3)-(ECDHE-PSK-SECP256R1)-(AES-128-GCM)", for logs and statistics. Return: @buf. */
+/** tls_chan_describe - "TLS1.3 ECDHE-PSK SECP256R1 AES-128-GCM", for logs and statistics. Return: @buf; "" for other
+ * channels. */
 const char *tls_chan_describe(const struct chan *ch, char buf[static TLS_SESSION_TEXT_BYTES]);
 
 #endif

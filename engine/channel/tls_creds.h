@@ -1,17 +1,18 @@
 /*
- * tls_creds.h - what the TLS server shows and asks for: certificates or keys, read from a directory with QEMU's file names
+ * tls_creds.h - what the TLS server shows and asks for: certificates or keys, read from a directory with QEMU's file
+ * names
  *
  *   x509  ca-cert.pem, server-cert.pem, server-key.pem; optional ca-crl.pem, dh-params.pem, and further identities
  *         server-cert-N.pem with server-key-N.pem (N from 0 to 9)
- *   psk   keys.psk: lines of identity:hexkey (an identity that begins with # is hexadecimal, too); optional dh-params.pem
- *   anon  nothing; optional dh-params.pem. Encryption without authentication: only if asked for by name
+ *   psk   keys.psk: lines of identity:hexkey (an identity that begins with # is hexadecimal, too); optional
+ * dh-params.pem   anon  nothing; optional dh-params.pem. Encryption without authentication: only if asked for by name
  *
  * Everything is read and checked once, before the migration begins: a handshake touches no file. What would make every
  * handshake fail, or worse, succeed with the wrong party, is an error here, where it names the file and the reason.
  *
  * Invariants:
- * (1) No secret (private key, pre-shared key, part of either) is ever in an error text; files are named, lines numbered.
- * (2) Keys that this module holds itself are overwritten before their memory is given back.
+ * (1) No secret (private key, pre-shared key, part of either) is ever in an error text; files are named, lines
+ * numbered. (2) Keys that this module holds itself are overwritten before their memory is given back.
  * (3) Loaded credentials are never changed: any number of sessions may use them at once. They outlive their sessions.
  *
  * Source: spec/channels.md 8.3, 8.4
@@ -19,11 +20,14 @@
 #ifndef ENGINE_CHANNEL_TLS_CREDS_H
 #define ENGINE_CHANNEL_TLS_CREDS_H
 
+#include "base/text.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct err;
+struct gnutls_session_int;
 struct options;
 struct tls_creds;
 
@@ -67,11 +71,28 @@ bool tls_authz_match(const char *patterns, const char *dn);
 
 /**
  * tls_creds_priority - the priority string of sessions
- * The server chooses the cipher. Of its own accord it takes TLS 1.3 and 1.2 with authenticated ciphers only, and the one
+ * The server chooses the cipher. Of its own accord it takes TLS 1.3 and 1.2 with authenticated ciphers only, and the
+ * one
  * that this processor is fast at: AES-128-GCM, then AES-256-GCM, where it has AES instructions, else CHACHA20-POLY1305
- * first. A string of the user's is taken as it is. Either way the key exchanges of psk and anon are added, as QEMU does.
- * Return: @buf. Source: spec/channels.md 8.3
+ * first. A string of the user's is taken as it is. Either way the key exchanges of psk and anon are added, as QEMU
+ * does. Return: @buf. Source: spec/channels.md 8.3
  */
 const char *tls_creds_priority(char buf[static TLS_PRIORITY_BYTES], const struct tls_options *o, bool fast_aes);
+
+/* What the source showed in a handshake, for errors. Lives as long as its session. */
+struct tls_seen {
+	const struct tls_creds *creds;
+	bool identity_asked; /* psk: the source named an identity, */
+	bool identity_known; /* which is in keys.psk */
+	char identity[TEXT_QUOTE_BYTES];
+};
+
+/**
+ * tls_creds_attach - make a session (of GnuTLS, a server's) use these credentials
+ * @seen: filled in during the handshake; belongs to the caller and lives as long as the session
+ * Return: 0 or -ENOMEM.
+ */
+int tls_creds_attach(const struct tls_creds *creds, struct gnutls_session_int *session, struct tls_seen *seen,
+		     struct err *err);
 
 #endif

@@ -102,11 +102,15 @@ static int add_block(struct ram_loader *l, const struct entry *entry, const stru
 		.ignored = answer->ignored,
 	};
 	struct block *block;
-	int e = ram_add(l->ram, entry->name, entry->name_bytes, entry->bytes, &source, &block);
+	int e = source.ignored && !options_has(l->opts, CAP_X_IGNORE_SHARED) ? -EINVAL : 0;
+
+	if (e < 0)
+		return err_set(err, e, "ignored here, but capability x-ignore-shared is off");
+	e = ram_add(l->ram, entry->name, entry->name_bytes, entry->bytes, &source, &block);
 
 	if (e < 0)
 		return err_set(err, e, "the memory given for it cannot be used: %s", strerror(-e));
-	if (entry->page_bytes && entry->page_bytes != block->hpage_bytes)
+	if (!source.ignored && entry->page_bytes && entry->page_bytes != block->hpage_bytes)
 		return err_set(err, -EINVAL, "it has pages of 0x%" PRIx64 " bytes at the source and of 0x%zx here",
 			       entry->page_bytes, block->hpage_bytes);
 	return 0;

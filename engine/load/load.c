@@ -184,7 +184,7 @@ static int read_early_full(struct load *l, uint64_t off, struct err *err)
 static int read_element(struct load *l, struct err *err)
 {
 	uint64_t off = reader_off(&l->reader);
-	bool ram_done = sections_all_ended(&l->sections);
+	bool ram_done = l->ram_loader.listed && sections_all_ended(&l->sections);
 	uint8_t type;
 	int e = reader_need(&l->reader, 1, err);
 

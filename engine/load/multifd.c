@@ -335,10 +335,11 @@ static int await_all_present(struct multifd *m, struct err *err)
 		event_clear(&m->arrived);
 		e = event_wait(&m->arrived, deadline_ns);
 		if (e == -ETIMEDOUT)
-			return err_set(err, e,
-				       "%u of %u multifd channels have come; parameter multifd-channels must be the same "
-				       "on both sides",
-				       m->present, m->channels);
+			return err_set(
+			        err, e,
+			        "%u of %u multifd channels have come; parameter multifd-channels must be the same "
+			        "on both sides",
+			        m->present, m->channels);
 		if (e < 0)
 			return e;
 	}
@@ -368,8 +369,9 @@ static int await_all_at_sync(struct multifd *m, struct err *err)
 		event_clear(&m->changed);
 		e = event_wait(&m->changed, deadline_after_ns(MULTIFD_STALL_NS));
 		if (e == -ETIMEDOUT && bytes == m->counts.bytes)
-			return err_set(err, e, "no byte on any multifd channel for %llu s; %u of %u are at the sync point",
-				       MULTIFD_STALL_NS / NS_PER_S, m->at_sync, m->channels);
+			return err_set(err, e,
+			               "no byte on any multifd channel for %llu s; %u of %u are at the sync point",
+			               MULTIFD_STALL_NS / NS_PER_S, m->at_sync, m->channels);
 		if (e < 0 && e != -ETIMEDOUT)
 			return e;
 	}

@@ -91,8 +91,8 @@ static int check_payload(struct multifd_packet *p, const uint8_t *header, size_t
 	if (p->normal_pages == 0)
 		return 0;
 	if (flags != compression)
-		return err_set(err, -EPROTO, "compression 0x%02x; parameter multifd-compression here means 0x%02x", flags,
-			       compression);
+		return err_set(err, -EPROTO, "compression 0x%02x; parameter multifd-compression here means 0x%02x",
+		               flags, compression);
 	if (compression == 0 ? bytes != p->normal_pages * page_bytes : bytes == 0 || bytes > MULTIFD_PAYLOAD_BYTES_MAX)
 		return err_set(err, -EPROTO, "%" PRIu32 " bytes of payload for %zu pages", bytes, p->normal_pages);
 	p->payload_bytes = bytes;

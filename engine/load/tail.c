@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 #include "base/err.h"
-#include "base/log.h"
 #include "base/text.h"
 #include "engine/channel/channel.h"
 #include "engine/load/load.h"
@@ -23,8 +22,8 @@
 /* With suppress-vmdesc nothing marks the end: after so long without a byte the state may be whole. */
 #define QUIET_NS (50 * NS_PER_MS)
 
-/* A source without a return path closes as soon as its bytes are in its kernel; one that does not is not waited for. */
-#define CLOSE_WAIT_NS (5 * NS_PER_S)
+/* A source without a return path closes as soon as its bytes are in its kernel; its guest stands still meanwhile. */
+#define CLOSE_WAIT_NS (100 * NS_PER_MS)
 
 struct tail {
 	uint8_t *buf; /* owned */
@@ -147,24 +146,30 @@ static int read_with_footers(struct tail *t, struct load *l, struct split_result
 	return e;
 }
 
-/* Nothing may follow. With a return path the source waits for SHUT, and there is nothing to wait for here. */
+/*
+ * Nothing may follow. A source without a return path closes; one with a return path waits for SHUT, and if it has
+ * closed it has given up and runs its guest again (spec/stream.md 1.6).
+ */
 static int check_nothing_follows(struct load *l, struct err *err)
 {
-	ssize_t n;
+	ssize_t n = l->reader.ended ? 0 : -ETIMEDOUT;
 
-	if (reader_buffered(&l->reader) == 0 && !l->reply.open && !l->reader.ended) {
-		l->reader.deadline_ns = deadline_after_ns(CLOSE_WAIT_NS);
+	if (reader_buffered(&l->reader) == 0 && !l->reader.ended) {
+		l->reader.deadline_ns = deadline_after_ns(l->reply.open ? 0 : CLOSE_WAIT_NS);
 		n = reader_fill(&l->reader, err);
-		if (n == -ETIMEDOUT)
-			log_info(l->log, "the source has sent everything and does not close the stream");
-		/* The stream is complete: how its connection ends does not matter (a reset after the last byte). */
-		else if (n < 0 && n != -ECANCELED)
-			log_info(l->log, "after the end of the stream: %s", err->text);
-		else if (n < 0)
-			return (int)n;
+		l->reader.deadline_ns = DEADLINE_NEVER;
 	}
+	if (n == -ECANCELED)
+		return (int)n;
 	if (reader_buffered(&l->reader) > 0)
 		return err_set(err, -EPROTO, "data after the end of the stream, at 0x%" PRIx64, reader_off(&l->reader));
+	if (l->reply.open && n == 0)
+		return err_set(err, -ENODATA,
+		               "the source closed the stream at 0x%" PRIx64 " without waiting to be told",
+		               reader_off(&l->reader));
+	if (l->reply.open && n != -ETIMEDOUT)
+		return (int)n;
+	/* Without a return path the stream is complete, and how its connection ends does not matter. */
 	return 0;
 }
 
@@ -269,9 +274,9 @@ int tail_read(struct load *l, struct err *err)
 	if (e < 0)
 		err_up(err, e, "device state from 0x%" PRIx64 " on", t.off);
 	if (e == 0)
-		e = check_nothing_follows(l, err);
-	if (e == 0)
 		e = deliver_all(l, &t, &split, err);
+	if (e == 0)
+		e = check_nothing_follows(l, err);
 	split_result_fini(&split);
 	tail_fini(&t);
 	return e;

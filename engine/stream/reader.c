@@ -48,9 +48,7 @@ static void make_room(struct reader *r, size_t bytes)
 
 static struct iovec free_space(const struct reader *r)
 {
-	size_t room = READER_BUFFER_BYTES - r->tail;
-
-	return (struct iovec){ r->buf + r->tail, room < READER_CHUNK_BYTES ? room : READER_CHUNK_BYTES };
+	return (struct iovec){ r->buf + r->tail, READER_BUFFER_BYTES - r->tail };
 }
 
 static ssize_t receive(struct reader *r, struct iovec *iov, int iov_count, struct err *err)

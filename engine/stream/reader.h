@@ -26,10 +26,9 @@ struct err;
 
 /* Bytes that reader_need can make contiguous. */
 #define READER_NEED_MAX (1u << 20)
+/* Measured for what is received at a time, one channel into huge pages: 128 KiB 2.0 GB/s, 512 KiB 2.4, 1 MiB 2.5. */
 #define READER_BUFFER_BYTES (READER_NEED_MAX + (256u << 10))
 
-/* Received at a time: what was received must still be in the processor's cache when it is landed. */
-#define READER_CHUNK_BYTES (512u << 10)
 
 struct reader {
 	struct chan *ch; /* not owned */

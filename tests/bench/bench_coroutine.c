@@ -359,7 +359,8 @@ static void very_many(size_t stack_bytes)
 	sched_init(s, stack_bytes, STACK_IDLE_MAX_DEFAULT);
 	group_init(&g, s, "many");
 	event_init(&wake_all, s, "wake all");
-	printf("\n%d coroutines with stacks of %zu KiB (asked for: %zu)\n", n, s->stacks.stack_bytes >> 10, stack_bytes >> 10);
+	printf("\n%d coroutines with stacks of %zu KiB (asked for: %zu)\n", n, s->stacks.stack_bytes >> 10,
+	       stack_bytes >> 10);
 	rss = memory_of("VmRSS:");
 	vm = memory_of("VmSize:");
 	began = clock_now_ns();

@@ -343,7 +343,8 @@ static void print_all(bool quick, size_t bytes, unsigned runs)
 	static const size_t many[] = { 64 * KIB, 256 * KIB, MIB, 0 }, one[] = { 256 * KIB, 0 };
 	const size_t *sizes = quick ? one : many;
 
-	printf("bare limits: GB/s, median (min-max) of %u, %zu MiB each; CPU-s/GB of the receiver\n", runs, bytes / MIB);
+	printf("bare limits: GB/s, median (min-max) of %u, %zu MiB each; CPU-s/GB of the receiver\n", runs,
+	       bytes / MIB);
 	print_table("TCP over loopback, into", true, sizes, bytes, runs);
 	print_table("unix socket, into", false, sizes, bytes, runs);
 	printf("memcpy from a warm buffer, into\n");

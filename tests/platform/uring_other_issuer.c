@@ -1,4 +1,5 @@
-/* A ring made with R_DISABLED has as its single issuer the thread that enables it, not the one that made it; and no other. */
+/* The single issuer of a ring made with R_DISABLED is the thread that enables it, not the one that made it; no other.
+ * */
 #include "tests/platform/uring.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
- * Who polls a DEFER_TASKRUN ring from outside must poll an eventfd registered with it: the ring's own descriptor becomes
- * readable, but wakes nobody who sleeps in epoll_wait(2) already. coroutine/ring_uring.c hands out the eventfd.
+ * Who polls a DEFER_TASKRUN ring from outside must poll an eventfd registered with it: the ring's own descriptor wakes
+ * nobody who sleeps in epoll_wait(2) already (6.18). coroutine/ring_uring.c hands out the eventfd.
  */
 #include "tests/platform/uring.h"
 
@@ -42,7 +42,7 @@ int main(void)
 	if (io_uring_register_eventfd(&ring, fd) < 0)
 		return 1;
 	by_eventfd = wait_ms(&ring, fd);
-	printf("a completion after 30 ms is seen through the eventfd after %d ms, through the ring's descriptor after %d%s\n",
+	printf("a completion after 30 ms is seen through the eventfd after %d ms, through the ring itself after %d%s\n",
 	       by_eventfd, by_ring, by_ring == 500 ? " (not at all)" : "");
 	io_uring_queue_exit(&ring);
 	close(fd);

@@ -1,8 +1,9 @@
-/* A recvmsg with MSG_WAITALL on a worker of the kernel completes once and whole, in however many pieces the bytes come. */
+/* A recvmsg with MSG_WAITALL on a worker of the kernel completes once and whole, however many pieces the bytes come
+ * in. */
 #include "tests/platform/uring.h"
 
-#include <pthread.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define WHOLE (3u << 20)
@@ -10,19 +11,19 @@
 static int sv[2];
 static char there[WHOLE], here[WHOLE];
 
-static void *send_in_pieces(void *arg)
+static int send_in_pieces(void)
 {
 	for (size_t off = 0; off < WHOLE;) {
 		size_t piece = 1 + off % 77777;
 		ssize_t n = send(sv[1], there + off, piece < WHOLE - off ? piece : WHOLE - off, 0);
 
 		if (n <= 0)
-			return NULL;
+			return 1;
 		off += (size_t)n;
 		if (off % 7 == 0)
 			usleep(500);
 	}
-	return arg;
+	return 0;
 }
 
 int main(void)
@@ -33,7 +34,7 @@ int main(void)
 	struct io_uring_sqe *sqe;
 	struct io_uring_cqe *cqe;
 	struct io_uring ring;
-	pthread_t thread;
+	pid_t pid;
 
 	ring_or_skip(&ring, 0);
 	for (size_t i = 0; i < WHOLE; i++)
@@ -46,10 +47,13 @@ int main(void)
 	io_uring_prep_recvmsg(sqe, sv[0], &msg, MSG_WAITALL);
 	sqe->flags |= IOSQE_ASYNC;
 	io_uring_submit(&ring);
-	if (pthread_create(&thread, NULL, send_in_pieces, NULL) != 0)
-		return 1;
+	/* A process, not a thread: valgrind 3.19 takes io_uring_enter for a call that does not block, and all threads
+	 * stand still while one waits in it. */
+	pid = fork();
+	if (pid == 0)
+		_exit(send_in_pieces());
 	cqe = completion(&ring, 20000);
-	pthread_join(thread, NULL);
+	waitpid(pid, NULL, 0);
 	printf("asked for %u bytes, completed with %d\n", WHOLE, cqe ? cqe->res : -1);
 	return cqe && cqe->res == (int)WHOLE && memcmp(here, there, WHOLE) == 0 ? 0 : 1;
 }

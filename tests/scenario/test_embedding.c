@@ -266,7 +266,7 @@ START_TEST(test_a_refused_start_ends_the_migration_and_the_source_is_told)
 
 	scene_begin(&s, &(struct honest_opts){ .return_path = true });
 	s.e.fail_start = -EPERM;
-	refused(&s, -EPERM, "start");
+	refused(&s, -EPERM, "refused here");
 	ck_assert_uint_eq(s.e.start_calls, 1);
 	ck_assert_str_eq(embedder_states(&s.e, text, sizeof(text)), "setup active failed");
 	scene_end(&s);

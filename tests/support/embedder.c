@@ -219,7 +219,7 @@ const struct inm_ops embedder_ops = {
 	.size = sizeof(struct inm_ops),
 	.ram_block = on_ram_block,
 	.device = on_device,
-	.start_vcpus = on_start_vcpus,
+	.ready = on_start_vcpus,
 	.state_changed = on_state,
 	.log = on_log,
 };

@@ -332,6 +332,28 @@ START_TEST(test_io_completed_and_cancelled_in_one_turn_keeps_the_bytes)
 }
 END_TEST
 
+static int sends_and_cancels(void *arg)
+{
+	ck_assert_int_eq(send(sv[1], "abc", 3, 0), 3);
+	co_cancel(arg);
+	return 0;
+}
+
+START_TEST(test_io_completion_read_between_the_cancel_and_the_turn_is_kept)
+{
+	char buf[8];
+	struct try t = try_recv(sv[0], buf, sizeof(buf));
+	struct co *co = spawn(tries, &t);
+
+	run_for(5);
+	/* Cancelled by a coroutine, it has its turn only after the ring's. */
+	spawn(sends_and_cancels, co);
+	run();
+	ck_assert_int_eq(t.result, 3);
+	ck_assert_int_eq(t.after, -ECANCELED);
+}
+END_TEST
+
 START_TEST(test_io_deadline_that_passed_while_bytes_came_gives_the_bytes)
 {
 	char buf[8];
@@ -399,6 +421,7 @@ Suite *suite(void)
 	tcase_add_test(tc, test_io_connect_that_waits_is_cancelled);
 	tcase_add_test(tc, test_io_cancel_pending_begins_nothing);
 	tcase_add_test(tc, test_io_completed_and_cancelled_in_one_turn_keeps_the_bytes);
+	tcase_add_test(tc, test_io_completion_read_between_the_cancel_and_the_turn_is_kept);
 	tcase_add_test(tc, test_io_deadline_that_passed_while_bytes_came_gives_the_bytes);
 	tcase_add_loop_test(tc, test_io_waitall_cancelled_half_way_returns_what_came, 0, 2);
 	tcase_add_loop_test(tc, test_io_waitall_timed_out_half_way_returns_what_came, 0, 2);

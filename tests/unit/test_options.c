@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "config.h"
+#include "engine/channel/tls_creds.h"
 #include "tests/support/check_main.h"
 
 #define ARRAY_COUNT(a) (sizeof(a) / sizeof((a)[0]))
@@ -73,6 +75,7 @@ static const struct {
 	{ "uuid", "" }, { "machine", "" }, { "ram-limit", "17592186044416" }, { "connect-deadline", "10" },
 	{ "keepalive-idle", "10" }, { "keepalive-interval", "5" }, { "keepalive-count", "6" },
 	{ "tcp-user-timeout", "40000" },
+	{ "tls-creds-dir", "" }, { "tls-creds-type", "x509" }, { "tls-priority", "" }, { "tls-verify-peer", "on" },
 };
 
 START_TEST(test_options_know_every_capability_of_qemu)
@@ -335,8 +338,14 @@ START_TEST(test_parameter_refuses_and_says_why)
 		{ "mode", "cpr-transfer", -ENOTSUP, "descriptors" },
 		{ "mode", "cpr-exec", -ENOTSUP, "descriptors" },
 		{ "mode", "turbo", -EINVAL, "normal|cpr-reboot" },
-		{ "tls-creds", "tls0", -ENOTSUP, "TLS is not in this version" },
-		{ "tls-authz", "acl0", -ENOTSUP, "TLS is not in this version" },
+#if HAVE_GNUTLS
+		{ "tls-creds-type", "srp", -EINVAL, "x509|psk|anon" },
+		{ "tls-verify-peer", "maybe", -EINVAL, "on|off" },
+#else
+		{ "tls-creds", "tls0", -ENOTSUP, "TLS is not in this build" },
+		{ "tls-authz", "CN=*", -ENOTSUP, "TLS is not in this build" },
+		{ "tls-verify-peer", "off", -ENOTSUP, "TLS is not in this build" },
+#endif
 		{ "xbzrle-cache-size", "3M", -ERANGE, "power of two" },
 		{ "xbzrle-cache-size", "2048", -ERANGE, "power of two" },
 		{ "xbzrle-cache-size", "big", -EINVAL, "power of two" },
@@ -463,11 +472,42 @@ START_TEST(test_check_of_coding_and_tls)
 	ck_says("'mapped-ram'");
 	must_set("multifd-compression", "none");
 	ck_assert_int_eq(options_check(&opts, &err), 0);
-	opts.tls_creds[0] = 'x';
+	opts.tls_creds[0] = opts.tls_creds_dir[0] = 'x';
 	ck_assert_int_eq(options_check(&opts, &err), -EINVAL);
 	ck_says("TLS");
 	opts.caps = 1u << CAP_MULTIFD;
 	ck_assert_int_eq(options_check(&opts, &err), 0);
+}
+END_TEST
+
+START_TEST(test_check_of_tls_settings_that_would_be_in_vain)
+{
+	strcpy(opts.tls_creds_dir, "somewhere");
+	ck_assert_int_eq(options_check(&opts, &err), -EINVAL);
+	ck_says("'tls-creds-dir' is set, but TLS is off");
+	strcpy(opts.tls_creds, "tls0");
+	ck_assert_int_eq(options_check(&opts, &err), 0);
+	strcpy(opts.tls_creds_dir, "");
+	ck_assert_int_eq(options_check(&opts, &err), -EINVAL);
+	ck_says("needs 'tls-creds-dir'");
+	opts.tls_creds_type = TLS_CREDS_ANON;
+	ck_assert_int_eq(options_check(&opts, &err), 0);
+	strcpy(opts.tls_creds_dir, "somewhere");
+	strcpy(opts.tls_authz, "CN=source");
+	for (opts.tls_creds_type = TLS_CREDS_X509; opts.tls_creds_type <= TLS_CREDS_ANON; opts.tls_creds_type++) {
+		bool fits = opts.tls_creds_type == TLS_CREDS_X509;
+
+		ck_assert_int_eq(options_check(&opts, &err), fits ? 0 : -EINVAL);
+	}
+	ck_says("'tls-authz' needs");
+	opts.tls_creds_type = TLS_CREDS_X509;
+	opts.tls_verify_peer = false;
+	ck_assert_int_eq(options_check(&opts, &err), -EINVAL);
+	opts.tls_verify_peer = true;
+	strcpy(opts.tls_creds, "");
+	strcpy(opts.tls_creds_dir, "");
+	ck_assert_int_eq(options_check(&opts, &err), -EINVAL);
+	ck_says("'tls-authz' is set, but TLS is off");
 }
 END_TEST
 
@@ -499,6 +539,7 @@ Suite *suite(void)
 	tcase_add_checked_fixture(fit, setup, NULL);
 	tcase_add_test(fit, test_check_of_capabilities);
 	tcase_add_test(fit, test_check_of_coding_and_tls);
+	tcase_add_test(fit, test_check_of_tls_settings_that_would_be_in_vain);
 	suite_add_tcase(s, fit);
 	return s;
 }

@@ -1,4 +1,4 @@
-/* ring_uring.c at its limits: a full submission queue, a full completion queue, and cancels that come at bad moments. */
+/* ring_uring.c at its limits: a full submission queue, a full completion queue, cancels that come at bad moments. */
 #include "base/clock.h"
 #include "config.h"
 #include "coroutine/group.h"
@@ -122,8 +122,7 @@ START_TEST(test_ring_dispatch_leaves_no_operation_unsent)
 {
 	spawn(&g, waits, 3 * QUEUE);
 	spawn(&wanted, nop, 1);
-	for (int i = 0; i < 3 && !group_empty(&wanted); i++)
-		ck_assert_int_eq(reactor_dispatch(r), 0);
+	ck_assert_int_eq(reactor_dispatch(r), 0);
 	ck_assert_int_eq(done, 1);
 	group_cancel(&g);
 	run(&g);

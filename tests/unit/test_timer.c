@@ -21,8 +21,9 @@ static size_t check_heap(const struct timer_heap *heap)
 
 		count++;
 		for (const struct timer *c = t->child; c; left = c, c = c->sibling) {
-			ck_assert_ptr_eq(c->prev, left);
-			ck_assert(c->deadline_ns >= t->deadline_ns);
+			/* Check's own assertions make a system call each. */
+			if (c->prev != left || c->deadline_ns < t->deadline_ns)
+				ck_abort_msg("a link or the order is broken");
 			todo[n++] = c;
 		}
 	}
