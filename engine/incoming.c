@@ -7,6 +7,7 @@
 #include "engine/channel/channel.h"
 #include "engine/channel/file.h"
 #include "engine/channel/socket.h"
+#include "engine/channel/tls.h"
 #include "engine/state.h"
 
 #include <errno.h>
@@ -68,6 +69,7 @@ static struct hello_state arrival_state(const struct inm *inm)
 	const struct multifd *m = &inm->multifd;
 
 	return (struct hello_state){
+		.tls = inm->tls != NULL,
 		.main = inm->main_seen ? HELLO_THERE : HELLO_OWED,
 		.multifd = m->channels == 0 ? HELLO_OFF : m->present < m->channels ? HELLO_OWED : HELLO_THERE,
 	};
@@ -91,6 +93,23 @@ static int place_connection(struct inm *inm, struct hello *h, uint64_t deadline_
 	}
 }
 
+/* With TLS on, nothing is looked at before the source is verified. */
+static int secure(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err)
+{
+	struct tls_options o = tls_options_of(&inm->opts);
+	struct chan *plain = h->ch;
+	char text[TLS_SESSION_TEXT_BYTES];
+	int e;
+
+	if (!inm->tls)
+		return 0;
+	h->ch = NULL;
+	e = tls_chan_wrap(&h->ch, plain, inm->tls, &o, deadline_ns, err);
+	if (e == 0)
+		log_debug(&inm->log, "%s: %s", h->ch->name, tls_chan_describe(h->ch, text));
+	return e;
+}
+
 static int meet_connection(void *arg)
 {
 	struct connection *conn = arg;
@@ -103,7 +122,9 @@ static int meet_connection(void *arg)
 
 	conn->co = inm->reactor->sched.current;
 	memcpy(name, h->ch->name, sizeof(name));
-	e = hello_read(h, deadline_ns, &err);
+	e = secure(inm, h, deadline_ns, &err);
+	if (e == 0)
+		e = hello_read(h, deadline_ns, &err);
 	if (e == 0)
 		e = place_connection(inm, h, deadline_ns, &err);
 	if (e < 0 && e != -ECANCELED) {
@@ -259,6 +280,12 @@ static int load_main(struct inm *inm, struct err *err)
 	struct load *l = &inm->load;
 	int e;
 
+	/* fd:, exec: and file: have not been met (HELLO_BYTES read) before. */
+	if (inm->main.got == 0) {
+		e = secure(inm, &inm->main, deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S), err);
+		if (e < 0)
+			return e;
+	}
 	inm->load_ops = (struct load_ops){ ask_ram_block, give_device, sync_multifd, note_switchover };
 	l->opts = &inm->opts;
 	l->trace = &inm->trace;
@@ -449,6 +476,8 @@ static int incoming_story(void *arg)
 	close_main(inm);
 	multifd_fini(&inm->multifd);
 	end_arrival(inm, e);
+	tls_creds_free(inm->tls);
+	inm->tls = NULL;
 	group_cancel(&inm->root);
 	return 0;
 }
@@ -510,6 +539,8 @@ static int open_address(struct inm *inm, const struct address *addr, struct err 
 
 static void undo_open(struct inm *inm)
 {
+	tls_creds_free(inm->tls);
+	inm->tls = NULL;
 	listener_close(&inm->listener);
 	inm->listener.count = 0;
 	chan_close(inm->main.ch);
@@ -540,12 +571,21 @@ static void prepare(struct inm *inm)
 
 int incoming_start(struct inm *inm, const struct address *addr, struct err *err)
 {
+	struct tls_options o;
 	int e;
 
 	prepare(inm);
+	if (inm->opts.tls_creds[0]) {
+		o = tls_options_of(&inm->opts);
+		e = tls_creds_load(&inm->tls, &o, err);
+		if (e < 0)
+			return e;
+	}
 	e = open_address(inm, addr, err);
-	if (e < 0)
+	if (e < 0) {
+		undo_open(inm);
 		return e;
+	}
 	/* The story starts everything else: so there is one thing to start here, and nothing to undo but what was
 	 * opened. */
 	e = group_spawn(&inm->root, "incoming", incoming_story, inm);

@@ -29,6 +29,7 @@ static const char help_text[] =
 	"  --ram-dir DIR          after landing, write each RAM block as DIR/<name>.raw\n"
 	"  --devices FILE         after landing, write the device state, decoded, as JSON\n"
 	"  --stats FILE           at the end, write numbers as one JSON object\n"
+	"  --tls-creds DIR        TLS, with the certificates or keys in DIR (`--param tls-creds-type=x509|psk`)\n"
 	"  --ram-backing KIND     memory of the guest: memfd, thp (anonymous, huge pages where the kernel has\n"
 	"                         them; the default), or hugetlb-2m (from the kernel's pool)\n"
 	"  --guest none           what runs in the memory that landed: nothing\n"
@@ -121,7 +122,7 @@ enum {
 	OPT_CAP = 256,
 	OPT_PARAM,
 	OPT_RAM_DIR,
-	OPT_RAM_BACKING,
+	OPT_RAM_BACKING, OPT_TLS_CREDS,
 	OPT_DEVICES,
 	OPT_STATS,
 	OPT_GUEST,
@@ -136,6 +137,7 @@ static const struct option long_options[] = {
 	{ "param", required_argument, NULL, OPT_PARAM },
 	{ "ram-dir", required_argument, NULL, OPT_RAM_DIR },
 	{ "ram-backing", required_argument, NULL, OPT_RAM_BACKING },
+	{ "tls-creds", required_argument, NULL, OPT_TLS_CREDS },
 	{ "devices", required_argument, NULL, OPT_DEVICES },
 	{ "stats", required_argument, NULL, OPT_STATS },
 	{ "guest", required_argument, NULL, OPT_GUEST },
@@ -205,6 +207,15 @@ static int set_param_or_help(struct listen *ln, const char *text)
 	return r ? r : GO_ON;
 }
 
+/* QEMU's parameter names an object that holds the directory; here there is one object, and its name does not matter. */
+static int set_tls(struct listen *ln, const char *dir)
+{
+	if (inm_set_parameter(ln->inm, "tls-creds", "tls0") < 0 ||
+	    inm_set_parameter(ln->inm, "tls-creds-dir", dir) < 0)
+		return usage_error("listen", "--tls-creds: %s", inm_error(ln->inm));
+	return GO_ON;
+}
+
 static int take_option(struct listen *ln, int opt)
 {
 	switch (opt) {
@@ -219,6 +230,8 @@ static int take_option(struct listen *ln, int opt)
 		if (guest_ram_set_backing(&ln->ram, optarg) < 0)
 			return usage_error("listen", "--ram-backing %s: memfd, thp or hugetlb-2m is expected", optarg);
 		return GO_ON;
+	case OPT_TLS_CREDS:
+		return set_tls(ln, optarg);
 	case OPT_DEVICES:
 		ln->devices_path = optarg;
 		return GO_ON;

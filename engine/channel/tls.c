@@ -408,14 +408,15 @@ static int not_tls(const struct tls_chan *tc, struct err *err)
 		       TEXT_QUOTE(tc->in, n));
 }
 
+/* An end or a reset. */
 static int hung_up(const struct tls_chan *tc, struct err *err)
 {
 	if (tc->plain->bytes_in == 0)
 		return err_set(err, -ENODATA, "closed before the TLS handshake");
-	if (tc->plain->bytes_out == 0)
+	if (tc->plain->bytes_out == 0 && tc->out_bytes == 0)
 		return err_set(err, -ENODATA, "closed in the middle of its first TLS message");
 	return err_set(err, -ENODATA, "closed in the middle of the TLS handshake: "
-		       "the source rejects our certificate, or has other credentials or none");
+		       "the source rejects our certificate, or has credentials of another type; its log says which");
 }
 
 static may_park int handshake_fill(struct tls_chan *tc, uint64_t deadline_ns, struct err *err)
@@ -426,6 +427,8 @@ static may_park int handshake_fill(struct tls_chan *tc, uint64_t deadline_ns, st
 	if (r == -ETIMEDOUT)
 		return err_set(err, r, "the TLS handshake was not over before the deadline; %llu bytes came",
 			       (unsigned long long)tc->plain->bytes_in);
+	if (r == -ECONNRESET)
+		return hung_up(tc, err);
 	if (r < 0)
 		return err_up(err, r, "in the TLS handshake");
 	if (first && tc->in_end > 0 && tc->in[0] != RECORD_HANDSHAKE)
@@ -557,6 +560,8 @@ static may_park int shake_hands(struct tls_chan *tc, uint64_t deadline_ns, struc
 		/* What is to be sent first goes first: the source may be waiting for it. */
 		if (tc->out_bytes > 0) {
 			r = drain(tc, deadline_ns, err);
+			if (r == -EPIPE || r == -ECONNRESET)
+				return hung_up(tc, err);
 			if (r < 0)
 				return err_up(err, r, "in the TLS handshake");
 			if (code < 0)

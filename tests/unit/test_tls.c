@@ -17,12 +17,19 @@
 #include "tests/support/tls_peer.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#if HAVE_VALGRIND
+#include <valgrind/valgrind.h>
+#else
+#define RUNNING_ON_VALGRIND 0
+#endif
 
 #if HAVE_GNUTLS
 
@@ -179,10 +186,27 @@ static int serve(void *arg)
 	return 0;
 }
 
-/* A socket pair over which bytes come as written. */
+static bool over_tcp;
+
 static void make_pair(int sv[2])
 {
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	socklen_t sa_bytes = sizeof(sa);
+	int listener;
+
+	if (!over_tcp) {
+		ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+		return;
+	}
+	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(bind(listener, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	ck_assert_int_eq(listen(listener, 1), 0);
+	ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&sa, &sa_bytes), 0);
+	sv[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(connect(sv[1], (struct sockaddr *)&sa, sizeof(sa)), 0);
+	sv[0] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	ck_assert_int_ge(sv[0], 0);
+	close(listener);
 }
 
 static void start(struct server *server)
@@ -593,6 +617,26 @@ START_TEST(test_tls_source_that_hangs_up)
 }
 END_TEST
 
+/* What QEMU does when the server takes another type of credentials: unread bytes turn its close into a reset. */
+static void act_reset(struct tls_peer *p)
+{
+	const struct linger now = { 1, 0 };
+
+	tls_peer_send_raw(p, p->plan->arg, RAW_BYTES);
+	ASSERT(setsockopt(p->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) == 0);
+	usleep(50000);
+}
+
+START_TEST(test_tls_source_that_resets)
+{
+	plan.kind = TLS_PEER_RAW;
+	plan.act = act_reset;
+	plan.arg = "\x16\3\1\1\0abcdefghijk";
+	over_tcp = true;
+	ck_fails(-ENODATA, "closed in the middle of its first TLS message");
+}
+END_TEST
+
 START_TEST(test_tls_source_that_stalls)
 {
 	static const size_t after[] = { 1, 5, 100, 600 }; /* the last one is in the second flight */
@@ -668,9 +712,9 @@ START_TEST(test_tls_cancel_at_every_park_of_the_handshake_leaves_nothing)
 	for (n = 1; !cancel_at(n); n++)
 		cancelled += wrapped == -ECANCELED;
 	/* A client's hello and its answer with a certificate are more than 600 bytes. A cancel that comes when the last
-	 * operation has completed already is the next one's. */
+	 * operation has completed already is the next one's, and how many there are is not the same each time. */
 	ck_assert_uint_gt(n, 10);
-	ck_assert_uint_ge(cancelled, n - 2);
+	ck_assert_uint_ge(cancelled, n * 3 / 4);
 }
 END_TEST
 
@@ -1348,8 +1392,8 @@ START_TEST(test_tls_handshake_fits_the_stack)
 	struct tls_cert_plan rsa = { .name = "CN=mfsource,O=mf", .rsa_bits = 4096 };
 	struct tls_cert server;
 
-	if (WITH_ASAN)
-		test_skip("frames are larger with the address sanitizer, and not all on this stack");
+	if (WITH_ASAN || RUNNING_ON_VALGRIND)
+		test_skip("a checker has frames of its own, and looks after the stack itself");
 	/* The largest numbers that anybody uses. */
 	use_x509();
 	put_client(rsa, &ca);
@@ -1357,6 +1401,7 @@ START_TEST(test_tls_handshake_fits_the_stack)
 	tls_cert_make(&server, &rsa, &ca);
 	tls_cert_save(&server, dir, "server-cert.pem", "server-key.pem");
 	tls_cert_free(&server);
+	deadline_ns = deadline_after_ns(30 * NS_PER_S); /* making such keys takes its time */
 	plan.act = act_hello;
 	body = body_hello;
 	serve_fn = serve_on_a_painted_stack;
@@ -1418,6 +1463,7 @@ Suite *suite(void)
 	tcase_add_test(tc, test_tls_plain_source_is_told_what_is_missing);
 	tcase_add_test(tc, test_tls_garbage_that_begins_as_tls);
 	tcase_add_test(tc, test_tls_source_that_hangs_up);
+	tcase_add_test(tc, test_tls_source_that_resets);
 	tcase_add_test(tc, test_tls_source_that_stalls);
 	tcase_add_test(tc, test_tls_deadline_covers_the_whole_handshake);
 	tcase_add_test(tc, test_tls_cancel_at_every_park_of_the_handshake_leaves_nothing);

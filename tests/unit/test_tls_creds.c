@@ -443,6 +443,52 @@ START_TEST(test_creds_wrong_priority_says_where)
 }
 END_TEST
 
+/* Run scripts/make-certs with @options for a folder @name below dir. */
+static void make_certs(const char *options, const char *name)
+{
+	const char *src = getenv("TEST_SRCDIR");
+	char command[1024];
+
+	if (!src)
+		test_skip("TEST_SRCDIR is not set");
+	if (system("command -v openssl >/dev/null") != 0)
+		test_skip("openssl is not installed");
+	snprintf(command, sizeof(command), "'%s/scripts/make-certs' %s '%s/%s'", src, options, dir, name);
+	ck_assert_int_eq(system(command), 0);
+}
+
+static void remove_certs(const char *name)
+{
+	static const char *const parts[] = { "ca", "server", "client", "." };
+	char path[512];
+
+	for (int i = 0; i < 4; i++) {
+		snprintf(path, sizeof(path), "%s/%s/%s", dir, name, parts[i]);
+		tls_dir_remove(path);
+	}
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	ck_assert_int_eq(rmdir(path), 0);
+}
+
+START_TEST(test_creds_of_make_certs_load)
+{
+	char path[512];
+
+	make_certs("--server host.example --server 192.0.2.7", "made");
+	snprintf(path, sizeof(path), "%s/made/server", dir);
+	x509.dir = psk.dir = path;
+	ck_loads(&x509);
+	ck_loads(&psk);
+	make_certs("--expired", "made");
+	ck_refuses(&x509, -EINVAL, "server-cert.pem", "has expired");
+	make_certs("--not-yet", "made");
+	ck_refuses(&x509, -EINVAL, "server-cert.pem", "not yet valid");
+	make_certs("--expired --only-client --rsa", "made");
+	ck_loads(&x509);
+	remove_certs("made");
+}
+END_TEST
+
 START_TEST(test_creds_what_would_be_in_vain_is_refused)
 {
 	psk.authz = "CN=*";
@@ -501,6 +547,7 @@ Suite *suite(void)
 	tcase_add_test(files, test_creds_key_lines);
 	tcase_add_test(files, test_creds_errors_tell_no_secret);
 	tcase_add_test(files, test_creds_wrong_priority_says_where);
+	tcase_add_test(files, test_creds_of_make_certs_load);
 	tcase_add_test(files, test_creds_what_would_be_in_vain_is_refused);
 #else
 	tcase_add_test(files, test_creds_without_gnutls_are_refused);
