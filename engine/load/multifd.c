@@ -25,7 +25,7 @@ struct multifd_channel {
 	uint8_t *payload;                   /* owned */
 	struct semaphore go;                /* released by the main stream when it has passed the sync point */
 	bool at_sync, ended;
-	struct iovec pages[MULTIFD_PAGES_MAX];
+	struct iovec pages[MULTIFD_PAGES_MAX + 1];
 	uint8_t headers[2][MULTIFD_HEADER_BYTES_MAX]; /* one in use while the next one arrives */
 };
 
@@ -118,22 +118,63 @@ static int cut(const struct multifd_channel *c, struct err *err)
 }
 
 /*
+ * Where the payload goes: into the pages themselves, side by side ones as one entry, where memory is only mapped; into a
+ * buffer, from where block_land writes it, where that is cheaper (memory/block.h), and to be inflated.
+ */
+static int payload_iov(struct multifd_channel *c, const struct multifd_packet *p, struct iovec *iov)
+{
+	size_t page_bytes = ram_tpage_bytes(c->m->ram);
+	int n = 0;
+
+	if (c->decoder || p->block->fd >= 0) {
+		iov[0] = (struct iovec){ c->payload, p->payload_bytes };
+		return 1;
+	}
+	for (size_t i = 0; i < p->normal_pages; i++) {
+		uint8_t *page = p->block->landing + be64_load(p->offsets + 8 * i);
+
+		if (n > 0 && (uint8_t *)iov[n - 1].iov_base + iov[n - 1].iov_len == page)
+			iov[n - 1].iov_len += page_bytes;
+		else
+			iov[n++] = (struct iovec){ page, page_bytes };
+	}
+	return n;
+}
+
+static int land_payload(struct multifd_channel *c, const struct multifd_packet *p, struct err *err)
+{
+	unsigned shift = c->m->ram->tpage_shift;
+
+	if (c->decoder)
+		return inflate_pages(c, p, err);
+	if (p->block->fd >= 0)
+		return land_pages(c, p, err);
+	for (size_t i = 0; i < p->normal_pages; i++)
+		block_mark_received(p->block, be64_load(p->offsets + 8 * i) >> shift);
+	return 0;
+}
+
+/*
  * The payload, and with it the next header, which another packet is certain to follow unless this one is a SYNC.
  * Return: 1 the next header is in @next, 0 it is not, or the error.
  */
 static int read_payload(struct multifd_channel *c, const struct multifd_packet *p, uint8_t *next, struct err *err)
 {
-	struct iovec iov[2] = { { c->payload, p->payload_bytes }, { next, header_bytes(c) } };
-	size_t whole = p->payload_bytes + (p->sync ? 0 : header_bytes(c));
-	ssize_t n = chan_read_full(c->ch, iov, p->sync ? 1 : 2, DEADLINE_NEVER, err);
-	int e;
+	int e, n_iov = payload_iov(c, p, c->pages);
+	size_t whole = p->payload_bytes;
+	ssize_t n;
 
+	if (!p->sync) {
+		c->pages[n_iov++] = (struct iovec){ next, header_bytes(c) };
+		whole += header_bytes(c);
+	}
 	/* No deadline: the network takes as long as it takes; keepalive finds a dead peer, multifd_sync a stall. */
+	n = chan_read_full(c->ch, c->pages, n_iov, DEADLINE_NEVER, err);
 	if (n < 0)
 		return (int)n;
 	if ((size_t)n < p->payload_bytes || ((size_t)n > p->payload_bytes && (size_t)n < whole))
 		return cut(c, err);
-	e = c->decoder ? inflate_pages(c, p, err) : land_pages(c, p, err);
+	e = land_payload(c, p, err);
 	return e < 0 ? e : !p->sync && (size_t)n == whole;
 }
 
