@@ -175,7 +175,7 @@ FUZZ_REGRESSION = $(foreach f,$(FUZZ),$(if $(call find,tests/fuzz/regression/$(n
 check: tests need-check
 	$(counts_begin)
 	@$(RUN_TESTS) --timeout $(TEST_TIMEOUT) $(TESTS) || :
-	@$(MAKE) check-fuzz
+	@$(MAKE) check-fuzz check-cli
 	@$(RUN_TESTS) --timeout 600 --once --live --name tidy -- $(RUN_TIDY) || :
 	@$(MAKE) check-interop
 	$(counts_end)
@@ -190,6 +190,15 @@ check-unit: $(UNIT) need-check
 check-fuzz: $(FUZZ)
 	@$(foreach f,$(FUZZ_REGRESSION),$(RUN_TESTS) --name tests/fuzz/regression/$(notdir $(f)) --once -- \
 		$(OUT)/tests/fuzz/$(notdir $(f)) $(SRC)/tests/fuzz/regression/$(notdir $(f))/* || :;) :
+
+# The program as its user sees it.
+check-cli: $(PROGRAM)
+ifeq ($(PROGRAM),)
+	@$(RUN_TESTS) --skip 'there is no program' program
+else
+	@$(RUN_TESTS) --label '$(FLAVOUR)' --timeout $(TEST_TIMEOUT) --once --name tests/program -- \
+		$(SRC)/tests/program/run || :
+endif
 
 INTEROP := $(wildcard $(srcdir)/tests/interop/run)
 check-interop: $(PROGRAM)
@@ -215,7 +224,7 @@ check-programs: tests need-check
 	$(counts_begin)
 	@$(RUN_TESTS) --label '$(FLAVOUR)' --timeout $(TEST_TIMEOUT) \
 		$(filter-out $(addprefix $(B)tests/,$(FLAVOUR_SKIP)),$(TESTS)) || :
-	@$(MAKE) check-fuzz
+	@$(MAKE) check-fuzz check-cli
 	$(counts_end)
 
 # A build of another flavour lives in a folder of its own below this one, configured like this one and a bit more.
@@ -352,6 +361,7 @@ help:
 #: tests                 also every test, bench, fuzzer and example, without running them
 #: check                 unit, scenario and platform tests, fuzz regressions, tidy, a quick interop; the last line is the sum
 #: check-unit            the unit tests
+#: check-cli             the program: options, exit status, files, signals
 #: check-asan            the test programs under AddressSanitizer and UBSan; also check-ubsan, check-tsan: each builds in
 #:                       a folder of its own
 #: check-valgrind        the unit tests under valgrind
@@ -368,6 +378,6 @@ help:
 #: clean, distclean
 #: V=1 shows commands; one test: build/tests/unit/test_base, with CHECK_RUN_CASE=name for one case of it
 
-.PHONY: all tests check check-unit check-fuzz check-interop check-programs check-asan check-ubsan check-tsan check-valgrind tidy \
+.PHONY: all tests check check-unit check-fuzz check-cli check-interop check-programs check-asan check-ubsan check-tsan check-valgrind tidy \
 	need-check fuzz fuzz-programs fuzz-run fuzz-run-here bench demo interop cover format install uninstall dist clean \
 	distclean help FORCE

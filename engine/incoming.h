@@ -48,7 +48,7 @@ struct inm {
 	struct list unknown;  /* connections under way, the oldest first */
 	size_t unknown_count; /* with those that were evicted and have not had their turn to end */
 	struct listener listener;
-	struct tls_creds *tls; /* owned; NULL: TLS is off. On is for every channel: nothing in the clear is listened to */
+	struct tls_creds *tls; /* owned; NULL: TLS is off. It is for every channel, or none */
 	struct exec exec;
 	struct hello main;    /* main.ch is owned; NULL before it is there, and when it is closed */
 	bool main_seen;

@@ -601,8 +601,8 @@ static int check_tls(const struct options *opts, struct err *err)
 	if (!opts->tls_creds_dir[0] && opts->tls_creds_type != TLS_CREDS_ANON)
 		return err_set(err, -EINVAL, "parameter 'tls-creds' needs 'tls-creds-dir', the directory of the files");
 	if (opts->tls_authz[0] && (opts->tls_creds_type != TLS_CREDS_X509 || !opts->tls_verify_peer))
-		return err_set(err, -EINVAL, "parameter 'tls-authz' needs 'tls-creds-type' x509 and 'tls-verify-peer' on: "
-			       "only a verified certificate has a name");
+		return err_set(err, -EINVAL, "parameter 'tls-authz' needs 'tls-creds-type' x509 and 'tls-verify-peer' "
+			       "on: only a verified certificate has a name");
 	return 0;
 }
 

@@ -263,12 +263,13 @@ static void count_verbose(struct listen *ln, int argc, char **argv)
 	int opt;
 
 	opterr = 0;
-	while ((opt = getopt_long(argc, argv, "v", long_options, NULL)) != -1) {
+	/* "-": without it the arguments would be sorted here, and an option at the end would then find a value. */
+	while ((opt = getopt_long(argc, argv, "-v", long_options, NULL)) != -1) {
 		if (opt == 'v' && ln->log_level < INM_LOG_DEBUG)
 			ln->log_level++;
 	}
 	opterr = 1;
-	optind = 1;
+	optind = 0; /* all over again */
 }
 
 static int parse_options(struct listen *ln, int argc, char **argv)

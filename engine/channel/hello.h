@@ -2,9 +2,8 @@
  * hello.h - which channel is this?
  *
  * Connections arrive in any order and from anybody, so a connection is what its first bytes say, never what its place
- * in
- * the order suggests. They are read into the connection's own buffer and handed on with it: nothing is peeked, so it
- * makes no difference whether a transport can be (TLS cannot). Only a channel that may stay silent, preempt, goes by
+ * in the order suggests. They are read into the connection's own buffer and handed on with it: nothing is peeked, so
+ * it makes no difference whether a transport can be (TLS cannot). Only a channel that may stay silent, preempt, goes by
  * what is still owed.
  *
  * The decision is one pure function over one table (hello.c). Every combination of its inputs matches exactly one row;

@@ -44,9 +44,8 @@ struct tls_options;
  * Nothing of the source's application data is looked at before it is verified and authorised.
  * Parks: yes, until @deadline_ns, which is for the whole of it. Return: 0; -EPROTO the source speaks no TLS, or breaks
  * it; -ECONNREFUSED it refuses us or has nothing in common with us; -EACCES it is not who it must be (certificate,
- * name,
- * pre-shared key); -ENODATA it hangs up; -ETIMEDOUT, -ECANCELED, -ENOMEM, or the error of @plain. The text says what a
- * person has to do.
+ * name, pre-shared key); -ENODATA it hangs up; -ETIMEDOUT, -ECANCELED, -ENOMEM, or the error of @plain. The text says
+ * what a person has to do.
  */
 may_park int tls_chan_wrap(struct chan **ret_chan, struct chan *plain, const struct tls_creds *creds,
 			   const struct tls_options *o, uint64_t deadline_ns, struct err *err);
@@ -64,8 +63,10 @@ bool tls_chan_is(const struct chan *ch);
 
 #define TLS_SESSION_TEXT_BYTES 96
 
-/** tls_chan_describe - "TLS1.3 ECDHE-PSK SECP256R1 AES-128-GCM", for logs and statistics. Return: @buf; "" for other
- * channels. */
+/**
+ * tls_chan_describe - "TLS1.3 ECDHE-PSK SECP256R1 AES-128-GCM", for logs and statistics
+ * Return: @buf; "" for other channels.
+ */
 const char *tls_chan_describe(const struct chan *ch, char buf[static TLS_SESSION_TEXT_BYTES]);
 
 #endif

@@ -85,7 +85,7 @@ bool tls_authz_match(const char *patterns, const char *dn)
 	}
 }
 
-/* ---- the priority string ----------------------------------------------------------------------------------------- */
+/* ---- the priority string ---------------------------------------------------------------------------------------- */
 
 #define PRIORITY_VERSIONS "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-CIPHER-ALL"
 #define PRIORITY_AES ":+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305:%SERVER_PRECEDENCE"
@@ -153,7 +153,7 @@ struct tls_creds {
 	size_t key_count;
 };
 
-/* ---- files ------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------ */
 
 /* Certificates and keys are a few KiB; a list of revoked ones may be long. */
 #define FILE_BYTES_MAX (4u << 20)
@@ -232,7 +232,7 @@ static int bad_file(const struct file *f, int gnutls_code, struct err *err)
 	return err_set(err, -EINVAL, "%s: %s", f->path, gnutls_strerror(gnutls_code));
 }
 
-/* ---- certificates ------------------------------------------------------------------------------------------------ */
+/* ---- certificates ----------------------------------------------------------------------------------------------- */
 
 struct certs {
 	gnutls_x509_crt_t *list; /* owned, with what is in it, unless handed on */
@@ -517,7 +517,7 @@ static int load_x509(struct tls_creds *creds, const char *dir, struct err *err)
 	return r;
 }
 
-/* ---- pre-shared keys --------------------------------------------------------------------------------------------- */
+/* ---- pre-shared keys -------------------------------------------------------------------------------------------- */
 
 /* GnuTLS hands out copies of the key and overwrites them. */
 static const struct psk *psk_find(const struct tls_creds *creds, const void *identity, size_t bytes)
@@ -537,7 +537,7 @@ static int psk_callback(gnutls_session_t session, const gnutls_datum_t *identity
 	seen->identity_known = psk != NULL;
 	text_quote(seen->identity, identity->data, identity->size);
 	if (!psk)
-		return 1; /* GnuTLS goes on with a random key, so that a stranger cannot find out which names there are */
+		return 1; /* GnuTLS goes on with a random key, so that a stranger cannot find out which names exist */
 	ret_key->data = gnutls_malloc(psk->key_bytes);
 	if (!ret_key->data)
 		return -1;
@@ -619,8 +619,9 @@ static int psk_add(struct tls_creds *creds, const struct file *f, const char *li
 	r = psk_parse(&psk, line, bytes);
 	if (r < 0) {
 		psk_fini(&psk);
-		return err_set(err, r, r == -ENOMEM ? "no memory for %s, line %u" :
-						      "%s: line %u is not of the form identity:hexkey", f->path, number);
+		if (r == -ENOMEM)
+			return err_set(err, r, "no memory for %s", f->path);
+		return err_set(err, r, "%s: line %u is not of the form identity:hexkey", f->path, number);
 	}
 	keys[creds->key_count++] = psk;
 	return 0;
@@ -677,7 +678,7 @@ static int load_anon(struct tls_creds *creds, struct err *err)
 	return 0;
 }
 
-/* ---- all together ------------------------------------------------------------------------------------------------ */
+/* ---- all together ----------------------------------------------------------------------------------------------- */
 
 static int load_dh(struct tls_creds *creds, const char *dir, struct err *err)
 {

@@ -1,18 +1,21 @@
 /*
- * tls_creds.h - what the TLS server shows and asks for: certificates or keys, read from a directory with QEMU's file
- * names
+ * tls_creds.h - what the TLS server shows and asks for: certificates or keys, read from a directory
+ *
+ * The names of the files are those that QEMU uses:
  *
  *   x509  ca-cert.pem, server-cert.pem, server-key.pem; optional ca-crl.pem, dh-params.pem, and further identities
  *         server-cert-N.pem with server-key-N.pem (N from 0 to 9)
- *   psk   keys.psk: lines of identity:hexkey (an identity that begins with # is hexadecimal, too); optional
- * dh-params.pem   anon  nothing; optional dh-params.pem. Encryption without authentication: only if asked for by name
+ *   psk   keys.psk: lines of identity:hexkey (an identity that begins with # is hexadecimal, too);
+ *         optional dh-params.pem
+ *   anon  nothing; optional dh-params.pem. Encryption without authentication: only if asked for by name
  *
  * Everything is read and checked once, before the migration begins: a handshake touches no file. What would make every
  * handshake fail, or worse, succeed with the wrong party, is an error here, where it names the file and the reason.
  *
  * Invariants:
  * (1) No secret (private key, pre-shared key, part of either) is ever in an error text; files are named, lines
- * numbered. (2) Keys that this module holds itself are overwritten before their memory is given back.
+ *     numbered.
+ * (2) Keys that this module holds itself are overwritten before their memory is given back.
  * (3) Loaded credentials are never changed: any number of sessions may use them at once. They outlive their sessions.
  *
  * Source: spec/channels.md 8.3, 8.4
@@ -38,9 +41,9 @@ struct tls_options {
 	enum tls_creds_type type;
 	const char *dir;      /* of the files above; may be empty for anon */
 	const char *priority; /* GnuTLS priority string; empty: tls_creds_priority's own choice */
-	const char *authz;    /* patterns of accepted distinguished names, see tls_authz_match; empty: who is verified */
+	const char *authz;    /* accepted distinguished names, see tls_authz_match; empty: all that are verified */
 	bool verify_peer;     /* x509: the source must show a certificate of our CA */
-	bool tickets;         /* for tests: send session tickets, which costs pages (spec/multifd.md 9.3). No parameter sets it */
+	bool tickets;         /* for tests; no parameter sets it: session tickets cost pages (spec/multifd.md 9.3) */
 };
 
 /** tls_options_of - the TLS part of a migration's options; the strings are those of @opts */
@@ -72,10 +75,9 @@ bool tls_authz_match(const char *patterns, const char *dn);
 /**
  * tls_creds_priority - the priority string of sessions
  * The server chooses the cipher. Of its own accord it takes TLS 1.3 and 1.2 with authenticated ciphers only, and the
- * one
- * that this processor is fast at: AES-128-GCM, then AES-256-GCM, where it has AES instructions, else CHACHA20-POLY1305
- * first. A string of the user's is taken as it is. Either way the key exchanges of psk and anon are added, as QEMU
- * does. Return: @buf. Source: spec/channels.md 8.3
+ * one that this processor is fast at first: AES-128-GCM, then AES-256-GCM, where it has AES instructions, else
+ * CHACHA20-POLY1305. A string of the user's is taken as it is. Either way the key exchanges of psk and anon are added,
+ * as QEMU does. Return: @buf. Source: spec/channels.md 8.3
  */
 const char *tls_creds_priority(char buf[static TLS_PRIORITY_BYTES], const struct tls_options *o, bool fast_aes);
 

@@ -146,11 +146,7 @@ static int read_with_footers(struct tail *t, struct load *l, struct split_result
 	return e;
 }
 
-/*
- * Nothing may follow. A source without a return path closes; one with a return path waits for SHUT, and if it has
- * closed it has given up and runs its guest again (spec/stream.md 1.6).
- */
-static int check_nothing_follows(struct load *l, struct err *err)
+int tail_check_end(struct load *l, struct err *err)
 {
 	ssize_t n = l->reader.ended ? 0 : -ETIMEDOUT;
 
@@ -276,7 +272,7 @@ int tail_read(struct load *l, struct err *err)
 	if (e == 0)
 		e = deliver_all(l, &t, &split, err);
 	if (e == 0)
-		e = check_nothing_follows(l, err);
+		e = tail_check_end(l, err);
 	split_result_fini(&split);
 	tail_fini(&t);
 	return e;

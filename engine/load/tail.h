@@ -26,6 +26,15 @@ struct load;
  */
 may_park int tail_read(struct load *l, struct err *err);
 
+/**
+ * tail_check_end - nothing may follow the end of the stream
+ * A source without a return path closes; one with a return path waits for SHUT, and if it has closed it has given up and
+ * runs its guest again. So this is asked again right before it is told.
+ * Return: 0; -EPROTO more bytes; with a return path, why the source is gone.
+ * Source: spec/stream.md 1.6.
+ */
+may_park int tail_check_end(struct load *l, struct err *err);
+
 /** tail_read_early - a FULL section of the set-up phase, behind its type byte; delivered at once */
 may_park int tail_read_early(struct load *l, struct err *err);
 

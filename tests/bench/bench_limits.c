@@ -2,188 +2,35 @@
  * bench_limits - what the kernel can do at most: a bare receive loop and memcpy, into memory of each kind
  *
  *   bench_limits [--quick] [--bytes N] [--runs N]            the table, medians
- *   bench_limits --sink tcp|unix:PATH [--into KIND] [--bytes N]   take one connection, then say "cpu_seconds X"
+ *   bench_limits --parallel N [--bytes N] [--runs N]         the same bytes through N TCP connections at once
+ *   bench_limits --sink tcp|unix:PATH [--into KIND] [--bytes N] [--parallel N]
+ *                            take one connection, or N; when all have ended, say "cpu_seconds X"
  *
  * A destination of a migration cannot be faster than the row that fits its memory, nor use less CPU. The sender is
  * another process and sends from a small warm buffer. GB are 10^9 bytes; CPU is the receiver's alone, and only while it
  * receives: neither prefaulting nor unmapping is in it. As a sink it stands in for a destination, and shows how fast a
  * real source can send (tests/bench/run).
+ *
+ * Several connections are received in three ways: by a thread each; by one thread with one io_uring, where a receive
+ * runs on that thread as soon as there is data; and the same with IOSQE_ASYNC, where it runs on the kernel's workers.
+ * CPU is then that of all threads, the kernel's workers for us too. Each connection has its own sender.
  */
-#include <arpa/inet.h>
-#include <errno.h>
-#include <limits.h>
-#include <netinet/in.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
+#include "tests/bench/limits.h"
 
-#define KIB 1024u
-#define MIB (1024u * KIB)
+#include <liburing.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
 #define SEND_BYTES (256 * KIB)
 #define RUNS_MAX 99
-
-enum {
-	MEM_MEMFD = 1 << 0,     /* else anonymous */
-	MEM_HUGE = 1 << 1,      /* transparent huge pages wanted; else refused, so that rows differ by one thing */
-	MEM_PREFAULT = 1 << 2,  /* there before the clock starts */
-	MEM_DISCARD = 1 << 3,   /* one buffer again and again */
-};
-
-struct kind {
-	const char *name;
-	const char *text;
-	unsigned flags;
-};
-
-static const struct kind kinds[] = {
-	{ "discard", "one small buffer", MEM_DISCARD },
-	{ "anon", "anonymous, fresh", 0 },
-	{ "thp", "anonymous, huge pages, fresh", MEM_HUGE },
-	{ "anon-there", "anonymous, prefaulted", MEM_PREFAULT },
-	{ "thp-there", "anonymous, huge pages, prefaulted", MEM_HUGE | MEM_PREFAULT },
-	{ "memfd", "memfd, fresh", MEM_MEMFD },
-	{ "memfd-thp", "memfd, huge pages, fresh", MEM_MEMFD | MEM_HUGE },
-	{ "memfd-there", "memfd, prefaulted", MEM_MEMFD | MEM_PREFAULT },
-};
-
-#define KINDS (sizeof(kinds) / sizeof(kinds[0]))
+#define LANES_MAX 64
+#define LANE_RECV_BYTES (512 * KIB) /* the payload of a multifd packet as QEMU makes them: 128 pages */
 
 struct result {
 	double seconds, cpu_seconds;
 };
-
-struct target {
-	uint8_t *base;
-	size_t bytes; /* that one run fills */
-	bool discard;
-};
-
-static void die(const char *what)
-{
-	fprintf(stderr, "bench_limits: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static double now(clockid_t clock)
-{
-	struct timespec t;
-
-	clock_gettime(clock, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-/* ---- memory ---- */
-
-static void target_init(struct target *t, const struct kind *kind, size_t bytes)
-{
-	int fd = -1, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-
-	if (kind->flags & MEM_MEMFD) {
-		fd = memfd_create("limits", MFD_CLOEXEC);
-		if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0)
-			die("memfd");
-		flags = MAP_SHARED;
-	}
-	t->bytes = bytes;
-	t->discard = kind->flags & MEM_DISCARD;
-	t->base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
-	if (t->base == MAP_FAILED)
-		die("mmap");
-	if (fd >= 0)
-		close(fd);
-	/* Fails where the kernel has no such pages: then the rows are alike, which is what there is. */
-	madvise(t->base, bytes, kind->flags & MEM_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-	if (kind->flags & MEM_PREFAULT)
-		memset(t->base, 1, bytes);
-}
-
-/* Where a host takes free memory back (free page reporting of virtio-balloon), its first touch costs ten times as much
- * as any other, and it is chance which run pays. So what the next run takes is touched and given back first. */
-static void warm_free_memory(size_t bytes)
-{
-	static const struct kind warm = { "", "", MEM_HUGE | MEM_PREFAULT };
-	struct target t;
-
-	target_init(&t, &warm, bytes + bytes / 4);
-	munmap(t.base, t.bytes);
-}
-
-static void target_fini(struct target *t)
-{
-	munmap(t->base, t->bytes);
-}
-
-/* ---- a pair of sockets ---- */
-
-static int listen_tcp(struct sockaddr_in *ret_addr)
-{
-	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t length = sizeof(addr);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 1) < 0 ||
-	    getsockname(fd, (struct sockaddr *)&addr, &length) < 0)
-		die("listen");
-	*ret_addr = addr;
-	return fd;
-}
-
-static int listen_unix(const char *path)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (strlen(path) >= sizeof(addr.sun_path)) {
-		errno = ENAMETOOLONG;
-		die(path);
-	}
-	strcpy(addr.sun_path, path);
-	unlink(path);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 1) < 0)
-		die(path);
-	return fd;
-}
-
-static int accept_one(int listener)
-{
-	int fd;
-
-	do
-		fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	while (fd < 0 && errno == EINTR);
-	if (fd < 0)
-		die("accept");
-	close(listener);
-	return fd;
-}
-
-static void socket_pair(bool tcp, int ret_fd[2])
-{
-	struct sockaddr_in addr;
-	int listener;
-
-	if (!tcp) {
-		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ret_fd) < 0)
-			die("socketpair");
-		return;
-	}
-	listener = listen_tcp(&addr);
-	ret_fd[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (ret_fd[1] < 0 || connect(ret_fd[1], (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		die("connect");
-	ret_fd[0] = accept_one(listener);
-}
 
 /* ---- one run ---- */
 
@@ -274,6 +121,146 @@ static struct result run_recv(bool tcp, const struct kind *kind, size_t recv_byt
 	return r;
 }
 
+/* ---- several connections at once ---- */
+
+enum way { WAY_THREADS, WAY_RING, WAY_RING_ASYNC };
+
+static const char *const way_names[] = { "a thread each", "one io_uring", "io_uring, IOSQE_ASYNC" };
+
+struct lane {
+	int fd;
+	struct target part; /* its share of the target */
+	size_t at;
+	size_t bytes; /* as for receive() */
+	pid_t sender;
+	pthread_t thread;
+};
+
+static void lanes_share(struct lane *lanes, unsigned n, const struct target *t)
+{
+	for (unsigned i = 0; i < n; i++)
+		lanes[i].part = (struct target){ t->base + t->bytes / n * i, t->bytes / n, t->discard };
+}
+
+static void *lane_run(void *arg)
+{
+	struct lane *lane = arg;
+
+	receive(lane->fd, &lane->part, LANE_RECV_BYTES, lane->bytes);
+	return NULL;
+}
+
+static void receive_threads(struct lane *lanes, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		errno = pthread_create(&lanes[i].thread, NULL, lane_run, &lanes[i]);
+		if (errno)
+			die("pthread_create");
+	}
+	for (unsigned i = 0; i < n; i++)
+		pthread_join(lanes[i].thread, NULL);
+}
+
+static void lane_submit(struct lane *lane, struct io_uring *ring, bool async)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+	size_t left = lane->bytes - lane->at;
+
+	io_uring_prep_recv(sqe, lane->fd, lane->part.base + lane->at, left < LANE_RECV_BYTES ? left : LANE_RECV_BYTES,
+			   MSG_WAITALL);
+	io_uring_sqe_set_data(sqe, lane);
+	if (async)
+		io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
+}
+
+static void receive_ring(struct lane *lanes, unsigned n, struct io_uring *ring, bool async)
+{
+	struct io_uring_cqe *cqe;
+	unsigned busy = n;
+
+	for (unsigned i = 0; i < n; i++)
+		lane_submit(&lanes[i], ring, async);
+	while (busy) {
+		int r = io_uring_submit_and_wait(ring, 1);
+
+		if (r < 0 && r != -EINTR) {
+			errno = -r;
+			die("io_uring");
+		}
+		while (io_uring_peek_cqe(ring, &cqe) == 0) {
+			struct lane *lane = io_uring_cqe_get_data(cqe);
+
+			errno = cqe->res < 0 ? -cqe->res : EPIPE;
+			if (cqe->res <= 0)
+				die("recv");
+			lane->at += (size_t)cqe->res;
+			io_uring_cqe_seen(ring, cqe);
+			if (lane->at == lane->bytes)
+				busy--;
+			else
+				lane_submit(lane, ring, async);
+		}
+	}
+}
+
+static void lanes_connect(struct lane *lanes, unsigned n, size_t bytes)
+{
+	for (unsigned i = 0; i < n; i++) {
+		int fd[2];
+
+		socket_pair(true, fd);
+		lanes[i] = (struct lane){ .fd = fd[0], .bytes = bytes / n };
+		lanes[i].sender = start_sender(fd[1], fd[0], bytes / n);
+		close(fd[1]);
+	}
+}
+
+static void lanes_end(struct lane *lanes, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		int status;
+
+		close(lanes[i].fd);
+		if (waitpid(lanes[i].sender, &status, 0) != lanes[i].sender || status != 0)
+			die("the sender");
+	}
+}
+
+static struct result run_parallel(enum way way, const struct kind *kind, unsigned n, size_t bytes)
+{
+	struct io_uring_params params = { .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN };
+	struct lane lanes[LANES_MAX];
+	struct io_uring ring;
+	struct target t;
+	struct result r;
+
+	warm_free_memory(bytes);
+	lanes_connect(lanes, n, bytes);
+	target_init(&t, kind, bytes);
+	lanes_share(lanes, n, &t);
+	errno = -io_uring_queue_init_params(LANES_MAX, &ring, &params);
+	if (errno)
+		die("io_uring");
+	r.seconds = now(CLOCK_MONOTONIC);
+	r.cpu_seconds = now(CLOCK_PROCESS_CPUTIME_ID);
+	for (unsigned i = 0; i < n; i++) {
+		if (send(lanes[i].fd, "", 1, MSG_NOSIGNAL) != 1)
+			die("send");
+	}
+	if (way == WAY_THREADS)
+		receive_threads(lanes, n);
+	else
+		receive_ring(lanes, n, &ring, way == WAY_RING_ASYNC);
+	r.cpu_seconds = now(CLOCK_PROCESS_CPUTIME_ID) - r.cpu_seconds;
+	r.seconds = now(CLOCK_MONOTONIC) - r.seconds;
+	io_uring_queue_exit(&ring);
+	target_fini(&t);
+	lanes_end(lanes, n);
+	return r;
+}
+
+/* ---- memcpy ---- */
+
 static struct result run_copy(const struct kind *kind, size_t bytes)
 {
 	static uint8_t from[SEND_BYTES];
@@ -308,20 +295,51 @@ static double median(double *v, size_t n)
 	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
-/* recv_bytes 0: memcpy. */
-static void print_cell(bool tcp, const struct kind *kind, size_t recv_bytes, size_t bytes, unsigned runs)
+static void print_results(const struct result *results, size_t bytes, unsigned runs)
 {
 	double rate[RUNS_MAX], cpu[RUNS_MAX];
 
 	for (unsigned i = 0; i < runs; i++) {
-		struct result r = recv_bytes ? run_recv(tcp, kind, recv_bytes, bytes) : run_copy(kind, bytes);
-
-		rate[i] = (double)bytes / 1e9 / r.seconds;
-		cpu[i] = r.cpu_seconds / ((double)bytes / 1e9);
+		rate[i] = (double)bytes / 1e9 / results[i].seconds;
+		cpu[i] = results[i].cpu_seconds / ((double)bytes / 1e9);
 	}
 	printf("   %6.2f", median(rate, runs));
 	printf(" (%5.2f-%5.2f) %6.3f", rate[0], rate[runs - 1], median(cpu, runs));
 	fflush(stdout);
+}
+
+/* recv_bytes 0: memcpy. */
+static void print_cell(bool tcp, const struct kind *kind, size_t recv_bytes, size_t bytes, unsigned runs)
+{
+	struct result results[RUNS_MAX];
+
+	for (unsigned i = 0; i < runs; i++)
+		results[i] = recv_bytes ? run_recv(tcp, kind, recv_bytes, bytes) : run_copy(kind, bytes);
+	print_results(results, bytes, runs);
+}
+
+static void print_parallel(unsigned n, size_t bytes, unsigned runs)
+{
+	static const char *const names[] = { "thp", "memfd", "thp-there", "memfd-there" };
+
+	printf("%u TCP connections at once: GB/s, median (min-max) of %u, %zu MiB each; CPU-s/GB of the receiver\n%34s",
+	       n, runs, bytes / MIB, "");
+	for (int way = WAY_THREADS; way <= WAY_RING_ASYNC; way++)
+		printf("   %26s", way_names[way]);
+	printf("\n");
+	for (size_t k = 0; k < sizeof(names) / sizeof(names[0]); k++) {
+		const struct kind *kind = find_kind(names[k]);
+
+		printf("  %-32s", kind->text);
+		for (int way = WAY_THREADS; way <= WAY_RING_ASYNC; way++) {
+			struct result results[RUNS_MAX];
+
+			for (unsigned i = 0; i < runs; i++)
+				results[i] = run_parallel((enum way)way, kind, n, bytes);
+			print_results(results, bytes, runs);
+		}
+		printf("\n");
+	}
 }
 
 static void print_table(const char *name, bool tcp, const size_t *sizes, size_t bytes, unsigned runs)
@@ -357,44 +375,52 @@ static void print_all(bool quick, size_t bytes, unsigned runs)
 
 /* ---- the sink ---- */
 
-static const struct kind *find_kind(const char *name)
-{
-	for (size_t k = 0; k < KINDS; k++) {
-		if (!strcmp(kinds[k].name, name))
-			return &kinds[k];
-	}
-	return NULL;
-}
-
-static void sink(const char *where, const struct kind *kind, size_t bytes)
+static int listen_at(const char *where, unsigned connections)
 {
 	struct sockaddr_in addr;
-	struct target t;
-	double cpu;
 	int fd;
 
-	target_init(&t, kind, bytes);
 	if (!strncmp(where, "unix:", 5)) {
-		fd = listen_unix(where + 5);
+		fd = listen_unix((int)connections, where + 5);
 		printf("listening on %s\n", where);
 	} else {
-		fd = listen_tcp(&addr);
+		fd = listen_tcp((int)connections, &addr);
 		printf("listening on tcp:127.0.0.1:%u\n", ntohs(addr.sin_port));
 	}
 	fflush(stdout);
-	fd = accept_one(fd);
-	cpu = now(CLOCK_THREAD_CPUTIME_ID);
-	receive(fd, &t, 256 * KIB, 0);
-	printf("cpu_seconds %.6f\n", now(CLOCK_THREAD_CPUTIME_ID) - cpu);
+	return fd;
+}
+
+static void sink(const char *where, const struct kind *kind, size_t bytes, unsigned connections)
+{
+	struct lane lanes[LANES_MAX] = { 0 };
+	struct target t;
+	double cpu;
+	int listener;
+
+	target_init(&t, kind, bytes);
+	lanes_share(lanes, connections, &t);
+	listener = listen_at(where, connections);
+	for (unsigned i = 0; i < connections; i++)
+		lanes[i].fd = accept_one(listener);
+	cpu = now(CLOCK_PROCESS_CPUTIME_ID);
+	if (connections == 1)
+		receive(lanes[0].fd, &t, SEND_BYTES, 0);
+	else
+		receive_threads(lanes, connections);
+	printf("cpu_seconds %.6f\n", now(CLOCK_PROCESS_CPUTIME_ID) - cpu);
 	fflush(stdout);
-	close(fd);
+	for (unsigned i = 0; i < connections; i++)
+		close(lanes[i].fd);
+	close(listener);
 	target_fini(&t);
 }
 
 static int usage(void)
 {
 	fprintf(stderr, "usage: bench_limits [--quick] [--bytes N] [--runs N]\n"
-			"       bench_limits --sink tcp|unix:PATH [--into KIND] [--bytes N]\n"
+			"       bench_limits --parallel N [--bytes N] [--runs N]\n"
+			"       bench_limits --sink tcp|unix:PATH [--into KIND] [--bytes N] [--parallel N]\n"
 			"KIND:");
 	for (size_t k = 0; k < KINDS; k++)
 		fprintf(stderr, " %s", kinds[k].name);
@@ -407,7 +433,7 @@ int main(int argc, char **argv)
 	const struct kind *kind = &kinds[0];
 	const char *where = NULL;
 	size_t bytes = 256 * MIB;
-	unsigned runs = 0;
+	unsigned runs = 0, parallel = 0;
 	bool quick = false;
 
 	for (int i = 1; i < argc; i++) {
@@ -424,6 +450,8 @@ int main(int argc, char **argv)
 			bytes = strtoul(value, NULL, 0);
 		else if (!strcmp(argv[i - 1], "--runs"))
 			runs = (unsigned)strtoul(value, NULL, 0);
+		else if (!strcmp(argv[i - 1], "--parallel"))
+			parallel = (unsigned)strtoul(value, NULL, 0);
 		else if (!strcmp(argv[i - 1], "--sink"))
 			where = value;
 		else if (!strcmp(argv[i - 1], "--into"))
@@ -433,10 +461,12 @@ int main(int argc, char **argv)
 	}
 	if (runs == 0)
 		runs = quick ? 3 : 5;
-	if (!kind || runs > RUNS_MAX || bytes < 2 * MIB)
+	if (!kind || runs > RUNS_MAX || bytes < 2 * MIB || parallel > LANES_MAX)
 		return usage();
 	if (where)
-		sink(where, kind, bytes);
+		sink(where, kind, bytes, parallel ? parallel : 1);
+	else if (parallel)
+		print_parallel(parallel, bytes, runs);
 	else
 		print_all(quick, bytes, runs);
 	return 0;

@@ -28,7 +28,7 @@
 		} \
 	} while (0)
 
-/* ---- certificates ---------------------------------------------------------------------------------------------- */
+/* ---- certificates ----------------------------------------------------------------------------------------------- */
 
 static gnutls_x509_privkey_t key_make(unsigned rsa_bits)
 {
@@ -178,7 +178,7 @@ void tls_dir_remove(const char *dir)
 	rmdir(dir);
 }
 
-/* ---- the client's transport -------------------------------------------------------------------------------------- */
+/* ---- the client's transport ------------------------------------------------------------------------------------- */
 
 static ssize_t peer_pull(gnutls_transport_ptr_t ptr, void *buf, size_t bytes)
 {
@@ -242,7 +242,7 @@ static int peer_pull_timeout(gnutls_transport_ptr_t ptr, unsigned ms)
 	return poll(&pfd, 1, (int)ms);
 }
 
-/* ---- the client ---------------------------------------------------------------------------------------------------- */
+/* ---- the client ------------------------------------------------------------------------------------------------- */
 
 static void use_x509(struct tls_peer *peer)
 {
@@ -376,7 +376,7 @@ void tls_peer_wait(struct tls_peer *peer, struct tls_peer_report *ret_report)
 		*ret_report = report;
 }
 
-/* ---- for acts ------------------------------------------------------------------------------------------------------ */
+/* ---- for acts --------------------------------------------------------------------------------------------------- */
 
 void tls_peer_send(struct tls_peer *peer, const void *buf, size_t bytes)
 {

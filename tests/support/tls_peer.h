@@ -17,7 +17,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* ---- certificates and keys ------------------------------------------------------------------------------------- */
+/* ---- certificates and keys -------------------------------------------------------------------------------------- */
 
 struct tls_cert_plan {
 	const char *name;      /* distinguished name as RFC 4514 has it, last part first: "CN=mfsource,O=mf" */

@@ -405,7 +405,7 @@ START_TEST(test_parameter_form_offers_only_what_is_taken)
 
 		options_param_form(row, buf);
 		ck_assert_msg(buf[0] && strlen(buf) < OPTIONS_TEXT_BYTES - 1, "%s", row->name);
-		if (row->type != PARAM_WORD)
+		if (row->type != PARAM_WORD || row->support == SUPPORT_REFUSED)
 			continue;
 		for (char *w = strtok_r(buf, "|", &save); w; w = strtok_r(NULL, "|", &save)) {
 			snprintf(word, sizeof(word), "%s", w);

@@ -1,0 +1,45 @@
+/*
+ * arrival.h - who connects, and what they are
+ *
+ * A coroutine accepts on each listening socket, and each connection has one of its own until it is known what it is:
+ * TLS first where TLS is on, then its first bytes, then the one decision (channel/hello.h). Until then it belongs to its
+ * coroutine and to no one else; then it is handed over in one step, or closed. All of them are children of
+ * inm->arrival: when arrival_end has returned, no connection is in the making.
+ *
+ * Strangers can neither fail nor delay a migration: each has a deadline, they are few at a time, and of too many the
+ * oldest goes.
+ *
+ * Source: spec/channels.md 4, 6
+ */
+#ifndef ENGINE_ARRIVAL_H
+#define ENGINE_ARRIVAL_H
+
+#include "coroutine/co.h"
+
+#include <stdint.h>
+
+struct address;
+struct err;
+struct hello;
+struct inm;
+
+/**
+ * arrival_open - listen at @addr, or open the one channel it stands for
+ * Return: 0; the errno of what failed. arrival_undo takes it back as long as arrival_start has not been called.
+ */
+int arrival_open(struct inm *inm, const struct address *addr, struct err *err);
+void arrival_undo(struct inm *inm);
+
+/** arrival_start - begin to accept. Return: 0 or -ENOMEM. */
+int arrival_start(struct inm *inm);
+
+/**
+ * arrival_secure - with TLS on, @h->ch becomes a session whose peer is verified; otherwise nothing happens
+ * On failure the channel is closed and h->ch is NULL. Parks: yes, until @deadline_ns. Return: as tls_chan_wrap.
+ */
+may_park int arrival_secure(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err);
+
+/** arrival_end - no more connections; those under way are closed. @result: how the migration ended. Parks: yes. */
+may_park void arrival_end(struct inm *inm, int result);
+
+#endif

@@ -1,0 +1,103 @@
+"""program.py - the program under test as a child, and the folder of a test"""
+
+import ctypes
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+PROGRAM = os.environ.get("TEST_PROGRAM", "build/inmigrate")
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def _die_with_parent():
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run(*args, data=None, stdin=subprocess.DEVNULL, seconds=30, text=True):
+    """The program to its end. data: bytes for a pipe to its standard input."""
+    done = subprocess.run([PROGRAM, *args], input=data, stdin=None if data is not None else stdin, capture_output=True,
+                          timeout=seconds, preexec_fn=_die_with_parent)
+    if text:
+        done.stdout, done.stderr = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    return done
+
+
+def wait_until(what, condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds} s for {what}")
+        time.sleep(0.005)
+
+
+class Listen:
+    """`inmigrate listen`, under way."""
+
+    def __init__(self, uri, *args, preexec=None):
+        self.child = subprocess.Popen([PROGRAM, "listen", uri, *args], stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_die_with_parent)
+        self.out = b""
+
+    def address(self):
+        """The first one it says it listens on."""
+        line = self.child.stdout.readline()
+        self.out += line
+        found = re.fullmatch(rb"listening on (\S+)\n", line)
+        if not found:
+            self.end()
+            raise AssertionError(f"it said {line!r} and {self.err!r}")
+        return found[1].decode()
+
+    def end(self, seconds=20):
+        """Exit status; out and err are then what it printed."""
+        try:
+            out, self.err = self.child.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.communicate()
+            raise AssertionError(f"it did not end within {seconds} s") from None
+        self.out += out
+        return self.child.returncode
+
+    def close(self):
+        if self.child.returncode is None:
+            self.child.kill()
+            self.child.communicate()
+
+
+class Case(unittest.TestCase):
+    """A test with a folder of its own."""
+
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="inmigrate-program-")
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def write(self, name, data):
+        with open(self.path(name), "wb") as f:
+            f.write(data)
+        return self.path(name)
+
+    def read(self, name):
+        with open(self.path(name), "rb") as f:
+            return f.read()
+
+    def listen(self, uri, *args):
+        listen = Listen(uri, *args)
+        self.addCleanup(listen.close)
+        return listen
+
+    def assert_ends(self, listen, status, pattern=b""):
+        """With that exit status, and a line on standard error that matches."""
+        got = listen.end()
+        self.assertEqual(got, status, listen.err)
+        if status:
+            self.assertRegex(listen.err, rb"(?m)^inmigrate: .*" + pattern)
