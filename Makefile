@@ -135,6 +135,31 @@ $(TESTS) $(BENCH): $(B)%: $(B)%.o $(B)libsupport.a $(B)libinternal.a
 	$(call say,LD,$*)$(LINK) -o $@ $< -Wl,--start-group $(B)libsupport.a $(B)libinternal.a -Wl,--end-group \
 		$(DEP_LIBS) $(CHECK_LIBS)
 
+# A control is a scenario linked against a library that lacks one protection: it must fail, or it proves nothing.
+# NAME: the file compiled anew, the switch that takes the protection away, the scenario and the case in it that must
+# fail, and what it must say.
+CONTROLS := arrival-order no-sync
+CONTROL_arrival-order := engine/channel/hello CONTROL_ARRIVAL_ORDER test_discovery order 'did not land|it hangs'
+CONTROL_no-sync := engine/load/multifd CONTROL_NO_SYNC test_multifd barrier 'not what was sent last|landed before all'
+control_word = $(word $(2),$(CONTROL_$(1)))
+
+define control
+$(B)control-$(1)/changed.o: $(srcdir)/$(call control_word,$(1),1).c $(B)config.flags
+	@mkdir -p $$(@D)
+	$(call say,CC,$(call control_word,$(1),1).c -D$(call control_word,$(1),2))$$(COMPILE) \
+		-D$(call control_word,$(1),2) -MMD -MP -MF $$(@:.o=.d) -c -o $$@ $$<
+
+# The changed object comes before the archive, whose own is then not taken.
+$(B)control-$(1)/$(call control_word,$(1),3): $(B)tests/scenario/$(call control_word,$(1),3).o \
+		$(B)control-$(1)/changed.o $(B)libsupport.a $(B)libinternal.a
+	$(call say,LD,control-$(1)/$(call control_word,$(1),3))$$(LINK) -o $$@ $$(filter %.o,$$^) -Wl,--start-group \
+		$(B)libsupport.a $(B)libinternal.a -Wl,--end-group $$(DEP_LIBS) $$(CHECK_LIBS)
+
+-include $(B)control-$(1)/changed.d
+endef
+$(foreach c,$(CONTROLS),$(eval $(call control,$(c))))
+CONTROL_PROGRAMS := $(foreach c,$(CONTROLS),$(B)control-$(c)/$(call control_word,$(c),3))
+
 FUZZ_DRIVER = $(if $(filter 1,$(FUZZER)),-fsanitize=fuzzer,$(B)tests/fuzz/driver.o)
 $(FUZZ): $(B)%: $(B)%.o $(B)tests/fuzz/driver.o $(B)libsupport.a $(B)libinternal.a
 	$(call say,LD,$*)$(LINK) -o $@ $< $(FUZZ_DRIVER) -Wl,--start-group $(B)libsupport.a $(B)libinternal.a \
@@ -176,6 +201,7 @@ check: tests need-check
 	$(counts_begin)
 	@$(RUN_TESTS) --timeout $(TEST_TIMEOUT) $(TESTS) || :
 	@$(MAKE) check-fuzz check-cli
+	@$(MAKE) check-control
 	@$(RUN_TESTS) --timeout 600 --once --live --name tidy -- $(RUN_TIDY) || :
 	@$(MAKE) check-interop
 	$(counts_end)
@@ -199,6 +225,12 @@ else
 	@$(RUN_TESTS) --label '$(FLAVOUR)' --timeout $(TEST_TIMEOUT) --once --name tests/program -- \
 		$(SRC)/tests/program/run || :
 endif
+
+# They pass when they fail, as they must.
+check-control: $(CONTROL_PROGRAMS)
+	@$(foreach c,$(CONTROLS),$(RUN_TESTS) --timeout $(TEST_TIMEOUT) --name control-$(c) --once -- \
+		$(srcdir)/scripts/control $(OUT)/control-$(c)/$(call control_word,$(c),3) \
+		$(wordlist 4,99,$(CONTROL_$(c))) || :;) :
 
 INTEROP := $(wildcard $(srcdir)/tests/interop/run)
 check-interop: $(PROGRAM)
@@ -348,7 +380,7 @@ dist:
 
 # All but what configure made.
 clean:
-	rm -rf $(addprefix $(B),$(FLOORS) tests examples asan ubsan tsan cover fuzz inmigrate inmigrate.o inmigrate.pc \
+	rm -rf $(addprefix $(B),$(FLOORS) tests examples $(addprefix control-,$(CONTROLS)) asan ubsan tsan cover fuzz inmigrate inmigrate.o inmigrate.pc \
 		*.a *.so *.so.* *.list compile_commands.json counts *.tar.gz)
 
 distclean: clean
@@ -361,6 +393,7 @@ help:
 #: tests                 also every test, bench, fuzzer and example, without running them
 #: check                 unit, scenario and platform tests, fuzz regressions, tidy, a quick interop; the last line is the sum
 #: check-unit            the unit tests
+#: check-control         scenarios against a library that lacks one protection: each must fail
 #: check-cli             the program: options, exit status, files, signals
 #: check-asan            the test programs under AddressSanitizer and UBSan; also check-ubsan, check-tsan: each builds in
 #:                       a folder of its own
@@ -378,6 +411,6 @@ help:
 #: clean, distclean
 #: V=1 shows commands; one test: build/tests/unit/test_base, with CHECK_RUN_CASE=name for one case of it
 
-.PHONY: all tests check check-unit check-fuzz check-cli check-interop check-programs check-asan check-ubsan check-tsan check-valgrind tidy \
+.PHONY: all tests check check-unit check-control check-fuzz check-cli check-interop check-programs check-asan check-ubsan check-tsan check-valgrind tidy \
 	need-check fuzz fuzz-programs fuzz-run fuzz-run-here bench demo interop cover format install uninstall dist clean \
 	distclean help FORCE

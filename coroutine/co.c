@@ -164,8 +164,7 @@ static void co_entry(void *arg)
 	struct sched *s = co->sched;
 	int result;
 
-	/* The first coroutine of all is entered from the thread's own context. That is the moment to learn its stack.
-	 * */
+	/* The first coroutine of all is entered from the thread's own context: the moment to learn its stack. */
 	arrived(co, s->switches == 1 ? &s->main : NULL);
 	result = co->fn(co->arg);
 

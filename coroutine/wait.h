@@ -42,8 +42,7 @@ void semaphore_init(struct semaphore *sem, struct sched *s, const char *name, si
 void semaphore_release(struct semaphore *sem);
 may_park int semaphore_acquire(struct semaphore *sem, uint64_t deadline_ns);
 
-/* Not recursive. Held over parks where that is the point (one writer at a time); its holder must be the one to
- * unlock. */
+/* Not recursive. Held over parks where that is the point (one writer at a time); only its holder may unlock it. */
 struct mutex {
 	struct sched *sched;
 	const char *name;

@@ -39,6 +39,7 @@ struct connection {
 	struct inm *inm;
 	struct co *co; /* NULL before its first turn */
 	struct hello hello;
+	char name[sizeof(((struct chan *)0)->name)]; /* the channel's, which is elsewhere during a TLS handshake */
 };
 
 static struct hello_state arrival_state(const struct inm *inm)
@@ -58,6 +59,9 @@ static int place_connection(struct inm *inm, struct hello *h, uint64_t deadline_
 	struct hello_state state = arrival_state(inm);
 	const char *reason;
 
+	/* Its bytes and the end of the migration came in the same turn: nobody is left who would close the channel. */
+	if (inm->arrival.cancelled)
+		return -ECANCELED;
 	switch (hello_decide(&state, hello_first(h->first, h->got), &reason)) {
 	case HELLO_IS_MAIN:
 		main_arrived(inm, h);
@@ -105,7 +109,7 @@ static int meet_connection(void *arg)
 	if (e == 0)
 		e = place_connection(inm, h, deadline_ns, &err);
 	if (e < 0 && e != -ECANCELED) {
-		log_info(&inm->log, "connection from %s closed: %s", name, err.text);
+		log_info(&inm->log, "connection from %s closed: %s", conn->name, err.text);
 		if (hello_first(h->first, h->got) == HELLO_PACKET)
 			snprintf(inm->hint, sizeof(inm->hint), "; refused before: %.120s", err.text);
 	}
@@ -124,8 +128,8 @@ static void evict_oldest(struct inm *inm)
 {
 	struct connection *oldest = container_of(inm->unknown.next, struct connection, node);
 
-	log_warn(&inm->log, "connection from %s closed: %d others have not said what they are", oldest->hello.ch->name,
-		 CONNECTIONS_UNKNOWN_MAX);
+	log_warn(&inm->log, "connection from %s closed: %zu others have not said what they are", oldest->name,
+		 inm->unknown_count);
 	/* It leaves the line now and ends in its turn. */
 	list_unlink(&oldest->node);
 	if (oldest->co)
@@ -139,6 +143,7 @@ static void admit(struct inm *inm, struct chan *ch)
 
 	if (conn) {
 		*conn = (struct connection){ .inm = inm, .hello = { .ch = ch } };
+		memcpy(conn->name, ch->name, sizeof(conn->name));
 		list_init(&conn->node);
 		e = group_spawn(&inm->arrival, ch->name, meet_connection, conn);
 	}
@@ -148,7 +153,8 @@ static void admit(struct inm *inm, struct chan *ch)
 		free(conn);
 		return;
 	}
-	if (inm->unknown_count >= CONNECTIONS_UNKNOWN_MAX && !list_empty(&inm->unknown))
+	/* The channels that are expected may all be unknown at once. */
+	if (inm->unknown_count >= CONNECTIONS_UNKNOWN_MAX + inm->multifd.channels && !list_empty(&inm->unknown))
 		evict_oldest(inm);
 	list_push_tail(&inm->unknown, &conn->node);
 	inm->unknown_count++;

@@ -2,8 +2,8 @@
  * arrival.h - who connects, and what they are
  *
  * A coroutine accepts on each listening socket, and each connection has one of its own until it is known what it is:
- * TLS first where TLS is on, then its first bytes, then the one decision (channel/hello.h). Until then it belongs to its
- * coroutine and to no one else; then it is handed over in one step, or closed. All of them are children of
+ * TLS first where TLS is on, then its first bytes, then the one decision (channel/hello.h). Until then it belongs to
+ * its coroutine and to no one else; then it is handed over in one step, or closed. All of them are children of
  * inm->arrival: when arrival_end has returned, no connection is in the making.
  *
  * Strangers can neither fail nor delay a migration: each has a deadline, they are few at a time, and of too many the

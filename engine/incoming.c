@@ -221,6 +221,8 @@ static int receive_guest(struct inm *inm)
 static void finish(struct inm *inm, int result)
 {
 	if (result == 0) {
+		/* What a caller's mistake may have left there on the way. */
+		inm->error_text[0] = '\0';
 		if (inm->ops.start_vcpus)
 			inm->ops.start_vcpus(inm->opaque, run_state(inm));
 		incoming_set_state(inm, INM_STATE_COMPLETED);

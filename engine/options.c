@@ -150,9 +150,9 @@ static const struct option_word tristate_words[] = {
  */
 static const struct param_row params[] = {
 	/* spec/multifd.md 1 */
-	{ "multifd-channels", "4.0", NULL, BOTH, NONE, PARAM_U64, FIELD(multifd_channels), 1, 255, NULL, "", "2",
+	{ "multifd-channels", "4.0", NULL, BOTH, WORKS, PARAM_U64, FIELD(multifd_channels), 1, 255, NULL, "", "2",
 		"for multifd" },
-	{ "multifd-compression", "5.0", NULL, BOTH, NONE, PARAM_WORD, FIELD(multifd_compression), 0, 0,
+	{ "multifd-compression", "5.0", NULL, BOTH, WORKS, PARAM_WORD, FIELD(multifd_compression), 0, 0,
 		compression_words, "", "none", "for multifd" },
 	{ "multifd-zlib-level", "5.0", NULL, SRC, NONE, PARAM_U64, SOURCE(zlib_level), 0, 255, NULL, "", "1", NULL },
 	{ "multifd-zstd-level", "5.0", NULL, SRC, NONE, PARAM_U64, SOURCE(zstd_level), 0, 255, NULL, "", "1", NULL },
@@ -244,7 +244,7 @@ static const struct param_row params[] = {
 		"the section is used where there is one" },
 	{ "send-switchover-start", "10.0", NULL, SRC, NONE, PARAM_WORD, FIELD(send_switchover_start), 0, 0,
 		tristate_words, "", "auto", "the command is taken wherever it comes" },
-	{ "multifd-flush-after-each-section", "8.1", NULL, BOTH, NONE, PARAM_WORD,
+	{ "multifd-flush-after-each-section", "8.1", NULL, BOTH, WORKS, PARAM_WORD,
 		FIELD(multifd_flush_after_each_section), 0, 0, tristate_words, "", "auto", "for multifd" },
 	{ "x-preempt-pre-7-2", "8.0", NULL, BOTH, NONE, PARAM_WORD, FIELD(preempt_pre_7_2), 0, 0, tristate_words, "",
 		"auto", "for postcopy-preempt" }, /* channels.md, preamble */

@@ -320,13 +320,15 @@ static int run(struct listen *ln)
 
 static int land(struct listen *ln)
 {
-	int r = inm_listen(ln->inm, ln->uri);
+	int r;
 
+	/* First: the command of exec: must not stay behind. */
+	catch_signals(ln->inm);
+	r = inm_listen(ln->inm, ln->uri);
 	if (r == -EINVAL || r == -ENOTSUP || r == -ENAMETOOLONG)
 		return usage_error("listen", "%s", inm_error(ln->inm));
 	if (r < 0)
 		return fail("%s", inm_error(ln->inm));
-	catch_signals(ln->inm);
 	say_where(ln->inm);
 	r = run(ln);
 	progress_end(&ln->progress, ln->inm);

@@ -34,8 +34,10 @@ static int spawn_shell(pid_t *ret_pid, const char *command, int out_fd)
 	posix_spawnattr_init(&attr);
 	posix_spawn_file_actions_adddup2(&actions, out_fd, STDOUT_FILENO);
 	posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-	/* A group of its own, so that what the shell starts ends with it; and no signals masked or ignored for the
-	 * embedder's reasons. */
+	/*
+	 * A group of its own, so that what the shell starts ends with it; and no signals masked or ignored for the
+	 * embedder's reasons.
+	 */
 	sigemptyset(&none);
 	sigfillset(&all);
 	posix_spawnattr_setsigmask(&attr, &none);

@@ -114,6 +114,14 @@ int hello_matches(const struct hello_state *state, enum hello_first first)
 
 enum hello_role hello_decide(const struct hello_state *state, enum hello_first first, const char **ret_reason)
 {
+#ifdef CONTROL_ARRIVAL_ORDER
+	/* Only in the control of test_discovery, which must then fail: the first one is main, the next ones multifd. */
+	*ret_reason = "by its place in the order";
+	if (first != HELLO_NOTHING && state->main == HELLO_OWED)
+		return HELLO_IS_MAIN;
+	if (first != HELLO_NOTHING && state->multifd == HELLO_OWED)
+		return HELLO_IS_MULTIFD;
+#endif
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		if (matches(&table[i], state, first)) {
 			*ret_reason = table[i].reason;

@@ -96,7 +96,7 @@ struct tls_chan {
 	bool out_broken; /* a write ended half way */
 };
 
-/* ---- GnuTLS's side: copying between buffers; never parks --------------------------------------------------------- */
+/* ---- GnuTLS's side: copying between buffers; never parks -------------------------------------------------------- */
 
 static ssize_t tls_pull(gnutls_transport_ptr_t ptr, void *buf, size_t bytes)
 {
@@ -138,7 +138,7 @@ static ssize_t tls_push(gnutls_transport_ptr_t ptr, const void *buf, size_t byte
 	return (ssize_t)n;
 }
 
-/* ---- the plain channel's side ------------------------------------------------------------------------------------ */
+/* ---- the plain channel's side ----------------------------------------------------------------------------------- */
 
 static int check_header(const struct tls_chan *tc, const uint8_t *header, struct err *err)
 {
@@ -221,7 +221,7 @@ static bool is_again(ssize_t code)
 	return code == GNUTLS_E_AGAIN || code == GNUTLS_E_INTERRUPTED;
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------- */
+/* ---- reading ---------------------------------------------------------------------------------------------------- */
 
 static void drop_packet(struct tls_chan *tc)
 {
@@ -351,7 +351,7 @@ static ssize_t tls_readv(struct chan *ch, struct iovec *iov, int iov_count, uint
 	}
 }
 
-/* ---- writing ----------------------------------------------------------------------------------------------------- */
+/* ---- writing ---------------------------------------------------------------------------------------------------- */
 
 static may_park int write_record(struct tls_chan *tc, const char *buf, size_t bytes, uint64_t deadline_ns,
 				 size_t *ret_written, struct err *err)
@@ -394,7 +394,7 @@ static int tls_write_all(struct chan *ch, const void *buf, size_t bytes, uint64_
 	return 0;
 }
 
-/* ---- the handshake ----------------------------------------------------------------------------------------------- */
+/* ---- the handshake ---------------------------------------------------------------------------------------------- */
 
 /* What the source sent instead of a ClientHello. */
 static int not_tls(const struct tls_chan *tc, struct err *err)
@@ -579,7 +579,7 @@ static may_park int shake_hands(struct tls_chan *tc, uint64_t deadline_ns, struc
 	}
 }
 
-/* ---- who is it? -------------------------------------------------------------------------------------------------- */
+/* ---- who is it? ------------------------------------------------------------------------------------------------- */
 
 static int explain_status(unsigned status, gnutls_alert_description_t *ret_alert, struct err *err)
 {
@@ -667,7 +667,7 @@ static int verify(struct tls_chan *tc, const struct tls_options *o, gnutls_alert
 	return o->authz && o->authz[0] ? authorise(tc, o->authz, ret_alert, err) : 0;
 }
 
-/* ---- the channel ------------------------------------------------------------------------------------------------- */
+/* ---- the channel ------------------------------------------------------------------------------------------------ */
 
 static void tls_close(struct chan *ch)
 {

@@ -85,6 +85,8 @@ static int decode_zlib(struct multifd_decoder *d, const struct iovec *iov, int i
 static int decode_zstd(struct multifd_decoder *d, const struct iovec *iov, int iov_count, const void *src, size_t bytes,
 		       struct err *err)
 {
+	uint8_t scrap;
+	ZSTD_outBuffer more = { &scrap, sizeof(scrap), 0 };
 	ZSTD_inBuffer in = { src, bytes, 0 };
 	size_t r, before_in, before_out;
 
@@ -102,7 +104,11 @@ static int decode_zstd(struct multifd_decoder *d, const struct iovec *iov, int i
 				return err_set(err, -EPROTO, "zstd: the payload ends before its pages do");
 		}
 	}
-	if (in.pos < in.size)
+	/* The pages are full; a decoder that has taken all of its input may still hold bytes that came of it. */
+	r = ZSTD_decompressStream(d->zstd, &more, &in);
+	if (ZSTD_isError(r))
+		return err_set(err, -EPROTO, "zstd: %s", ZSTD_getErrorName(r));
+	if (more.pos > 0 || in.pos < in.size)
 		return err_set(err, -EPROTO, "zstd: the payload holds more than its pages");
 	return 0;
 }

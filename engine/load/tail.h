@@ -28,8 +28,8 @@ may_park int tail_read(struct load *l, struct err *err);
 
 /**
  * tail_check_end - nothing may follow the end of the stream
- * A source without a return path closes; one with a return path waits for SHUT, and if it has closed it has given up and
- * runs its guest again. So this is asked again right before it is told.
+ * A source without a return path closes; one with a return path waits for SHUT, and if it has closed it has given up
+ * and runs its guest again. So this is asked again right before it is told.
  * Return: 0; -EPROTO more bytes; with a return path, why the source is gone.
  * Source: spec/stream.md 1.6.
  */

@@ -12,7 +12,7 @@ class Variant:
     channels:  of multifd; 0 is without
     compress:  parameter multifd-compression
     tls:       psk or x509, both with certificates or keys made for this run
-    part:      the guest has the size asked for divided by this: for what takes ten times as long
+    part:      the guest has the size asked for divided by this: for what takes many times as long
     full:      it gets all the rounds asked for; others half as many
     sinks:     memory into which bench_limits receives the same beside the destinations. A sink does not answer, so it
                cannot stand for a destination with a way back or with TLS.
@@ -47,9 +47,9 @@ VARIANTS = (
     Variant("multifd-4", channels=4, sinks=("discard",)),
     Variant("multifd-8", channels=8, sinks=("discard",)),
     Variant("multifd-4-zstd", channels=4, compress="zstd", content="mixed"),
-    Variant("multifd-4-zlib", channels=4, compress="zlib", content="mixed", part=4),
-    Variant("tls-psk-1", channels=1, tls="psk"),
-    Variant("tls-psk-4", channels=4, tls="psk"),
-    Variant("tls-x509-1", channels=1, tls="x509"),
-    Variant("tls-x509-4", channels=4, tls="x509"),
+    Variant("multifd-4-zlib", channels=4, compress="zlib", content="mixed", part=8),
+    Variant("tls-psk-1", channels=1, tls="psk", part=2),
+    Variant("tls-psk-4", channels=4, tls="psk", part=2),
+    Variant("tls-x509-1", channels=1, tls="x509", part=2),
+    Variant("tls-x509-4", channels=4, tls="x509", part=2),
 )

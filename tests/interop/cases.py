@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import os
+import re
+import shutil
 import socket
 import struct
+import subprocess
 import time
 
-from qemu import Failed, MIB, Skipped, wait_until
+from qemu import Failed, HERE, MIB, Skipped, wait_until
 
 FAST = 8 << 30      # bytes a second: no limit that matters
 UUID = "00112233-4455-6677-8899-aabbccddeeff"
@@ -67,6 +70,22 @@ def descriptor(run):
         run.listen(f"fd:{ours.fileno()}", pass_fds=(ours.fileno(),))
         run.source.qmp.command("getfd", fdname="mig", _fd=theirs.fileno())
     run.source.migrate("fd:mig")
+
+
+def refused_first(run):
+    """A source that may not come, then the right one: the destination must name the reason and listen on."""
+    if run.options.reference:
+        raise Skipped("the reference does not say why")
+    run.listen("tcp:127.0.0.1:0", verbose=True)
+    run.source.set(params=run.case.wrong)
+    run.source.migrate(run.destination.address())
+    run.source.wait_status("failed", seconds=20)
+    wait_until(f"a refusal with '{run.case.refused}'", lambda: re.search(
+        rf"^\S.*connection from .* closed: .*(?:{run.case.refused})", run.destination.errors(), re.M), 5)
+    run.destination.check_alive()
+    source_runs(run)
+    run.source.set(params=run.case.params)
+    run.source.migrate(run.destination.address())
 
 
 # ---- what happens while it goes on ----
@@ -163,6 +182,43 @@ def huge_pages_back(run):
         f.write(str(run.huge_before))
 
 
+def make_certs(run, name, *options):
+    script = os.path.join(HERE, "..", "..", "scripts", "make-certs")
+    try:
+        made = subprocess.run([script, *options, run.path(name)], capture_output=True, text=True, timeout=60)
+    except OSError as e:
+        raise Skipped(f"make-certs: {e}") from None
+    if "openssl is not installed" in made.stderr:
+        raise Skipped("openssl is not installed")
+    if made.returncode != 0:
+        raise Failed(made.stderr.strip())
+
+
+def certs(run):
+    make_certs(run, "certs")
+
+
+def certs_of_our_ca(*options):
+    """Two sets by the same CA: "certs" and, with the options, "wrong"."""
+    def make(run):
+        make_certs(run, "certs")
+        shutil.copytree(run.path("certs/ca"), run.path("wrong/ca"))
+        make_certs(run, "wrong", *options)
+    return make
+
+
+def certs_of_two_cas(run):
+    make_certs(run, "certs")
+    make_certs(run, "wrong")
+
+
+def certs_that_the_source_distrusts(run):
+    """The "wrong" source shows what we want, and wants something else of us."""
+    certs_of_our_ca()(run)
+    make_certs(run, "other")
+    shutil.copy(run.path("other/ca/ca-cert.pem"), run.path("wrong/client/ca-cert.pem"))
+
+
 def described_devices(data):
     """[(name, instance)] of the JSON description at the end of a stream; [] if there is none."""
     at = len(data)
@@ -226,6 +282,8 @@ class Case:
     since: tuple = (7, 2)
     until: tuple = (99,)
     quick: bool = False
+    wrong: dict = None                        # with refused_first: other parameters of the source that may not come,
+    refused: str = ""                         # and what must be said of it
 
     def versions(self):
         text = f"{self.since[0]}.{self.since[1]}"
@@ -269,6 +327,27 @@ SLOW = {"max-bandwidth": 16 * MIB, "downtime-limit": 20}
 DELTAS = {"max-bandwidth": 64 * MIB, "downtime-limit": 1, "xbzrle-cache-size": 64 * MIB}
 RP = ("return-path",)
 SHARED_RAM = ("-object", "memory-backend-file,id=m0,size=128M,share=on,mem-path={dir}/m0",)
+
+
+def tls(kind, name="certs", object_id="tls0", more=""):
+    """The source's credentials; `wrong` ones are not looked at by QEMU itself before they are used."""
+    return ("-object", f"tls-creds-{kind},id={object_id},endpoint=client,dir={{dir}}/{name}/client{more}")
+
+
+def tls_server(kind):
+    """Also an object of QEMU's, for --reference: it is the one that the destination's tls-creds names."""
+    return ("-object", f"tls-creds-{kind},id=tls1,endpoint=server,dir={{dir}}/certs/server")
+
+
+PSK = tls("psk") + tls_server("psk")
+X509 = tls("x509") + tls_server("x509")
+X509_WRONG = X509 + tls("x509", "wrong", "wrong", ",sanity-check=off")
+# A path is no name that a certificate could be for, so only pre-shared keys go over unix sockets.
+TLS_OUT = {"max-bandwidth": FAST, "tls-creds": "tls0"}
+PSK_IN = {"tls-creds": "tls1", "tls-creds-type": "psk", "tls-creds-dir": "{dir}/certs/server"}
+X509_IN = {"tls-creds": "tls1", "tls-creds-type": "x509", "tls-creds-dir": "{dir}/certs/server"}
+WRONG = {"tls-creds": "wrong"}
+FOUR = {"multifd-channels": 4}
 
 CASES = [
     # ---- machines ----
@@ -368,6 +447,39 @@ CASES = [
          in_params={"send-configuration": "off", "suppress-vmdesc": "on"}),
     Case("store-global-state-off", args=("-global", "migration.store-global-state=off"),
          in_params={"store-global-state": "off"}),
+    # ---- TLS ----
+    Case("tls-psk-tcp", machine="microvm", before=certs, args=PSK, caps=RP, params=TLS_OUT, in_params=PSK_IN),
+    Case("tls-psk-unix", machine="microvm", before=certs, args=PSK, caps=RP, params=TLS_OUT, in_params=PSK_IN,
+         transport=unix),
+    Case("tls-x509-tcp", before=certs, args=X509, caps=RP, params=TLS_OUT,
+         in_params={**X509_IN, "tls-authz": "O=migration,CN=source"}),
+    Case("tls-psk-tcp-multifd", before=certs, args=PSK, caps=("multifd",) + RP, params={**TLS_OUT, **FOUR},
+         in_params={**PSK_IN, **FOUR}),
+    Case("tls-psk-unix-multifd", before=certs, args=PSK, caps=("multifd",) + RP, params={**TLS_OUT, **FOUR},
+         in_params={**PSK_IN, **FOUR}, transport=unix),
+    Case("tls-x509-tcp-multifd", before=certs, args=X509, caps=("multifd",) + RP, params={**TLS_OUT, **FOUR},
+         in_params={**X509_IN, **FOUR}, quick=True),
+    # Here the source does not look at us, so that it is we who refuse it; in the next one we have nothing against it.
+    Case("tls-wrong-ca", machine="microvm", before=certs_of_two_cas, caps=RP, params=TLS_OUT, in_params=X509_IN,
+         args=X509 + tls("x509", "wrong", "wrong", ",verify-peer=off"), transport=refused_first, wrong=WRONG,
+         refused="not signed by the CA"),
+    Case("tls-source-distrusts", machine="microvm", before=certs_that_the_source_distrusts, caps=RP, params=TLS_OUT,
+         in_params=X509_IN, args=X509_WRONG, transport=refused_first, wrong=WRONG,
+         refused="closed after 0 bytes"),
+    Case("tls-wrong-psk", machine="microvm", before=certs_of_two_cas, caps=RP, params=TLS_OUT, in_params=PSK_IN,
+         args=PSK + tls("psk", "wrong", "wrong"), transport=refused_first, wrong=WRONG, refused="pre-shared key",
+         quick=True),
+    Case("tls-source-in-the-clear", machine="microvm", before=certs, caps=RP, params=TLS_OUT, in_params=X509_IN,
+         args=X509, transport=refused_first, wrong={"tls-creds": ""}, refused="speaks without TLS"),
+    Case("tls-source-on-a-plain-port", machine="microvm", before=certs, caps=RP, in_params={}, args=X509,
+         params={"max-bandwidth": FAST, "tls-creds": ""}, transport=refused_first, wrong={"tls-creds": "tls0"},
+         refused="TLS"),
+    Case("tls-name-not-authorised", machine="microvm", before=certs_of_our_ca("--client", "stranger"), caps=RP,
+         params=TLS_OUT, in_params={**X509_IN, "tls-authz": "O=migration,CN=source*"}, args=X509_WRONG,
+         transport=refused_first, wrong=WRONG, refused="'O=migration,CN=stranger' is not among those"),
+    Case("tls-certificate-expired", machine="microvm", before=certs_of_our_ca("--expired", "--only-client"), caps=RP,
+         params=TLS_OUT, in_params=X509_IN, args=X509_WRONG, transport=refused_first, wrong=WRONG,
+         refused="has expired"),
     # ---- ends that are no landing ----
     Case("cancel", machine="microvm", caps=RP, params=SLOW, during=cancel, fails=r"(?i)clos|ended|end of|cut",
          source_ends="cancelled", after=source_runs, quick=True),

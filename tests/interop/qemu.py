@@ -405,10 +405,12 @@ class Inmigrate:
         self.devices_path = os.path.join(folder, "devices.json")
         self.stats_path = os.path.join(folder, "stats.json")
 
-    def start(self, uri, caps=(), params=None, pass_fds=(), shown=False, progress="never"):
+    def start(self, uri, caps=(), params=None, pass_fds=(), shown=False, progress="never", verbose=False):
         os.makedirs(self.ram_dir, exist_ok=True)
         argv = [self.program, "listen", uri, "--ram-dir", self.ram_dir, "--devices", self.devices_path,
                 "--stats", self.stats_path, "--timeout", str(self.seconds), "--progress", progress]
+        if verbose:
+            argv.append("-v")
         for cap in caps:
             argv += ["--cap", cap]
         for key, value in (params or {}).items():

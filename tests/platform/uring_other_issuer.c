@@ -1,5 +1,4 @@
-/* The single issuer of a ring made with R_DISABLED is the thread that enables it, not the one that made it; no other.
- * */
+/* The single issuer of a ring made with R_DISABLED is the thread that enables it, not the one that made it. */
 #include "tests/platform/uring.h"
 
 #include <errno.h>

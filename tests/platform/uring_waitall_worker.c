@@ -1,5 +1,4 @@
-/* A recvmsg with MSG_WAITALL on a worker of the kernel completes once and whole, however many pieces the bytes come
- * in. */
+/* A recvmsg with MSG_WAITALL on a worker of the kernel completes once, whole, in however many pieces the bytes come. */
 #include "tests/platform/uring.h"
 
 #include <sys/socket.h>

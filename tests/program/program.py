@@ -42,7 +42,7 @@ class Listen:
     def __init__(self, uri, *args, preexec=None):
         self.child = subprocess.Popen([PROGRAM, "listen", uri, *args], stdin=subprocess.DEVNULL,
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_die_with_parent)
-        self.out = b""
+        self.out = self.err = b""
 
     def address(self):
         """The first one it says it listens on."""
@@ -59,16 +59,17 @@ class Listen:
         try:
             out, self.err = self.child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            self.child.kill()
-            self.child.communicate()
-            raise AssertionError(f"it did not end within {seconds} s") from None
+            self.close()
+            raise AssertionError(f"it did not end within {seconds} s, or left somebody with its output") from None
         self.out += out
         return self.child.returncode
 
     def close(self):
-        if self.child.returncode is None:
-            self.child.kill()
-            self.child.communicate()
+        # Not to the end of its output: what it has started may have that, too.
+        self.child.kill()
+        self.child.wait()
+        self.child.stdout.close()
+        self.child.stderr.close()
 
 
 class Case(unittest.TestCase):

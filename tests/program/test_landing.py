@@ -39,6 +39,13 @@ def alive_in_group(group):
     return found
 
 
+def end_group(group):
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 class Landing(Case):
     def land(self, blocks, *args, uri="tcp:127.0.0.1:0"):
         """A source with a return path sends it all. Return the Listen, ended, and the status of SHUT."""
@@ -99,8 +106,10 @@ class Landing(Case):
 
     def test_a_name_that_commands_the_terminal_does_not_reach_it(self):
         evil = b"\x1b[2J\x1b]0;x\x07\x9b31m\x7f\r\xff"
-        good = stream.whole({evil + b"ram": stream.content(8192)}, machine=b"pc" + evil, device=b"dev" + evil)
+        blocks = {evil + b"ram": stream.content(8192)}
+        good = stream.whole(blocks, machine=b"pc" + evil)
         streams = [good, good[:-10], good[:60], good.replace(b"\x7e\0\0\0\x02", b"\x7e\0\0\0\x03"),
+                   stream.whole(blocks, device=b"dev" + evil),
                    stream.begin() + stream.block_list({evil: stream.content(4096)})
                    + stream.pages({evil + b"?": stream.content(4096)})]
         for number, data in enumerate(streams):
@@ -108,7 +117,8 @@ class Landing(Case):
                 with self.subTest(stream=number, extra=extra):
                     listen = self.listen("file:" + self.write("stream", data), "--ram-dir", self.path("ram"),
                                          "--stats", self.path("stats"), *extra)
-                    listen.end()
+                    status = listen.end()
+                    self.assertEqual(status, 0 if data is good and len(extra) < 3 else 1, listen.err)
                     seen = set(listen.out + listen.err) & CONTROLS
                     self.assertFalse(seen, listen.out + listen.err)
                     self.assertFalse(set(self.read("stats")) & CONTROLS)
@@ -158,6 +168,7 @@ class Landing(Case):
         listen = self.listen(f"exec:echo $$ >{self.path('pid')}; sleep 1000; true", "--stats", self.path("stats"))
         wait_until("the command", lambda: os.path.exists(self.path("pid")) and self.read("pid").endswith(b"\n"))
         group = int(self.read("pid"))
+        self.addCleanup(end_group, group)
         listen.child.send_signal(signal.SIGTERM)
         self.assert_ends(listen, 1, b"cancelled")
         wait_until("its end", lambda: not alive_in_group(group))

@@ -32,7 +32,7 @@
 #define BLOCKS_MAX 32
 #define DEVICES_MAX 256
 
-/* ---- the streams --------------------------------------------------------------------------------------------------- */
+/* ---- the streams ------------------------------------------------------------------------------------------------ */
 
 struct block {
 	char name[256];
@@ -60,8 +60,8 @@ static void make_stream(const char *qemu, const char *machine, const char *path)
 	FILE *monitor;
 
 	snprintf(command, sizeof(command),
-	         "timeout 60 %s -machine %s -accel tcg -m 16 -nodefaults -no-user-config -display none -S -monitor stdio "
-	         ">/dev/null 2>&1",
+	         "timeout 60 %s -machine %s -accel tcg -m 16 -nodefaults -no-user-config -display none -S "
+	         "-monitor stdio >/dev/null 2>&1",
 	         qemu, machine);
 	monitor = popen(command, "we");
 	if (!monitor)
@@ -119,7 +119,7 @@ static void need_captures(void)
 		test_skip("there is no QEMU that sends a stream: see CAPTURED_QEMU");
 }
 
-/* ---- an embedder with room for them --------------------------------------------------------------------------------- */
+/* ---- an embedder with room for them ----------------------------------------------------------------------------- */
 
 static struct capture *now;       /* the one that is played */
 static bool learning;             /* what it holds is not known so far */
@@ -234,7 +234,7 @@ START_TEST(test_the_whole_stream_lands)
 }
 END_TEST
 
-/* ---- cuts ------------------------------------------------------------------------------------------------------------ */
+/* ---- cuts ------------------------------------------------------------------------------------------------------- */
 
 static void cut(struct stage *st, size_t at)
 {
@@ -261,7 +261,7 @@ static void cuts(struct stage *st, size_t from, size_t to, size_t step)
 	ck_assert_uint_eq(census_differs(&st->before), 0);
 }
 
-/* @head: the first of the stream; else the device state with its description; else what is between. */
+/* Of a stream, in the order in which they come: HEAD, BETWEEN, STATE, DESCRIPTION. */
 enum part { HEAD, BETWEEN, STATE, DESCRIPTION };
 
 static void cut_all(enum part part, size_t step)
@@ -314,7 +314,7 @@ START_TEST(test_a_prefix_that_ends_in_the_pages_is_refused)
 }
 END_TEST
 
-/* ---- damage ---------------------------------------------------------------------------------------------------------- */
+/* ---- damage ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t draw(uint64_t *state)
 {

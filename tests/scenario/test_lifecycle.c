@@ -491,33 +491,58 @@ END_TEST
 
 /* ---- no guest without memory --------------------------------------------------------------------------------- */
 
-static void does_not_land(unsigned devices, const char *run_state)
+enum live { LIVE_NONE, LIVE_BITMAPS, LIVE_RAM_WITHOUT_A_LIST };
+
+/* 7.6: a live handler that is not RAM, and says nothing; and RAM of which no block was announced. */
+static void live_section(struct wire *w, enum live live)
 {
+	for (unsigned i = 0; live != LIVE_NONE && i < 2; i++) {
+		if (i == 0 && live == LIVE_BITMAPS)
+			wire_section(w, WIRE_START, 3, "dirty-bitmap", 0, 1);
+		else if (i == 0)
+			wire_section(w, WIRE_START, 3, "ram", 0, 4);
+		else
+			wire_part(w, WIRE_END, 3);
+		if (live == LIVE_BITMAPS)
+			wire_u8(w, 0x01);
+		else
+			wire_eos(w);
+		wire_footer(w, 3);
+	}
+}
+
+static void does_not_land(enum live live, unsigned devices, const char *why)
+{
+	static const char *const caps[] = { "dirty-bitmaps", NULL };
+	struct inm_ops ops = tale_ops();
 	struct tale t;
 
 	tale_begin(&t, NULL);
 	wire_header(&t.s.wire);
 	wire_config(&t.s.wire, "pc-i440fx-7.2");
+	live_section(&t.s.wire, live);
 	for (unsigned i = 0; i < devices; i++)
 		wire_device(&t.s.wire, 10 + i, &wire_standard_devices[i]);
-	if (run_state)
-		wire_globalstate(&t.s.wire, 20, run_state);
 	wire_eof(&t.s.wire);
 	wire_vmdesc(&t.s.wire);
-	tale_listen(&t, false);
+	t.dest_fd = pump_open(&t.p, &t.s.wire);
 	t.p.end = PUMP_CLOSE;
+	land_new(&t.s.e, &(struct land_opts){ .ops = &ops, .caps = caps });
+	ck_assert_int_eq(land_listen_fd(&t.s.e, t.dest_fd), 0);
 	ck_assert_int_lt(play(&t, 5000), 0);
 	ck_assert_str_eq(t.trail, "setup active failed");
-	ck_assert_msg(strstr(inm_error(t.s.e.inm), devices ? "early section" : "before RAM has ended"), "%s",
-	              inm_error(t.s.e.inm));
+	ck_assert_msg(strstr(inm_error(t.s.e.inm), why), "%s", inm_error(t.s.e.inm));
 	tale_end(&t);
 }
 
 START_TEST(test_a_stream_without_ram_does_not_land)
 {
-	does_not_land(0, NULL);
-	does_not_land(1, "running");
-	does_not_land(4, "running");
+	does_not_land(LIVE_NONE, 0, "before RAM has ended");
+	does_not_land(LIVE_NONE, 4, "the source closed the stream");
+	does_not_land(LIVE_BITMAPS, 0, "before RAM has ended");
+	does_not_land(LIVE_BITMAPS, 4, "before RAM has ended");
+	does_not_land(LIVE_RAM_WITHOUT_A_LIST, 0, "ram");
+	does_not_land(LIVE_RAM_WITHOUT_A_LIST, 4, "ram");
 }
 END_TEST
 

@@ -81,7 +81,7 @@ static void dispatch_for(struct inm *inm, unsigned ms)
 		ck_assert_int_eq(inm_dispatch(inm), 1);
 }
 
-/* ---- strangers ----------------------------------------------------------------------------------------------- */
+/* ---- strangers ----------------------------------------------------------------------------------------- */
 
 START_TEST(test_of_too_many_silent_strangers_the_oldest_go_and_the_source_gets_in)
 {
@@ -114,18 +114,25 @@ START_TEST(test_of_too_many_silent_strangers_the_oldest_go_and_the_source_gets_i
 }
 END_TEST
 
-/* An embedder during whose callbacks somebody else connects and says that he is the source. */
+/*
+ * An embedder during whose callbacks somebody else connects and says that he is the source: all at once, or a part
+ * of it early, so that the rest is read in the same turn in which the first migration ends.
+ */
 struct rival {
 	struct scene s;
 	int fd; /* of him; -1 before */
+	size_t said_bytes;
 	enum inm_state when;
-	bool in_ready;
+	bool in_ready, begins_early;
 };
 
-static void rival_comes(struct rival *v)
+static void rival_says(struct rival *v, size_t bytes)
 {
-	v->fd = connect_to(inm_address(v->s.e.inm, 0));
-	ck_assert_int_eq(write(v->fd, v->s.wire.data, 200), 200);
+	if (v->fd < 0)
+		v->fd = connect_to(inm_address(v->s.e.inm, 0));
+	ck_assert_int_eq(write(v->fd, v->s.wire.data + v->said_bytes, bytes - v->said_bytes),
+	                 (ssize_t)(bytes - v->said_bytes));
+	v->said_bytes = bytes;
 }
 
 static void rival_state(void *opaque, enum inm_state state)
@@ -133,8 +140,10 @@ static void rival_state(void *opaque, enum inm_state state)
 	struct rival *v = container_of(opaque, struct rival, s.e);
 
 	embedder_ops.state_changed(opaque, state);
+	if (state == INM_STATE_ACTIVE && v->begins_early)
+		rival_says(v, 3);
 	if (state == v->when && !v->in_ready)
-		rival_comes(v);
+		rival_says(v, 200);
 }
 
 static int rival_ready(void *opaque, const char *run_state)
@@ -142,19 +151,25 @@ static int rival_ready(void *opaque, const char *run_state)
 	struct rival *v = container_of(opaque, struct rival, s.e);
 
 	if (v->in_ready)
-		rival_comes(v);
+		rival_says(v, 200);
 	return embedder_ops.ready(opaque, run_state);
 }
 
-static void rivals(enum inm_state when, bool in_ready, bool return_path, const char *uri)
+static void rivals(struct rival v, bool return_path, const char *uri)
 {
-	struct rival v = { .fd = -1, .when = when, .in_ready = in_ready };
+	/* A pause in the middle, so that his first bytes are read. */
+	const struct source_pause pause = { 30000, 20 };
 	struct inm_ops ops = embedder_ops;
+	bool begins_early = v.begins_early;
 
-	scene_begin(&v.s, &(struct honest_opts){ .return_path = return_path });
 	ops.state_changed = rival_state;
 	ops.ready = rival_ready;
-	scene_land(&v.s, &(struct land_opts){ .return_path = return_path, .ops = &ops, .uri = uri });
+	scene_begin(&v.s, &(struct honest_opts){ .return_path = return_path });
+	scene_land(&v.s, &(struct land_opts){ .return_path = return_path,
+	                                      .ops = &ops,
+	                                      .uri = uri,
+	                                      .pauses = &pause,
+	                                      .pause_count = begins_early });
 	scene_check_landed(&v.s);
 	ck_assert_int_ge(v.fd, 0);
 	ck_assert_msg(peer_has_closed(v.fd), "the second source is still connected");
@@ -172,16 +187,18 @@ START_TEST(test_a_second_source_is_closed_whenever_it_comes)
 
 	snprintf(by_unix, sizeof(by_unix), "unix:/tmp/inmigrate-rivals-%d", (int)getpid());
 	for (unsigned i = 0; i < 8; i++) {
-		const char *uri = i & 4 ? by_unix : "tcp:127.0.0.1:0";
+		const char *uri = i & 1 ? by_unix : "tcp:127.0.0.1:0";
+		bool return_path = i & 2, early = i & 4;
 
-		/* The last is the turn in which the story ends. */
-		rivals(i & 1 ? INM_STATE_ACTIVE : INM_STATE_COMPLETED, false, i & 2, uri);
-		rivals(INM_STATE_NONE, true, i & 2, uri);
+		rivals((struct rival){ .fd = -1, .when = INM_STATE_ACTIVE }, return_path, uri);
+		rivals((struct rival){ .fd = -1, .when = INM_STATE_COMPLETED, .begins_early = early }, return_path,
+		       uri);
+		rivals((struct rival){ .fd = -1, .in_ready = true, .begins_early = early }, return_path, uri);
 	}
 }
 END_TEST
 
-/* ---- listening from a callback --------------------------------------------------------------------------------- */
+/* ---- listening from a callback ------------------------------------------------------------------------- */
 
 struct follower {
 	struct scene s;
@@ -250,7 +267,7 @@ START_TEST(test_a_listen_from_inside_a_callback_fails_or_works_like_any_other)
 }
 END_TEST
 
-/* ---- unix sockets of others -------------------------------------------------------------------------------------- */
+/* ---- unix sockets of others ---------------------------------------------------------------------------- */
 
 /* Return: a socket that is bound at @path. */
 static int bind_unix(const char *path)
@@ -337,7 +354,7 @@ START_TEST(test_at_the_end_a_unix_socket_of_somebody_else_stays)
 }
 END_TEST
 
-/* ---- descriptors ------------------------------------------------------------------------------------------------- */
+/* ---- descriptors --------------------------------------------------------------------------------------- */
 
 static bool is_open(int fd)
 {
@@ -464,7 +481,7 @@ START_TEST(test_a_tcp_connection_by_descriptor_gets_keepalive_too)
 }
 END_TEST
 
-/* ---- exec: ------------------------------------------------------------------------------------------------------- */
+/* ---- exec: --------------------------------------------------------------------------------------------- */
 
 /* The word behind @key in @text; "" if there is none. */
 static const char *value_of(const char *text, const char *key, char buf[static 100])
@@ -485,11 +502,14 @@ START_TEST(test_the_command_of_exec_inherits_no_signals_and_no_input_and_is_reap
 	char said[8192] = "", value[100], command[300];
 	struct sigaction ignore = { .sa_handler = SIG_IGN }, old_pipe, old_int;
 	sigset_t usr1, old_mask;
+	int input[2], old_stdin = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 100);
 	struct folder f;
 	struct scene s;
 	FILE *file;
 
 	folder_begin(&f);
+	ck_assert_int_eq(pipe2(input, O_CLOEXEC), 0);
+	ck_assert_int_eq(dup2(input[0], STDIN_FILENO), STDIN_FILENO);
 	scene_begin(&s, &(struct honest_opts){ 0 });
 	file = fopen(folder_at(&f, "", "stream"), "we");
 	ck_assert_uint_eq(fwrite(s.wire.data, 1, s.wire.len, file), s.wire.len);
@@ -501,7 +521,8 @@ START_TEST(test_the_command_of_exec_inherits_no_signals_and_no_input_and_is_reap
 	sigprocmask(SIG_BLOCK, &usr1, &old_mask);
 	land_new(&s.e, &plain);
 	snprintf(command, sizeof(command),
-	         "exec:cd %s; cat /proc/self/status >said; echo Stdin: $(readlink /proc/self/fd/0) >>said; exec cat stream",
+	         "exec:cd %s; cat /proc/self/status >said; echo Stdin: $(readlink /proc/self/fd/0) >>said; "
+	         "exec cat stream",
 	         f.path);
 	ck_assert_int_eq(inm_listen(s.e.inm, command), 0);
 	s.e.result = inm_run_until(s.e.inm, deadline_after_ns(10 * NS_PER_S));
@@ -521,6 +542,10 @@ START_TEST(test_the_command_of_exec_inherits_no_signals_and_no_input_and_is_reap
 	unlink(f.at);
 	unlink(folder_at(&f, "", "stream"));
 	scene_end(&s);
+	dup2(old_stdin, STDIN_FILENO);
+	close(old_stdin);
+	close(input[0]);
+	close(input[1]);
 	folder_end(&f);
 }
 END_TEST

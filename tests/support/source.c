@@ -361,6 +361,17 @@ int pump_open(struct pump *p, const struct wire *w)
 	return fds[0];
 }
 
+int pump_connect(struct pump *p, const struct wire *w, const char *uri)
+{
+	int fd = strncmp(uri, "unix:", 5) ? connect_tcp(uri + 4) : connect_unix(uri + 5);
+
+	if (fd < 0)
+		return -errno;
+	set_nonblocking(fd);
+	*p = (struct pump){ .wire = w, .stop_at = w->len, .fd = fd };
+	return 0;
+}
+
 void pump_close(struct pump *p)
 {
 	if (p->fd >= 0)

@@ -99,6 +99,8 @@ struct pump {
 
 /* Return: the destination's descriptor, for "fd:N". All of the wire is played unless stop_at is changed. */
 int pump_open(struct pump *p, const struct wire *w);
+/* The same over a connection of its own to what inm_address says. Return: 0, or why there is none (-EAGAIN: later). */
+int pump_connect(struct pump *p, const struct wire *w, const char *uri);
 /* Move what can be moved. Return: whether anything was. */
 bool pump_step(struct pump *p);
 void pump_close(struct pump *p);

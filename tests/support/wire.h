@@ -292,4 +292,80 @@ extern const struct wire_device wire_standard_devices[5];
 void wire_honest(struct wire *w, const struct honest_opts *opts, struct honest_image *ret_image);
 void honest_image_fini(struct honest_image *image);
 
+/* ---- multifd channels (multifd.md 3, 4) ------------------------------------------------------------------------ */
+
+enum {
+	WIRE_MULTIFD_SYNC = 0x01,
+	WIRE_MULTIFD_ZLIB = 0x02,
+	WIRE_MULTIFD_ZSTD = 0x04,
+	WIRE_MULTIFD_DEVICE = 0x40,
+};
+
+#define WIRE_MULTIFD_HELLO_BYTES 64u
+#define WIRE_MULTIFD_PAGES_MAX 128u
+#define WIRE_MULTIFD_HEADER_BYTES (320u + 8u * WIRE_MULTIFD_PAGES_MAX)
+
+/* Every field as it is written; builders check nothing. */
+struct wire_packet {
+	uint32_t magic, version;      /* 0: the right ones */
+	uint32_t flags, pages_alloc, normal_pages, payload_bytes;
+	uint64_t packet_num;
+	uint32_t zero_pages;
+	const char *block;            /* NULL: empty */
+	const uint64_t *offsets;
+	unsigned offset_count;        /* of @offsets; the rest of the header is zeros */
+};
+
+/* The 64 bytes a channel begins with; @uuid NULL: zeros. */
+void wire_multifd_hello(struct wire *w, const uint8_t *uuid, uint8_t id);
+/* A header, without the payload. */
+void wire_multifd_header(struct wire *w, const struct wire_packet *p);
+/* An empty SYNC packet as a new source sends it. */
+void wire_multifd_sync(struct wire *w);
+void wire_multifd_device(struct wire *w, const char *name, uint32_t instance_id, const void *data, uint32_t bytes);
+
+/* One compressed stream a channel; @method 0 copies. */
+struct wire_encoder;
+struct wire_encoder *wire_encoder_new(uint32_t method);
+void wire_encoder_free(struct wire_encoder *enc);
+/* The next piece of the stream, flushed. Return: its length; at most @cap or it aborts. */
+size_t wire_encode(struct wire_encoder *enc, const void *src, size_t bytes, void *ret_piece, size_t cap);
+
+/* Which channel carries this page in this round? WIRE_ON_MAIN: none does, it is a record in the main stream. */
+#define WIRE_ON_MAIN (-1)
+typedef int wire_route_fn(void *opaque, unsigned block, uint64_t tpage, unsigned round);
+
+struct multifd_opts {
+	unsigned channels;   /* 0 means 2 */
+	uint32_t method;     /* 0, WIRE_MULTIFD_ZLIB, WIRE_MULTIFD_ZSTD */
+	bool per_section;    /* every EOS is a sync point; otherwise a 0x200 record once in a round (5.1) */
+	bool old;            /* 7.2 to 8.2: SYNC packets with pages, the phantom behind them, stale fields (4.4) */
+	bool zero_in_main;   /* zero pages are records of the main stream, and not in packets (6) */
+	unsigned packet_pages; /* at most so many in a packet; 0: as many as fit */
+	const struct wire_block *blocks; /* as in honest_opts, to the end */
+	unsigned block_count;
+	unsigned rounds;
+	wire_fill_fn *fill;
+	wire_route_fn *route; /* NULL: (page + round) modulo channels */
+	void *opaque;
+	bool return_path;
+	const char *machine;
+	const uint8_t *uuid;
+};
+
+/*
+ * A whole honest migration over several connections. Marks: "sync point" in the main stream, behind whose bytes the
+ * next interval begins; "SYNC" at each SYNC packet and "interval" behind it (and behind its phantom) in the channels.
+ */
+struct multifd_honest {
+	struct wire main;
+	struct wire *channels; /* each from its 64 bytes on */
+	unsigned count;
+	unsigned syncs;
+	struct honest_image image;
+};
+
+void multifd_honest(struct multifd_honest *ret, const struct multifd_opts *opts);
+void multifd_honest_fini(struct multifd_honest *h);
+
 #endif

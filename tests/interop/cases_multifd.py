@@ -1,0 +1,92 @@
+"""cases_multifd.py - more cases of tests/interop/run: several channels, and a network that permutes them"""
+
+import itertools
+import random
+
+from cases import Case, FAST, OTHER_UUID, ROUNDS, RP, UUID, many_rounds, tcp, unix
+from proxy import Proxy
+from qemu import MIB
+
+NUMA = ("-smp", "2", "-object", "memory-backend-memfd,id=n0,size=64M", "-object", "memory-backend-memfd,id=n1,size=64M",
+        "-numa", "node,memdev=n0,cpus=0", "-numa", "node,memdev=n1,cpus=1")
+
+
+def through_proxy(order, main_last=False, split=False):
+    """All connections of the source are held until they are there, and then opened in this order."""
+    def transport(run):
+        run.listen("tcp:127.0.0.1:0")
+        host, port = run.destination.address()[len("tcp:"):].rsplit(":", 1)
+        run.proxy = Proxy((host, int(port)), len(order), order, main_last, split)
+        run.source.migrate(run.proxy.uri())
+    return transport
+
+
+def as_permuted(run):
+    run.proxy.check()
+
+
+def close_proxy(run):
+    proxy = getattr(run, "proxy", None)
+    if proxy:
+        proxy.close()
+
+
+def multifd(name, channels=2, method="none", caps=(), params=None, in_params=None, **more):
+    both = {"multifd-channels": channels, "multifd-compression": method}
+    return Case("multifd-" + name, caps=("multifd",) + caps, params={"max-bandwidth": FAST, **both, **(params or {})},
+                in_params={**both, **(in_params or {})}, **more)
+
+
+def permuted(order, number, quick=False):
+    """One after the other: as it is, with main's bytes last, with first bytes one by one, with both."""
+    return multifd("order-" + "".join(map(str, order)), channels=len(order) - 1, caps=RP if number % 3 else (),
+                   content_mib=16, transport=through_proxy(order, main_last=number & 1 > 0, split=number & 2 > 0),
+                   after=as_permuted, cleanup=close_proxy, quick=quick)
+
+
+def shuffled(seed):
+    order = list(range(9))
+    random.Random(seed).shuffle(order)
+    return permuted(tuple(order), seed)
+
+
+REWRITTEN = {"dirty": (16 * MIB, 48 * MIB), "during": many_rounds}
+
+CASES = [
+    multifd(f"{channels}-{method}-{transport.__name__}", channels, method, caps=RP if transport is tcp else (),
+            params=ROUNDS, transport=transport, quick=(channels, method, transport) in (
+                (4, "none", tcp), (2, "zstd", unix), (16, "zlib", tcp)), **REWRITTEN)
+    for channels in (1, 2, 4, 16) for method in ("none", "zlib", "zstd") for transport in (tcp, unix)]
+CASES += [
+    multifd("no-return-path", 4, params=ROUNDS, **REWRITTEN),
+    multifd("return-path-unix", 4, "zlib", params=ROUNDS, caps=RP, transport=unix, **REWRITTEN),
+    multifd("255", 255, content_mib=16),
+    multifd("stopped", 4, guest="stopped"),
+    multifd("one-gigabyte", 4, memory_mib=1024, content_mib=512),
+    multifd("ram-numa-memfd", 4, args=NUMA),
+    # Levels are the source's business.
+    multifd("zstd-20", 2, "zstd", params={"multifd-zstd-level": 20}, content_mib=16, seconds=120),
+    multifd("zlib-9", 2, "zlib", params={"multifd-zlib-level": 9}, content_mib=16, seconds=120),
+    multifd("uuid", 4, args=("-uuid", UUID), in_params={"uuid": UUID}),
+    # A channel of another guest is refused; the source gives up.
+    multifd("uuid-wrong", 2, args=("-uuid", UUID), in_params={"uuid": OTHER_UUID}, caps=RP, fails=r"(?i)uuid"),
+    multifd("too-few", 2, caps=RP, in_params={"multifd-channels": 4, "connect-deadline": 2},
+            fails=r"2 of 4 multifd channels", quick=True),
+    multifd("too-many", 4, caps=RP, in_params={"multifd-channels": 2}, fails=r"multifd-channels"),
+    # zlib and zstd differ in the packets' flags.
+    multifd("other-compression", 2, "zlib", caps=RP, in_params={"multifd-compression": "zstd"}, fails=r"(?i)compression"),
+]
+# How zero pages travel, and when channels wait, depends on settings and machine types of newer sources (multifd.md 13).
+CASES += [
+    multifd(f"zero-{detection}-{method}", 4, method, params={**ROUNDS, "zero-page-detection": detection}, since=(9, 0),
+            **REWRITTEN)
+    for detection in ("none", "legacy", "multifd") for method in ("none", "zstd")]
+CASES += [
+    multifd(f"machine-{machine}-{method}", 4, method, machine=f"pc-i440fx-{machine}", since=since, params=ROUNDS,
+            caps=RP if method == "none" else (), quick=(machine, method) == ("7.2", "none"), **REWRITTEN)
+    for machine, since in (("7.2", (8, 0)), ("8.0", (8, 1)), ("8.2", (9, 0)), ("9.2", (10, 0)))
+    for method in ("none", "zlib")]
+CASES += [permuted(order, number, order in ((3, 2, 1, 0), (1, 2, 0, 3)))
+          for number, order in enumerate(itertools.permutations(range(4)))]
+CASES += [permuted(order, 3 - number) for number, order in enumerate(((1, 0), (2, 1, 0), (1, 2, 0)))]
+CASES += [shuffled(seed) for seed in range(1, 7)]

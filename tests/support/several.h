@@ -1,0 +1,81 @@
+/*
+ * several.h - a migration over several connections, played by hand in one process
+ *
+ * Each connection is a line: a wire and how far it may be played. Nothing happens but what the test asks for, so the
+ * order in which bytes arrive is the test's and not the scheduler's:
+ *
+ *   struct several s;
+ *   several_begin(&s, &(struct multifd_opts){ .channels = 2 }, NULL);
+ *   several_connect_all(&s);            line 0 is main, line 1 + i is channel i
+ *   several_allow(&s, 2, 64);           channel 1 may send its first 64 bytes
+ *   several_settle(&s);                 until nothing moves any more
+ *   several_finish(&s);                 all the rest of all lines
+ *   several_check_landed(&s);
+ *   several_end(&s);                    nothing is left behind
+ */
+#ifndef TESTS_SUPPORT_SEVERAL_H
+#define TESTS_SUPPORT_SEVERAL_H
+
+#include "tests/support/scene.h"
+
+#define SEVERAL_LINES_MAX 320
+#define SEVERAL_MAIN 0u
+#define SEVERAL_ALL SIZE_MAX
+
+struct several {
+	struct scene scene;
+	struct multifd_honest h;
+	bool return_path;
+	char address[160];
+	char dir[64]; /* of the unix socket; "": tcp */
+	struct pump *lines; /* SEVERAL_LINES_MAX of them; owned */
+	unsigned line_count;
+	int result; /* of the last inm_dispatch; 1: under way */
+	unsigned dispatches, cancel_at; /* inm_cancel after so many; UINT_MAX: never */
+	unsigned quiet_ms; /* nothing has moved for so long: settled; 0: 5 */
+};
+
+struct several_opts {
+	bool tcp;
+	bool anon;                     /* blocks are addresses, not files: payloads go straight into them */
+	unsigned channels_here;        /* multifd-channels at the destination, if not the same */
+	const char *deadline_s;        /* connect-deadline; NULL: 5 */
+	const char *const *params;     /* more, as in land_opts */
+	const struct inm_ops *ops;     /* NULL: the embedder's */
+	struct inm_config config;
+};
+
+/* A destination listens; nobody has connected. @o NULL: defaults. */
+void several_begin(struct several *s, const struct multifd_opts *m, const struct several_opts *o);
+
+/* Connects a line that may send nothing yet. Return: its number. */
+unsigned several_connect(struct several *s, const struct wire *w);
+/* Line 0 main, then the channels by id. */
+void several_connect_all(struct several *s);
+/* The wire of line @line if lines are as several_connect_all makes them. */
+const struct wire *several_wire(const struct several *s, unsigned line);
+
+/* Line @line may be played up to byte @upto (SEVERAL_ALL: all). */
+void several_allow(struct several *s, unsigned line, size_t upto);
+/* Everything that was allowed and not sent so far goes out, and the line's end is closed. */
+void several_close(struct several *s, unsigned line);
+
+/* One dispatch, one step of each line. Return: whether anything moved. */
+bool several_turn(struct several *s);
+void several_settle(struct several *s);
+/* Until the migration has ended, or @ms are over. Return: s->result. */
+int several_run(struct several *s, unsigned ms);
+/* Allows everything and runs to the end. Return: the migration's result. */
+int several_finish(struct several *s);
+
+/* Ended: numbers and text are copied to the embedder, inm is freed, lines are closed. Done by several_end, too. */
+void several_free(struct several *s);
+void several_check_landed(struct several *s);
+/* It failed with @code, and the text has @words (one of them, separated by '|'). */
+void several_check_failed(struct several *s, int code, const char *words);
+void several_end(struct several *s);
+
+/* Descriptors this process has. */
+unsigned several_fds(void);
+
+#endif

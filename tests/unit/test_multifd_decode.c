@@ -1,0 +1,308 @@
+/* Payloads that are one compressed stream per channel (spec/multifd.md 4.5): exact, or refused. */
+#include "tests/support/check_main.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "base/err.h"
+#include "engine/load/multifd_decode.h"
+#include "engine/load/multifd_packet.h"
+#include "tests/support/census.h"
+#include "tests/support/wire.h"
+
+#define PAGE 4096u
+#define PIECE_MAX (1u << 20)
+
+static const unsigned methods[] = { MULTIFD_ZLIB, MULTIFD_ZSTD };
+#define METHODS 2
+
+/* A sender and a receiver; pages lie apart, with canaries between. */
+struct link {
+	struct wire_encoder *enc;
+	struct multifd_decoder *dec;
+	uint8_t *piece;
+	size_t piece_bytes;
+	uint8_t *sent, *landed; /* 128 pages; 128 pages with a canary page behind each */
+	struct iovec iov[128];
+	struct err err;
+};
+
+static void link_open(struct link *l, unsigned method)
+{
+	memset(l, 0, sizeof(*l));
+	l->enc = wire_encoder_new(method);
+	ck_assert_int_eq(multifd_decoder_new(&l->dec, method, &l->err), 0);
+	l->piece = malloc(PIECE_MAX);
+	l->sent = malloc(128 * PAGE);
+	l->landed = malloc(258 * PAGE);
+	ck_assert(l->piece && l->sent && l->landed);
+}
+
+static void link_close(struct link *l)
+{
+	wire_encoder_free(l->enc);
+	multifd_decoder_free(l->dec);
+	free(l->piece);
+	free(l->sent);
+	free(l->landed);
+}
+
+static void send_pages(struct link *l, unsigned pages, unsigned seed)
+{
+	for (unsigned i = 0; i < pages * PAGE; i++)
+		l->sent[i] = (uint8_t)(i % 7 * (i / PAGE + seed) + (seed % 3 ? (unsigned)rand() : i / 64));
+	l->piece_bytes = wire_encode(l->enc, l->sent, pages * PAGE, l->piece, PIECE_MAX);
+	ck_assert_uint_le(l->piece_bytes, PIECE_MAX);
+}
+
+/* Into every second page from behind, as unsorted offsets would have it. */
+static int receive_bytes(struct link *l, unsigned pages, const void *src, size_t bytes)
+{
+	uint8_t canary[PAGE];
+	int r;
+
+	memset(canary, 0xc5, sizeof(canary));
+	memset(l->landed, 0xc5, (2 * pages + 2) * PAGE);
+	for (unsigned i = 0; i < pages; i++)
+		l->iov[i] = (struct iovec){ l->landed + (pages - 1 - i) * 2 * PAGE, PAGE };
+	l->err = ERR_NONE;
+	r = multifd_decode(l->dec, l->iov, (int)pages, src, bytes, &l->err);
+	for (unsigned i = 0; i < 2 * pages + 2; i++)
+		if (i % 2 || i >= 2 * pages)
+			ck_assert_msg(memcmp(l->landed + i * PAGE, canary, PAGE) == 0, "written outside of the pages");
+	ck_assert_msg(r == 0 || (r == -EPROTO && l->err.text[0]), "%d: %s", r, l->err.text);
+	return r;
+}
+
+static int receive(struct link *l, unsigned pages)
+{
+	return receive_bytes(l, pages, l->piece, l->piece_bytes);
+}
+
+static bool same(const struct link *l, unsigned pages)
+{
+	for (unsigned i = 0; i < pages; i++)
+		if (memcmp(l->sent + i * PAGE, l->landed + (pages - 1 - i) * 2 * PAGE, PAGE) != 0)
+			return false;
+	return true;
+}
+
+START_TEST(test_one_stream_over_many_packets_is_decoded)
+{
+	static const unsigned sizes[] = { 1, 128, 3, 1, 1, 64, 127, 2 };
+	struct link l;
+
+	link_open(&l, methods[_i]);
+	for (unsigned i = 0; i < 200; i++) {
+		unsigned pages = sizes[i % 8];
+
+		send_pages(&l, pages, i);
+		ck_assert_msg(receive(&l, pages) == 0, "packet %u: %s", i, l.err.text);
+		ck_assert_msg(same(&l, pages), "packet %u: other pages", i);
+	}
+	link_close(&l);
+}
+END_TEST
+
+/* The window goes over packets: the same page again is short, and means what came packets ago. */
+START_TEST(test_the_window_spans_packets)
+{
+	size_t first;
+	struct link l;
+
+	link_open(&l, methods[_i]);
+	send_pages(&l, 1, 1);
+	first = l.piece_bytes;
+	ck_assert_int_eq(receive(&l, 1), 0);
+	for (unsigned i = 0; i < 5; i++) {
+		l.piece_bytes = wire_encode(l.enc, l.sent, PAGE, l.piece, PIECE_MAX);
+		ck_assert_uint_lt(l.piece_bytes, first / 4);
+		ck_assert_int_eq(receive(&l, 1), 0);
+		ck_assert(same(&l, 1));
+	}
+	link_close(&l);
+}
+END_TEST
+
+START_TEST(test_a_payload_that_ends_before_its_pages_is_refused)
+{
+	struct link l;
+
+	for (unsigned cut = 0; cut < 3000; cut = cut < 20 ? cut + 1 : cut * 2) {
+		link_open(&l, methods[_i]);
+		send_pages(&l, 2, 1);
+		/* The flush's own end, which yields nothing, is five bytes of zlib's and three of zstd's. */
+		if (cut > 5)
+			ck_assert_msg(receive_bytes(&l, 2, l.piece, l.piece_bytes - cut) == -EPROTO, "cut by %u", cut);
+		link_close(&l);
+	}
+	link_open(&l, methods[_i]);
+	send_pages(&l, 2, 1);
+	ck_assert_int_eq(receive(&l, 3), -EPROTO); /* pages that are not in it */
+	ck_assert_msg(strstr(l.err.text, "ends before"), "%s", l.err.text);
+	link_close(&l);
+	link_open(&l, methods[_i]);
+	send_pages(&l, 2, 1);
+	ck_assert_int_eq(receive_bytes(&l, 2, l.piece, 1), -EPROTO);
+	link_close(&l);
+}
+END_TEST
+
+START_TEST(test_a_payload_that_holds_more_than_its_pages_is_refused)
+{
+	struct link l;
+
+	link_open(&l, methods[_i]);
+	send_pages(&l, 3, 1);
+	ck_assert_int_eq(receive(&l, 2), -EPROTO); /* a page too many */
+	ck_assert_msg(strstr(l.err.text, "more than"), "%s", l.err.text);
+	link_close(&l);
+
+	link_open(&l, methods[_i]);
+	send_pages(&l, 1, 1);
+	l.piece_bytes += wire_encode(l.enc, "x", 1, l.piece + l.piece_bytes, 1000); /* a byte too many */
+	ck_assert_int_eq(receive(&l, 1), -EPROTO);
+	link_close(&l);
+
+	link_open(&l, methods[_i]);
+	send_pages(&l, 1, 1);
+	memset(l.piece + l.piece_bytes, 0xff, 50); /* rubbish behind it */
+	l.piece_bytes += 50;
+	ck_assert_int_eq(receive(&l, 1), -EPROTO);
+	link_close(&l);
+}
+END_TEST
+
+START_TEST(test_a_packet_of_another_place_in_the_stream_is_refused_or_harmless)
+{
+	struct link l;
+
+	/* One that begins in the middle of a stream. */
+	link_open(&l, methods[_i]);
+	send_pages(&l, 4, 1);
+	send_pages(&l, 4, 2);
+	ck_assert_int_eq(receive(&l, 4), -EPROTO);
+	link_close(&l);
+
+	/* A second beginning in the middle: zlib has none; a zstd frame that has not ended has none either. */
+	link_open(&l, methods[_i]);
+	send_pages(&l, 4, 1);
+	ck_assert_int_eq(receive(&l, 4), 0);
+	ck_assert_int_eq(receive(&l, 4), -EPROTO);
+	link_close(&l);
+}
+END_TEST
+
+START_TEST(test_the_other_methods_stream_and_garbage_are_refused)
+{
+	struct link l;
+
+	for (unsigned seed = 0; seed < 200; seed++) {
+		uint8_t garbage[600];
+
+		srand(seed);
+		for (unsigned i = 0; i < sizeof(garbage); i++)
+			garbage[i] = (uint8_t)(seed < 100 ? (unsigned)rand() : seed);
+		link_open(&l, methods[_i]);
+		ck_assert_int_eq(receive_bytes(&l, 3, garbage, sizeof(garbage)), -EPROTO);
+		link_close(&l);
+	}
+	link_open(&l, methods[!_i]);
+	send_pages(&l, 2, 1);
+	multifd_decoder_free(l.dec);
+	ck_assert_int_eq(multifd_decoder_new(&l.dec, methods[_i], &l.err), 0);
+	ck_assert_int_eq(receive(&l, 2), -EPROTO);
+	link_close(&l);
+}
+END_TEST
+
+/* Each bit of a payload wrong, in turn: an error or other bytes, never one outside of the pages, never a crash. */
+START_TEST(test_bit_flips_stay_inside_the_pages)
+{
+	unsigned refused = 0, bits = 0;
+	struct link l;
+
+	for (unsigned bit = 0;; bit += bit < 800 ? 1 : 41) {
+		link_open(&l, methods[_i]);
+		srand(7);
+		send_pages(&l, 2, 3);
+		if (bit / 8 >= l.piece_bytes) {
+			link_close(&l);
+			break;
+		}
+		l.piece[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		refused += receive(&l, 2) != 0;
+		bits++;
+		link_close(&l);
+	}
+	ck_assert_uint_gt(bits, 500);
+	ck_assert_uint_gt(refused, bits / 20);
+}
+END_TEST
+
+START_TEST(test_a_zlib_stream_that_ends_is_refused)
+{
+	uint8_t page[PAGE] = { 0 }, piece[200];
+	uLongf bytes = sizeof(piece);
+	struct link l;
+
+	ck_assert_int_eq(compress(piece, &bytes, page, PAGE), Z_OK);
+	link_open(&l, MULTIFD_ZLIB);
+	ck_assert_int_eq(receive_bytes(&l, 1, piece, bytes), -EPROTO);
+	link_close(&l);
+}
+END_TEST
+
+/* The window is the peer's word: 2 GiB of it is not allocated. */
+START_TEST(test_a_zstd_window_beyond_the_limit_is_refused)
+{
+	/* Magic, no content size and no single segment, window descriptor: 2^(10 + 21); then a block. */
+	static const uint8_t frame[] = { 0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 0x01, 0x80, 0x00, 0, 0, 0, 0, 0, 0, 0 };
+	size_t before_kib = census_rss_kib();
+	struct link l;
+
+	link_open(&l, MULTIFD_ZSTD);
+	ck_assert_int_eq(receive_bytes(&l, 1, frame, sizeof(frame)), -EPROTO);
+	ck_assert_uint_lt(census_rss_kib(), before_kib + 16384);
+	link_close(&l);
+}
+END_TEST
+
+START_TEST(test_an_empty_payload_is_refused)
+{
+	struct link l;
+
+	link_open(&l, methods[_i]);
+	ck_assert_int_eq(receive_bytes(&l, 1, "", 0), -EPROTO);
+	link_close(&l);
+}
+END_TEST
+
+START_TEST(test_a_decoder_that_was_not_made_can_be_freed)
+{
+	multifd_decoder_free(NULL);
+}
+END_TEST
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("multifd_decode");
+	TCase *t = tcase_create("streams");
+
+	tcase_set_timeout(t, 60);
+	tcase_add_loop_test(t, test_one_stream_over_many_packets_is_decoded, 0, METHODS);
+	tcase_add_loop_test(t, test_the_window_spans_packets, 0, METHODS);
+	tcase_add_loop_test(t, test_a_payload_that_ends_before_its_pages_is_refused, 0, METHODS);
+	tcase_add_loop_test(t, test_a_payload_that_holds_more_than_its_pages_is_refused, 0, METHODS);
+	tcase_add_loop_test(t, test_a_packet_of_another_place_in_the_stream_is_refused_or_harmless, 0, METHODS);
+	tcase_add_loop_test(t, test_the_other_methods_stream_and_garbage_are_refused, 0, METHODS);
+	tcase_add_loop_test(t, test_bit_flips_stay_inside_the_pages, 0, METHODS);
+	tcase_add_loop_test(t, test_an_empty_payload_is_refused, 0, METHODS);
+	tcase_add_test(t, test_a_zlib_stream_that_ends_is_refused);
+	tcase_add_test(t, test_a_zstd_window_beyond_the_limit_is_refused);
+	tcase_add_test(t, test_a_decoder_that_was_not_made_can_be_freed);
+	suite_add_tcase(s, t);
+	return s;
+}
