@@ -51,6 +51,11 @@ int chan_write_all(struct chan *ch, const void *buf, size_t bytes, uint64_t dead
 	return r;
 }
 
+bool chan_hung_up(const struct chan *ch)
+{
+	return ch->ops->hung_up && ch->ops->hung_up(ch);
+}
+
 void chan_close(struct chan *ch)
 {
 	if (ch)

@@ -24,6 +24,8 @@ struct chan_ops {
 	/* May be NULL: chan_read_full then repeats readv. */
 	ssize_t (*read_full)(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err);
 	int (*write_all)(struct chan *ch, const void *buf, size_t bytes, uint64_t deadline_ns, struct err *err);
+	/* May be NULL: not known. */
+	bool (*hung_up)(const struct chan *ch);
 	void (*close)(struct chan *ch);
 };
 
@@ -49,6 +51,9 @@ ssize_t chan_read_full(struct chan *ch, struct iovec *iov, int iov_count, uint64
 
 /** chan_write_all - all of it, or an error. Parks: yes. Return: 0 or negative errno. */
 int chan_write_all(struct chan *ch, const void *buf, size_t bytes, uint64_t deadline_ns, struct err *err);
+
+/** chan_hung_up - has the other end closed, as far as one can see without reading? Parks: no. */
+bool chan_hung_up(const struct chan *ch);
 
 /** chan_close - and free. NULL is allowed. Parks: no. No operation of it may be under way. */
 void chan_close(struct chan *ch);

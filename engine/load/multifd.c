@@ -25,6 +25,8 @@ struct multifd_channel {
 	uint8_t *payload;                   /* owned */
 	struct semaphore go;                /* released by the main stream when it has passed the sync point */
 	bool at_sync, ended;
+	bool replaced;                      /* gone before the start, and another one has its place */
+	struct co *co;                      /* of the reader, once it has begun */
 	struct iovec pages[MULTIFD_PAGES_MAX + 1];
 	uint8_t headers[2][MULTIFD_HEADER_BYTES_MAX]; /* one in use while the next one arrives */
 };
@@ -155,8 +157,8 @@ static int land_payload(struct multifd_channel *c, const struct multifd_packet *
 }
 
 /*
- * The payload, and with it the next header, which another packet is certain to follow unless this one is a SYNC.
- * Return: 1 the next header is in @next, 0 it is not, or the error.
+ * The payload, and with it the next packet's prefix: another packet is certain to follow, unless this one is a SYNC.
+ * Return: 1 the prefix is in @next, 0 it is not, or the error.
  */
 static int read_payload(struct multifd_channel *c, const struct multifd_packet *p, uint8_t *next, struct err *err)
 {
@@ -165,8 +167,8 @@ static int read_payload(struct multifd_channel *c, const struct multifd_packet *
 	ssize_t n;
 
 	if (!p->sync) {
-		c->pages[n_iov++] = (struct iovec){ next, header_bytes(c) };
-		whole += header_bytes(c);
+		c->pages[n_iov++] = (struct iovec){ next, MULTIFD_PREFIX_BYTES };
+		whole += MULTIFD_PREFIX_BYTES;
 	}
 	/* No deadline: the network takes as long as it takes; keepalive finds a dead peer, multifd_sync a stall. */
 	n = chan_read_full(c->ch, c->pages, n_iov, DEADLINE_NEVER, err);
@@ -203,17 +205,27 @@ static int wait_at_sync(struct multifd_channel *c)
 	return semaphore_acquire(&c->go, DEADLINE_NEVER);
 }
 
-/* Return: 1 a header is in @header, 0 the channel has ended between packets, or the error. */
-static int read_header(struct multifd_channel *c, uint8_t *header, struct err *err)
+/* Exactly @bytes. No deadline: see read_payload. Return: 1, 0 the channel has ended before the first, or the error. */
+static int read_bytes(struct multifd_channel *c, uint8_t *dst, size_t bytes, struct err *err)
 {
-	struct iovec iov = { header, header_bytes(c) };
-	ssize_t n = chan_read_full(c->ch, &iov, 1, DEADLINE_NEVER, err); /* no deadline: see read_payload */
+	struct iovec iov = { dst, bytes };
+	ssize_t n = chan_read_full(c->ch, &iov, 1, DEADLINE_NEVER, err);
 
-	if (n < 0)
+	if (n <= 0)
 		return (int)n;
-	if (n == 0)
-		return 0;
-	return (size_t)n < header_bytes(c) ? cut(c, err) : 1;
+	return (size_t)n < bytes ? cut(c, err) : 1;
+}
+
+static int read_prefix(struct multifd_channel *c, uint8_t *header, struct err *err)
+{
+	return read_bytes(c, header, MULTIFD_PREFIX_BYTES, err);
+}
+
+static int read_rest(struct multifd_channel *c, uint8_t *header, size_t header_bytes, struct err *err)
+{
+	int e = read_bytes(c, header + MULTIFD_PREFIX_BYTES, header_bytes - MULTIFD_PREFIX_BYTES, err);
+
+	return e == 0 ? cut(c, err) : e;
 }
 
 static int apply_packet(struct multifd_channel *c, const struct multifd_packet *p, uint8_t *next, struct err *err)
@@ -234,27 +246,33 @@ static int apply_packet(struct multifd_channel *c, const struct multifd_packet *
 	return e;
 }
 
-static int refuse_device_state(const uint8_t *header, struct err *err)
+static int refuse_device_state(struct multifd_channel *c, uint8_t *header, struct err *err)
 {
-	const char *name = (const char *)header + 12; /* spec/multifd.md 7 */
+	const char *name = (const char *)header + MULTIFD_PREFIX_BYTES; /* spec/multifd.md 7 */
+	int e = read_rest(c, header, MULTIFD_PREFIX_BYTES + 256, err);
 
+	if (e < 0)
+		return e;
 	return err_set(err, -EPROTO, "state of device '%s', which nobody here can load over multifd",
 		       TEXT_QUOTE(name, strnlen(name, 256)));
 }
 
+/* The first packet's prefix is in headers[0]. */
 static int read_packets(struct multifd_channel *c, struct err *err)
 {
 	struct multifd_packet p;
-	int at = 0, have = 0, e;
+	int at = 0, have = 1, e;
 
 	for (;;) {
 		if (!have)
-			have = read_header(c, c->headers[at], err);
+			have = read_prefix(c, c->headers[at], err);
 		if (have <= 0)
 			return have;
-		/* Its layout is shorter, so what was read is enough to say its name. */
 		if (be32_load(c->headers[at] + 8) & MULTIFD_DEVICE_STATE)
-			return refuse_device_state(c->headers[at], err);
+			return refuse_device_state(c, c->headers[at], err);
+		e = read_rest(c, c->headers[at], header_bytes(c), err);
+		if (e < 0)
+			return e;
 		e = multifd_packet_check(&p, c->headers[at], c->m->ram, c->m->compression, err);
 		if (e == 0)
 			e = have = apply_packet(c, &p, c->headers[!at], err);
@@ -266,16 +284,45 @@ static int read_packets(struct multifd_channel *c, struct err *err)
 	}
 }
 
-/* A channel's coroutine. */
+/*
+ * Until the main stream has begun, a channel that goes is a connection that goes: its place is free for the next one. A
+ * source that tries again must not find its own remains there.
+ */
+static bool leaves_before_start(struct multifd_channel *c, int e, const struct err *err)
+{
+	struct multifd *m = c->m;
+
+	if (e > 0 || e == -ECANCELED || m->started.set || c->replaced)
+		return false;
+	log_info(m->log, "multifd channel %u (%s) closed before the main stream began%s%s", c->id, c->ch->name,
+		 e < 0 ? ": " : "", e < 0 ? err->text : "");
+	m->slots[c->id] = NULL;
+	m->present--;
+	channel_free(c);
+	return true;
+}
+
+/* A channel's coroutine. It reads from the start, so that an end is noticed at once, but not beyond the first prefix. */
 static int run_channel(void *arg)
 {
 	struct multifd_channel *c = arg;
 	struct multifd *m = c->m;
 	struct err err = ERR_NONE;
-	int e = event_wait(&m->started, DEADLINE_NEVER); /* no deadline: the main stream has none */
+	int e;
 
-	if (e == 0)
-		e = read_packets(c, &err);
+	c->co = m->started.sched->current;
+	e = read_prefix(c, c->headers[0], &err);
+	if (leaves_before_start(c, e, &err))
+		return 0;
+	if (e > 0) {
+		e = event_wait(&m->started, DEADLINE_NEVER); /* no deadline: the main stream has none */
+		if (e == 0)
+			e = read_packets(c, &err);
+	}
+	if (c->replaced) {
+		channel_free(c);
+		return 0;
+	}
 
 	if (e < 0 && e != -ECANCELED) {
 		err_up(&err, e, "multifd channel %u (%s)", c->id, c->ch->name);
@@ -297,6 +344,21 @@ void multifd_fini(struct multifd *m)
 
 /* ---- joining ---- */
 
+/*
+ * A channel that waits for the main stream to begin does not read, and does not see its own end. When another one comes
+ * for its place, it is looked at.
+ */
+static bool give_place(struct multifd *m, struct multifd_channel *old)
+{
+	if (m->started.set || !old->co || !chan_hung_up(old->ch))
+		return false;
+	m->slots[old->id] = NULL;
+	m->present--;
+	old->replaced = true;
+	co_cancel(old->co);
+	return true;
+}
+
 /* Return: the id, or why this connection is no channel of ours. */
 static int read_hello(struct multifd *m, const struct hello *h, uint64_t deadline_ns, struct err *err)
 {
@@ -312,7 +374,7 @@ static int read_hello(struct multifd *m, const struct hello *h, uint64_t deadlin
 	if ((size_t)n < sizeof(hello) - HELLO_BYTES)
 		return err_set(err, -ENODATA, "closed inside the first packet");
 	id = multifd_hello_check(hello, m->opts->has_uuid ? m->opts->uuid : NULL, m->channels, err);
-	if (id >= 0 && m->slots[id])
+	if (id >= 0 && m->slots[id] && !give_place(m, m->slots[id]))
 		return err_set(err, -EEXIST, "multifd channel %d is there already", id);
 	return id;
 }
@@ -429,13 +491,15 @@ int multifd_sync(struct multifd *m, struct err *err)
 
 	if (m->channels == 0 || m->switched)
 		return 0;
-	event_set(&m->started);
 #ifdef CONTROL_NO_SYNC
+	event_set(&m->started);
 	return 0;
 #endif
 	e = await_all_present(m, err);
-	if (e == 0)
+	if (e == 0) {
+		event_set(&m->started);
 		e = await_all_at_sync(m, err);
+	}
 	if (e < 0)
 		return err_up(err, e, "multifd sync point");
 	m->at_sync = 0;

@@ -49,7 +49,7 @@ struct multifd {
 	unsigned present;
 	unsigned at_sync;      /* channels that wait at a SYNC */
 	struct event arrived;  /* set when a channel joins */
-	struct event started;  /* set at the first sync point: the list of blocks is known, and readers may begin */
+	struct event started;  /* set at the first sync point: all are there, the blocks are known, readers may begin */
 	struct event changed;  /* set when a channel comes to a SYNC or ends */
 	bool switched;         /* postcopy has begun: no packet may carry pages, and SYNC means nothing */
 	struct multifd_counts counts;

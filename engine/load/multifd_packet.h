@@ -41,6 +41,9 @@ enum multifd_flags {
 	MULTIFD_KNOWN = 0x7f,
 };
 
+/* Magic, version and flags: which layout follows is in the flags (section 4). */
+#define MULTIFD_PREFIX_BYTES 12
+
 static inline size_t multifd_pages_max(unsigned tpage_shift)
 {
 	return MULTIFD_PACKET_PAGE_BYTES >> tpage_shift;

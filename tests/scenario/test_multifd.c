@@ -174,6 +174,18 @@ START_TEST(test_a_channel_that_never_carries_a_page_lands_the_others)
 }
 END_TEST
 
+/* A SYNC packet is the last thing before its sync point, with pages or without: what follows may be long in coming. */
+START_TEST(test_nothing_needs_to_follow_a_sync_packet_with_pages)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		struct multifd_opts m = opts_of(&eras[_i], 2, methods[i]);
+
+		m.no_phantom = m.return_path = true;
+		lands(&m, &(struct several_opts){ .anon = i == 0 }, 0);
+	}
+}
+END_TEST
+
 /* Only what is told in the parameter counts, where it is told. */
 START_TEST(test_the_way_of_syncing_can_be_told)
 {
@@ -630,6 +642,7 @@ Suite *suite(void)
 	tcase_add_test(t, test_delivery_in_pieces_of_any_size_changes_nothing);
 	tcase_add_test(t, test_delivery_byte_by_byte_changes_nothing);
 	tcase_add_test(t, test_a_channel_that_never_carries_a_page_lands_the_others);
+	tcase_add_loop_test(t, test_nothing_needs_to_follow_a_sync_packet_with_pages, 0, 2);
 	tcase_add_test(t, test_the_way_of_syncing_can_be_told);
 	tcase_add_test(t, test_two_hundred_and_fifty_five_channels_land);
 	tcase_add_test(t, test_two_hundred_and_fifty_five_channels_may_connect_before_any_speaks);

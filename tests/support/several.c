@@ -187,8 +187,6 @@ void several_free(struct several *s)
 
 	if (!e->inm)
 		return;
-	if (s->result == 1)
-		several_turn(s);
 	for (unsigned i = 0; i < s->line_count; i++) {
 		while (pump_step(&s->lines[i])) /* what the destination said last */
 			;

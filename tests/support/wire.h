@@ -340,6 +340,7 @@ struct multifd_opts {
 	uint32_t method;     /* 0, WIRE_MULTIFD_ZLIB, WIRE_MULTIFD_ZSTD */
 	bool per_section;    /* every EOS is a sync point; otherwise a 0x200 record once in a round (5.1) */
 	bool old;            /* 7.2 to 8.2: SYNC packets with pages, the phantom behind them, stale fields (4.4) */
+	bool no_phantom;     /* with @old: nothing behind a SYNC packet with pages */
 	bool zero_in_main;   /* zero pages are records of the main stream, and not in packets (6) */
 	unsigned packet_pages; /* at most so many in a packet; 0: as many as fit */
 	const struct wire_block *blocks; /* as in honest_opts, to the end */

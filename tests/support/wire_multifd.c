@@ -222,7 +222,8 @@ static void lane_sync_old(struct maker *m, struct lane *l)
 		wire_mark(l->w, "SYNC");
 		m->packet_num++;
 	}
-	wire_multifd_header(l->w, &stale);
+	if (stale.flags || !m->o->no_phantom)
+		wire_multifd_header(l->w, &stale);
 	wire_mark(l->w, "interval");
 }
 
