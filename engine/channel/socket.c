@@ -35,9 +35,9 @@ static ssize_t socket_readv(struct chan *ch, struct iovec *iov, int iov_count, u
 #define WORKER_BYTES_MIN (64u << 10)
 
 /*
- * Copies of several channels run beside each other on workers of the kernel, if there are processors for them. With two,
- * which the source of a local test shares, they do not: measured on four multifd channels into huge pages, medians of 30
- * rounds, 2.25 GB/s at 0.35 CPU-seconds a GB inline against 2.10 at 0.38 on workers.
+ * Copies of several channels run beside each other on workers of the kernel, if there are processors for them. With
+ * two, which the source of a local test shares, they do not: measured on four multifd channels into huge pages, medians
+ * of 30 rounds, 2.25 GB/s at 0.35 CPU-seconds a GB inline against 2.10 at 0.38 on workers.
  */
 #define WORKER_CPUS_MIN 4
 

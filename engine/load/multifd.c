@@ -302,7 +302,7 @@ static bool leaves_before_start(struct multifd_channel *c, int e, const struct e
 	return true;
 }
 
-/* A channel's coroutine. It reads from the start, so that an end is noticed at once, but not beyond the first prefix. */
+/* A channel's coroutine. It reads from the start, to notice an end at once, but not beyond the first prefix. */
 static int run_channel(void *arg)
 {
 	struct multifd_channel *c = arg;
