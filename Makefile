@@ -347,7 +347,7 @@ $(B)inmigrate.pc: $(B)config.mk
 		echo 'Description: Destination half of QEMU live migration'; echo 'Version: $(VERSION)'; \
 		echo 'Requires.private:$(REQUIRES)'; echo 'Cflags: -I$${includedir}'; \
 		echo 'Libs: -L$${libdir} -linmigrate'; \
-		echo 'Libs.private: -pthread$(if $(filter 1,$(HAVE_AIO)), -laio)'; } >$@
+		echo 'Libs.private: -pthread'; } >$@
 
 D = $(DESTDIR)
 install: all $(B)inmigrate.pc
