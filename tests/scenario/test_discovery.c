@@ -633,6 +633,26 @@ START_TEST(test_more_channels_than_expected_are_refused_and_named_in_the_final_e
 }
 END_TEST
 
+/*
+ * A 7.2 source with a return path has failed then, and says so to its user, but keeps its main connection open and
+ * silent: waiting for its end would be waiting for ever.
+ */
+START_TEST(test_more_channels_than_expected_are_an_error_though_the_source_stays)
+{
+	const struct multifd_opts m = { .channels = 4, .return_path = true };
+	struct several s;
+
+	several_begin(&s, &m, &(struct several_opts){ .channels_here = 2, .deadline_s = "1" });
+	several_connect_all(&s);
+	for (unsigned i = 0; i < s.line_count; i++)
+		several_allow(&s, i, i ? 64 : wire_find(&s.h.main, "START", 0));
+	several_run(&s, 4000);
+	several_check_failed(&s, s.result, "multifd-channels");
+	ck_assert_int_lt(s.result, 0);
+	several_end(&s);
+}
+END_TEST
+
 /* ---- the source dies ------------------------------------------------------------------------------------------- */
 
 /* After the @nth of its connections; main is the first. */
@@ -798,6 +818,7 @@ Suite *suite(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, test_fewer_channels_than_expected_are_a_named_error_by_the_deadline, 0, 3);
 	tcase_add_loop_test(t, test_more_channels_than_expected_are_refused_and_named_in_the_final_error, 0, 3);
+	tcase_add_test(t, test_more_channels_than_expected_are_an_error_though_the_source_stays);
 	suite_add_tcase(s, t);
 
 	t = tcase_create("ends");
