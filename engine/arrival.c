@@ -38,6 +38,7 @@ struct connection {
 	struct list node; /* in inm->unknown, the oldest first */
 	struct inm *inm;
 	struct co *co; /* NULL before its first turn */
+	bool evicted;  /* before its first turn */
 	struct hello hello;
 	char name[sizeof(((struct chan *)0)->name)]; /* the channel's, which is elsewhere during a TLS handshake */
 };
@@ -91,19 +92,44 @@ int arrival_secure(struct inm *inm, struct hello *h, uint64_t deadline_ns, struc
 	return e;
 }
 
+/*
+ * A multifd channel was refused. If it was the source's (multifd-channels differ), the source has failed, and QEMU 7.2
+ * then keeps its main channel open and silent. If it was a stranger's, the source goes on. Its silence in the set-up phase,
+ * where it has no reason for one, tells: once a round has begun it may pause as it likes.
+ */
+static void watch_set_up(struct inm *inm)
+{
+	uint64_t bytes = 0, wait_ns = inm->opts.connect_deadline_s * NS_PER_S;
+	struct err err = ERR_NONE;
+
+	if (inm->set_up_watched)
+		return;
+	inm->set_up_watched = true;
+	do {
+		bytes = inm->main.ch ? inm->main.ch->bytes_in : 0;
+		if (io_sleep_until(inm->reactor, deadline_after_ns(wait_ns)) < 0 || inm->load.rounds_begun)
+			return;
+	} while (!inm->main.ch || inm->main.ch->bytes_in != bytes);
+	err_set(&err, -EPROTO, "a multifd channel was refused, and the source has sent nothing for %llu s since",
+		(unsigned long long)(wait_ns / NS_PER_S));
+	inm->multifd.failed(inm->multifd.failed_opaque, -EPROTO, &err);
+	group_cancel(&inm->loading);
+}
+
 static int meet_connection(void *arg)
 {
 	struct connection *conn = arg;
 	struct inm *inm = conn->inm;
 	struct hello *h = &conn->hello;
 	uint64_t deadline_ns = deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S);
-	char name[sizeof(h->ch->name)];
+	bool refused_channel = false;
 	struct err err = ERR_NONE;
 	int e;
 
 	conn->co = inm->reactor->sched.current;
-	memcpy(name, h->ch->name, sizeof(name));
-	e = arrival_secure(inm, h, deadline_ns, &err);
+	e = conn->evicted ? -ECANCELED : 0;
+	if (e == 0)
+		e = arrival_secure(inm, h, deadline_ns, &err);
 	if (e == 0)
 		e = hello_read(h, deadline_ns, &err);
 	if (e == 0)
@@ -112,11 +138,14 @@ static int meet_connection(void *arg)
 		log_info(&inm->log, "connection from %s closed: %s", conn->name, err.text);
 		if (hello_first(h->first, h->got) == HELLO_PACKET)
 			snprintf(inm->hint, sizeof(inm->hint), "; refused before: %.120s", err.text);
+		refused_channel = inm->multifd.channels > 0 && hello_first(h->first, h->got) == HELLO_PACKET;
 	}
 	chan_close(h->ch);
 	list_unlink(&conn->node);
 	inm->unknown_count--;
 	free(conn);
+	if (refused_channel)
+		watch_set_up(inm);
 	return 0;
 }
 
@@ -132,6 +161,7 @@ static void evict_oldest(struct inm *inm)
 		 inm->unknown_count);
 	/* It leaves the line now and ends in its turn. */
 	list_unlink(&oldest->node);
+	oldest->evicted = true;
 	if (oldest->co)
 		co_cancel(oldest->co);
 }

@@ -215,7 +215,12 @@ static int receive_guest(struct inm *inm)
 	joined = group_join(&inm->loading);
 	if (inm->complete)
 		return 0;
-	return e < 0 ? e : joined;
+	/* Whoever failed first has said so; then all were cancelled. */
+	if (inm->err.code < 0)
+		return inm->err.code;
+	if (e < 0)
+		return e;
+	return joined < 0 ? joined : -ECANCELED;
 }
 
 static void finish(struct inm *inm, int result)

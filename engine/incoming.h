@@ -46,6 +46,7 @@ struct inm {
 	struct group root;    /* the story and the watch */
 	struct group arrival; /* acceptors and connections under way; the story's */
 	struct list unknown;  /* connections under way, the oldest first */
+	bool set_up_watched;  /* a multifd channel was refused: see arrival.c */
 	size_t unknown_count; /* with those that were evicted and have not had their turn to end */
 	struct listener listener;
 	struct tls_creds *tls; /* owned; NULL: TLS is off. It is for every channel, or none */
