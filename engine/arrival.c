@@ -94,8 +94,8 @@ int arrival_secure(struct inm *inm, struct hello *h, uint64_t deadline_ns, struc
 
 /*
  * A multifd channel was refused. If it was the source's (multifd-channels differ), the source has failed, and QEMU 7.2
- * then keeps its main channel open and silent. If it was a stranger's, the source goes on. Its silence in the set-up phase,
- * where it has no reason for one, tells: once a round has begun it may pause as it likes.
+ * then keeps its main channel open and silent. If it was a stranger's, the source goes on. Its silence in the set-up
+ * phase, where it has no reason for one, tells: once a round has begun it may pause as it likes.
  */
 static void watch_set_up(struct inm *inm)
 {
