@@ -250,7 +250,7 @@ need-check:
 	@test $(HAVE_CHECK) = 1 || { echo 'the tests need Check: see ./configure --install-deps' >&2; exit 1; }
 
 # What a flavour runs: the programs, no tidy and no interop. Names in TSAN_SKIP (unit/test_x) make no sense there.
-TSAN_SKIP := scenario/test_captured scenario/test_discovery scenario/test_multifd
+TSAN_SKIP :=
 FLAVOUR_SKIP := $(if $(filter -fsanitize=thread,$(SANITIZE)),$(TSAN_SKIP))
 check-programs: tests need-check
 	$(counts_begin)
