@@ -46,19 +46,50 @@ static void announce_arrive(struct co *self, bool from_main)
 }
 #elif defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
+
+#include <pthread.h>
+#include <signal.h>
+
+/*
+ * ThreadSanitizer holds a signal back until the fiber it met next calls into the C library; one that meets a coroutine
+ * that then parks is lost. So coroutines run with them blocked, and the thread's own context takes them. Not those
+ * that an instruction raises.
+ */
+static void hold_signals(struct co *main)
+{
+	sigset_t set;
+
+	sigfillset(&set);
+	sigdelset(&set, SIGSEGV);
+	sigdelset(&set, SIGBUS);
+	sigdelset(&set, SIGFPE);
+	sigdelset(&set, SIGILL);
+	sigdelset(&set, SIGABRT);
+	sigdelset(&set, SIGTRAP);
+	pthread_sigmask(SIG_BLOCK, &set, &main->sched->tsan_signals);
+}
+
+static void release_signals(struct co *main)
+{
+	pthread_sigmask(SIG_SETMASK, &main->sched->tsan_signals, NULL);
+}
+
 /* Inlined even without optimisation: its own return would be booked on the other fiber's stack of calls. */
 static inline __attribute__((always_inline)) void announce_leave(struct co *from, const struct co *to, bool dying)
 {
 	(void)dying;
 	if (!from->tsan_fiber)
 		from->tsan_fiber = __tsan_get_current_fiber();
+	if (from == &from->sched->main)
+		hold_signals(from);
 	__tsan_switch_to_fiber(to->tsan_fiber, 0);
 }
 
 static void announce_arrive(struct co *self, bool from_main)
 {
-	(void)self;
 	(void)from_main;
+	if (self == &self->sched->main)
+		release_signals(self);
 }
 #else
 static inline void announce_leave(struct co *from, const struct co *to, bool dying)

@@ -24,6 +24,7 @@
 #include "coroutine/switch.h"
 #include "coroutine/timer.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -76,6 +77,7 @@ struct sched {
 	uint64_t switches;
 	size_t asan_main_bytes; /* of the thread's own stack */
 	const void *asan_main_stack;
+	sigset_t tsan_signals; /* what the thread has blocked outside its coroutines; used under ThreadSanitizer */
 };
 
 void sched_init(struct sched *s, size_t stack_bytes, size_t idle_stacks_max);

@@ -174,6 +174,11 @@ class Landing(Case):
         wait_until("its end", lambda: not alive_in_group(group))
         self.assertEqual(json.loads(self.read("stats"))["status"], "cancelled")
 
+    def test_a_signal_while_the_command_is_being_started_is_a_cancel(self):
+        for _ in range(40):
+            listen = self.listen("exec:kill -TERM $PPID; exec sleep 1000")
+            self.assert_ends(listen, 1, b"cancelled")
+
     def test_a_timeout_names_the_state_it_was_in(self):
         listen = self.listen("tcp:127.0.0.1:0", "--timeout", "0.2")
         listen.address()
