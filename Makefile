@@ -64,7 +64,8 @@ PLATFORM := $(call programs,$(PLATFORM_SRC))
 BENCH := $(call programs,$(BENCH_SRC))
 FUZZ := $(call programs,$(FUZZ_SRC))
 EXAMPLES := $(call programs,$(EXAMPLE_SRC))
-TESTS := $(UNIT) $(SCENARIO) $(PLATFORM)
+# The long ones first: several run at the same time.
+TESTS := $(SCENARIO) $(UNIT) $(PLATFORM)
 
 LIB_A := $(B)libinmigrate.a
 LIB_SO := $(B)libinmigrate.so.$(VERSION)
@@ -189,6 +190,8 @@ TEST_TIMEOUT ?= 120
 export TEST_PROGRAM := $(OUT)/inmigrate
 export TEST_SRCDIR := $(SRC)
 RUN_TESTS = $(srcdir)/scripts/run-tests --counts $(OUT)/counts --strip $(OUT)
+TEST_JOBS ?= $(shell nproc)
+RUN_MANY = $(RUN_TESTS) --jobs $(TEST_JOBS)
 RUN_TIDY = $(srcdir)/scripts/tidy --src $(srcdir) --build $(or $(B),.) --compile '$(COMPILE)'
 
 # Each line of a check adds its numbers to this file and goes on; the last prints the sum and says how it went.
@@ -199,7 +202,7 @@ FUZZ_REGRESSION = $(foreach f,$(FUZZ),$(if $(call find,tests/fuzz/regression/$(n
 
 check: tests need-check
 	$(counts_begin)
-	@$(RUN_TESTS) --timeout $(TEST_TIMEOUT) $(TESTS) || :
+	@$(RUN_MANY) --timeout $(TEST_TIMEOUT) $(TESTS) || :
 	@$(MAKE) check-fuzz check-cli
 	@$(MAKE) check-control
 	@$(RUN_TESTS) --timeout 600 --once --live --name tidy -- $(RUN_TIDY) || :
@@ -209,7 +212,7 @@ check: tests need-check
 # The unit tests alone: quick.
 check-unit: $(UNIT) need-check
 	$(counts_begin)
-	@$(RUN_TESTS) --timeout $(TEST_TIMEOUT) $(UNIT) || :
+	@$(RUN_MANY) --timeout $(TEST_TIMEOUT) $(UNIT) || :
 	$(counts_end)
 
 # Past crashes, once more.
@@ -254,7 +257,7 @@ TSAN_SKIP :=
 FLAVOUR_SKIP := $(if $(filter -fsanitize=thread,$(SANITIZE)),$(TSAN_SKIP))
 check-programs: tests need-check
 	$(counts_begin)
-	@$(RUN_TESTS) --label '$(FLAVOUR)' --timeout $(TEST_TIMEOUT) \
+	@$(RUN_MANY) --label '$(FLAVOUR)' --timeout $(TEST_TIMEOUT) \
 		$(filter-out $(addprefix $(B)tests/,$(FLAVOUR_SKIP)),$(TESTS)) || :
 	@$(MAKE) check-fuzz check-cli
 	$(counts_end)
@@ -283,7 +286,7 @@ VALGRIND := valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=
 	--errors-for-leak-kinds=definite --num-callers=30
 check-valgrind: all $(VALGRIND_TESTS) need-check
 	$(counts_begin)
-	@CK_TIMEOUT_MULTIPLIER=10 $(RUN_TESTS) --label valgrind --timeout 600 --wrap '$(VALGRIND)' $(VALGRIND_TESTS) || :
+	@CK_TIMEOUT_MULTIPLIER=10 $(RUN_MANY) --label valgrind --timeout 600 --wrap '$(VALGRIND)' $(VALGRIND_TESTS) || :
 	$(counts_end)
 
 TIME ?= 60

@@ -13,9 +13,9 @@
 #include <unistd.h>
 
 #include "base/list.h"
+#include "tests/support/huge_pool.h"
 #include "tests/support/scene.h"
 
-#define HUGE_BYTES (2ull << 20)
 #define POOL_PAGES 12 /* of huge pages, for all tests here */
 
 /* A scene whose memory files are of huge pages, and nobody but the library maps them before the end. */
@@ -32,7 +32,7 @@ static unsigned index_of(const struct huge *h, const char *name)
 
 static uint64_t file_bytes(uint64_t bytes)
 {
-	return (bytes + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
+	return (bytes + HUGE_POOL_BYTES - 1) / HUGE_POOL_BYTES * HUGE_POOL_BYTES;
 }
 
 static int give_huge(void *opaque, struct inm_ram_block *said)
@@ -84,54 +84,14 @@ static void check_file(const struct huge *h, unsigned i)
 
 /* ---- the pool of the kernel -------------------------------------------------------------------------------------- */
 
-static const char pool_path[] = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
-static long pool_before = -1; /* to be restored; -1: nothing was changed */
-
-static long read_number(const char *path)
-{
-	FILE *f = fopen(path, "re");
-	long n = -1;
-
-	if (f && fscanf(f, "%ld", &n) != 1)
-		n = -1;
-	if (f)
-		fclose(f);
-	return n;
-}
-
-static void write_pool(long pages)
-{
-	FILE *f = fopen(pool_path, "we");
-
-	if (!f)
-		return;
-	fprintf(f, "%ld\n", pages);
-	fclose(f);
-}
-
-static long free_pages(void)
-{
-	return read_number("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
-}
-
-/* In the process that outlives the tests, so that it is put back also when one crashes. */
 static void pool_fill(void)
 {
-	if (free_pages() >= POOL_PAGES || read_number(pool_path) < 0)
-		return;
-	pool_before = read_number(pool_path);
-	write_pool(pool_before + POOL_PAGES);
-}
-
-static void pool_restore(void)
-{
-	if (pool_before >= 0)
-		write_pool(pool_before);
+	huge_pool_fill(POOL_PAGES);
 }
 
 static void need_pool(void)
 {
-	if (free_pages() < POOL_PAGES)
+	if (huge_pool_free() < POOL_PAGES)
 		test_skip("there are no huge pages, and this process may not make any");
 }
 
@@ -140,7 +100,7 @@ static void *hold_all_pages(size_t *ret_bytes)
 {
 	void *p;
 
-	*ret_bytes = (size_t)free_pages() * HUGE_BYTES;
+	*ret_bytes = (size_t)huge_pool_free() * HUGE_POOL_BYTES;
 	if (*ret_bytes == 0)
 		return NULL;
 	p = mmap(NULL, *ret_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
@@ -154,12 +114,12 @@ START_TEST(test_huge_pages_that_are_not_there_are_an_error_before_the_first_page
 	void *held;
 	struct huge h;
 
-	if (read_number(pool_path) < 0)
+	if (!huge_pool_exists())
 		test_skip("this kernel has no huge pages of 2 MiB");
-	if (read_number("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages") != 0)
+	if (huge_pool_grows())
 		test_skip("this kernel makes huge pages when they are asked for");
 	held = hold_all_pages(&held_bytes);
-	huge_land(&h, HUGE_BYTES, 0);
+	huge_land(&h, HUGE_POOL_BYTES, 0);
 	ck_assert_int_eq(h.s.e.result, -ENOMEM);
 	ck_assert_msg(strstr(h.s.e.error, "block 'pc.ram'") && strstr(h.s.e.error, "cannot be used"), "%s",
 	              h.s.e.error);
@@ -185,20 +145,36 @@ static void lands_in_huge_pages(uint64_t bytes, uint64_t fd_offset)
 
 START_TEST(test_a_block_of_whole_huge_pages_lands)
 {
-	lands_in_huge_pages(2 * HUGE_BYTES, 0);
+	lands_in_huge_pages(2 * HUGE_POOL_BYTES, 0);
 }
 END_TEST
 
 START_TEST(test_a_block_that_ends_inside_a_huge_page_lands_and_leaves_the_rest_alone)
 {
-	lands_in_huge_pages(HUGE_BYTES + 5 * WIRE_TPAGE_BYTES, 0);
+	lands_in_huge_pages(HUGE_POOL_BYTES + 5 * WIRE_TPAGE_BYTES, 0);
 	lands_in_huge_pages(WIRE_TPAGE_BYTES, 0);
 }
 END_TEST
 
 START_TEST(test_a_block_that_begins_at_a_later_huge_page_lands)
 {
-	lands_in_huge_pages(HUGE_BYTES + WIRE_TPAGE_BYTES, HUGE_BYTES);
+	lands_in_huge_pages(HUGE_POOL_BYTES + WIRE_TPAGE_BYTES, HUGE_POOL_BYTES);
+}
+END_TEST
+
+START_TEST(test_huge_host_pages_take_target_pages_in_any_order)
+{
+	const uint64_t bytes = 4u << 20;
+	const struct wire_block blocks[] = { { .name = "huge", .bytes = bytes } };
+	struct scene s;
+
+	need_pool();
+	scene_begin(&s, NULL);
+	wire_honest(&s.wire, &(struct honest_opts){ .blocks = blocks, .block_count = 1 }, &s.image);
+	embedder_add(&s.e, "huge", bytes, EMB_HUGETLB);
+	scene_land(&s, &(struct land_opts){ 0 });
+	scene_check_landed(&s);
+	scene_end(&s);
 }
 END_TEST
 
@@ -360,12 +336,13 @@ Suite *suite(void)
 	Suite *s = suite_create("memory");
 	TCase *t = tcase_create("huge pages");
 
-	tcase_add_unchecked_fixture(t, pool_fill, pool_restore);
+	tcase_add_unchecked_fixture(t, pool_fill, huge_pool_restore);
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, test_huge_pages_that_are_not_there_are_an_error_before_the_first_page);
 	tcase_add_test(t, test_a_block_of_whole_huge_pages_lands);
 	tcase_add_test(t, test_a_block_that_ends_inside_a_huge_page_lands_and_leaves_the_rest_alone);
 	tcase_add_test(t, test_a_block_that_begins_at_a_later_huge_page_lands);
+	tcase_add_test(t, test_huge_host_pages_take_target_pages_in_any_order);
 	suite_add_tcase(s, t);
 
 	t = tcase_create("answers");

@@ -296,23 +296,6 @@ START_TEST(test_a_zero_page_over_earlier_content_zeroes_anonymous_memory)
 }
 END_TEST
 
-START_TEST(test_huge_host_pages_take_target_pages_in_any_order)
-{
-	const uint64_t bytes = 4u << 20;
-	const struct wire_block blocks[] = { { .name = "huge", .bytes = bytes } };
-	struct scene s;
-
-	if (!embedder_has_hugetlb())
-		test_skip("no free huge pages (vm.nr_hugepages)");
-	scene_begin(&s, NULL);
-	wire_honest(&s.wire, &(struct honest_opts){ .blocks = blocks, .block_count = 1 }, &s.image);
-	embedder_add(&s.e, "huge", bytes, EMB_HUGETLB);
-	scene_land(&s, &plain);
-	scene_check_landed(&s);
-	scene_end(&s);
-}
-END_TEST
-
 START_TEST(test_a_resizable_block_takes_a_shorter_length)
 {
 	struct emb_block *b;
@@ -413,7 +396,6 @@ Suite *suite(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, test_the_embedders_anonymous_memory_is_filled);
 	tcase_add_test(t, test_a_zero_page_over_earlier_content_zeroes_anonymous_memory);
-	tcase_add_test(t, test_huge_host_pages_take_target_pages_in_any_order);
 	tcase_add_test(t, test_a_resizable_block_takes_a_shorter_length);
 	tcase_add_test(t, test_the_descriptor_of_a_block_may_be_closed_after_the_call);
 	tcase_add_test(t, test_each_block_is_asked_for_once_with_its_length);

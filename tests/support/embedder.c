@@ -60,16 +60,6 @@ void embedder_reset(struct embedder *e)
 	}
 }
 
-bool embedder_has_hugetlb(void)
-{
-	void *p = mmap(NULL, 2 * HUGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
-
-	if (p == MAP_FAILED)
-		return false;
-	munmap(p, 2 * HUGE_BYTES);
-	return true;
-}
-
 struct emb_block *embedder_add(struct embedder *e, const char *name, uint64_t bytes, enum emb_backing backing)
 {
 	struct emb_block *b = &e->blocks[e->block_count++];

@@ -93,8 +93,6 @@ void embedder_reset(struct embedder *e);
 struct emb_block *embedder_add(struct embedder *e, const char *name, uint64_t bytes, enum emb_backing backing);
 /* One memfd block for each of the image, of the same size. */
 void embedder_add_image(struct embedder *e, const struct honest_image *image);
-/* Whether 2 MiB huge pages can be had here. */
-bool embedder_has_hugetlb(void);
 
 struct emb_block *embedder_block(struct embedder *e, const char *name);
 

@@ -1,0 +1,26 @@
+/*
+ * huge_pool.h - the kernel's 2 MiB pages, for the tests of one program
+ *
+ * The pool belongs to the machine. A program that fills it holds it alone, so that two of them may run at once, and
+ * puts it back as it was. Both are unchecked fixtures: they run in the process that outlives the tests, also when one
+ * crashes.
+ */
+#ifndef TESTS_SUPPORT_HUGE_POOL_H
+#define TESTS_SUPPORT_HUGE_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define HUGE_POOL_BYTES (2ul << 20) /* of one page */
+
+/* Waits for another program that holds the pool; takes care of @pages free ones when this process may. */
+void huge_pool_fill(long pages);
+void huge_pool_restore(void);
+
+/* Does this kernel have such pages at all? */
+bool huge_pool_exists(void);
+long huge_pool_free(void);
+/* May the kernel make more of them when it is asked? */
+bool huge_pool_grows(void);
+
+#endif
