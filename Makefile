@@ -186,6 +186,13 @@ TSAN_OPTIONS ?= second_deadlock_stack=1
 export CK_TIMEOUT_MULTIPLIER UBSAN_OPTIONS TSAN_OPTIONS
 endif
 TEST_TIMEOUT ?= 120
+# ThreadSanitizer is the slowest, and looks for what does not depend on where a stream is cut: the other flavours cut
+# at every byte.
+ifneq ($(filter -fsanitize=thread,$(SANITIZE)),)
+CAPTURED_EVERY ?= 31
+MUTATIONS ?= 500
+export CAPTURED_EVERY MUTATIONS
+endif
 # What tests may want to know; the paths are absolute because a test may change folder.
 export TEST_PROGRAM := $(OUT)/inmigrate
 export TEST_SRCDIR := $(SRC)
