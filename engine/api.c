@@ -349,6 +349,73 @@ static void add_load(const struct inm *inm, struct inm_stats *st)
 	st->split = l->split_by_footers ? INM_SPLIT_FOOTERS : INM_SPLIT_DESCRIPTION;
 }
 
+static void add_postcopy(const struct inm *inm, struct inm_stats *st, uint64_t end_ns)
+{
+	const struct postcopy *pc = &inm->postcopy;
+	const struct blocktime *bt = &pc->blocktime;
+
+	st->postcopy_ns = inm->running_ns ? end_ns - inm->running_ns : 0;
+	st->preempt_bytes = inm->preempt.ch ? inm->preempt.ch->bytes_in : inm->preempt_bytes;
+	st->postcopy_pages = pc->counts.pages;
+	st->duplicate_pages = pc->counts.duplicates;
+	st->discarded_pages = pc->counts.discarded;
+	st->requests = pc->ledger.requests;
+	st->requested_pages = pc->ledger.requested_pages;
+	st->faults = pc->counts.faults;
+	st->faults_local = pc->counts.faults_local;
+	st->engine_faults = pc->counts.engine_faults;
+	st->outstanding_faults = pc->ledger.outstanding;
+	st->place_retries = pc->counts.place_retries;
+	st->prefetch_pages = pc->ledger.guessed_pages;
+	st->prefetch_hits = pc->prefetch.hits;
+	st->prefetch_waste = pc->prefetch.waste;
+	st->fault_count = bt->count;
+	st->fault_mean_ns = bt->count ? bt->sum_ns / bt->count : 0;
+	st->fault_p50_ns = blocktime_quantile(bt, 500);
+	st->fault_p99_ns = blocktime_quantile(bt, 990);
+	st->fault_max_ns = bt->max_ns;
+	for (unsigned i = 0; i < INM_LATENCY_BUCKETS; i++)
+		st->fault_log2_ns[i] = blocktime_bucket(bt, i);
+	st->blocktime_ns = bt->blocked_ns;
+}
+
+_Static_assert(INM_LATENCY_BUCKETS == BLOCKTIME_BUCKETS, "one histogram");
+
+size_t inm_get_blocktime(const struct inm *inm, struct inm_blocktime *ret, size_t count)
+{
+	const struct blocktime *bt = &inm->postcopy.blocktime;
+
+	for (size_t i = 0; i < BLOCKTIME_THREADS; i++) {
+		const struct fault_thread *t = &bt->threads[i];
+
+		if (t->tid && t->order < count)
+			ret[t->order] = (struct inm_blocktime){ t->tid, t->faults, t->blocked_ns };
+	}
+	return bt->thread_count;
+}
+
+void *inm_ram_view(struct inm *inm, void *addr, size_t bytes)
+{
+	uint64_t off;
+	struct block *b = postcopy_find(&inm->postcopy, addr, &off);
+
+	if (!b || bytes > b->used_bytes - off)
+		return NULL;
+	return inm->postcopy.listening && b->engine ? b->engine + off : addr;
+}
+
+int inm_ram_await(struct inm *inm, const void *addr, size_t bytes)
+{
+	uint64_t off;
+	struct block *b = postcopy_find(&inm->postcopy, addr, &off);
+
+	if (!b || bytes > b->used_bytes - off)
+		return -EFAULT;
+	if (!inm->postcopy.listening || bytes == 0)
+		return 0;
+	return postcopy_await_for_callback(&inm->postcopy, b, off, bytes);
+}
+
 void inm_get_stats(const struct inm *inm, struct inm_stats *ret_stats)
 {
 	struct inm_stats st = { .size = ret_stats->size, .state = inm->state };
@@ -357,10 +424,11 @@ void inm_get_stats(const struct inm *inm, struct inm_stats *ret_stats)
 	if (inm->begin_ns)
 		st.total_ns = end_ns - inm->begin_ns;
 	if (inm->switchover_ns)
-		st.downtime_ns = end_ns - inm->switchover_ns;
+		st.downtime_ns = (inm->running_ns ? inm->running_ns : end_ns) - inm->switchover_ns;
 	st.main_bytes = inm->main.ch ? inm->main.ch->bytes_in : inm->main_bytes;
 	add_ram(inm, &st);
 	add_load(inm, &st);
+	add_postcopy(inm, &st, end_ns);
 	memset(ret_stats, 0, ret_stats->size);
 	memcpy(ret_stats, &st, st.size < sizeof(st) ? st.size : sizeof(st));
 }

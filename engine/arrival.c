@@ -8,6 +8,7 @@
 #include "engine/channel/socket.h"
 #include "engine/channel/tls.h"
 #include "engine/incoming.h"
+#include "engine/switchover.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,8 +38,11 @@ static void main_arrived(struct inm *inm, const struct hello *h)
 struct connection {
 	struct list node; /* in inm->unknown, the oldest first */
 	struct inm *inm;
-	struct co *co; /* NULL before its first turn */
-	bool evicted;  /* before its first turn */
+	struct co *co;     /* NULL before its first turn */
+	bool evicted;      /* before its first turn */
+	bool silent;       /* it is waited for its first bytes */
+	size_t peer_bytes; /* of the name: the address without the port */
+	size_t siblings;   /* others of the same peer in inm->unknown */
 	struct hello hello;
 	char name[sizeof(((struct chan *)0)->name)]; /* the channel's, which is elsewhere during a TLS handshake */
 };
@@ -51,6 +55,9 @@ static struct hello_state arrival_state(const struct inm *inm)
 		.tls = inm->tls != NULL,
 		.main = inm->main_seen ? HELLO_THERE : HELLO_OWED,
 		.multifd = m->channels == 0 ? HELLO_OFF : m->present < m->channels ? HELLO_OWED : HELLO_THERE,
+		.preempt = !options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) ? HELLO_OFF :
+			   inm->preempt.ch || inm->preempt_done		  ? HELLO_THERE :
+									    HELLO_OWED,
 	};
 }
 
@@ -70,13 +77,15 @@ static int place_connection(struct inm *inm, struct hello *h, uint64_t deadline_
 		return 0;
 	case HELLO_IS_MULTIFD:
 		return multifd_join(&inm->multifd, h, deadline_ns, err);
+	case HELLO_IS_PREEMPT:
+		return switchover_preempt(inm, h, err);
 	default:
 		return err_set(err, -EPROTO, "%s", reason);
 	}
 }
 
 /* With TLS on, nothing is looked at before the source is verified. */
-int arrival_secure(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err)
+static may_park int secure(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err)
 {
 	struct tls_options o = tls_options_of(&inm->opts);
 	struct chan *plain = h->ch;
@@ -90,6 +99,51 @@ int arrival_secure(struct inm *inm, struct hello *h, uint64_t deadline_ns, struc
 	if (e == 0)
 		log_debug(&inm->log, "%s: %s", h->ch->name, tls_chan_describe(h->ch, text));
 	return e;
+}
+
+static bool shows_certificate(const struct inm *inm)
+{
+	return inm->tls && tls_options_of(&inm->opts).type == TLS_CREDS_X509;
+}
+
+/*
+ * A source looks at our certificate when its handshake is over; one that does not trust it closes then, and that is all
+ * we see (spec/channels.md 8.5). Its end is told from an alert, and from a record cut in two, by reading once more: at
+ * its end, also after a reset, a channel reads as ended again and again, at once.
+ */
+static may_park bool ended_in_silence(struct hello *h)
+{
+	struct err ignored = ERR_NONE;
+	char byte;
+	struct iovec iov = { &byte, 1 };
+
+	return h->got == 0 && chan_readv(h->ch, &iov, 1, deadline_after_ns(0), &ignored) == 0;
+}
+
+/* The main channel came before it, by the same certificate. (That of fd: is there before it has said anything.) */
+static bool is_trusted(const struct inm *inm, const struct hello *h)
+{
+	return inm->main_seen && h != &inm->main;
+}
+
+static may_park int read_first(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err)
+{
+	int e = hello_read(h, deadline_ns, err);
+
+	if ((e == -ENODATA || e == -ECONNRESET) && shows_certificate(inm) && !is_trusted(inm, h) &&
+	    ended_in_silence(h))
+		return err_set(err, e, "closed after 0 bytes, right behind the TLS handshake: usually this means that "
+			       "the source does not trust our certificate (another CA, or not the name it connects "
+			       "to); its log says why");
+	return e;
+}
+
+int arrival_secure(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err)
+{
+	int e = secure(inm, h, deadline_ns, err);
+
+	/* No deadline: what comes by fd: may take its time to begin, also inside TLS. */
+	return e == 0 && shows_certificate(inm) ? read_first(inm, h, DEADLINE_NEVER, err) : e;
 }
 
 /*
@@ -116,6 +170,131 @@ static void watch_set_up(struct inm *inm)
 	group_cancel(&inm->loading);
 }
 
+/* ---- the line of those who have not said what they are ---- */
+
+/* "tcp:192.0.2.1", "tcp:[2001:db8::1]", "vsock:3"; the peers of a unix socket, whose name is ours, are all one. */
+static size_t peer_bytes(const char *name)
+{
+	const char *colon = strrchr(name, ':');
+
+	return colon ? (size_t)(colon - name) : strlen(name);
+}
+
+static bool is_sibling(const struct connection *a, const struct connection *b)
+{
+	return a != b && a->peer_bytes == b->peer_bytes && !memcmp(a->name, b->name, a->peer_bytes);
+}
+
+static void join_line(struct connection *conn)
+{
+	struct inm *inm = conn->inm;
+	struct list *at;
+
+	list_push_tail(&inm->unknown, &conn->node);
+	inm->unknown_count++;
+	for (at = inm->unknown.next; at != &inm->unknown; at = at->next) {
+		struct connection *other = container_of(at, struct connection, node);
+
+		if (is_sibling(conn, other)) {
+			conn->siblings++;
+			other->siblings++;
+		}
+	}
+}
+
+/* One that was evicted has left already. */
+static void leave_line(struct connection *conn)
+{
+	struct inm *inm = conn->inm;
+	struct list *at;
+
+	if (!list_linked(&conn->node))
+		return;
+	list_unlink(&conn->node);
+	inm->unknown_count--;
+	for (at = inm->unknown.next; at != &inm->unknown; at = at->next) {
+		struct connection *other = container_of(at, struct connection, node);
+
+		if (is_sibling(conn, other))
+			other->siblings--;
+	}
+}
+
+/*
+ * Silent strangers must not keep the source out, so one of them goes when there are too many: the oldest one of the
+ * address that has most. (A source speaks at once, or when its other channels are up.) So a flood from one address ends
+ * its own connections and never the only one of another, as a main channel may be, older and silent all the while.
+ */
+static void evict_one(struct inm *inm)
+{
+	struct connection *conn = container_of(inm->unknown.next, struct connection, node);
+	struct list *at;
+
+	for (at = conn->node.next; at != &inm->unknown; at = at->next) {
+		struct connection *other = container_of(at, struct connection, node);
+
+		if (other->siblings > conn->siblings)
+			conn = other;
+	}
+	log_warn(&inm->log, "connection from %s closed: %zu have not said what they are, %zu of them from there",
+		 conn->name, inm->unknown_count, conn->siblings + 1);
+	/* It leaves the line now and ends in its turn. */
+	leave_line(conn);
+	conn->evicted = true;
+	if (conn->co)
+		co_cancel(conn->co);
+}
+
+/* Silent so far, it can only be the preempt channel. */
+static bool may_be_preempt(const struct inm *inm, const struct hello *h)
+{
+	struct hello_state state = arrival_state(inm);
+	const char *reason;
+
+	return h->got == 0 && hello_decide(&state, HELLO_NOTHING, &reason) == HELLO_IS_PREEMPT;
+}
+
+bool arrival_has_silent(const struct inm *inm)
+{
+	for (struct list *at = inm->unknown.next; at != &inm->unknown; at = at->next) {
+		const struct connection *conn = container_of(at, struct connection, node);
+
+		if (conn->silent && may_be_preempt(inm, &conn->hello))
+			return true;
+	}
+	return false;
+}
+
+/* The preempt channel may be silent to its end (spec/stream.md 6): who can be it is waited for as long as it can. */
+static may_park int await_first(struct connection *conn, uint64_t deadline_ns, struct err *err)
+{
+	struct inm *inm = conn->inm;
+	int e;
+
+	conn->silent = true;
+	event_set(&inm->preempt_news);
+	do {
+		e = read_first(inm, &conn->hello, deadline_ns, err);
+		deadline_ns = deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S);
+	} while (e == -ETIMEDOUT && may_be_preempt(inm, &conn->hello));
+	conn->silent = false;
+	return e;
+}
+
+/* It has ended without a byte, and nobody else can be the preempt channel while pages are to come on it. */
+static void check_preempt_lost(struct inm *inm, const struct hello *h, int result)
+{
+	struct err err = ERR_NONE;
+
+	if ((result != -ENODATA && result != -ECONNRESET) || !may_be_preempt(inm, h) || arrival_has_silent(inm) || !inm->postcopy.listening ||
+	    inm->postcopy.missing_tpages == 0)
+		return;
+	err_set(&err, -ENODATA, "the preempt channel has ended with %llu pages missing",
+		(unsigned long long)inm->postcopy.missing_tpages);
+	inm->load_ops.failed(inm, -ENODATA, &err);
+	group_cancel(&inm->loading);
+}
+
 static int meet_connection(void *arg)
 {
 	struct connection *conn = arg;
@@ -129,9 +308,9 @@ static int meet_connection(void *arg)
 	conn->co = inm->reactor->sched.current;
 	e = conn->evicted ? -ECANCELED : 0;
 	if (e == 0)
-		e = arrival_secure(inm, h, deadline_ns, &err);
+		e = secure(inm, h, deadline_ns, &err);
 	if (e == 0)
-		e = hello_read(h, deadline_ns, &err);
+		e = await_first(conn, deadline_ns, &err);
 	if (e == 0)
 		e = place_connection(inm, h, deadline_ns, &err);
 	if (e < 0 && e != -ECANCELED) {
@@ -140,30 +319,13 @@ static int meet_connection(void *arg)
 			snprintf(inm->hint, sizeof(inm->hint), "; refused before: %.120s", err.text);
 		refused_channel = inm->multifd.channels > 0 && hello_first(h->first, h->got) == HELLO_PACKET;
 	}
+	check_preempt_lost(inm, h, e);
 	chan_close(h->ch);
-	list_unlink(&conn->node);
-	inm->unknown_count--;
+	leave_line(conn);
 	free(conn);
 	if (refused_channel)
 		watch_set_up(inm);
 	return 0;
-}
-
-/*
- * Silent strangers must not keep the source out, so it is the oldest of them that goes when there are too many. (A
- * source speaks at once, or when its other channels are up.)
- */
-static void evict_oldest(struct inm *inm)
-{
-	struct connection *oldest = container_of(inm->unknown.next, struct connection, node);
-
-	log_warn(&inm->log, "connection from %s closed: %zu others have not said what they are", oldest->name,
-		 inm->unknown_count);
-	/* It leaves the line now and ends in its turn. */
-	list_unlink(&oldest->node);
-	oldest->evicted = true;
-	if (oldest->co)
-		co_cancel(oldest->co);
 }
 
 static void admit(struct inm *inm, struct chan *ch)
@@ -174,6 +336,7 @@ static void admit(struct inm *inm, struct chan *ch)
 	if (conn) {
 		*conn = (struct connection){ .inm = inm, .hello = { .ch = ch } };
 		memcpy(conn->name, ch->name, sizeof(conn->name));
+		conn->peer_bytes = peer_bytes(conn->name);
 		list_init(&conn->node);
 		e = group_spawn(&inm->arrival, ch->name, meet_connection, conn);
 	}
@@ -183,11 +346,10 @@ static void admit(struct inm *inm, struct chan *ch)
 		free(conn);
 		return;
 	}
+	join_line(conn);
 	/* The channels that are expected may all be unknown at once. */
-	if (inm->unknown_count >= CONNECTIONS_UNKNOWN_MAX + inm->multifd.channels && !list_empty(&inm->unknown))
-		evict_oldest(inm);
-	list_push_tail(&inm->unknown, &conn->node);
-	inm->unknown_count++;
+	if (inm->unknown_count > CONNECTIONS_UNKNOWN_MAX + inm->multifd.channels)
+		evict_one(inm);
 }
 
 struct acceptor {

@@ -7,7 +7,8 @@
  * inm->arrival: when arrival_end has returned, no connection is in the making.
  *
  * Strangers can neither fail nor delay a migration: each has a deadline, they are few at a time, and of too many the
- * oldest goes.
+ * oldest one of the address that has most of them goes. So a flood from one address never closes the only connection of
+ * another.
  *
  * Source: spec/channels.md 4, 6
  */
@@ -16,6 +17,7 @@
 
 #include "coroutine/co.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct address;
@@ -34,10 +36,16 @@ void arrival_undo(struct inm *inm);
 int arrival_start(struct inm *inm);
 
 /**
- * arrival_secure - with TLS on, @h->ch becomes a session whose peer is verified; otherwise nothing happens
- * On failure the channel is closed and h->ch is NULL. Parks: yes, until @deadline_ns. Return: as tls_chan_wrap.
+ * arrival_secure - with TLS on, @h->ch, which is main whatever it says, becomes a session whose peer is verified
+ * Without TLS nothing happens. With certificates its first bytes are read, too, so that a source that does not trust
+ * ours is told from one that has nothing to say. When the handshake fails, the channel is closed and h->ch is NULL.
+ * Parks: yes; the handshake until @deadline_ns, the first bytes may take as long as they like. Return: as
+ * tls_chan_wrap and hello_read.
  */
 may_park int arrival_secure(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err);
+
+/** arrival_has_silent - is there a connection that has said nothing so far, and can only be the preempt channel? */
+bool arrival_has_silent(const struct inm *inm);
 
 /** arrival_end - no more connections; those under way are closed. @result: how the migration ended. Parks: yes. */
 may_park void arrival_end(struct inm *inm, int result);

@@ -8,6 +8,7 @@
 #include "engine/channel/channel.h"
 #include "engine/load/tail.h"
 #include "engine/state.h"
+#include "engine/switchover.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -59,8 +60,17 @@ static int give_device(void *opaque, const struct inm_device *device)
 {
 	struct inm *inm = opaque;
 
+	char what[300];
+	int r;
+
 	PROBE2(engine__device, device->instance_id, device->bytes);
-	return unless_cancelled(inm, inm->ops.device ? inm->ops.device(inm->opaque, device) : 0);
+	if (!inm->ops.device || !inm->postcopy.listening)
+		return unless_cancelled(inm, inm->ops.device ? inm->ops.device(inm->opaque, device) : 0);
+	snprintf(what, sizeof(what), "the callback for device '%s' instance %u", device->name, device->instance_id);
+	yield_watch(&inm->postcopy.yield, what);
+	r = inm->ops.device(inm->opaque, device);
+	yield_unwatch(&inm->postcopy.yield);
+	return unless_cancelled(inm, r);
 }
 
 static int sync_multifd(void *opaque, struct err *err)
@@ -77,11 +87,30 @@ static void note_switchover(void *opaque)
 	inm->switchover_ns = clock_now_ns();
 }
 
+/* The first error is kept: what comes after it is its consequence. */
+static void note_failure(void *opaque, int result, const struct err *err)
+{
+	struct inm *inm = opaque;
+
+	if (inm->err.code == 0 && result != -ECANCELED) {
+		inm->err = *err;
+		inm->err.code = result;
+	}
+}
+
 /* ---- the story ---- */
 
-static const char *run_state(const struct inm *inm)
+const char *incoming_run_state(const struct inm *inm)
 {
 	return inm->load.has_run_state ? inm->load.run_state : NULL;
+}
+
+int incoming_ask_ready(struct inm *inm, struct err *err)
+{
+	int e = inm->ops.ready ? inm->ops.ready(inm->opaque, incoming_run_state(inm)) : 0;
+
+	e = unless_cancelled(inm, e);
+	return e < 0 ? err_set(err, e, "the guest is complete and was refused here: %s", strerror(-e)) : 0;
 }
 
 static int load_main(struct inm *inm, struct err *err)
@@ -95,13 +124,20 @@ static int load_main(struct inm *inm, struct err *err)
 		if (e < 0)
 			return e;
 	}
-	inm->load_ops = (struct load_ops){ ask_ram_block, give_device, sync_multifd, note_switchover };
+	inm->load_ops = (struct load_ops){ .ram_block = ask_ram_block,
+					   .device = give_device,
+					   .sync = sync_multifd,
+					   .switchover = note_switchover,
+					   .failed = note_failure };
+	switchover_ops(&inm->load_ops);
 	l->opts = &inm->opts;
 	l->trace = &inm->trace;
 	l->log = &inm->log;
 	l->ops = &inm->load_ops;
 	l->ops_opaque = inm;
 	l->ram = &inm->ram;
+	l->postcopy = &inm->postcopy;
+	l->tasks = &inm->loading;
 	e = load_init(l, &inm->reactor->sched, inm->main.ch, inm->main.first, inm->main.got);
 	if (e < 0)
 		return err_set(err, e, "no memory for the stream's buffer");
@@ -115,10 +151,11 @@ static int load_main(struct inm *inm, struct err *err)
 		return e;
 	log_info(&inm->log, "guest complete: %zu RAM blocks, %u devices, divided by %s", inm->ram.count, l->devices,
 		 l->split_by_footers ? "footers" : "the stream's description");
-	e = inm->ops.ready ? inm->ops.ready(inm->opaque, run_state(inm)) : 0;
-	e = unless_cancelled(inm, e);
+	if (inm->running)
+		return 0;
+	e = incoming_ask_ready(inm, err);
 	if (e < 0)
-		return err_set(err, e, "the guest is complete and was refused here: %s", strerror(-e));
+		return e;
 	/* That may have taken long. A source that did not wait for it runs its guest again. */
 	return l->reply.open ? tail_check_end(l, err) : 0;
 }
@@ -141,6 +178,11 @@ static int tell_source(struct inm *inm, int result)
 	co_shield(&inm->reactor->sched, true);
 	e = reply_shut(&inm->load.reply, 0, deadline_after_ns(REPLY_TIMEOUT_NS), &err);
 	co_shield(&inm->reactor->sched, false);
+	if (e < 0 && inm->running) {
+		/* It runs here, and is complete: the source has nothing that could run. */
+		log_warn(&inm->log, "the source could not be told that all is here: %s", err.text);
+		return 0;
+	}
 	if (e < 0)
 		inm->err = err;
 	return e;
@@ -163,25 +205,15 @@ static void await_close(struct inm *inm)
 	}
 }
 
-static void close_main(struct inm *inm)
+void incoming_close_main(struct inm *inm)
 {
 	if (inm->load_made)
 		load_fini(&inm->load);
+	inm->load_made = false;
 	if (inm->main.ch)
 		inm->main_bytes = inm->main.ch->bytes_in;
 	chan_close(inm->main.ch);
 	inm->main.ch = NULL;
-}
-
-/* The first error is kept: what comes after it is its consequence. */
-static void note_failure(void *opaque, int result, const struct err *err)
-{
-	struct inm *inm = opaque;
-
-	if (inm->err.code == 0 && result != -ECANCELED) {
-		inm->err = *err;
-		inm->err.code = result;
-	}
 }
 
 static int run_main(void *arg)
@@ -216,6 +248,8 @@ static int receive_guest(struct inm *inm)
 	if (inm->complete)
 		return 0;
 	/* Whoever failed first has said so; then all were cancelled. */
+	if (inm->err.code < 0 && inm->running)
+		return switchover_pause(inm);
 	if (inm->err.code < 0)
 		return inm->err.code;
 	if (e < 0)
@@ -228,8 +262,8 @@ static void finish(struct inm *inm, int result)
 	if (result == 0) {
 		/* What a caller's mistake may have left there on the way. */
 		inm->error_text[0] = '\0';
-		if (inm->ops.start_vcpus)
-			inm->ops.start_vcpus(inm->opaque, run_state(inm));
+		if (inm->ops.start_vcpus && !inm->running)
+			inm->ops.start_vcpus(inm->opaque, incoming_run_state(inm));
 		incoming_set_state(inm, INM_STATE_COMPLETED);
 	} else if (result == -ECANCELED) {
 		incoming_set_state(inm, INM_STATE_CANCELLED);
@@ -274,10 +308,11 @@ static int incoming_story(void *arg)
 	else
 		e = tell_source(inm, receive_guest(inm));
 	/* From here on nothing can change the outcome. */
+	switchover_end(inm);
 	finish(inm, e);
 	if (e == 0)
 		await_close(inm);
-	close_main(inm);
+	incoming_close_main(inm);
 	multifd_fini(&inm->multifd);
 	arrival_end(inm, e);
 	tls_creds_free(inm->tls);
@@ -305,6 +340,7 @@ static void prepare(struct inm *inm)
 					 .failed = note_failure,
 					 .failed_opaque = inm };
 	multifd_init(&inm->multifd, s);
+	switchover_init(inm);
 }
 
 int incoming_start(struct inm *inm, const struct address *addr, struct err *err)

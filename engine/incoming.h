@@ -23,11 +23,12 @@
 #include "engine/stream/trace.h"
 #include "inmigrate.h"
 #include "memory/block.h"
+#include "postcopy/postcopy.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
 
-/* Connections that have not said what they are, at most; with one more the oldest is closed. */
+/* Connections that have not said what they are, at most, beside the channels that are expected. See arrival.h. */
 #define CONNECTIONS_UNKNOWN_MAX 64
 
 struct inm {
@@ -47,7 +48,7 @@ struct inm {
 	struct group arrival; /* acceptors and connections under way; the story's */
 	struct list unknown;  /* connections under way, the oldest first */
 	bool set_up_watched;  /* a multifd channel was refused: see arrival.c */
-	size_t unknown_count; /* with those that were evicted and have not had their turn to end */
+	size_t unknown_count; /* without those that were evicted and have not had their turn to end */
 	struct listener listener;
 	struct tls_creds *tls; /* owned; NULL: TLS is off. It is for every channel, or none */
 	struct exec exec;
@@ -60,6 +61,17 @@ struct inm {
 	struct load load;
 	bool load_made;
 	struct ram ram;
+
+	struct postcopy postcopy;
+	struct hello preempt;      /* preempt.ch is owned; NULL before it is there, and when it is closed */
+	struct reader preempt_reader;
+	struct ram_loader preempt_loader;
+	bool preempt_done;         /* it has ended as it should */
+	uint64_t preempt_bytes;    /* of the preempt channel, when it is closed */
+	struct event preempt_news; /* set when there is one, or a silent connection that may be it */
+	struct event listening;
+	bool running;              /* start_vcpus was called */
+	uint64_t running_ns;
 
 	enum inm_state state;
 	struct err err; /* the first one; code 0 while there is none */
@@ -74,6 +86,11 @@ void incoming_set_state(struct inm *inm, enum inm_state state);
 
 /** incoming_start - listen at @addr and set the story going. Return: 0, or why not; then nothing has begun. */
 int incoming_start(struct inm *inm, const struct address *addr, struct err *err);
+
+/* For switchover.c: the embedder's ready, with a cancel in it heard; the run state that the stream said, or NULL. */
+may_park int incoming_ask_ready(struct inm *inm, struct err *err);
+const char *incoming_run_state(const struct inm *inm);
+void incoming_close_main(struct inm *inm);
 
 /** incoming_result - of a migration that has ended: 0, -ECANCELED, or the errno of the first error */
 int incoming_result(const struct inm *inm);

@@ -37,8 +37,8 @@ static const struct cap_row caps[CAP_COUNT] = {
 	[CAP_BLOCK]               = { "block", "7.2", "9.0", BOTH, REFUSED,
 		"disk contents inside the stream are not taken; mirror the disks over NBD, as later releases do" },
 	[CAP_EVENTS]              = { "events", "7.2", NULL, DEST, WORKS, NULL },
-	[CAP_POSTCOPY_RAM]        = { "postcopy-ram", "7.2", NULL, BOTH, REFUSED,
-		"postcopy is not in this version" },
+	[CAP_POSTCOPY_RAM]        = { "postcopy-ram", "7.2", NULL, BOTH, WORKS, /* stream.md 5 */
+		"see the command probe for what it needs of the kernel" },
 	[CAP_X_COLO]              = { "x-colo", "7.2", NULL, BOTH, REFUSED, /* stream.md 8 */
 		"with COLO the source goes on with checkpoints instead of handing the guest over" },
 	[CAP_RELEASE_RAM]         = { "release-ram", "7.2", NULL, SRC, NONE, NULL },
@@ -49,7 +49,7 @@ static const struct cap_row caps[CAP_COUNT] = {
 	[CAP_MULTIFD]             = { "multifd", "7.2", NULL, BOTH, WORKS, NULL },
 	[CAP_DIRTY_BITMAPS]       = { "dirty-bitmaps", "7.2", NULL, BOTH, WORKS, /* stream.md 7.6 */
 		"bitmaps are read and dropped" },
-	[CAP_POSTCOPY_BLOCKTIME]  = { "postcopy-blocktime", "7.2", NULL, DEST, NONE, "for postcopy-ram" },
+	[CAP_POSTCOPY_BLOCKTIME]  = { "postcopy-blocktime", "7.2", NULL, DEST, NONE, "always measured" },
 	[CAP_LATE_BLOCK_ACTIVATE] = { "late-block-activate", "7.2", NULL, DEST, NONE, "always late" },
 	[CAP_X_IGNORE_SHARED]     = { "x-ignore-shared", "7.2", NULL, BOTH, WORKS, NULL }, /* stream.md 4.1 */
 	[CAP_VALIDATE_UUID]       = { "validate-uuid", "7.2", NULL, BOTH, WORKS, /* stream.md 1.3 */
@@ -57,8 +57,7 @@ static const struct cap_row caps[CAP_COUNT] = {
 	[CAP_BACKGROUND_SNAPSHOT] = { "background-snapshot", "7.2", NULL, SRC, REFUSED, /* stream.md 1.5 */
 		"it is a snapshot of a guest that goes on at the source: landing it live would run it twice" },
 	[CAP_ZERO_COPY_SEND]      = { "zero-copy-send", "7.2", NULL, SRC, NONE, "for multifd" },
-	[CAP_POSTCOPY_PREEMPT]    = { "postcopy-preempt", "7.2", NULL, BOTH, REFUSED,
-		"postcopy is not in this version" },
+	[CAP_POSTCOPY_PREEMPT]    = { "postcopy-preempt", "7.2", NULL, BOTH, WORKS, NULL }, /* stream.md 6 */
 	[CAP_SWITCHOVER_ACK]      = { "switchover-ack", "8.1", NULL, BOTH, WORKS, NULL }, /* stream.md 3 */
 	[CAP_DIRTY_LIMIT]         = { "dirty-limit", "8.1", NULL, SRC, NONE, NULL },
 	[CAP_MAPPED_RAM]          = { "mapped-ram", "9.0", NULL, BOTH, REFUSED, "mapped-ram is not in this version" },
@@ -261,7 +260,9 @@ static const struct param_row params[] = {
 	{ "ram-limit", NULL, NULL, DEST, WORKS, PARAM_SIZE, FIELD(ram_limit_bytes), 4096, SIZE_BYTES_MAX, NULL,
 		"bytes", "16T", "a guest with more RAM is refused" },
 	{ "connect-deadline", NULL, NULL, DEST, WORKS, PARAM_U64, FIELD(connect_deadline_s), 1, 86400, NULL, "s", "10",
-		"an unidentified connection is closed after so long" },
+		"an unidentified connection is closed after so long, and so long a channel is waited for" },
+	{ "postcopy-prefetch", NULL, NULL, DEST, WORKS, PARAM_BOOL, FIELD(postcopy_prefetch), 0, 0, NULL, "", "on",
+		"ask ahead for threads that walk through memory" },
 	/* The three keepalive ranges are those of tcp(7). The defaults notice a peer that is gone within 40 s. */
 	{ "keepalive-idle", NULL, NULL, DEST, WORKS, PARAM_U64, FIELD(keepalive_idle_s), 0, 32767, NULL, "s", "10",
 		"0: no keepalive" },

@@ -153,6 +153,7 @@ struct options {
 	uint8_t uuid[16];                  /* valid with has_uuid */
 	char machine[OPTIONS_TEXT_BYTES];  /* type the stream must name; "": any */
 	uint64_t ram_limit_bytes;          /* a stream whose RAM blocks are longer in all is refused */
+	bool postcopy_prefetch;
 	uint64_t connect_deadline_s;       /* an unidentified connection is closed after so long */
 	uint64_t keepalive_idle_s;         /* of TCP connections; 0: no keepalive */
 	uint64_t keepalive_interval_s;

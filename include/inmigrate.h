@@ -49,6 +49,9 @@ enum inm_state {
 	INM_STATE_NONE,      /* made, not listening */
 	INM_STATE_SETUP,     /* listening; no main channel so far */
 	INM_STATE_ACTIVE,    /* the main channel is there and the stream is being loaded */
+	INM_STATE_POSTCOPY_ACTIVE, /* the guest runs here, or is about to, and pages of it are still at the source */
+	INM_STATE_POSTCOPY_PAUSED, /* the network failed in postcopy; inm_error() says how. The guest runs on until it
+	                            * touches a page that is missing. Only inm_cancel() ends it: see there */
 	INM_STATE_COMPLETED, /* landed: the guest is the embedder's */
 	INM_STATE_FAILED,    /* inm_error() says why; the source still has its guest if it used a return path */
 	INM_STATE_CANCELLED, /* inm_cancel() was heard and everything is released */
@@ -67,14 +70,18 @@ struct inm_ram_block {
 	uint64_t page_bytes; /* the source's backing page size where the stream says it, else 0 */
 	uint64_t gpa;        /* with x-ignore-shared: guest-physical address of the block; else 0 */
 
-	/* Answered by the embedder; zero at the call, and fd -1. Either a descriptor or an address. */
+	/* Answered by the embedder; zero at the call, and fd -1. Either a descriptor or an address; with capability
+	 * postcopy-ram both, or an address alone. */
 	uint64_t bytes_max; /* what the embedder has for this block. 0 means exactly @bytes */
 	bool resizable;     /* a length up to bytes_max is right; otherwise it must be exactly bytes_max */
 	int fd;             /* memory file (memfd, hugetlbfs, shm): the library maps it for itself; stays the
 	                     * embedder's, and may be closed from the next callback on. -1: use @addr */
 	uint64_t fd_offset; /* where the block begins in @fd; a multiple of its page size */
 	void *addr;         /* with fd == -1: the memory itself, page-aligned, the embedder's, of bytes_max bytes;
-	                     * it must read as zeros and stay mapped until inm_free */
+	                     * it must read as zeros and stay mapped until inm_free. With postcopy-ram it is the guest
+	                     * view, where vCPUs will touch the memory: private anonymous memory, or with @fd a shared
+	                     * mapping of that range of it. It must not be populated (MAP_POPULATE, mlock), and in
+	                     * postcopy it must not be touched by the thread that runs the migration */
 	bool ignored;       /* with x-ignore-shared: the source shares this memory and sends no page of it; neither
 	                     * @fd nor @addr is needed */
 	bool dirty;         /* the memory may hold something else than zeros: zero pages are then written */
@@ -121,7 +128,8 @@ struct inm_ops {
 	int (*ready)(void *opaque, const char *run_state);
 
 	/* The source has been told and will not run the guest again: run it. The only place where that is safe; without
-	 * this call the guest is still the source's. */
+	 * this call the guest is still the source's. In postcopy this comes in the state postcopy-active, while most
+	 * pages may still be missing: a thread that touches one waits until it has come. */
 	void (*start_vcpus)(void *opaque, const char *run_state);
 
 	void (*state_changed)(void *opaque, enum inm_state state);
@@ -210,13 +218,39 @@ int inm_fd(const struct inm *inm);
  */
 int inm_dispatch(struct inm *inm);
 
-/* Ask for the end. From any thread and from a signal handler; the rest happens in run or dispatch. */
+/*
+ * Ask for the end. From any thread and from a signal handler; the rest happens in run or dispatch.
+ * In postcopy, once the guest runs here, it exists in two halves and this gives it up: stop the vCPUs first. A thread
+ * that waits for a missing page goes on and reads zeros.
+ */
 void inm_cancel(struct inm *inm);
+
+/**
+ * inm_ram_view - where a device callback may touch guest memory although pages are missing
+ * @addr: in the guest view, as ram_block answered it; @bytes: from there on, within the block
+ * For blocks with a descriptor there is a second mapping, the engine view: an access to a missing page does not block
+ * the thread but parks the callback until the page has come; all else goes on. Only in callbacks of this inm. A system
+ * call that is given such an address fails with EFAULT where a page is missing: call inm_ram_await before.
+ * Return: the address in the engine view; outside postcopy, and for memory without a descriptor, @addr itself; NULL
+ * when the range is not inside one block.
+ */
+void *inm_ram_view(struct inm *inm, void *addr, size_t bytes);
+
+/**
+ * inm_ram_await - park until these pages have come
+ * For memory without a descriptor, and before a system call is given guest memory. Only in device callbacks. In the
+ * guest view or the engine view.
+ * Return: 0; -EFAULT when the range is not inside one block; -ECANCELED when the migration has failed or was cancelled
+ * (the callback should return an error, which is then ignored).
+ */
+int inm_ram_await(struct inm *inm, const void *addr, size_t bytes);
 
 enum inm_state inm_get_state(const struct inm *inm);
 
 /* The first error of this migration, one line: what, where in the stream, why. NULL if there is none. */
 const char *inm_error(const struct inm *inm);
+
+#define INM_LATENCY_BUCKETS 40
 
 /* Numbers so far. The structure may grow at its end: set size first. */
 struct inm_stats {
@@ -238,7 +272,37 @@ struct inm_stats {
 	uint32_t ram_blocks;
 	uint32_t devices;        /* device states delivered */
 	enum inm_split split;    /* how they were found */
+
+	/* Postcopy; zeros when there was none. */
+	uint64_t postcopy_ns;         /* from the guest's start here to its last page, or to now; 0 before the start */
+	uint64_t preempt_bytes;       /* read from the preempt channel */
+	uint64_t postcopy_pages;      /* placed since the switch */
+	uint64_t duplicate_pages;     /* came although they were here, and were dropped */
+	uint64_t discarded_pages;     /* by the source's discards */
+	uint64_t requests;            /* page requests sent, and the target pages in them */
+	uint64_t requested_pages;
+	uint64_t faults;              /* of the guest's threads, read from the userfaultfd */
+	uint64_t faults_local;        /* of those, answered here: the page had come, or is zeros */
+	uint64_t engine_faults;       /* of device callbacks, in the engine view */
+	uint64_t outstanding_faults;  /* pages a thread waits for at the moment */
+	uint64_t place_retries;       /* placements that had to wait for an event to be read */
+	uint64_t prefetch_pages;      /* asked for ahead; of those, touched later, and never touched */
+	uint64_t prefetch_hits;
+	uint64_t prefetch_waste;
+	/* From a fault read to its page placed, for pages that had to be asked for. */
+	uint64_t fault_count, fault_mean_ns, fault_p50_ns, fault_p99_ns, fault_max_ns;
+	uint64_t fault_log2_ns[INM_LATENCY_BUCKETS]; /* [i]: of 2^i up to 2^(i+1) ns */
+	uint64_t blocktime_ns;        /* all of the guest's threads together, QEMU's postcopy-blocktime */
 };
+
+/* How long one thread of the guest was blocked (QEMU's postcopy-vcpu-blocktime). */
+struct inm_blocktime {
+	uint32_t tid; /* gettid(2) */
+	uint64_t faults, blocked_ns;
+};
+
+/** inm_get_blocktime - the first @count threads, in the order of their first fault. Return: how many there are. */
+size_t inm_get_blocktime(const struct inm *inm, struct inm_blocktime *ret, size_t count);
 
 void inm_get_stats(const struct inm *inm, struct inm_stats *ret_stats);
 

@@ -23,8 +23,10 @@ static void block_free(struct block *b)
 		return;
 	if (b->mapped_bytes)
 		munmap(b->landing, b->mapped_bytes);
-	if (b->fd >= 0)
-		close(b->fd);
+	if (b->engine)
+		munmap(b->engine, b->mapped_bytes);
+	if (b->file >= 0)
+		close(b->file);
 	bitmap_fini(&b->received);
 	free(b);
 }
@@ -59,11 +61,13 @@ static int ask_file(struct block *b, int fd)
 		return -errno;
 	b->hpage_bytes = (unsigned long)fs.f_type == HUGETLBFS_MAGIC ? (size_t)fs.f_bsize :
 								       (size_t)sysconf(_SC_PAGESIZE);
-	if ((unsigned long)fs.f_type != TMPFS_MAGIC)
-		return 0;
 	/* The embedder may close its own. */
-	b->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	return b->fd < 0 ? -errno : 0;
+	b->file = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (b->file < 0)
+		return -errno;
+	if ((unsigned long)fs.f_type == TMPFS_MAGIC)
+		b->fd = b->file;
+	return 0;
 }
 
 static int map_fd(struct block *b, const struct block_source *source)
@@ -91,7 +95,8 @@ static int map_fd(struct block *b, const struct block_source *source)
 	b->landing = p;
 	b->mapped_bytes = bytes;
 	b->fd_off = source->fd_off;
-	return 0;
+	b->guest = source->addr;
+	return (uintptr_t)b->guest % b->hpage_bytes ? -EINVAL : 0;
 }
 
 static int use_addr(struct block *b, const struct block_source *source)
@@ -100,6 +105,7 @@ static int use_addr(struct block *b, const struct block_source *source)
 	if (!source->addr || (uintptr_t)source->addr % b->hpage_bytes)
 		return -EINVAL;
 	b->landing = source->addr;
+	b->guest = source->addr;
 	return 0;
 }
 
@@ -130,7 +136,7 @@ int ram_add(struct ram *ram, const char *name, size_t name_bytes, uint64_t used_
 	memcpy(b->name, name, name_bytes);
 	b->name_bytes = name_bytes;
 	b->used_bytes = used_bytes;
-	b->fd = -1;
+	b->fd = b->file = -1;
 	b->dirty = source->dirty;
 	b->ignored = source->ignored;
 	if (source->ignored)
@@ -185,6 +191,41 @@ int block_land(struct block *b, size_t tpage, struct iovec *pages, int count, un
 	for (int i = 0; r == 0 && i < count; i++)
 		block_mark_received(b, tpage + (size_t)i);
 	return r;
+}
+
+int block_forget(struct block *b, size_t tpage, size_t count, unsigned tpage_shift)
+{
+	size_t unit = b->hpage_bytes >> tpage_shift ? b->hpage_bytes >> tpage_shift : 1;
+	uint64_t off = (uint64_t)tpage << tpage_shift, bytes = (uint64_t)count << tpage_shift;
+
+	ASSERT(tpage % unit == 0 && off + bytes <= b->used_bytes);
+	/* A block may end inside its last hpage; what is behind it is nobody's. */
+	if (off + bytes == b->used_bytes && !block_is_anonymous(b))
+		bytes = (bytes + b->hpage_bytes - 1) / b->hpage_bytes * b->hpage_bytes;
+	if (block_is_anonymous(b)) {
+		if (madvise(b->landing + off, bytes, MADV_DONTNEED) < 0)
+			return -errno;
+	} else if (fallocate(b->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(b->fd_off + off),
+			     (off_t)bytes) < 0) {
+		return -errno;
+	}
+	for (size_t i = tpage; i < tpage + count; i++)
+		b->received_tpages -= bitmap_test(&b->received, i);
+	bitmap_clear_range(&b->received, tpage, count);
+	return 0;
+}
+
+int block_map_engine(struct block *b)
+{
+	void *p;
+
+	ASSERT(!block_is_anonymous(b) && !b->engine);
+	/* Without NORESERVE as in map_fd: the huge pages are reserved for the file already. */
+	p = mmap(NULL, b->mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->file, (off_t)b->fd_off);
+	if (p == MAP_FAILED)
+		return -errno;
+	b->engine = p;
+	return 0;
 }
 
 void block_zero_page(struct block *b, size_t tpage, unsigned tpage_shift)

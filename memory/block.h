@@ -1,8 +1,9 @@
 /*
  * block.h - guest RAM: blocks, what has been received of them, and where their bytes go
  *
- * A block is a named range of guest memory, as the source lists it. The library keeps its own mapping of it, the
- * landing view, and where the memory is a file on tmpfs (a memfd is one) the descriptor, too: see block_land.
+ * A block is a named range of guest memory, as the source lists it. Memory that is a file is seen in up to three
+ * places: the guest view, the embedder's own mapping, where vCPUs touch it; the landing view, the library's, where
+ * bytes are received; and in postcopy the engine view, where device callbacks touch it. Anonymous memory is there once.
  *
  * Two units of page: a tpage is the wire's (the target's page size, 4096 on x86); an hpage is what backs the block
  * (4096, 2 MiB, ...), and at least a tpage.
@@ -32,13 +33,21 @@ struct block {
 	size_t hpage_bytes;
 	uint8_t *landing;         /* used_bytes of the landing view */
 	size_t mapped_bytes;      /* of a mapping of ours; 0: landing is the embedder's address */
-	int fd;                   /* owned; where pwritev(2) lands pages cheaply, else -1 */
-	uint64_t fd_off;          /* of the block in fd */
+	uint8_t *guest;           /* the guest view; NULL when the embedder gave none, which only precopy allows */
+	uint8_t *engine;          /* the engine view, of mapped_bytes; NULL before block_map_engine */
+	int file;                 /* owned; what is mapped, -1: anonymous memory */
+	int fd;                   /* the same where pwritev(2) lands pages cheaply, else -1 */
+	uint64_t fd_off;          /* of the block in file */
 	bool dirty;               /* may not be zeros where nothing was received */
 	bool ignored;             /* shared with the source (x-ignore-shared): no page of it may come; not mapped */
 	struct bitmap received;   /* a bit a tpage */
 	uint64_t received_tpages;
 };
+
+static inline bool block_is_anonymous(const struct block *b)
+{
+	return b->file < 0;
+}
 
 struct ram {
 	struct block **blocks; /* owned; pointers, so that a block's address never changes */
@@ -57,7 +66,7 @@ void ram_init(struct ram *ram, unsigned tpage_shift);
 /* Unmaps what is ours. Accepts a half-built one. */
 void ram_fini(struct ram *ram);
 
-/* Where a block's memory is: exactly one of a descriptor or an address. */
+/* Where a block's memory is: a descriptor, with the guest view of it at addr or NULL; or an address alone. */
 struct block_source {
 	int fd; /* -1: use addr */
 	uint64_t fd_off;
@@ -104,6 +113,15 @@ static inline void block_mark_received(struct block *b, size_t tpage)
  * @pages is clobbered. Return: 0, or the errno of pwritev(2): -ENOSPC, -ENOMEM.
  */
 int block_land(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift);
+
+/**
+ * block_forget - so many tpages from @tpage on are not received, and the memory behind them is given back
+ * Whole hpages. They read as zeros, in every view. Return: 0, or the errno of fallocate(2) or madvise(2).
+ */
+int block_forget(struct block *b, size_t tpage, size_t count, unsigned tpage_shift);
+
+/** block_map_engine - make the engine view, unpopulated. Not for anonymous memory. Return: 0 or the errno of mmap(2). */
+int block_map_engine(struct block *b);
 
 /** block_zero_page - the source says this tpage is zeros; it counts as received. By (3). */
 void block_zero_page(struct block *b, size_t tpage, unsigned tpage_shift);

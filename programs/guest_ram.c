@@ -23,7 +23,7 @@ int guest_ram_set_backing(struct guest_ram *ram, const char *name)
 	};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (strcmp(name, names[i]) == 0) {
+		if (names[i] && strcmp(name, names[i]) == 0) {
 			ram->backing = (enum guest_backing)i;
 			return 0;
 		}
@@ -58,15 +58,17 @@ static int make_anonymous(struct guest_block *b)
 	return 0;
 }
 
-static int make_memfd(struct guest_block *b, bool huge)
+static int make_memfd(struct guest_block *b, bool huge, bool mapped)
 {
 	uint64_t bytes = huge ? huge_ceil(b->bytes) : b->bytes;
 
+	b->huge = huge;
 	b->fd = memfd_create("guest-ram", MFD_CLOEXEC | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0u));
 	if (b->fd < 0 || ftruncate(b->fd, (off_t)bytes) < 0)
 		return -errno;
-	if (!huge)
+	if (!huge && !mapped)
 		return 0;
+	/* Not populated: in postcopy a page that is there would not be asked for. */
 	b->addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd, 0);
 	if (b->addr == MAP_FAILED) {
 		b->addr = NULL;
@@ -85,8 +87,19 @@ static void block_fini(struct guest_block *b)
 		close(b->fd);
 }
 
+static enum guest_backing backing_of(const struct guest_ram *ram, const struct inm_ram_block *block)
+{
+	/* In postcopy a page must be as large as the source's, which says it only of those that are not ordinary. */
+	if (ram->postcopy && ram->backing == GUEST_HUGETLB && block->page_bytes != HUGE_BYTES)
+		return GUEST_MEMFD;
+	if (ram->backing != GUEST_DEFAULT)
+		return ram->backing;
+	return ram->postcopy ? GUEST_MEMFD : GUEST_THP;
+}
+
 int guest_ram_block(struct guest_ram *ram, struct inm_ram_block *block)
 {
+	enum guest_backing backing = backing_of(ram, block);
 	struct guest_block *blocks = realloc(ram->blocks, (ram->count + 1) * sizeof(*blocks)), *b;
 	int r;
 
@@ -95,16 +108,16 @@ int guest_ram_block(struct guest_ram *ram, struct inm_ram_block *block)
 	ram->blocks = blocks;
 	b = &blocks[ram->count];
 	*b = (struct guest_block){ .name = strdup(block->name), .bytes = block->bytes, .fd = -1 };
-	r = !b->name                    ? -ENOMEM
-	    : ram->backing == GUEST_THP ? make_anonymous(b)
-	                                : make_memfd(b, ram->backing == GUEST_HUGETLB);
+	r = !b->name               ? -ENOMEM
+	    : backing == GUEST_THP ? make_anonymous(b)
+				   : make_memfd(b, backing == GUEST_HUGETLB, ram->postcopy || ram->touched);
 	if (r < 0) {
 		block_fini(b);
 		return r;
 	}
 	ram->count++;
 	block->fd = b->fd;
-	block->addr = b->fd < 0 ? b->addr : NULL;
+	block->addr = b->fd < 0 || ram->postcopy ? b->addr : NULL;
 	return 0;
 }
 
@@ -209,13 +222,13 @@ static int write_block(const struct guest_block *b, const char *path)
 	if (ftruncate(fd, (off_t)b->bytes) < 0)
 		r = -errno;
 	if (r == 0)
-		r = b->addr ? write_memory(b, fd) : write_memfd(b, fd);
+		r = b->fd < 0 || b->huge ? write_memory(b, fd) : write_memfd(b, fd);
 	if (close(fd) < 0 && r == 0)
 		r = -errno;
 	return r;
 }
 
-int guest_ram_write(const struct guest_ram *ram, const char *dir)
+int guest_ram_make_dir(const struct guest_ram *ram, const char *dir)
 {
 	char path[PATH_MAX];
 	int r = 0;
@@ -228,7 +241,22 @@ int guest_ram_write(const struct guest_ram *ram, const char *dir)
 		fail("%s: %s", dir, strerror(-r));
 	for (size_t i = 0; r == 0 && i < ram->count; i++) {
 		file_name(path, dir, ram->blocks[i].name);
-		r = name_is_taken(ram, i, dir, path) ? -EEXIST : write_block(&ram->blocks[i], path);
+		if (!name_is_taken(ram, i, dir, path))
+			continue;
+		r = -EEXIST;
+		fail("%s: %s", TEXT_QUOTE(path, strlen(path)), strerror(-r));
+	}
+	return r;
+}
+
+int guest_ram_write(const struct guest_ram *ram, const char *dir)
+{
+	char path[PATH_MAX];
+	int r = guest_ram_make_dir(ram, dir);
+
+	for (size_t i = 0; r == 0 && i < ram->count; i++) {
+		file_name(path, dir, ram->blocks[i].name);
+		r = write_block(&ram->blocks[i], path);
 		if (r < 0)
 			fail("%s: %s", TEXT_QUOTE(path, strlen(path)), strerror(-r));
 	}

@@ -6,9 +6,11 @@
 
 #include "inmigrate.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum guest_backing {
+	GUEST_DEFAULT, /* GUEST_THP; in postcopy GUEST_MEMFD, which our own device callbacks can touch, too */
 	GUEST_THP,     /* anonymous, with transparent huge pages where the kernel has them */
 	GUEST_MEMFD,
 	GUEST_HUGETLB, /* a memfd of 2 MiB pages from the kernel's pool */
@@ -18,12 +20,15 @@ struct guest_block {
 	char *name;
 	uint64_t bytes;
 	int fd;           /* a memfd; -1: anonymous */
-	char *addr;       /* anonymous memory, or the mapping of a hugetlb memfd, which cannot be read */
+	bool huge;        /* a hugetlb memfd, which cannot be read through its descriptor */
+	char *addr;       /* anonymous memory, or a mapping of the memfd where one is needed */
 	size_t map_bytes;
 };
 
 struct guest_ram {
 	enum guest_backing backing;
+	bool postcopy; /* the guest view is answered, too: see inm_ram_block.addr */
+	bool touched;  /* somebody will touch it: every block gets an address */
 	struct guest_block *blocks;
 	size_t count;
 };
@@ -36,8 +41,15 @@ int guest_ram_block(struct guest_ram *ram, struct inm_ram_block *block);
 void guest_ram_fini(struct guest_ram *ram);
 
 /**
- * guest_ram_write - each block as DIR/<name>.raw, sparse; '/' in a name becomes '_'
- * The directory is made if it is not there. Two blocks that would get the same file are an error.
+ * guest_ram_make_dir - what can be known before of whether guest_ram_write will succeed
+ * The directory is made if it is not there. Two blocks that would get the same file are an error. Reads no RAM.
+ * Return: 0, or a negative errno after saying why.
+ */
+int guest_ram_make_dir(const struct guest_ram *ram, const char *dir);
+
+/**
+ * guest_ram_write - guest_ram_make_dir, and each block as DIR/<name>.raw, sparse; '/' in a name becomes '_'
+ * Only when no page is missing: it reads through the guest view, and would wait for itself.
  * Return: 0, or a negative errno after saying why.
  */
 int guest_ram_write(const struct guest_ram *ram, const char *dir);

@@ -4,8 +4,10 @@
 #include "programs/program.h"
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "programs/device_file.h"
 #include "programs/guest_ram.h"
+#include "programs/guest_touch.h"
 #include "programs/progress.h"
 #include "programs/report.h"
 
@@ -26,13 +28,18 @@ static const char help_text[] =
 	"\n"
 	"  --cap NAME             turn a capability on, by QEMU's name; `--cap help` lists them\n"
 	"  --param KEY=VALUE      set a parameter, by QEMU's name; `--param help` lists them\n"
-	"  --ram-dir DIR          after landing, write each RAM block as DIR/<name>.raw\n"
-	"  --devices FILE         after landing, write the device state, decoded, as JSON\n"
+	"  --ram-dir DIR          when the guest is complete, write each RAM block as DIR/<name>.raw\n"
+	"  --devices FILE         write the device state, decoded, as JSON\n"
 	"  --stats FILE           at the end, write numbers as one JSON object\n"
 	"  --tls-creds DIR        TLS, with the certificates or keys in DIR (`--param tls-creds-type=x509|psk`)\n"
-	"  --ram-backing KIND     memory of the guest: memfd, thp (anonymous, huge pages where the kernel has\n"
-	"                         them; the default), or hugetlb-2m (from the kernel's pool)\n"
-	"  --guest none           what runs in the memory that landed: nothing\n"
+	"  --ram-backing KIND     memory of the guest: memfd (the default with postcopy-ram), thp (anonymous,\n"
+	"                         huge pages where the kernel has them; the default otherwise), or hugetlb-2m\n"
+	"                         (from the kernel's pool)\n"
+	"  --guest WHAT           what runs in the memory that landed: none (the default), or\n"
+	"                         touch=THREADS[,pattern=seq|stride:BYTES|random|hot][,access=read|write|mixed]\n"
+	"                         [,block=NAME][,span=SIZE][,seconds=S][,passes=N][,seed=N]: threads that read and\n"
+	"                         write it as a guest would, and notice when it is not what it was\n"
+	"  --touch-log FILE       what these have written, a JSON object a line\n"
 	"  --timeout SECONDS      give up after so long (default: never)\n"
 	"  --reactor uring        how to wait for the kernel\n"
 	"  --progress WHEN        auto (on a terminal), always, or never\n"
@@ -44,14 +51,17 @@ static const char help_text[] =
 struct listen {
 	struct inm *inm;
 	struct guest_ram ram;
+	struct touch touch;
 	struct device_file devices;
 	struct progress progress;
-	const char *uri, *ram_dir, *devices_path, *stats_path;
+	const char *uri, *ram_dir, *devices_path, *stats_path, *touch_log_path;
 	enum inm_state timeout_state;
 	uint64_t timeout_ns;
 	enum inm_log_level log_level;
 	enum progress_mode progress_mode;
 	bool timed_out;
+	bool ram_later; /* --ram-dir is written when no page is missing any more */
+	bool paused;
 };
 
 static int on_ram_block(void *opaque, struct inm_ram_block *block)
@@ -68,18 +78,62 @@ static int on_device(void *opaque, const struct inm_device *device)
 	return ln->devices_path ? device_file_add(&ln->devices, device) : 0;
 }
 
-/* Whatever can fail is done while the source still has its guest: a disk that is full must not cost it. */
+/*
+ * Whatever can fail is done while the source still has its guest: a disk that is full must not cost it. In postcopy most
+ * of RAM is missing now, and this thread is the one that brings it: it must not touch it.
+ */
 static int on_ready(void *opaque, const char *run_state)
 {
 	struct listen *ln = opaque;
 	int r = 0;
 
 	(void)run_state;
+	ln->ram_later = ln->ram_dir && inm_get_state(ln->inm) != INM_STATE_ACTIVE;
 	if (ln->ram_dir)
-		r = guest_ram_write(&ln->ram, ln->ram_dir);
+		r = ln->ram_later ? guest_ram_make_dir(&ln->ram, ln->ram_dir) : guest_ram_write(&ln->ram, ln->ram_dir);
 	if (r == 0 && ln->devices_path)
 		r = device_file_write(&ln->devices, ln->devices_path);
+	if (r == 0 && ln->touch.opts.threads)
+		r = touch_prepare(&ln->touch, &ln->ram);
 	return r;
+}
+
+/* Also for a guest that was paused at the source: who asks for touchers wants them to touch. */
+static void on_start_vcpus(void *opaque, const char *run_state)
+{
+	struct listen *ln = opaque;
+
+	(void)run_state;
+	if (!ln->touch.made)
+		return;
+	/* In precopy all of it is there: a short walk. */
+	if (inm_get_state(ln->inm) == INM_STATE_ACTIVE)
+		touch_landed(&ln->touch);
+	touch_run(&ln->touch);
+}
+
+static void clear_line(const struct listen *ln)
+{
+	if (ln->progress.line_open)
+		fputs("\r\033[K", stderr);
+}
+
+static void on_state_changed(void *opaque, enum inm_state state)
+{
+	struct listen *ln = opaque;
+	const char *why = inm_error(ln->inm);
+
+	if (state == INM_STATE_POSTCOPY_PAUSED) {
+		clear_line(ln);
+		fail("postcopy is paused, the guest waits for pages that are missing: %s",
+		     why ? why : "the network failed");
+	} else if (state == INM_STATE_POSTCOPY_ACTIVE && ln->paused) {
+		clear_line(ln);
+		fputs("inmigrate: postcopy goes on\n", stderr);
+	}
+	ln->paused = state == INM_STATE_POSTCOPY_PAUSED;
+	if (state == INM_STATE_COMPLETED)
+		touch_landed(&ln->touch);
 }
 
 static void on_log(void *opaque, enum inm_log_level level, const char *text)
@@ -87,8 +141,7 @@ static void on_log(void *opaque, enum inm_log_level level, const char *text)
 	static const char *const names[] = { "error", "warning", "info", "debug" };
 	struct listen *ln = opaque;
 
-	if (ln->progress.line_open)
-		fputs("\r\033[K", stderr);
+	clear_line(ln);
 	fprintf(stderr, "inmigrate: %s: %s\n", names[level], text);
 }
 
@@ -97,23 +150,32 @@ static const struct inm_ops ops = {
 	.ram_block = on_ram_block,
 	.device = on_device,
 	.ready = on_ready,
+	.start_vcpus = on_start_vcpus,
+	.state_changed = on_state_changed,
 	.log = on_log,
 };
 
 /* A signal handler has no argument of ours, so this one pointer is global; inm_cancel is made for it. */
-static struct inm *volatile signal_target;
+static struct listen *volatile signal_target;
+
+/* The touchers first: what they see behind a cancel is not the guest any more. */
+static void give_up(struct listen *ln)
+{
+	touch_ask_stop(&ln->touch);
+	inm_cancel(ln->inm);
+}
 
 static void on_signal(int sig)
 {
 	(void)sig;
-	inm_cancel(signal_target);
+	give_up(signal_target);
 }
 
-static void catch_signals(struct inm *inm)
+static void catch_signals(struct listen *ln)
 {
 	struct sigaction sa = { .sa_handler = on_signal };
 
-	signal_target = inm;
+	signal_target = ln;
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 }
@@ -126,6 +188,7 @@ enum {
 	OPT_DEVICES,
 	OPT_STATS,
 	OPT_GUEST,
+	OPT_TOUCH_LOG,
 	OPT_TIMEOUT,
 	OPT_REACTOR,
 	OPT_PROGRESS,
@@ -141,6 +204,7 @@ static const struct option long_options[] = {
 	{ "devices", required_argument, NULL, OPT_DEVICES },
 	{ "stats", required_argument, NULL, OPT_STATS },
 	{ "guest", required_argument, NULL, OPT_GUEST },
+	{ "touch-log", required_argument, NULL, OPT_TOUCH_LOG },
 	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
 	{ "reactor", required_argument, NULL, OPT_REACTOR },
 	{ "progress", required_argument, NULL, OPT_PROGRESS },
@@ -192,7 +256,25 @@ static int set_cap_or_help(struct listen *ln, const char *text)
 		return EXIT_LANDED;
 	}
 	r = set_capability(ln->inm, "listen", text);
+	if (r == 0 && strcmp(text, "postcopy-ram") == 0)
+		ln->ram.postcopy = true;
 	return r ? r : GO_ON;
+}
+
+static int set_guest(struct listen *ln, const char *text)
+{
+	struct touch_options opts = { 0 };
+	char why[160];
+
+	if (strncmp(text, "touch=", 6) == 0) {
+		if (touch_parse(&opts, text + 6, why) < 0)
+			return usage_error("listen", "--guest %s: %s", text, why);
+	} else if (strcmp(text, "none") != 0) {
+		return usage_error("listen", "--guest %s: touch=THREADS or none is expected", text);
+	}
+	ln->touch.opts = opts;
+	ln->ram.touched = opts.threads > 0;
+	return GO_ON;
 }
 
 static int set_param_or_help(struct listen *ln, const char *text)
@@ -239,7 +321,10 @@ static int take_option(struct listen *ln, int opt)
 		ln->stats_path = optarg;
 		return GO_ON;
 	case OPT_GUEST:
-		return expect_word("--guest", optarg, "none");
+		return set_guest(ln, optarg);
+	case OPT_TOUCH_LOG:
+		ln->touch_log_path = optarg;
+		return GO_ON;
 	case OPT_TIMEOUT:
 		return parse_timeout(ln, optarg);
 	case OPT_REACTOR:
@@ -285,6 +370,8 @@ static int parse_options(struct listen *ln, int argc, char **argv)
 		return usage_error("listen", "a URI is missing");
 	if (optind + 1 < argc)
 		return usage_error("listen", "'%s' is one argument too many", argv[optind + 1]);
+	if (ln->touch_log_path && !ln->touch.opts.threads)
+		return usage_error("listen", "--touch-log needs --guest touch=THREADS");
 	ln->uri = argv[optind];
 	return GO_ON;
 }
@@ -313,17 +400,65 @@ static int run(struct listen *ln)
 			ln->timed_out = true;
 			ln->timeout_state = inm_get_state(ln->inm);
 			end_ns = DEADLINE_NEVER; /* what is cancelled ends by itself */
-			inm_cancel(ln->inm);
+			give_up(ln);
 		}
 	}
 }
 
+/* Longer than a page can take to come that is there already. */
+#define STALL_NS (10 * NS_PER_S)
+
+/* The guest has landed: the touchers come to their end, and what they have written must be there. */
+static int end_touch(struct listen *ln)
+{
+	struct touch *t = &ln->touch;
+	uint64_t off = 0;
+
+	if (!t->running)
+		return 0;
+	touch_landed(t);
+	if (touch_join(t, STALL_NS, &off) < 0)
+		return fail("guest: block %s, offset 0x%" PRIx64 ": the guest has landed, and a thread waits for this "
+			    "page for ever", TEXT_QUOTE(t->block->name, strlen(t->block->name)), off);
+	touch_check(t);
+	if (t->violations)
+		return fail("guest: block %s, offset 0x%" PRIx64 ": %s (0x%" PRIx64 ", was 0x%" PRIx64
+			    "); %" PRIu64 " such places were found",
+			    TEXT_QUOTE(t->block->name, strlen(t->block->name)), t->first.off,
+			    t->first.wrong == TOUCH_STAMP_LOST ? "what the guest had written was overwritten" :
+								 "the page has changed under the guest; checksum",
+			    t->first.found, t->first.expected, t->violations);
+	return 0;
+}
+
+/* Not landed. What the touchers wait for will not come, or has been given up; so not for ever. */
+static void abandon_touch(struct listen *ln)
+{
+	uint64_t off;
+
+	touch_ask_stop(&ln->touch);
+	touch_join(&ln->touch, NS_PER_S, &off);
+}
+
+/* Return: 0, or EXIT_FAILED after saying why. */
+static int finish(struct listen *ln)
+{
+	int r = end_touch(ln);
+
+	/* Also when a touch was wrong: it helps to look into it. */
+	if (ln->ram_later && guest_ram_write(&ln->ram, ln->ram_dir) < 0)
+		r = EXIT_FAILED;
+	if (ln->touch_log_path && ln->touch.made && touch_write_log(&ln->touch, ln->touch_log_path) < 0)
+		r = EXIT_FAILED;
+	return r;
+}
+
 static int land(struct listen *ln)
 {
-	int r;
+	int r, e = 0;
 
 	/* First: the command of exec: must not stay behind. */
-	catch_signals(ln->inm);
+	catch_signals(ln);
 	r = inm_listen(ln->inm, ln->uri);
 	if (r == -EINVAL || r == -ENOTSUP || r == -ENAMETOOLONG)
 		return usage_error("listen", "%s", inm_error(ln->inm));
@@ -339,12 +474,16 @@ static int land(struct listen *ln)
 		fail("cancelled");
 	else if (r < 0)
 		fail("%s", inm_error(ln->inm) ? inm_error(ln->inm) : strerror(-r));
-	if (ln->stats_path && report_write(ln->inm, &ln->ram, ln->stats_path) < 0)
+	if (r == 0)
+		e = finish(ln);
+	else
+		abandon_touch(ln);
+	if (ln->stats_path && report_write(ln->inm, &ln->ram, &ln->touch, ln->stats_path) < 0)
 		return EXIT_FAILED;
 	if (r < 0)
 		return EXIT_FAILED;
-	report_print(ln->inm, &ln->ram);
-	return EXIT_LANDED;
+	report_print(ln->inm, &ln->ram, &ln->touch);
+	return e;
 }
 
 int cmd_listen(int argc, char **argv)
@@ -361,13 +500,18 @@ int cmd_listen(int argc, char **argv)
 			    r == -EPERM || r == -ENOSYS ? " (io_uring is not permitted: kernel.io_uring_disabled)" :
 							  "");
 	r = parse_options(&ln, argc, argv);
+	if (r == GO_ON && ln.touch.opts.threads && touch_init(&ln.touch, &ln.touch.opts) < 0)
+		r = fail("--guest touch: no semaphore");
 	if (r == GO_ON) {
 		progress_init(&ln.progress, ln.progress_mode);
 		r = land(&ln);
 	}
 	signal(SIGINT, SIG_DFL);
 	signal(SIGTERM, SIG_DFL);
+	/* In this order: a toucher that waits for a page is let go by the library's end. */
+	touch_ask_stop(&ln.touch);
 	inm_free(ln.inm);
+	touch_fini(&ln.touch);
 	guest_ram_fini(&ln.ram);
 	device_file_fini(&ln.devices);
 	return r;

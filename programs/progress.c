@@ -35,6 +35,11 @@ static void update_rate(struct progress *p, uint64_t bytes, uint64_t now_ns)
 	p->shown_bytes = bytes;
 }
 
+static bool in_postcopy(enum inm_state state)
+{
+	return state == INM_STATE_POSTCOPY_ACTIVE || state == INM_STATE_POSTCOPY_PAUSED;
+}
+
 void progress_show(struct progress *p, const struct inm *inm)
 {
 	struct inm_stats st = { .size = sizeof(st) };
@@ -44,11 +49,17 @@ void progress_show(struct progress *p, const struct inm *inm)
 	if (!p->on || (p->shown_ns && now_ns - p->shown_ns < progress_interval_ns(p)))
 		return;
 	inm_get_stats(inm, &st);
-	received = st.main_bytes + st.multifd_bytes;
+	received = st.main_bytes + st.multifd_bytes + st.preempt_bytes;
 	update_rate(p, received, now_ns);
-	fprintf(stderr, "%s%s: %s received, %s/s, %s of RAM not seen, round %" PRIu64 "%s", p->live ? "\r\033[K" : "",
-		inm_state_name(st.state), human_bytes(bytes, (double)received), human_bytes(rate, p->rate),
-		human_bytes(left, (double)(st.remaining_pages * st.page_bytes)), st.rounds, p->live ? "" : "\n");
+	fprintf(stderr, "%s%s: %s received, %s/s, ", p->live ? "\r\033[K" : "", inm_state_name(st.state),
+		human_bytes(bytes, (double)received), human_bytes(rate, p->rate));
+	human_bytes(left, (double)(st.remaining_pages * st.page_bytes));
+	if (in_postcopy(st.state))
+		fprintf(stderr, "%s of RAM missing, %" PRIu64 " faults, %" PRIu64 " of them waiting", left, st.faults,
+			st.outstanding_faults);
+	else
+		fprintf(stderr, "%s of RAM not seen, round %" PRIu64, left, st.rounds);
+	fputs(p->live ? "" : "\n", stderr);
 	fflush(stderr);
 	p->line_open = p->live;
 }

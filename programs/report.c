@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -20,12 +21,132 @@ static double cpu_ms(void)
 	       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e3;
 }
 
+/* Of all threads, owned by the caller. Return: how many; 0 also when there is no memory. */
+static size_t blocktime_new(const struct inm *inm, struct inm_blocktime **ret_each)
+{
+	size_t count = inm_get_blocktime(inm, NULL, 0);
+
+	*ret_each = calloc(count ? count : 1, sizeof(**ret_each));
+	return *ret_each ? inm_get_blocktime(inm, *ret_each, count) : 0;
+}
+
 static const char *split_word(enum inm_split split)
 {
 	return split == INM_SPLIT_DESCRIPTION ? "description" : "footers";
 }
 
-void report_print(const struct inm *inm, const struct guest_ram *ram)
+/* ---- for people ---- */
+
+/* "31.2 us"; @buf of 32 bytes. Return: @buf. */
+static const char *human_time(char buf[static 32], double ns)
+{
+	static const char *const units[] = { "ns", "us", "ms", "s" };
+	size_t u = 0;
+
+	while (ns >= 1000 && u < sizeof(units) / sizeof(units[0]) - 1) {
+		ns /= 1000;
+		u++;
+	}
+	snprintf(buf, 32, u > 0 && ns < 100 ? "%.1f %s" : "%.0f %s", ns, units[u]);
+	return buf;
+}
+
+#define BAR_MAX 40
+
+/* From the first bucket that holds something to the last one. */
+static void print_histogram(const uint64_t *counts, size_t buckets)
+{
+	size_t first = 0, last = buckets, width;
+	uint64_t most = 0;
+	char from[32];
+
+	while (last > 0 && !counts[last - 1])
+		last--;
+	while (first < last && !counts[first])
+		first++;
+	for (size_t i = first; i < last; i++)
+		most = counts[i] > most ? counts[i] : most;
+	for (size_t i = first; i < last; i++) {
+		width = (size_t)((counts[i] * BAR_MAX + most - 1) / most);
+		printf("    from %8s %-*.*s %" PRIu64 "\n", human_time(from, (double)(1ull << i)), BAR_MAX, (int)width,
+		       "########################################", counts[i]);
+	}
+}
+
+static void print_faults(const struct inm_stats *st)
+{
+	char mean[32], p50[32], p99[32], max[32];
+
+	printf("  faults: %" PRIu64 ", of them %" PRIu64 " answered here; %" PRIu64 " requests for %" PRIu64 " pages\n",
+	       st->faults, st->faults_local, st->requests, st->requested_pages);
+	if (st->engine_faults)
+		printf("  faults of device callbacks: %" PRIu64 "\n", st->engine_faults);
+	if (!st->fault_count)
+		return;
+	printf("  from fault to page: mean %s, median %s, p99 %s, longest %s\n",
+	       human_time(mean, (double)st->fault_mean_ns), human_time(p50, (double)st->fault_p50_ns),
+	       human_time(p99, (double)st->fault_p99_ns), human_time(max, (double)st->fault_max_ns));
+	print_histogram(st->fault_log2_ns, INM_LATENCY_BUCKETS);
+}
+
+static void print_blocktime(const struct inm *inm)
+{
+	struct inm_blocktime *each;
+	size_t count = blocktime_new(inm, &each);
+	uint64_t longest_ns = 0, sum_ns = 0;
+	char sum[32], longest[32];
+
+	for (size_t i = 0; i < count; i++) {
+		sum_ns += each[i].blocked_ns;
+		longest_ns = each[i].blocked_ns > longest_ns ? each[i].blocked_ns : longest_ns;
+	}
+	free(each);
+	if (count)
+		printf("  threads that waited: %zu, %s in all, one of them %s\n", count,
+		       human_time(sum, (double)sum_ns), human_time(longest, (double)longest_ns));
+}
+
+static void print_postcopy(const struct inm *inm, const struct inm_stats *st)
+{
+	char time[32], preempt[32];
+
+	if (!st->postcopy_ns && !st->postcopy_pages && !st->faults)
+		return;
+	printf("  postcopy: %s, %" PRIu64 " pages, %" PRIu64 " of them twice; %" PRIu64 " were discarded before; %s by the "
+	       "preempt channel\n",
+	       human_time(time, (double)st->postcopy_ns), st->postcopy_pages, st->duplicate_pages, st->discarded_pages,
+	       human_bytes(preempt, (double)st->preempt_bytes));
+	print_faults(st);
+	if (st->prefetch_pages)
+		printf("  prefetch: %" PRIu64 " pages, %" PRIu64 " touched later, %" PRIu64 " never\n",
+		       st->prefetch_pages, st->prefetch_hits, st->prefetch_waste);
+	print_blocktime(inm);
+}
+
+static void print_touch(const struct touch *t)
+{
+	struct touch_totals sum;
+	char blocked[32], mean[32], p50[32], p99[32], max[32];
+	double seconds;
+
+	if (!t->made)
+		return;
+	touch_totals(t, &sum);
+	seconds = (double)sum.elapsed_ns / 1e9;
+	printf("  guest: %u threads (%s, %s), %" PRIu64 " accesses, %.0f/s, %.2f walks/s; %" PRIu64 " stamps, %" PRIu64
+	       " intact\n",
+	       t->made, touch_pattern_name(t->opts.pattern), touch_access_name(t->opts.access), sum.accesses,
+	       seconds > 0 ? (double)sum.accesses / seconds : 0,
+	       seconds > 0 ? (double)sum.accesses / (double)t->pages / seconds : 0, sum.stamps, t->intact);
+	printf("  guest: %" PRIu64 " first accesses took longer than 2 us, %s in all: mean %s, median %s, p99 %s, longest %s\n",
+	       sum.latency.count, human_time(blocked, (double)sum.blocked_ns),
+	       human_time(mean, (double)sum.blocked_ns / (double)(sum.latency.count ? sum.latency.count : 1)),
+	       human_time(p50, (double)touch_latency_ns(&sum.latency, 500)),
+	       human_time(p99, (double)touch_latency_ns(&sum.latency, 990)),
+	       human_time(max, (double)sum.latency.max_ns));
+}
+
+void report_print(const struct inm *inm, const struct guest_ram *ram, const struct touch *touch)
 {
 	struct inm_stats st = { .size = sizeof(st) };
 	char a[32], b[32];
@@ -33,7 +154,7 @@ void report_print(const struct inm *inm, const struct guest_ram *ram)
 
 	inm_get_stats(inm, &st);
 	seconds = (double)st.total_ns / 1e9;
-	bytes = (double)(st.main_bytes + st.multifd_bytes);
+	bytes = (double)(st.main_bytes + st.multifd_bytes + st.preempt_bytes);
 	printf("landed in %.3f s: %s received, %s/s, %.0f ms of CPU time\n", seconds,
 	       human_bytes(a, bytes), human_bytes(b, bytes / (seconds > 0 ? seconds : 1)), cpu_ms());
 	for (size_t i = 0; i < ram->count; i++)
@@ -45,7 +166,11 @@ void report_print(const struct inm *inm, const struct guest_ram *ram)
 	printf("  devices: %u, divided by %s\n", st.devices, split_word(st.split));
 	if (st.downtime_ns)
 		printf("  downtime: %.1f ms\n", (double)st.downtime_ns / 1e6);
+	print_postcopy(inm, &st);
+	print_touch(touch);
 }
+
+/* ---- for programs ---- */
 
 static json_t *blocks_json(const struct guest_ram *ram)
 {
@@ -59,15 +184,131 @@ static json_t *blocks_json(const struct guest_ram *ram)
 	return list;
 }
 
-static json_t *pages_json(const struct inm_stats *st)
+static json_t *integer(uint64_t n)
 {
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "page_bytes", (json_int_t)st->page_bytes, "normal",
-			 (json_int_t)st->normal_pages, "zero", (json_int_t)st->zero_pages, "xbzrle",
-			 (json_int_t)st->xbzrle_pages, "compressed", (json_int_t)st->compressed_pages, "received",
-			 (json_int_t)st->received_pages, "remaining", (json_int_t)st->remaining_pages);
+	return json_integer((json_int_t)n);
 }
 
-int report_write(const struct inm *inm, const struct guest_ram *ram, const char *path)
+static double us(uint64_t ns)
+{
+	return (double)ns / 1e3;
+}
+
+static json_t *pages_json(const struct inm_stats *st)
+{
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "page_bytes", integer(st->page_bytes),
+			 "normal", integer(st->normal_pages), "zero", integer(st->zero_pages), "xbzrle",
+			 integer(st->xbzrle_pages), "compressed", integer(st->compressed_pages), "received",
+			 integer(st->received_pages), "remaining", integer(st->remaining_pages), "postcopy",
+			 integer(st->postcopy_pages), "duplicate", integer(st->duplicate_pages), "discarded",
+			 integer(st->discarded_pages));
+}
+
+/* Only the buckets that hold something: [{"from_us": 16.384, "count": 3}, ...] */
+static json_t *histogram_json(const uint64_t *counts, size_t buckets)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < buckets; i++) {
+		if (counts[i])
+			json_array_append_new(list, json_pack("{s:f, s:o}", "from_us", us(1ull << i), "count",
+							      integer(counts[i])));
+	}
+	return list;
+}
+
+static json_t *latency_json(const struct inm_stats *st)
+{
+	return json_pack("{s:o, s:f, s:f, s:f, s:f, s:o}", "count", integer(st->fault_count), "mean",
+			 us(st->fault_mean_ns), "p50", us(st->fault_p50_ns), "p99", us(st->fault_p99_ns), "max",
+			 us(st->fault_max_ns), "histogram", histogram_json(st->fault_log2_ns, INM_LATENCY_BUCKETS));
+}
+
+/* The names that QEMU has for it as QEMU spells them, in its units (spec/control.md 6). */
+static void add_blocktime(json_t *doc, const struct inm *inm, const struct inm_stats *st)
+{
+	struct inm_blocktime *each;
+	size_t count = blocktime_new(inm, &each);
+	json_t *threads = json_array(), *vcpus = json_array();
+	uint64_t sum_ns = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		sum_ns += each[i].blocked_ns;
+		json_array_append_new(threads, json_pack("{s:i, s:o, s:f}", "tid", (int)each[i].tid, "faults",
+							 integer(each[i].faults), "us", us(each[i].blocked_ns)));
+		json_array_append_new(vcpus, integer(each[i].blocked_ns / 1000000));
+	}
+	free(each);
+	json_object_set_new(doc, "blocktime", json_pack("{s:f, s:o}", "total_us", us(sum_ns), "threads", threads));
+	json_object_set_new(doc, "postcopy-blocktime", integer(st->blocktime_ns / 1000000));
+	json_object_set_new(doc, "postcopy-vcpu-blocktime", vcpus);
+	json_object_set_new(doc, "postcopy-latency", integer(st->fault_mean_ns));
+}
+
+static void add_postcopy(json_t *doc, const struct inm *inm, const struct inm_stats *st)
+{
+	json_object_set_new(doc, "postcopy_ms", json_real((double)st->postcopy_ns / 1e6));
+	json_object_set_new(doc, "faults", integer(st->faults));
+	json_object_set_new(doc, "faults_local", integer(st->faults_local));
+	json_object_set_new(doc, "faults_engine", integer(st->engine_faults));
+	json_object_set_new(doc, "faults_outstanding", integer(st->outstanding_faults));
+	json_object_set_new(doc, "fault_latency_us", latency_json(st));
+	json_object_set_new(doc, "requests", json_pack("{s:o, s:o}", "sent", integer(st->requests), "pages",
+						       integer(st->requested_pages)));
+	json_object_set_new(doc, "place_retries", integer(st->place_retries));
+	json_object_set_new(doc, "prefetch", json_pack("{s:o, s:o, s:o}", "pages", integer(st->prefetch_pages), "hits",
+						       integer(st->prefetch_hits), "waste",
+						       integer(st->prefetch_waste)));
+	add_blocktime(doc, inm, st);
+}
+
+/* Octaves, as the library's histogram. */
+static json_t *touch_latency_json(const struct touch_latency *l)
+{
+	uint64_t octaves[TOUCH_OCTAVES] = { 0 };
+
+	for (size_t i = 0; i < TOUCH_OCTAVES * TOUCH_STEPS; i++)
+		octaves[i / TOUCH_STEPS] += l->steps[i];
+	return json_pack("{s:o, s:f, s:f, s:f, s:f, s:o}", "count", integer(l->count), "mean",
+			 l->count ? us(l->total_ns) / (double)l->count : 0.0, "p50", us(touch_latency_ns(l, 500)), "p99",
+			 us(touch_latency_ns(l, 990)), "max", us(l->max_ns), "histogram",
+			 histogram_json(octaves, TOUCH_OCTAVES));
+}
+
+static json_t *touchers_json(const struct touch *t)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < t->made; i++) {
+		struct touch_count c = touch_count(t, i);
+
+		json_array_append_new(list, json_pack("{s:i, s:o, s:o, s:o, s:f}", "tid", (int)c.tid, "accesses",
+						      integer(c.accesses), "writes", integer(c.writes), "passes",
+						      integer(c.passes), "blocked_us", us(c.blocked_ns)));
+	}
+	return list;
+}
+
+static json_t *touch_json(const struct touch *t)
+{
+	const char *block = t->block ? t->block->name : "";
+	struct touch_totals sum;
+	double seconds;
+
+	touch_totals(t, &sum);
+	seconds = sum.elapsed_ns ? (double)sum.elapsed_ns / 1e9 : 1;
+	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:f, s:f, s:o, s:o}", "pattern",
+			 touch_pattern_name(t->opts.pattern), "access", touch_access_name(t->opts.access), "block",
+			 TEXT_QUOTE(block, strlen(block)), "pages", integer(t->pages), "accesses", integer(sum.accesses),
+			 "writes", integer(sum.writes), "stamps", integer(sum.stamps), "intact", integer(t->intact),
+			 "violations", integer(t->violations), "passes", integer(sum.passes), "seconds",
+			 (double)sum.elapsed_ns / 1e9, "accesses_per_s", (double)sum.accesses / seconds, "walks_per_s",
+			 t->pages ? (double)sum.accesses / (double)t->pages / seconds : 0.0, "blocked_us",
+			 us(sum.blocked_ns), "latency_us", touch_latency_json(&sum.latency), "threads",
+			 touchers_json(t));
+}
+
+int report_write(const struct inm *inm, const struct guest_ram *ram, const struct touch *touch, const char *path)
 {
 	struct inm_stats st = { .size = sizeof(st) };
 	const char *error = inm_error(inm);
@@ -75,13 +316,19 @@ int report_write(const struct inm *inm, const struct guest_ram *ram, const char 
 	int r;
 
 	inm_get_stats(inm, &st);
-	doc = json_pack("{s:s, s:s?, s:f, s:f, s:{s:I, s:I}, s:o, s:I, s:o, s:i, s:s}", "status",
-	                inm_state_name(st.state), "error", error, "total_ms", (double)st.total_ns / 1e6, "cpu_ms",
-	                cpu_ms(), "bytes", "main", (json_int_t)st.main_bytes, "multifd", (json_int_t)st.multifd_bytes,
-	                "pages", pages_json(&st), "rounds", (json_int_t)st.rounds, "ram_blocks", blocks_json(ram),
-	                "devices", (int)st.devices, "split", split_word(st.split));
-	if (doc && st.downtime_ns)
-		json_object_set_new(doc, "downtime_ms", json_real((double)st.downtime_ns / 1e6));
+	doc = json_pack("{s:s, s:s?, s:f, s:f, s:{s:o, s:o, s:o}, s:o, s:I, s:o, s:i, s:s}", "status",
+			inm_state_name(st.state), "error", error, "total_ms", (double)st.total_ns / 1e6, "cpu_ms",
+			cpu_ms(), "bytes", "main", integer(st.main_bytes), "multifd", integer(st.multifd_bytes),
+			"preempt", integer(st.preempt_bytes), "pages", pages_json(&st), "rounds",
+			(json_int_t)st.rounds, "ram_blocks", blocks_json(ram), "devices", (int)st.devices, "split",
+			split_word(st.split));
+	if (doc) {
+		add_postcopy(doc, inm, &st);
+		if (touch->opts.threads)
+			json_object_set_new(doc, "touch", touch_json(touch));
+		if (st.downtime_ns)
+			json_object_set_new(doc, "downtime_ms", json_real((double)st.downtime_ns / 1e6));
+	}
 	r = doc ? json_dump_file(doc, path, JSON_INDENT(2)) : -1;
 	json_decref(doc);
 	if (r < 0)

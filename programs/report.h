@@ -6,10 +6,12 @@
 
 #include "inmigrate.h"
 #include "programs/guest_ram.h"
+#include "programs/guest_touch.h"
 
-void report_print(const struct inm *inm, const struct guest_ram *ram);
+/* @touch: with 0 threads, nothing is said of it. */
+void report_print(const struct inm *inm, const struct guest_ram *ram, const struct touch *touch);
 
 /** report_write - --stats FILE. Return: 0, or -1 after saying why. */
-int report_write(const struct inm *inm, const struct guest_ram *ram, const char *path);
+int report_write(const struct inm *inm, const struct guest_ram *ram, const struct touch *touch, const char *path);
 
 #endif

@@ -74,6 +74,7 @@ struct tls_chan {
 	struct chan *plain; /* owned */
 	gnutls_session_t session;
 	struct tls_seen seen;
+	bool x509; /* we show a certificate */
 
 	/*
 	 * in[in_start..in_whole) are whole records that GnuTLS has not taken so far, in[in_whole..in_end) is the
@@ -415,8 +416,10 @@ static int hung_up(const struct tls_chan *tc, struct err *err)
 		return err_set(err, -ENODATA, "closed before the TLS handshake");
 	if (tc->plain->bytes_out == 0 && tc->out_bytes == 0)
 		return err_set(err, -ENODATA, "closed in the middle of its first TLS message");
-	return err_set(err, -ENODATA, "closed in the middle of the TLS handshake: "
-		       "the source rejects our certificate, or has credentials of another type; its log says which");
+	return err_set(err, -ENODATA, "closed in the middle of the TLS handshake: usually this means that the source "
+		       "%s; its log says why",
+		       tc->x509 ? "does not trust our certificate, or has credentials of another type" :
+				  "has other keys, or credentials of another type");
 }
 
 static may_park int handshake_fill(struct tls_chan *tc, uint64_t deadline_ns, struct err *err)
@@ -757,6 +760,7 @@ int tls_chan_wrap(struct chan **ret_chan, struct chan *plain, const struct tls_c
 	tc->chan.can_write = plain->can_write;
 	memcpy(tc->chan.name, plain->name, sizeof(tc->chan.name));
 	tc->plain = plain;
+	tc->x509 = o->type == TLS_CREDS_X509;
 	tc->in = malloc(IN_BYTES);
 	r = tc->in ? establish(tc, creds, o, deadline_ns, err) : err_set(err, -ENOMEM, "no memory for a TLS channel");
 	if (r < 0) {

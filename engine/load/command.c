@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "engine/load/discard.h"
 #include "engine/load/load.h"
 #include "engine/options.h"
 #include "engine/stream/trace.h"
@@ -9,6 +10,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 
 struct command_row {
 	const char *name;
@@ -22,10 +24,10 @@ static const struct command_row rows[WIRE_CMD_COUNT] = {
 	[WIRE_CMD_OPEN_RETURN_PATH] = { "OPEN_RETURN_PATH", 0, 0, NULL },
 	[WIRE_CMD_PING] = { "PING", 4, 4, NULL },
 	[WIRE_CMD_POSTCOPY_ADVISE] = { "POSTCOPY_ADVISE", 0, 16, NULL },
-	[WIRE_CMD_POSTCOPY_LISTEN] = { "POSTCOPY_LISTEN", 0, 0, "postcopy was not advised" },
-	[WIRE_CMD_POSTCOPY_RUN] = { "POSTCOPY_RUN", 0, 0, "postcopy was not advised" },
-	[WIRE_CMD_POSTCOPY_RAM_DISCARD] = { "POSTCOPY_RAM_DISCARD", 20, 65535, "postcopy was not advised" },
-	[WIRE_CMD_PACKAGED] = { "PACKAGED", 4, 4, "postcopy was not advised" },
+	[WIRE_CMD_POSTCOPY_LISTEN] = { "POSTCOPY_LISTEN", 0, 0, "it comes outside a package" },
+	[WIRE_CMD_POSTCOPY_RUN] = { "POSTCOPY_RUN", 0, 0, "it comes outside a package" },
+	[WIRE_CMD_POSTCOPY_RAM_DISCARD] = { "POSTCOPY_RAM_DISCARD", 20, 65535, NULL },
+	[WIRE_CMD_PACKAGED] = { "PACKAGED", 4, 4, NULL },
 	[WIRE_CMD_ENABLE_COLO] = { "ENABLE_COLO", 0, 0, "the source has capability x-colo on, which is not supported" },
 	[WIRE_CMD_POSTCOPY_RESUME] = { "POSTCOPY_RESUME", 0, 0, NULL },
 	[WIRE_CMD_RECV_BITMAP] = { "RECV_BITMAP", 2, 256, NULL },
@@ -60,7 +62,7 @@ static int answer_ping(struct load *l, const uint8_t *payload, struct err *err)
 	return reply_pong(&l->reply, be32_load(payload), err);
 }
 
-static int advise(struct load *l, size_t len, struct err *err)
+static int advise(struct load *l, const uint8_t *payload, size_t len, struct err *err)
 {
 	if (len != 0 && len != 16)
 		return err_set(err, -EPROTO, "it has %zu bytes; 0 or 16 are possible", len);
@@ -76,8 +78,45 @@ static int advise(struct load *l, size_t len, struct err *err)
 	}
 	if (!options_has(l->opts, CAP_POSTCOPY_RAM))
 		return err_set(err, -EPROTO, "the source has capability postcopy-ram on; it is off here");
+	if (be64_load(payload + 8) != (uint64_t)1 << l->config.tpage_bits)
+		return err_set(err, -EPROTO, "target pages of 0x%" PRIx64 " bytes; the stream's have 0x%x",
+			       be64_load(payload + 8), 1u << l->config.tpage_bits);
+	l->advised_page_sizes = be64_load(payload);
 	l->ram_loader.advised = true;
+	l->phase = LOAD_ADVISED;
 	return 0;
+}
+
+/* Discards and the package: between the last round of precopy and the guest's start. */
+static int check_switch(const struct load *l, struct err *err)
+{
+	if (l->phase < LOAD_ADVISED)
+		return err_set(err, -EPROTO, "postcopy was not advised");
+	if (l->phase >= LOAD_LISTENING)
+		return err_set(err, -EPROTO, "it comes after LISTEN");
+	if (!l->ram_loader.listed)
+		return err_set(err, -EPROTO, "it comes before the list of RAM blocks");
+	return 0;
+}
+
+static int discard(struct load *l, const uint8_t *payload, size_t len, struct err *err)
+{
+	int e = check_switch(l, err);
+
+	if (e < 0)
+		return e;
+	l->phase = LOAD_DISCARDING;
+	return discard_ranges(l->postcopy, payload, len, err);
+}
+
+static int package(struct load *l, const uint8_t *payload, struct err *err)
+{
+	uint32_t bytes = be32_load(payload);
+	int e = check_switch(l, err);
+
+	if (e == 0 && !l->reply.open)
+		e = err_set(err, -EPROTO, "the source has not opened a return path to ask for pages on");
+	return e < 0 ? e : package_read(l, bytes, err);
 }
 
 static int switchover_start(struct load *l, struct err *err)
@@ -99,7 +138,11 @@ static int carry_out(struct load *l, unsigned id, const uint8_t *payload, size_t
 	case WIRE_CMD_PING:
 		return answer_ping(l, payload, err);
 	case WIRE_CMD_POSTCOPY_ADVISE:
-		return advise(l, len, err);
+		return advise(l, payload, len, err);
+	case WIRE_CMD_POSTCOPY_RAM_DISCARD:
+		return discard(l, payload, len, err);
+	case WIRE_CMD_PACKAGED:
+		return package(l, payload, err);
 	case WIRE_CMD_SWITCHOVER_START:
 		return switchover_start(l, err);
 	default:
@@ -126,7 +169,7 @@ static int check(unsigned id, size_t len, struct err *err)
 int command_read(struct load *l, struct err *err)
 {
 	uint64_t off = reader_off(&l->reader) - 1;
-	uint8_t payload[256];
+	uint8_t small[256], *payload = small;
 	uint16_t id, len;
 	const char *name;
 	int e = reader_be16(&l->reader, &id, err);
@@ -138,10 +181,16 @@ int command_read(struct load *l, struct err *err)
 	name = id > 0 && id < WIRE_CMD_COUNT ? rows[id].name : "?";
 	TRACE(l->trace, off, 0, "command %s (%u), %u bytes", name, id, len);
 	e = check(id, len, err);
+	if (e == 0 && len > sizeof(small)) {
+		payload = malloc(len);
+		e = payload ? 0 : err_set(err, -ENOMEM, "no memory for %u bytes", len);
+	}
 	if (e == 0)
 		e = reader_bytes(&l->reader, payload, len, err);
 	if (e == 0)
 		e = carry_out(l, id, payload, len, err);
+	if (payload != small)
+		free(payload);
 	if (e < 0)
 		return err_up(err, e, "command %s (%u) at 0x%" PRIx64, name, id, off);
 	return 0;

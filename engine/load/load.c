@@ -1,5 +1,6 @@
 #include "engine/load/load.h"
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -31,11 +32,13 @@ int load_init(struct load *l, struct sched *s, struct chan *ch, const void *firs
 	l->ram_loader.provide_opaque = l;
 	l->ram_loader.sync = l->ops->sync;
 	l->ram_loader.sync_opaque = l->ops_opaque;
+	package_init(&l->package, s);
 	return reader_init(&l->reader, ch, first, bytes);
 }
 
 void load_fini(struct load *l)
 {
+	package_fini(&l->package);
 	sections_fini(&l->sections);
 	ram_loader_fini(&l->ram_loader);
 	reader_fini(&l->reader);
@@ -121,6 +124,22 @@ static int read_start_header(struct load *l, struct section **ret, struct err *e
 	return e < 0 ? err_up(err, e, "section '%s'", TEXT_QUOTE(name, bytes)) : 0;
 }
 
+/* What ADVISE said of all blocks together; the list says it only of those with larger pages (spec/stream.md 2, 4.1). */
+static int check_page_sizes(const struct load *l, struct err *err)
+{
+	uint64_t ours = 0;
+
+	if (l->advised_page_sizes == 0)
+		return 0;
+	for (size_t i = 0; i < l->ram->count; i++)
+		if (!l->ram->blocks[i]->ignored)
+			ours |= l->ram->blocks[i]->hpage_bytes;
+	if (ours != l->advised_page_sizes)
+		return err_set(err, -EINVAL, "the source's blocks have page sizes 0x%" PRIx64 ", those here 0x%" PRIx64,
+			       l->advised_page_sizes, ours);
+	return 0;
+}
+
 static int read_start(struct load *l, uint64_t off, struct err *err)
 {
 	struct section *sec;
@@ -129,6 +148,8 @@ static int read_start(struct load *l, uint64_t off, struct err *err)
 	if (e < 0)
 		return err_up(err, e, "START at 0x%" PRIx64, off);
 	e = read_body(l, sec, true, err);
+	if (e == 0 && sec->kind == SECTION_RAM)
+		e = check_page_sizes(l, err);
 	if (e == 0)
 		e = read_footer(l, sec->section_id, err);
 	return e < 0 ? err_up(err, e, "section '%s' START at 0x%" PRIx64, sec->name, off) : 0;
@@ -191,9 +212,11 @@ static int read_element(struct load *l, struct err *err)
 	if (e < 0)
 		return e;
 	type = *reader_data(&l->reader);
-	if (ram_done && (type == WIRE_SECTION_FULL || type == WIRE_EOF))
+	if (ram_done && (type == WIRE_EOF || (type == WIRE_SECTION_FULL && l->phase < LOAD_LISTENING)))
 		return 1;
 	reader_skip(&l->reader, 1);
+	if (l->phase >= LOAD_LISTENING && type == WIRE_SECTION_FULL)
+		return err_set(err, -EPROTO, "device state at 0x%" PRIx64 " outside the package", off);
 	switch (type) {
 	case WIRE_SECTION_START:
 		if (l->rounds_begun)
@@ -214,6 +237,23 @@ static int read_element(struct load *l, struct err *err)
 	}
 }
 
+/*
+ * Nothing follows the end of a postcopy stream (spec/stream.md 5.7): the source waits to be told that all is here.
+ */
+static int end_of_postcopy(struct load *l, struct err *err)
+{
+	uint64_t off = reader_off(&l->reader);
+	int e;
+
+	reader_skip(&l->reader, 1);
+	TRACE(l->trace, off, 0, "end of stream");
+	if (reader_buffered(&l->reader) > 0)
+		return err_set(err, -EPROTO, "data after the end of the stream, at 0x%" PRIx64, off + 1);
+	/* No deadline: a device takes the time it takes, and a failure there ends this wait, too. */
+	e = event_wait(&l->package.done, DEADLINE_NEVER);
+	return e < 0 ? e : l->ops->await_pages(l->ops_opaque, err);
+}
+
 int load_stream(struct load *l, struct err *err)
 {
 	int e = stream_config_read(&l->config, &l->reader, l->opts, l->trace, err);
@@ -225,5 +265,7 @@ int load_stream(struct load *l, struct err *err)
 	do
 		e = read_element(l, err);
 	while (e == 0);
-	return e < 0 ? e : tail_read(l, err);
+	if (e < 0)
+		return e;
+	return l->phase >= LOAD_LISTENING ? end_of_postcopy(l, err) : tail_read(l, err);
 }

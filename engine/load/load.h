@@ -1,5 +1,5 @@
 /*
- * load.h - a whole precopy stream, from its header to the last byte of its description
+ * load.h - a whole stream, from its header to its last byte
  *
  * The story of the stream as straight code; where it stands in the code is where the protocol stands. What the embedder
  * must be asked or told goes through struct load_ops.
@@ -10,6 +10,7 @@
 #define ENGINE_LOAD_LOAD_H
 
 #include "coroutine/co.h"
+#include "engine/load/package.h"
 #include "engine/load/ram.h"
 #include "engine/load/sections.h"
 #include "engine/stream/config.h"
@@ -20,6 +21,7 @@
 #include <stdint.h>
 
 struct err;
+struct group;
 struct inm_device;
 struct log;
 struct options;
@@ -33,7 +35,20 @@ struct load_ops {
 	int (*sync)(void *opaque, struct err *err);
 	/* The source has stopped its guest and says so (QEMU 10.0 on). */
 	void (*switchover)(void *opaque);
+
+	/* Postcopy. LISTEN: pages can be asked for and land, on all channels they will come on. Parks. */
+	int (*listen)(void *opaque, struct err *err);
+	/* All device state is loaded; the last chance to refuse the guest. */
+	int (*take_over)(void *opaque, struct err *err);
+	void (*run)(void *opaque);
+	/* Main has ended as it should: wait for the pages that are still under way. Parks. */
+	int (*await_pages)(void *opaque, struct err *err);
+	/* A coroutine other than the stream's has failed. */
+	void (*failed)(void *opaque, int result, const struct err *err);
 };
+
+/* Where the stream stands (spec/stream.md 5.2). From LISTENING on page records are those of postcopy. */
+enum load_phase { LOAD_PRECOPY, LOAD_ADVISED, LOAD_DISCARDING, LOAD_LISTENING, LOAD_RUNNING };
 
 struct load {
 	const struct options *opts; /* not owned, as the rest up to the blank line */
@@ -42,6 +57,8 @@ struct load {
 	const struct load_ops *ops;
 	void *ops_opaque;
 	struct ram *ram;
+	struct postcopy *postcopy; /* used from the first discard on */
+	struct group *tasks;       /* where coroutines of the load live */
 
 	struct reader reader;
 	struct reply reply;
@@ -50,6 +67,9 @@ struct load {
 	struct sections sections;
 	bool rounds_begun;     /* a PART or END was read: set-up is over */
 	bool advised;          /* POSTCOPY_ADVISE was read, of either form */
+	uint64_t advised_page_sizes; /* the source's, of all blocks, or'ed together; 0: not said */
+	enum load_phase phase;
+	struct package package;
 	bool switched_over;
 	bool has_run_state;
 	char run_state[101];   /* of the guest at the source */

@@ -284,6 +284,12 @@ static int read_packets(struct multifd_channel *c, struct err *err)
 	}
 }
 
+/* The main stream has told its list of blocks: the source has connected all it has, and does so only once. */
+static bool stream_has_begun(const struct multifd *m)
+{
+	return m->started.set || m->ram->count > 0;
+}
+
 /*
  * Until the main stream has begun, a channel that goes is a connection that goes: its place is free for the next one. A
  * source that tries again must not find its own remains there.
@@ -292,7 +298,7 @@ static bool leaves_before_start(struct multifd_channel *c, int e, const struct e
 {
 	struct multifd *m = c->m;
 
-	if (e > 0 || e == -ECANCELED || m->started.set || c->replaced)
+	if (e > 0 || e == -ECANCELED || stream_has_begun(m) || c->replaced)
 		return false;
 	log_info(m->log, "multifd channel %u (%s) closed before the main stream began%s%s", c->id, c->ch->name,
 		 e < 0 ? ": " : "", e < 0 ? err->text : "");
@@ -330,6 +336,7 @@ static int run_channel(void *arg)
 	}
 	/* An end between packets is the main stream's to judge: it knows whether all pages have come (section 9.1). */
 	c->ended = true;
+	event_set(&m->arrived);
 	event_set(&m->changed);
 	PROBE2(engine__multifd_end, c->id, e);
 	return e;
@@ -350,7 +357,8 @@ void multifd_fini(struct multifd *m)
  */
 static bool give_place(struct multifd *m, struct multifd_channel *old)
 {
-	if (m->started.set || !old->co || !chan_hung_up(old->ch))
+	/* One that has ended and kept its place is about to end the migration. */
+	if (m->started.set || old->ended || !old->co || !chan_hung_up(old->ch))
 		return false;
 	m->slots[old->id] = NULL;
 	m->present--;
@@ -432,12 +440,27 @@ int multifd_join(struct multifd *m, struct hello *h, uint64_t deadline_ns, struc
 
 /* ---- the sync point ---- */
 
+/* A channel that has ended without its SYNC will never send it. */
+static int check_ended(const struct multifd *m, struct err *err)
+{
+	for (unsigned i = 0; i < m->channels; i++) {
+		const struct multifd_channel *c = m->slots[i];
+
+		if (c && c->ended && !c->at_sync)
+			return err_set(err, -ENODATA, "channel %u: the source closed it before RAM was complete", i);
+	}
+	return 0;
+}
+
 static int await_all_present(struct multifd *m, struct err *err)
 {
 	uint64_t deadline_ns = deadline_after_ns(m->opts->connect_deadline_s * NS_PER_S);
 	int e;
 
 	while (m->present < m->channels) {
+		e = check_ended(m, err);
+		if (e < 0)
+			return e;
 		event_clear(&m->arrived);
 		e = event_wait(&m->arrived, deadline_ns);
 		if (e == -ETIMEDOUT)
@@ -448,16 +471,6 @@ static int await_all_present(struct multifd *m, struct err *err)
 			        m->present, m->channels);
 		if (e < 0)
 			return e;
-	}
-	return 0;
-}
-
-/* A channel that has ended without its SYNC will never send it. */
-static int check_ended(const struct multifd *m, struct err *err)
-{
-	for (unsigned i = 0; i < m->channels; i++) {
-		if (m->slots[i]->ended && !m->slots[i]->at_sync)
-			return err_set(err, -ENODATA, "channel %u: the source closed it before RAM was complete", i);
 	}
 	return 0;
 }
@@ -510,4 +523,19 @@ int multifd_sync(struct multifd *m, struct err *err)
 	m->counts.syncs++;
 	m->counts.sync_wait_ns += clock_now_ns() - begin_ns;
 	return 0;
+}
+
+void multifd_switch(struct multifd *m)
+{
+	m->switched = true;
+	event_set(&m->started);
+	for (unsigned i = 0; i < m->channels; i++) {
+		struct multifd_channel *c = m->slots[i];
+
+		if (c && c->at_sync) {
+			c->at_sync = false;
+			semaphore_release(&c->go);
+		}
+	}
+	m->at_sync = 0;
 }

@@ -77,6 +77,9 @@ may_park int multifd_join(struct multifd *m, struct hello *h, uint64_t deadline_
  */
 may_park int multifd_sync(struct multifd *m, struct err *err);
 
+/** multifd_switch - postcopy begins: the channels stay open and carry nothing any more (spec/stream.md 5.6) */
+void multifd_switch(struct multifd *m);
+
 #define MULTIFD_STALL_NS (120ull * 1000000000ull)
 
 #endif

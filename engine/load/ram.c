@@ -9,15 +9,19 @@
 #include "engine/stream/reader.h"
 #include "engine/stream/trace.h"
 #include "engine/stream/wire.h"
+#include "postcopy/place.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 void ram_loader_fini(struct ram_loader *l)
 {
 	inflater_free(l->inflater);
 	l->inflater = NULL;
+	free(l->scratch);
+	l->scratch = NULL;
 }
 
 /* A page record's place, and what its word says besides. */
@@ -101,8 +105,24 @@ static int load_zero(struct ram_loader *l, struct reader *r, const struct record
 	/* Sources send 0 only, and newer destinations refuse others (spec/stream.md 4.2). */
 	if (fill != 0)
 		return err_set(err, -EPROTO, "a page of bytes 0x%02x; only zeros travel like this", fill);
-	block_zero_page(rec->block, rec->tpage, l->ram->tpage_shift);
 	l->counts.zero++;
+	if (l->postcopy)
+		return place_zero(l->postcopy, rec->block, rec->tpage, err);
+	block_zero_page(rec->block, rec->tpage, l->ram->tpage_shift);
+	return 0;
+}
+
+/* The bytes at l->pages go to where they belong. In postcopy a page that is here already is dropped. */
+static int land(struct ram_loader *l, const struct record *rec, int count, struct err *err)
+{
+	int e;
+
+	if (l->postcopy)
+		return place_pages(l->postcopy, rec->block, rec->tpage, l->pages, count, err);
+	e = block_land(rec->block, rec->tpage, l->pages, count, l->ram->tpage_shift);
+	if (e < 0)
+		return err_set(err, e, "writing to block '%s' at 0x%" PRIx64 ": %s",
+			       TEXT_QUOTE(rec->block->name, rec->block->name_bytes), rec->addr, strerror(-e));
 	return 0;
 }
 
@@ -127,13 +147,9 @@ static int load_pages(struct ram_loader *l, struct reader *r, struct record *rec
 			break;
 		reader_skip(r, 8);
 	}
-	e = block_land(rec->block, rec->tpage, l->pages, count, l->ram->tpage_shift);
-	if (e < 0)
-		return err_set(err, e, "writing to block '%s' at 0x%" PRIx64 ": %s",
-			       TEXT_QUOTE(rec->block->name, rec->block->name_bytes), rec->addr, strerror(-e));
 	l->counts.normal += (uint64_t)count;
 	l->last_position += (uint64_t)count - 1;
-	return 0;
+	return land(l, rec, count, err);
 }
 
 static int load_xbzrle(struct ram_loader *l, struct reader *r, const struct record *rec, struct err *err)
@@ -142,6 +158,8 @@ static int load_xbzrle(struct ram_loader *l, struct reader *r, const struct reco
 	uint16_t bytes;
 	int e;
 
+	if (l->postcopy)
+		return err_set(err, -EPROTO, "an xbzrle page in postcopy");
 	if (!options_has(l->opts, CAP_XBZRLE))
 		return err_set(err, -EPROTO, "an xbzrle page, but capability xbzrle is off here");
 	e = reader_u8(r, &encoding, err);
@@ -164,6 +182,25 @@ static int load_xbzrle(struct ram_loader *l, struct reader *r, const struct reco
 	return 0;
 }
 
+/* The guest may see it when it is whole, and not before. */
+static int place_compressed(struct ram_loader *l, struct reader *r, const struct record *rec, size_t bytes,
+			    struct err *err)
+{
+	int e;
+
+	if (!l->scratch)
+		l->scratch = malloc(ram_tpage_bytes(l->ram));
+	if (!l->scratch)
+		return err_set(err, -ENOMEM, "no memory for a page");
+	e = inflate_page(l->inflater, l->scratch, ram_tpage_bytes(l->ram), reader_data(r), bytes, err);
+	if (e < 0)
+		return e;
+	reader_skip(r, bytes);
+	l->counts.compressed++;
+	l->pages[0] = (struct iovec){ l->scratch, ram_tpage_bytes(l->ram) };
+	return land(l, rec, 1, err);
+}
+
 static int load_compressed(struct ram_loader *l, struct reader *r, const struct record *rec, struct err *err)
 {
 	uint32_t bytes;
@@ -180,6 +217,8 @@ static int load_compressed(struct ram_loader *l, struct reader *r, const struct 
 	e = inflater_get(&l->inflater, err);
 	if (e == 0)
 		e = reader_need(r, bytes, err);
+	if (e == 0 && l->postcopy)
+		return place_compressed(l, r, rec, bytes, err);
 	if (e == 0)
 		e = inflate_page(l->inflater, rec->page, ram_tpage_bytes(l->ram), reader_data(r), bytes, err);
 	if (e < 0)
@@ -227,6 +266,8 @@ static int sync_channels(struct ram_loader *l, struct err *err)
  */
 static bool syncs_at_eos(const struct ram_loader *l)
 {
+	if (l->postcopy)
+		return false; /* multifd carries nothing any more (spec/stream.md 5.6) */
 	if (l->opts->multifd_flush_after_each_section != TRISTATE_AUTO)
 		return l->opts->multifd_flush_after_each_section == TRISTATE_ON;
 	return !l->flushed;
@@ -266,6 +307,8 @@ static int load_record(struct ram_loader *l, struct reader *r, bool *list_due, s
 			return err_set(err, -EPROTO, "record 0x%016" PRIx64 " has an address and must not", rec.word);
 		if (flags == WIRE_RAM_EOS)
 			return 1;
+		if (l->postcopy)
+			return err_set(err, -EPROTO, "a multifd flush in postcopy");
 		l->flushed = true;
 		return sync_channels(l, err);
 	case WIRE_RAM_MEM_SIZE:
@@ -304,4 +347,23 @@ int ram_load_body(struct ram_loader *l, struct reader *r, bool start, struct err
 		return err_up(err, e, "record at 0x%" PRIx64, off);
 	trace_body(l, &before, body_off);
 	return 0;
+}
+
+int ram_load_preempt(struct ram_loader *l, struct reader *r, struct err *err)
+{
+	bool list_due = false;
+	uint64_t off;
+	ssize_t n;
+	int e;
+
+	do {
+		if (reader_buffered(r) == 0) {
+			n = reader_fill(r, err);
+			if (n <= 0)
+				return (int)n;
+		}
+		off = reader_off(r);
+		e = load_record(l, r, &list_due, err);
+	} while (e == 0);
+	return e < 0 ? err_up(err, e, "record at 0x%" PRIx64 " of the preempt channel", off) : 1;
 }

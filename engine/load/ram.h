@@ -17,6 +17,7 @@ struct err;
 struct inflater;
 struct inm_ram_block;
 struct options;
+struct postcopy;
 struct reader;
 struct trace;
 
@@ -39,6 +40,7 @@ struct ram_loader {
 	int (*sync)(void *opaque, struct err *err);
 	void *sync_opaque;
 
+	struct postcopy *postcopy;  /* not owned; set when the records are those of postcopy, else NULL */
 	bool listed;                /* the block list has been read */
 	bool advised;               /* POSTCOPY_ADVISE was read with page sizes: the list may hold some */
 	bool flushed;               /* a FLUSH record was read: they are the sync points, and not every EOS */
@@ -48,6 +50,7 @@ struct ram_loader {
 	struct ram_counts counts;
 	struct iovec pages[BLOCK_LAND_MAX];
 	struct inflater *inflater;  /* owned; made on first use */
+	uint8_t *scratch;           /* owned; a tpage that must be whole before it is placed; made on first use */
 };
 
 /* @loader: zeroed, with the fields up to sync_opaque set. */
@@ -59,5 +62,11 @@ void ram_loader_fini(struct ram_loader *l);
  * Parks: yes. Return: 0; -EPROTO with the record's offset; the embedder's refusal of a block, by name; the reader's.
  */
 may_park int ram_load_body(struct ram_loader *l, struct reader *r, bool start, struct err *err);
+
+/**
+ * ram_load_preempt - the records of a preempt channel, which have no section around them (spec/stream.md 6)
+ * Parks: yes. Return: 1 the EOS record has come; 0 the channel has ended between two records; or as ram_load_body.
+ */
+may_park int ram_load_preempt(struct ram_loader *l, struct reader *r, struct err *err);
 
 #endif

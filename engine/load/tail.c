@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "base/text.h"
 #include "engine/channel/channel.h"
+#include "engine/load/device.h"
 #include "engine/load/load.h"
 #include "engine/load/vmdesc.h"
 #include "engine/options.h"
@@ -169,42 +170,6 @@ int tail_check_end(struct load *l, struct err *err)
 	return 0;
 }
 
-/* The run state decides whether the guest may run here; a section that cannot be read must not decide by accident. */
-static int note_run_state(struct load *l, const struct inm_device *device, struct err *err)
-{
-	struct split_globalstate state;
-	int e;
-
-	if (strcmp(device->name, "globalstate") != 0)
-		return 0;
-	e = split_globalstate(&state, device->data, device->bytes, err);
-	if (e < 0)
-		return e;
-	memcpy(l->run_state, state.run_state, sizeof(l->run_state));
-	l->has_run_state = true;
-	return 0;
-}
-
-static int deliver(struct load *l, const struct inm_device *device, struct err *err)
-{
-	int e;
-
-	TRACE(l->trace, device->stream_offset, 0, "device '%s' instance %" PRIu32 " version %" PRIu32 ": %zu bytes",
-	      TEXT_QUOTE(device->name, strlen(device->name)), device->instance_id, device->version_id, device->bytes);
-	e = note_run_state(l, device, err);
-	if (e == 0 && l->ops->device) {
-		e = l->ops->device(l->ops_opaque, device);
-		if (e < 0)
-			err_set(err, e, "refused here: %s", strerror(-e));
-	}
-	if (e < 0)
-		return err_up(err, e, "device '%s' instance %" PRIu32 " at 0x%" PRIx64,
-			      TEXT_QUOTE(device->name, strlen(device->name)), device->instance_id,
-			      device->stream_offset);
-	l->devices++;
-	return 0;
-}
-
 /* A copy with a NUL behind it: the description's own text has none between devices. */
 static char *device_text(const struct split_result *split, const struct split_section *sec)
 {
@@ -237,7 +202,7 @@ static int deliver_section(struct load *l, const struct tail *t, const struct sp
 		.description = text,
 		.split = split->way == SPLIT_BY_DESCRIPTION ? INM_SPLIT_DESCRIPTION : INM_SPLIT_FOOTERS,
 	};
-	int e = deliver(l, &device, err);
+	int e = device_deliver(l, &device, err);
 
 	free(text);
 	return e;
@@ -361,7 +326,7 @@ int tail_read_early(struct load *l, struct err *err)
 		.stream_offset = sec.body_off,
 		.split = INM_SPLIT_FOOTERS,
 	};
-	e = deliver(l, &device, err);
+	e = device_deliver(l, &device, err);
 	reader_skip(&l->reader, sec.body_bytes);
 	return e;
 }

@@ -48,7 +48,9 @@ static void make_room(struct reader *r, size_t bytes)
 
 static struct iovec free_space(const struct reader *r)
 {
-	return (struct iovec){ r->buf + r->tail, READER_BUFFER_BYTES - r->tail };
+	size_t bytes = READER_BUFFER_BYTES - r->tail;
+
+	return (struct iovec){ r->buf + r->tail, r->chunk_bytes && r->chunk_bytes < bytes ? r->chunk_bytes : bytes };
 }
 
 static ssize_t receive(struct reader *r, struct iovec *iov, int iov_count, struct err *err)

@@ -36,6 +36,7 @@ struct reader {
 	size_t head, tail;
 	uint64_t head_off; /* stream offset of buf[head] */
 	uint64_t deadline_ns; /* for every wait; DEADLINE_NEVER where the embedder set none */
+	size_t chunk_bytes; /* received at a time at most; 0: as much as fits. Small where others must not wait */
 	bool ended;        /* the channel has said so */
 };
 

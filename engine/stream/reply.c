@@ -7,6 +7,8 @@
 #include "base/probe.h"
 #include "engine/channel/channel.h"
 #include "engine/stream/wire.h"
+#include "memory/block.h"
+#include "postcopy/request.h"
 
 #include <errno.h>
 #include <string.h>
@@ -25,6 +27,18 @@ int reply_open(struct reply *rp, struct err *err)
 	return 0;
 }
 
+static int write_locked(struct reply *rp, const void *msg, size_t bytes, uint64_t deadline_ns, struct err *err)
+{
+	int r = mutex_lock(&rp->lock, deadline_ns);
+
+	if (r < 0)
+		return err_set(err, r, "waiting for the return path");
+	if (!rp->shut)
+		r = chan_write_all(rp->ch, msg, bytes, deadline_ns, err);
+	mutex_unlock(&rp->lock);
+	return r;
+}
+
 static int reply_send(struct reply *rp, enum wire_reply type, const void *payload, size_t bytes,
 		      uint64_t deadline_ns, struct err *err)
 {
@@ -36,13 +50,8 @@ static int reply_send(struct reply *rp, enum wire_reply type, const void *payloa
 	be16_store(msg + 2, (uint16_t)bytes);
 	if (bytes > 0)
 		memcpy(msg + 4, payload, bytes);
-	r = mutex_lock(&rp->lock, deadline_ns);
-	if (r < 0)
-		return err_set(err, r, "waiting for the return path");
-	if (!rp->shut)
-		r = chan_write_all(rp->ch, msg, 4 + bytes, deadline_ns, err);
+	r = write_locked(rp, msg, 4 + bytes, deadline_ns, err);
 	rp->shut = rp->shut || type == WIRE_REPLY_SHUT;
-	mutex_unlock(&rp->lock);
 	PROBE2(engine__reply, (int)type, r);
 	return r < 0 ? err_up(err, r, "return path") : 0;
 }
@@ -58,6 +67,38 @@ int reply_pong(struct reply *rp, uint32_t value, struct err *err)
 int reply_switchover_ack(struct reply *rp, struct err *err)
 {
 	return reply_send(rp, WIRE_REPLY_SWITCHOVER_ACK, NULL, 0, deadline_after_ns(REPLY_TIMEOUT_NS), err);
+}
+
+/* The block's name, unless it is the one named last (spec/stream.md 3). Return: bytes written to @p. */
+static size_t put_request(struct reply *rp, uint8_t *p, const struct page_request *req)
+{
+	const struct block *b = req->block;
+	bool named = b != rp->last;
+
+	be16_store(p, named ? WIRE_REPLY_REQ_PAGES_ID : WIRE_REPLY_REQ_PAGES);
+	be16_store(p + 2, (uint16_t)(12 + (named ? 1 + b->name_bytes : 0)));
+	be64_store(p + 4, req->start);
+	be32_store(p + 12, (uint32_t)req->bytes);
+	if (!named)
+		return 16;
+	p[16] = (uint8_t)b->name_bytes;
+	memcpy(p + 17, b->name, b->name_bytes);
+	rp->last = b;
+	return 17 + b->name_bytes;
+}
+
+int reply_request(struct reply *rp, const struct page_request *list, size_t count, struct err *err)
+{
+	uint8_t msg[REQUEST_BATCH_MAX * (17 + BLOCK_NAME_BYTES_MAX)];
+	size_t bytes = 0;
+	int r;
+
+	ASSERT(rp->open && count <= REQUEST_BATCH_MAX);
+	for (size_t i = 0; i < count; i++)
+		bytes += put_request(rp, msg + bytes, &list[i]);
+	r = write_locked(rp, msg, bytes, deadline_after_ns(REPLY_TIMEOUT_NS), err);
+	PROBE2(engine__request, count, r);
+	return r < 0 ? err_up(err, r, "return path") : 0;
 }
 
 int reply_shut(struct reply *rp, uint32_t status, uint64_t deadline_ns, struct err *err)

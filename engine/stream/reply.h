@@ -15,14 +15,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct block;
 struct chan;
 struct err;
+struct page_request;
 
 struct reply {
 	struct chan *ch; /* not owned */
 	struct mutex lock;
 	bool open; /* the source has said OPEN_RETURN_PATH */
 	bool shut; /* SHUT is sent: nothing may follow */
+	const struct block *last; /* the block that the last page request named */
 };
 
 void reply_init(struct reply *rp, struct sched *s, struct chan *ch);
@@ -34,6 +37,9 @@ int reply_open(struct reply *rp, struct err *err);
 #define REPLY_TIMEOUT_NS (30ull * 1000000000ull)
 may_park int reply_pong(struct reply *rp, uint32_t value, struct err *err);
 may_park int reply_switchover_ack(struct reply *rp, struct err *err);
+
+/** reply_request - pages, in one write; at most REQUEST_BATCH_MAX requests of whole units (postcopy/request.h) */
+may_park int reply_request(struct reply *rp, const struct page_request *list, size_t count, struct err *err);
 
 /** reply_shut - the last message: 0 the guest is ours, else the source keeps it. A second call does nothing. */
 may_park int reply_shut(struct reply *rp, uint32_t status, uint64_t deadline_ns, struct err *err);

@@ -72,11 +72,11 @@ def descriptor(run):
     run.source.migrate("fd:mig")
 
 
-def refused_first(run):
+def refused_first(run, uri="tcp:127.0.0.1:0"):
     """A source that may not come, then the right one: the destination must name the reason and listen on."""
     if run.options.reference:
         raise Skipped("the reference does not say why")
-    run.listen("tcp:127.0.0.1:0", verbose=True)
+    run.listen(uri, verbose=True)
     run.source.set(params=run.case.wrong)
     run.source.migrate(run.destination.address())
     run.source.wait_status("failed", seconds=20)
@@ -86,6 +86,10 @@ def refused_first(run):
     source_runs(run)
     run.source.set(params=run.case.params)
     run.source.migrate(run.destination.address())
+
+
+def refused_first_unix(run):
+    refused_first(run, "unix:" + run.path("socket"))
 
 
 # ---- what happens while it goes on ----

@@ -3,9 +3,10 @@
 import itertools
 import random
 
-from cases import Case, FAST, OTHER_UUID, ROUNDS, RP, UUID, many_rounds, tcp, unix
+from cases import (Case, FAST, OTHER_UUID, PSK, PSK_IN, ROUNDS, RP, TLS_OUT, UUID, X509, X509_IN, certs, faster,
+                   many_rounds, reached, refused_first_unix, tcp, unix)
 from proxy import Proxy
-from qemu import MIB
+from qemu import Failed, MIB, PAGE_BYTES
 
 NUMA = ("-smp", "2", "-object", "memory-backend-memfd,id=n0,size=64M", "-object", "memory-backend-memfd,id=n1,size=64M",
         "-numa", "node,memdev=n0,cpus=0", "-numa", "node,memdev=n1,cpus=1")
@@ -52,11 +53,58 @@ def shuffled(seed):
 
 REWRITTEN = {"dirty": (16 * MIB, 48 * MIB), "during": many_rounds}
 
-CASES = [
-    multifd(f"{channels}-{method}-{transport.__name__}", channels, method, caps=RP if transport is tcp else (),
-            params=ROUNDS, transport=transport, quick=(channels, method, transport) in (
-                (4, "none", tcp), (2, "zstd", unix), (16, "zlib", tcp)), **REWRITTEN)
-    for channels in (1, 2, 4, 16) for method in ("none", "zlib", "zstd") for transport in (tcp, unix)]
+
+# ---- everything by everything: channels, compression, encryption, transport ----
+
+SMALL = {"memory_mib": 96, "content_mib": 24, "dirty": (16 * MIB, 28 * MIB)}
+# A path is no name that a certificate could be for: the source must be told which one to expect.
+BY_NAME = {"tls-hostname": "localhost"}
+SECRECY = {
+    "plain": {},
+    "psk": {"args": PSK, "params": {"tls-creds": "tls0"}, "in_params": PSK_IN, "before": certs},
+    "x509": {"args": X509, "params": {"tls-creds": "tls0"}, "in_params": X509_IN, "before": certs},
+}
+IN_SAMPLE = (
+    (4, "none", "plain", tcp), (2, "zstd", "plain", unix), (16, "zlib", "plain", tcp), (4, "zstd", "psk", unix),
+    (1, "none", "x509", unix))
+
+
+def rewritten_under_way(run):
+    """The guest runs and changes what has been sent: at least three rounds have ended, and pages were sent twice."""
+    reached(run, "ram", "dirty-sync-count", 3)
+    faster(run)
+
+
+def came_by_channels(run):
+    """Pages went over the channels, some of them more than once, and were as long there as the method makes them."""
+    if run.options.reference:
+        return
+    stats = run.destination.stats()
+    by_channels, page_bytes = stats["bytes"]["multifd"], stats["pages"]["normal"] * PAGE_BYTES
+    once = (run.case.content_mib + 2) * MIB    # the content, the firmware
+    if page_bytes <= once:
+        raise Failed(f"{page_bytes} bytes of pages came: the guest has changed nothing")
+    # Of the content three pages in seven compress well, and four not at all.
+    compressed = run.case.params["multifd-compression"] != "none"
+    if not (page_bytes // 4 < by_channels < page_bytes * 9 // 10 if compressed else page_bytes < by_channels):
+        raise Failed(f"{page_bytes} bytes of pages came in {by_channels} bytes of the channels")
+
+
+def combination(channels, method, secrecy, transport):
+    more = dict(SECRECY[secrecy])
+    # So slow that the first round takes several of the source's tenths of a second, compressed too: a source that is
+    # through before it has measured its bandwidth ends with what the guest has changed meanwhile.
+    params = {"max-bandwidth": 48 * MIB, "downtime-limit": 1, **more.pop("params", {})}
+    if secrecy == "x509" and transport is unix:
+        params.update(BY_NAME)
+    return multifd(f"{channels}-{method}-{secrecy}-{transport.__name__}", channels, method,
+                   caps=RP if transport is tcp else (), params=params, transport=transport,
+                   during=rewritten_under_way, after=came_by_channels,
+                   quick=(channels, method, secrecy, transport) in IN_SAMPLE, **SMALL, **more)
+
+
+CASES = [combination(*each) for each in itertools.product(
+    (1, 2, 4, 16), ("none", "zlib", "zstd"), SECRECY, (tcp, unix))]
 CASES += [
     multifd("no-return-path", 4, params=ROUNDS, **REWRITTEN),
     multifd("return-path-unix", 4, "zlib", params=ROUNDS, caps=RP, transport=unix, **REWRITTEN),
@@ -73,6 +121,9 @@ CASES += [
     multifd("too-few", 2, caps=RP, in_params={"multifd-channels": 4, "connect-deadline": 2},
             fails=r"2 of 4 multifd channels", quick=True),
     multifd("too-many", 4, caps=RP, in_params={"multifd-channels": 2}, fails=r"multifd-channels"),
+    # Without a name to expect the source goes again: "No hostname for certificate validation".
+    multifd("x509-unix-no-name", 2, caps=RP, args=X509, params={**TLS_OUT, **BY_NAME}, in_params=X509_IN, before=certs,
+            transport=refused_first_unix, wrong={"tls-hostname": ""}, refused="closed after 0 bytes"),
     # zlib and zstd differ in the packets' flags.
     multifd("other-compression", 2, "zlib", caps=RP, in_params={"multifd-compression": "zstd"}, fails=r"(?i)compression"),
 ]

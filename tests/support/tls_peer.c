@@ -360,6 +360,12 @@ void tls_peer_start(struct tls_peer *peer, const struct tls_peer_plan *plan, int
 	child_end(peer);
 }
 
+void tls_peer_shake(struct tls_peer *peer, const struct tls_peer_plan *plan, int fd)
+{
+	*peer = (struct tls_peer){ .fd = fd, .plan = plan, .report.alert = -1, .report_fd = -1 };
+	child_tls(peer);
+}
+
 void tls_peer_wait(struct tls_peer *peer, struct tls_peer_report *ret_report)
 {
 	struct tls_peer_report report;

@@ -97,6 +97,9 @@ void tls_peer_start(struct tls_peer *peer, const struct tls_peer_plan *plan, int
 /* Wait for its end. Aborts if the child did not end well. */
 void tls_peer_wait(struct tls_peer *peer, struct tls_peer_report *ret_report);
 
+/* The handshake alone, in this process and over @fd, which becomes the peer's: for who plays several peers at once. */
+void tls_peer_shake(struct tls_peer *peer, const struct tls_peer_plan *plan, int fd);
+
 /* For acts. Sending aborts on failure. */
 void tls_peer_send(struct tls_peer *peer, const void *buf, size_t bytes);
 /* Record bodies of many sizes, made by tls_pattern from @off on. */

@@ -73,6 +73,7 @@ static const struct {
 	{ "multifd-clean-tls-termination", "auto" }, { "switchover-ack-legacy", "auto" },
 	/* ours */
 	{ "uuid", "" }, { "machine", "" }, { "ram-limit", "17592186044416" }, { "connect-deadline", "10" },
+	{ "postcopy-prefetch", "on" },
 	{ "keepalive-idle", "10" }, { "keepalive-interval", "5" }, { "keepalive-count", "6" },
 	{ "tcp-user-timeout", "40000" },
 	{ "tls-creds-dir", "" }, { "tls-creds-type", "x509" }, { "tls-priority", "" }, { "tls-verify-peer", "on" },

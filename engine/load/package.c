@@ -1,0 +1,190 @@
+#include "engine/load/package.h"
+
+#include "base/be.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "coroutine/group.h"
+#include "engine/load/device.h"
+#include "engine/load/load.h"
+#include "engine/options.h"
+#include "engine/stream/trace.h"
+#include "engine/stream/wire.h"
+#include "inmigrate.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+/* More is not allocated before so much of it has come. */
+#define GROW_BYTES (1u << 20)
+
+/* QEMU 10.2 on: the answer says that this side has the guest (spec/stream.md 2). */
+#define PING_OWNER 0x42
+
+void package_init(struct package *p, struct sched *s)
+{
+	*p = (struct package){ .split = SPLIT_RESULT_NONE };
+	event_init(&p->done, s, "device state");
+}
+
+void package_fini(struct package *p)
+{
+	split_result_fini(&p->split);
+	free(p->buf);
+	p->buf = NULL;
+}
+
+static int receive(struct load *l, uint32_t bytes, struct err *err)
+{
+	struct package *p = &l->package;
+	size_t piece;
+	uint8_t *buf;
+	int e = 0;
+
+	while (e == 0 && p->bytes < bytes) {
+		piece = bytes - p->bytes;
+		if (piece > GROW_BYTES + p->bytes)
+			piece = GROW_BYTES + p->bytes;
+		buf = realloc(p->buf, p->bytes + piece);
+		if (!buf)
+			return err_set(err, -ENOMEM, "no memory for its %" PRIu32 " bytes", bytes);
+		p->buf = buf;
+		e = reader_bytes(&l->reader, p->buf + p->bytes, piece, err);
+		if (e == 0)
+			p->bytes += piece;
+	}
+	return e;
+}
+
+static int divide(struct load *l, struct err *err)
+{
+	struct package *p = &l->package;
+	struct split_handler *handlers = calloc(2 * SECTIONS_MAX, sizeof(*handlers));
+	struct split_opts opts = { .footers = l->opts->send_section_footer };
+	int e;
+
+	if (!handlers)
+		return err_set(err, -ENOMEM, "no memory for the list of sections");
+	if (!opts.footers)
+		e = err_set(err, -ENOTSUP, "without section footers its devices cannot be told apart");
+	else {
+		opts.live = handlers;
+		opts.live_count = sections_handlers(&l->sections, false, handlers);
+		opts.early = handlers + SECTIONS_MAX;
+		opts.early_count = sections_handlers(&l->sections, true, handlers + SECTIONS_MAX);
+		e = split_by_footers(&p->split, p->buf, p->bytes, SPLIT_PACKAGE, &opts, err);
+	}
+	free(handlers);
+	return e;
+}
+
+static int load_section(struct load *l, const struct split_section *sec, struct err *err)
+{
+	const struct package *p = &l->package;
+	char name[256];
+	struct inm_device device = {
+		.name = split_name(name, p->buf, sec),
+		.instance_id = sec->instance_id,
+		.version_id = sec->version_id,
+		.data = p->buf + sec->body_off,
+		.bytes = sec->body_bytes,
+		.stream_offset = p->off + sec->body_off,
+		.split = INM_SPLIT_FOOTERS,
+	};
+
+	return device_deliver(l, &device, err);
+}
+
+/* Once: what can still refuse the guest does so before anybody is told that it is ours. */
+static int take_over(struct load *l, bool *taken, struct err *err)
+{
+	if (*taken)
+		return 0;
+	*taken = true;
+	return l->ops->take_over(l->ops_opaque, err);
+}
+
+static int carry_out(struct load *l, const struct split_command *c, bool *taken, struct err *err)
+{
+	const struct package *p = &l->package;
+	uint32_t value;
+	int e = 0;
+
+	switch (c->command) {
+	case WIRE_CMD_PING:
+		value = be32_load(p->buf + c->payload_off);
+		TRACE(l->trace, p->off + c->off, 1, "command PING %" PRIu32 " in the package", value);
+		if (value == PING_OWNER)
+			e = take_over(l, taken, err);
+		return e < 0 ? e : reply_pong(&l->reply, value, err);
+	case WIRE_CMD_POSTCOPY_RUN:
+		TRACE(l->trace, p->off + c->off, 1, "command POSTCOPY_RUN in the package");
+		e = take_over(l, taken, err);
+		if (e < 0)
+			return e;
+		l->phase = LOAD_RUNNING;
+		l->ops->run(l->ops_opaque);
+		return 0;
+	default:
+		return 0; /* LISTEN: package_read has seen to it */
+	}
+}
+
+/* In the order of the package: commands and sections. */
+static int load_all(struct load *l, struct err *err)
+{
+	const struct split_result *s = &l->package.split;
+	size_t section = 0;
+	bool taken = false;
+	int e = 0;
+
+	for (size_t i = 0; e == 0 && i <= s->command_count; i++) {
+		size_t until = i < s->command_count ? s->commands[i].section : s->section_count;
+
+		while (e == 0 && section < until)
+			e = load_section(l, &s->sections[section++], err);
+		if (e == 0 && i < s->command_count)
+			e = carry_out(l, &s->commands[i], &taken, err);
+	}
+	return e;
+}
+
+static int run_package(void *arg)
+{
+	struct load *l = arg;
+	struct err err = ERR_NONE;
+	int e = load_all(l, &err);
+
+	if (e == 0) {
+		event_set(&l->package.done);
+		return 0;
+	}
+	err_up(&err, e, "package at 0x%" PRIx64, l->package.off);
+	l->ops->failed(l->ops_opaque, e, &err);
+	return e;
+}
+
+int package_read(struct load *l, uint32_t bytes, struct err *err)
+{
+	struct package *p = &l->package;
+	int e = 0;
+
+	if (bytes == 0 || bytes > PACKAGE_BYTES_MAX)
+		return err_set(err, -EPROTO, "a package of %" PRIu32 " bytes; 1 to %u are possible", bytes,
+			       PACKAGE_BYTES_MAX);
+	p->begun = true;
+	p->off = reader_off(&l->reader);
+	e = receive(l, bytes, err);
+	if (e == 0)
+		e = divide(l, err);
+	if (e < 0)
+		return err_up(err, e, "package at 0x%" PRIx64, p->off);
+	l->split_by_footers = true;
+	TRACE(l->trace, p->off, 1, "command POSTCOPY_LISTEN in the package");
+	e = l->ops->listen(l->ops_opaque, err);
+	if (e < 0)
+		return err_up(err, e, "POSTCOPY_LISTEN");
+	l->phase = LOAD_LISTENING;
+	e = group_spawn(l->tasks, "package", run_package, l);
+	return e < 0 ? err_set(err, e, "no memory for a coroutine") : 0;
+}

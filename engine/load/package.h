@@ -1,0 +1,45 @@
+/*
+ * package.h - device state that comes in one piece, while pages are still missing
+ *
+ * A postcopy source sends LISTEN, all device state and RUN as one package. It is received whole and divided by its
+ * footers (it has no description). LISTEN is carried out where the stream stands; the devices are loaded in a coroutine
+ * of their own, because a callback may touch a page that only comes on the main channel behind the package.
+ *
+ * Source: spec/stream.md 5.1, 5.4, 7.4 B
+ */
+#ifndef ENGINE_LOAD_PACKAGE_H
+#define ENGINE_LOAD_PACKAGE_H
+
+#include "coroutine/co.h"
+#include "coroutine/wait.h"
+#include "engine/load/split.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+struct load;
+
+/* As TAIL_BYTES_MAX: device state of one guest. */
+#define PACKAGE_BYTES_MAX (512u << 20)
+
+struct package {
+	uint8_t *buf; /* owned */
+	size_t bytes;
+	uint64_t off; /* of buf[0] in the stream */
+	struct split_result split;
+	struct event done; /* RUN has been carried out */
+	bool begun;
+};
+
+void package_init(struct package *p, struct sched *s);
+void package_fini(struct package *p);
+
+/**
+ * package_read - @bytes of package behind its command, up to and with LISTEN; then the devices are loaded beside
+ * Parks: yes. Return: 0; -EPROTO; -ENOMEM; what LISTEN failed with.
+ */
+may_park int package_read(struct load *l, uint32_t bytes, struct err *err);
+
+#endif

@@ -1,0 +1,235 @@
+#include "engine/switchover.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/arrival.h"
+#include "engine/channel/channel.h"
+#include "engine/incoming.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Of the main channel, so that a page on the preempt channel is not kept waiting while it is worked through. */
+#define CHUNK_BYTES (64u << 10)
+
+/* Main has ended, and pages are under way on the preempt channel. */
+#define LAST_PAGES_NS (30 * NS_PER_S)
+
+/* ---- the preempt channel ---- */
+
+static may_park int read_preempt(struct inm *inm, struct err *err)
+{
+	int e = event_wait(&inm->listening, DEADLINE_NEVER); /* nothing comes before; a failure ends this wait, too */
+
+	if (e == 0)
+		e = ram_load_preempt(&inm->preempt_loader, &inm->preempt_reader, err);
+	return e;
+}
+
+static int run_preempt(void *arg)
+{
+	struct inm *inm = arg;
+	struct err err = ERR_NONE;
+	int e = read_preempt(inm, &err);
+
+	if (e == -ECANCELED)
+		return e;
+	/* An EOS record, or the end: sources up to 7.2 say so, later ones when they have been told that all is here. */
+	inm->preempt_done = true;
+	if (e == 0 && inm->postcopy.missing_tpages > 0)
+		e = err_set(&err, -ENODATA, "the preempt channel has ended with %" PRIu64 " pages missing",
+			    inm->postcopy.missing_tpages);
+	if (e < 0) {
+		inm->load_ops.failed(inm, e, &err);
+		return e;
+	}
+	event_set(&inm->postcopy.all_here); /* for who waits to look again */
+	return 0;
+}
+
+int switchover_preempt(struct inm *inm, struct hello *h, struct err *err)
+{
+	struct ram_loader *l = &inm->preempt_loader;
+	int e = reader_init(&inm->preempt_reader, h->ch, h->first, h->got);
+
+	if (e < 0)
+		return err_set(err, e, "no memory for the preempt channel's buffer");
+	inm->preempt = *h;
+	h->ch = NULL;
+	*l = (struct ram_loader){
+		.ram = &inm->ram, .opts = &inm->opts, .trace = &inm->trace, .postcopy = &inm->postcopy, .listed = true
+	};
+	log_info(&inm->log, "preempt channel: %s", inm->preempt.ch->name);
+	event_set(&inm->preempt_news);
+	e = group_spawn(&inm->loading, "preempt channel", run_preempt, inm);
+	return e < 0 ? err_set(err, e, "no memory for a coroutine") : 0;
+}
+
+/*
+ * Pages are asked for only when they can come (spec/channels.md 4.4, 6 row 3). A channel that is silent so far counts:
+ * when all others are there it can be nothing else, and it has a coroutine that reads it.
+ */
+static may_park int await_preempt(struct inm *inm, struct err *err)
+{
+	uint64_t deadline_ns = deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S);
+	int e = 0;
+
+	if (!options_has(&inm->opts, CAP_POSTCOPY_PREEMPT))
+		return 0;
+#ifdef CONTROL_NO_PREEMPT_WAIT
+	return 0; /* only in the control of test_switchover, which must then fail */
+#endif
+	while (e == 0 && !inm->preempt.ch && !arrival_has_silent(inm)) {
+		event_clear(&inm->preempt_news);
+		e = event_wait(&inm->preempt_news, deadline_ns);
+	}
+	if (e == -ETIMEDOUT)
+		return err_set(err, e, "the preempt channel has not come within %" PRIu64 " s (connect-deadline)",
+			       inm->opts.connect_deadline_s);
+	return e;
+}
+
+/* ---- what the load asks for ---- */
+
+static may_park int begin_listening(void *opaque, struct err *err)
+{
+	struct inm *inm = opaque;
+	int e = await_preempt(inm, err);
+
+	if (e == 0)
+		e = postcopy_listen(&inm->postcopy, err);
+	if (e < 0)
+		return e;
+	multifd_switch(&inm->multifd);
+	inm->load.ram_loader.postcopy = &inm->postcopy;
+	inm->load.reader.chunk_bytes = CHUNK_BYTES;
+	if (inm->switchover_ns == 0)
+		inm->switchover_ns = clock_now_ns();
+	incoming_set_state(inm, INM_STATE_POSTCOPY_ACTIVE);
+	event_set(&inm->listening);
+	log_info(&inm->log, "postcopy: %" PRIu64 " pages are still to come", inm->postcopy.missing_tpages);
+	return 0;
+}
+
+static may_park int take_over(void *opaque, struct err *err)
+{
+	return incoming_ask_ready(opaque, err);
+}
+
+static void run(void *opaque)
+{
+	struct inm *inm = opaque;
+
+	inm->running = true;
+	inm->running_ns = clock_now_ns();
+	if (inm->ops.start_vcpus)
+		inm->ops.start_vcpus(inm->opaque, incoming_run_state(inm));
+}
+
+static may_park int await_pages(void *opaque, struct err *err)
+{
+	struct inm *inm = opaque;
+	struct postcopy *pc = &inm->postcopy;
+	uint64_t missing;
+	int e = 0;
+
+	while (e == 0 && pc->missing_tpages > 0) {
+		missing = pc->missing_tpages;
+		if (!options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) || inm->preempt_done) {
+			/* What nobody has sent by now are zeros (spec/stream.md 5.7). */
+			log_warn(&inm->log, "%" PRIu64 " pages were announced and have not come: they are zeros",
+				 missing);
+			postcopy_complete(pc);
+			break;
+		}
+		event_clear(&pc->all_here);
+		e = event_wait(&pc->all_here, deadline_after_ns(LAST_PAGES_NS));
+		if (e == -ETIMEDOUT && pc->missing_tpages == missing)
+			return err_set(err, e, "%" PRIu64 " pages have not come %llu s after the end of the stream",
+				       missing, LAST_PAGES_NS / NS_PER_S);
+		if (e == -ETIMEDOUT)
+			e = 0;
+	}
+	return e;
+}
+
+void switchover_ops(struct load_ops *ops)
+{
+	ops->listen = begin_listening;
+	ops->take_over = take_over;
+	ops->run = run;
+	ops->await_pages = await_pages;
+}
+
+/* ---- postcopy's own wishes ---- */
+
+static may_park int request_pages(void *opaque, const struct page_request *list, size_t count)
+{
+	struct inm *inm = opaque;
+	struct err err = ERR_NONE;
+	int e = reply_request(&inm->load.reply, list, count, &err);
+
+	if (e < 0 && e != -ECANCELED) {
+		/* The reader of the channel may never find out: a source can be gone in one direction only. */
+		inm->load_ops.failed(inm, e, &err);
+		group_cancel(&inm->loading);
+	}
+	return e;
+}
+
+/* In a signal handler, of a thread that is stuck anyway. */
+static void say_stuck(void *opaque, const char *what, const char *text)
+{
+	struct inm *inm = opaque;
+
+	log_write(&inm->log, LOG_ERROR, "%s: %s", what, text);
+}
+
+void switchover_init(struct inm *inm)
+{
+	struct sched *s = &inm->reactor->sched;
+
+	event_init(&inm->preempt_news, s, "preempt channel");
+	event_init(&inm->listening, s, "POSTCOPY_LISTEN");
+	inm->postcopy = (struct postcopy){ .ram = &inm->ram,
+					   .reactor = inm->reactor,
+					   .log = &inm->log,
+					   .request = request_pages,
+					   .stuck = say_stuck,
+					   .opaque = inm,
+					   .prefetch_on = inm->opts.postcopy_prefetch };
+}
+
+/* ---- the ends ---- */
+
+static void close_preempt(struct inm *inm)
+{
+	if (!inm->preempt.ch)
+		return;
+	inm->preempt_bytes = inm->preempt.ch->bytes_in;
+	ram_loader_fini(&inm->preempt_loader);
+	reader_fini(&inm->preempt_reader);
+	chan_close(inm->preempt.ch);
+	inm->preempt.ch = NULL;
+}
+
+int switchover_pause(struct inm *inm)
+{
+	postcopy_pause(&inm->postcopy);
+	/* Both sides close all, so that the other one notices (spec/stream.md 5.8). */
+	close_preempt(inm);
+	incoming_close_main(inm);
+	log_warn(&inm->log, "postcopy is paused: %s", inm->err.text);
+	snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s (%s)", inm->err.text, err_name(inm->err.code));
+	incoming_set_state(inm, INM_STATE_POSTCOPY_PAUSED);
+	/* No deadline: half of the guest is here, and only the embedder may give it up. */
+	return co_park(&inm->reactor->sched, NULL, DEADLINE_NEVER, "postcopy-paused", "a recovery or a cancel");
+}
+
+void switchover_end(struct inm *inm)
+{
+	postcopy_end(&inm->postcopy);
+	close_preempt(inm);
+}

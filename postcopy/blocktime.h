@@ -1,0 +1,53 @@
+/*
+ * blocktime.h - how long who waited for pages
+ *
+ * From the moment a fault was read to the moment its page was placed; a thread's own clock sees the kernel's part, too.
+ */
+#ifndef POSTCOPY_BLOCKTIME_H
+#define POSTCOPY_BLOCKTIME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define BLOCKTIME_BUCKETS 40
+#define BLOCKTIME_THREADS 1024 /* told apart; more are counted together */
+/* Within a power of two so many parts: quantiles are right to 1/16. */
+#define BLOCKTIME_PARTS 16
+
+/* One thread of the guest. */
+struct fault_thread {
+	uint32_t tid; /* 0: the slot is free */
+	uint32_t order;
+	uint64_t faults, blocked_ns;
+	/* Where it was last, for prefetch.h. */
+	const void *block;
+	size_t last_unit;
+	long stride;
+	unsigned run;
+	size_t ahead_unit; /* the last one asked for ahead */
+	unsigned depth;
+};
+
+struct blocktime {
+	struct fault_thread threads[BLOCKTIME_THREADS]; /* open addressing by tid */
+	size_t thread_count;
+	uint64_t count, sum_ns, max_ns, blocked_ns;
+	uint64_t parts[BLOCKTIME_BUCKETS * BLOCKTIME_PARTS];
+};
+
+/** blocktime_thread - the slot of @tid, made when it is new; NULL when all are taken */
+struct fault_thread *blocktime_thread(struct blocktime *bt, uint32_t tid);
+
+/** blocktime_page - a page that was waited for has come after @ns */
+void blocktime_page(struct blocktime *bt, uint64_t ns);
+
+/** blocktime_blocked - a thread waited so long; @t may be NULL */
+void blocktime_blocked(struct blocktime *bt, struct fault_thread *t, uint64_t ns);
+
+/** blocktime_quantile - so long or less had @permille of all pages to be waited for */
+uint64_t blocktime_quantile(const struct blocktime *bt, unsigned permille);
+
+/** blocktime_bucket - how many took 2^i up to 2^(i+1) ns */
+uint64_t blocktime_bucket(const struct blocktime *bt, unsigned i);
+
+#endif

@@ -1,0 +1,201 @@
+#include "postcopy/fault.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/probe.h"
+#include "coroutine/io.h"
+#include "coroutine/reactor.h"
+#include "postcopy/place.h"
+#include "postcopy/postcopy.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#define EVENTS_MAX 64
+
+/* The block of an address in a guest view. */
+static struct pblock *guest_block(struct postcopy *pc, uint64_t addr, uint64_t *ret_off)
+{
+	for (size_t i = 0; i < pc->ram->count; i++) {
+		struct pblock *pb = &pc->blocks[i];
+		uint64_t begin = (uintptr_t)pb->b->guest;
+
+		if (begin && addr - begin < (uint64_t)pb->units << pb->unit_shift) {
+			*ret_off = addr - begin;
+			return pb;
+		}
+	}
+	return NULL;
+}
+
+static void on_fault(struct postcopy *pc, const struct uffd_msg *msg, uint64_t now_ns)
+{
+	uint32_t tid = msg->arg.pagefault.feat.ptid;
+	struct fault_thread *t = blocktime_thread(&pc->blocktime, tid);
+	struct pblock *pb;
+	uint64_t off;
+	size_t unit;
+
+	pc->counts.faults++;
+	if (t)
+		t->faults++;
+	pb = guest_block(pc, msg->arg.pagefault.address, &off);
+	if (!pb) {
+		/* A view that was moved: see on_change. */
+		log_warn(pc->log, "a page fault outside all blocks, at 0x%llx",
+			 (unsigned long long)msg->arg.pagefault.address);
+		return;
+	}
+	unit = off >> pb->unit_shift;
+	PROBE3(postcopy__fault, pb->b->name, unit, tid);
+	if (pblock_complete(pb, unit, pc->ram->tpage_shift)) {
+		pc->counts.faults_local++;
+		place_local(pc, pb, unit);
+		return;
+	}
+	/* Without memory for the entry the thread faults again, which is as good as one. */
+	if (!ledger_want(pc, pb, unit, tid, now_ns))
+		uffd_wake(&pc->guest, pb->b->guest + ((uint64_t)unit << pb->unit_shift), pblock_unit_bytes(pb));
+	prefetch_fault(pc, t, pb, unit, now_ns);
+}
+
+/*
+ * The embedder has given memory back (a balloon): what was there reads as zeros from now on, and what is still to come
+ * is not wanted any more. It counts as received, so that it is neither asked for nor written when it comes.
+ */
+static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
+{
+	while (start < end) {
+		uint64_t off;
+		struct pblock *pb = guest_block(pc, start, &off);
+		size_t tpage, last;
+
+		if (!pb)
+			return;
+		tpage = off >> pc->ram->tpage_shift;
+		last = (off + (end - start)) >> pc->ram->tpage_shift;
+		if (last > pb->b->used_bytes >> pc->ram->tpage_shift)
+			last = pb->b->used_bytes >> pc->ram->tpage_shift;
+		for (size_t i = tpage; i < last; i++) {
+			if (block_is_received(pb->b, i))
+				continue;
+			block_mark_received(pb->b, i);
+			pc->missing_tpages--;
+			pc->counts.removed++;
+		}
+		for (size_t u = bitmap_find_set(&pb->asked, off >> pb->unit_shift);
+		     u < pb->units && u << pb->unit_shift < off + (end - start); u = bitmap_find_set(&pb->asked, u + 1))
+			if (pblock_complete(pb, u, pc->ram->tpage_shift)) {
+				place_local(pc, pb, u);
+				ledger_landed(pc, pb, u);
+			}
+		start += ((uint64_t)pb->units << pb->unit_shift) - off;
+	}
+	if (pc->missing_tpages == 0)
+		event_set(&pc->all_here);
+}
+
+/* The embedder has moved a whole guest view (mremap). Parts of one cannot be followed. */
+static void on_remap(struct postcopy *pc, uint64_t from, uint64_t to, uint64_t bytes)
+{
+	uint64_t off;
+	struct pblock *pb = guest_block(pc, from, &off);
+
+	if (!pb)
+		return;
+	if (off != 0 || bytes < pb->b->used_bytes) {
+		log_warn(pc->log, "part of the guest view of block '%s' was moved; a touch of it may hang", pb->b->name);
+		return;
+	}
+	pb->b->guest = (uint8_t *)(uintptr_t)to; /* NOLINT: the kernel's number for an address of ours */
+	if (block_is_anonymous(pb->b))
+		pb->b->landing = pb->b->guest;
+}
+
+static void on_event(struct postcopy *pc, const struct uffd_msg *msg, uint64_t now_ns)
+{
+	switch (msg->event) {
+	case UFFD_EVENT_PAGEFAULT:
+		on_fault(pc, msg, now_ns);
+		break;
+	case UFFD_EVENT_REMOVE:
+		on_remove(pc, msg->arg.remove.start, msg->arg.remove.end);
+		break;
+	case UFFD_EVENT_REMAP:
+		on_remap(pc, msg->arg.remap.from, msg->arg.remap.to, msg->arg.remap.len);
+		break;
+	case UFFD_EVENT_UNMAP:
+		/* Nobody can touch it there; what comes for it is placed in the file, or is dropped with -ENOENT. */
+		break;
+	case UFFD_EVENT_FORK:
+		/* Not asked for: see postcopy_listen. */
+		close((int)msg->arg.fork.ufd);
+		break;
+	default:
+		log_warn(pc->log, "event %u of the userfaultfd is not known here", msg->event);
+	}
+}
+
+int fault_read(void *arg)
+{
+	struct postcopy *pc = arg;
+	struct uffd_msg events[EVENTS_MAX];
+	uint64_t now_ns;
+	ssize_t n;
+	int r;
+
+	for (;;) {
+		n = uffd_read(&pc->guest, events, EVENTS_MAX);
+		if (n < 0)
+			return (int)n;
+		if (n == 0) {
+			/* No deadline: the guest may never touch what is missing. */
+			r = io_poll(pc->reactor, pc->guest.fd, POLLIN, DEADLINE_NEVER);
+			if (r < 0)
+				return r;
+			continue;
+		}
+		now_ns = clock_now_ns();
+		for (ssize_t i = 0; i < n; i++)
+			on_event(pc, &events[i], now_ns);
+		/* A guest that faults without end must not keep its pages from landing. */
+		r = co_yield(&pc->reactor->sched);
+		if (r < 0)
+			return r;
+	}
+}
+
+/* Nothing will come any more: what is missing reads as zeros, so that the callback ends, and its result is ignored. */
+static void open_views(struct postcopy *pc)
+{
+	if (pc->opened)
+		return;
+	pc->opened = true;
+	for (size_t i = 0; i < pc->ram->count; i++)
+		if (pc->blocks[i].b->engine)
+			uffd_unregister(&pc->engine, pc->blocks[i].b->engine, pc->blocks[i].b->mapped_bytes);
+}
+
+void fault_engine(void *opaque, void *addr)
+{
+	struct postcopy *pc = opaque;
+	struct pblock *pb;
+	struct block *b;
+	uint64_t off;
+	int r;
+
+	pc->counts.engine_faults++;
+	b = postcopy_find(pc, addr, &off);
+	ASSERT(b); /* yield.h calls for addresses in engine views only */
+	pb = postcopy_block(pc, b);
+	r = postcopy_await(pc, b, off, 1);
+	if (r < 0)
+		co_cancel_again(&pc->reactor->sched);
+	else
+		r = place_engine(pc, pb, off >> pb->unit_shift);
+	if (r < 0)
+		open_views(pc);
+}

@@ -1,0 +1,15 @@
+/*
+ * fault.h - what the userfaultfd has to tell: faults, and changes of the guest view
+ */
+#ifndef POSTCOPY_FAULT_H
+#define POSTCOPY_FAULT_H
+
+#include "coroutine/co.h"
+
+/** fault_read - the coroutine that reads events, many at a time, until it is cancelled. @arg: struct postcopy */
+may_park int fault_read(void *arg);
+
+/* An access of our own thread in the engine view: struct yield's fault. */
+void fault_engine(void *opaque, void *addr);
+
+#endif

@@ -1,0 +1,363 @@
+#include "postcopy/postcopy.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "coroutine/reactor.h"
+#include "postcopy/fault.h"
+#include "postcopy/place.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A device callback that has not come back, and has not parked, for so long blocks the thread. */
+#define WATCH_NS (5 * NS_PER_S)
+
+bool pblock_complete(const struct pblock *pb, size_t unit, unsigned tpage_shift)
+{
+	unsigned shift = pb->unit_shift - tpage_shift;
+	size_t first = unit << shift, end = (unit + 1) << shift, all = pb->b->received.nbits;
+
+	if (shift == 0)
+		return block_is_received(pb->b, unit);
+	if (end > all)
+		end = all;
+	return bitmap_find_clear(&pb->b->received, first) >= end;
+}
+
+/* What this guest's memory needs of the kernel. */
+static uint64_t features_needed(const struct ram *ram)
+{
+	uint64_t features = 0;
+
+	for (size_t i = 0; i < ram->count; i++) {
+		const struct block *b = ram->blocks[i];
+
+		if (b->ignored || block_is_anonymous(b))
+			continue;
+		features |= b->fd >= 0 ? UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM :
+					 UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MINOR_HUGETLBFS;
+	}
+	return features;
+}
+
+#define EVENTS_WANTED \
+	(UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP)
+
+int postcopy_check(struct postcopy *pc, struct err *err)
+{
+	struct uffd u;
+	int r;
+
+	for (size_t i = 0; i < pc->ram->count; i++) {
+		const struct block *b = pc->ram->blocks[i];
+
+		if (!b->ignored && !b->guest)
+			return err_set(err, -EINVAL,
+				       "block '%s' was given without an address: postcopy needs to know where the guest "
+				       "will touch it",
+				       TEXT_QUOTE(b->name, b->name_bytes));
+	}
+	r = uffd_open(&u, features_needed(pc->ram), EVENTS_WANTED, err);
+	if (r < 0)
+		return r;
+	uffd_close(&u);
+	return 0;
+}
+
+/* ---- LISTEN ---- */
+
+static int make_blocks(struct postcopy *pc)
+{
+	int r = 0;
+
+	if (pc->blocks)
+		return 0;
+	pc->blocks = calloc(pc->ram->count, sizeof(*pc->blocks));
+	if (!pc->blocks)
+		return -ENOMEM;
+	for (size_t i = 0; r == 0 && i < pc->ram->count; i++) {
+		struct block *b = pc->ram->blocks[i];
+		struct pblock *pb = &pc->blocks[i];
+		size_t unit_bytes = b->hpage_bytes;
+
+		pb->b = b;
+		if (b->ignored)
+			continue;
+		if (unit_bytes < ram_tpage_bytes(pc->ram))
+			unit_bytes = ram_tpage_bytes(pc->ram);
+		pb->unit_shift = (unsigned)__builtin_ctzll(unit_bytes);
+		pb->units = (b->used_bytes + unit_bytes - 1) >> pb->unit_shift;
+		r = bitmap_init(&pb->asked, pb->units);
+		if (r == 0)
+			r = bitmap_init(&pb->expected, b->received.nbits);
+	}
+	return r;
+}
+
+int postcopy_discard(struct postcopy *pc, struct block *b, size_t tpage, size_t count)
+{
+	int r = make_blocks(pc);
+
+	if (r == 0)
+		r = block_forget(b, tpage, count, pc->ram->tpage_shift);
+	if (r < 0)
+		return r;
+	bitmap_set_range(&postcopy_block(pc, b)->expected, tpage, count);
+	pc->counts.discarded += count;
+	return 0;
+}
+
+static int register_guest(struct postcopy *pc, const struct pblock *pb)
+{
+	uint64_t modes = UFFDIO_REGISTER_MODE_MISSING;
+
+	if (!block_is_anonymous(pb->b))
+		modes |= UFFDIO_REGISTER_MODE_MINOR;
+	return uffd_register(&pc->guest, pb->b->guest, pb->units << pb->unit_shift, modes);
+}
+
+static int register_engine(struct postcopy *pc, struct block *b)
+{
+	int r;
+
+	if (block_is_anonymous(b))
+		return 0;
+	r = block_map_engine(b);
+	if (r == 0)
+		r = uffd_register(&pc->engine, b->engine, b->mapped_bytes,
+				  UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR);
+	if (r == 0)
+		r = yield_add_view(&pc->yield, b->engine, b->mapped_bytes, b->name);
+	return r;
+}
+
+static int register_all(struct postcopy *pc, struct err *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < pc->ram->count; i++) {
+		struct pblock *pb = &pc->blocks[i];
+
+		if (pb->b->ignored)
+			continue;
+		r = register_guest(pc, pb);
+		if (r == 0)
+			r = register_engine(pc, pb->b);
+		if (r == 0)
+			r = yield_add_guest(&pc->yield, pb->b->guest, pb->units << pb->unit_shift, pb->b->name);
+		if (r < 0)
+			err_set(err, r, "block '%s' cannot be watched for missing pages: %s",
+				TEXT_QUOTE(pb->b->name, pb->b->name_bytes), strerror(-r));
+	}
+	return r;
+}
+
+/* What was not discarded is complete: received, or zeros that were never sent (spec/stream.md 5.3). */
+static void complete_unexpected(struct postcopy *pc, struct pblock *pb)
+{
+	struct block *b = pb->b;
+	size_t i = bitmap_find_clear(&b->received, 0);
+
+	for (; i < b->received.nbits; i = bitmap_find_clear(&b->received, i + 1)) {
+		if (bitmap_test(&pb->expected, i))
+			pc->missing_tpages++;
+		else
+			block_mark_received(b, i);
+	}
+	bitmap_fini(&pb->expected);
+}
+
+static void count_missing(struct postcopy *pc)
+{
+	for (size_t i = 0; i < pc->ram->count; i++)
+		if (!pc->ram->blocks[i]->ignored)
+			complete_unexpected(pc, &pc->blocks[i]);
+	if (pc->missing_tpages == 0)
+		event_set(&pc->all_here);
+}
+
+static void relay_stuck(void *opaque, const char *what, const char *text)
+{
+	struct postcopy *pc = opaque;
+
+	pc->stuck(pc->opaque, what, text);
+}
+
+static int open_descriptors(struct postcopy *pc, struct err *err)
+{
+	uint64_t needed = features_needed(pc->ram);
+	int r = uffd_open(&pc->guest, needed, EVENTS_WANTED, err);
+
+	if (r == 0)
+		r = uffd_open(&pc->engine, needed | UFFD_FEATURE_SIGBUS, 0, err);
+	return r;
+}
+
+int postcopy_listen(struct postcopy *pc, struct err *err)
+{
+	struct sched *s = &pc->reactor->sched;
+	int r;
+
+	ASSERT(!pc->listening);
+	pc->guest = pc->engine = UFFD_NONE;
+	ledger_init(&pc->ledger, s);
+	group_init(&pc->group, s, "postcopy");
+	event_init(&pc->all_here, s, "the last page");
+	pc->yield.sched = s;
+	pc->yield.fault = fault_engine;
+	pc->yield.stuck = relay_stuck;
+	pc->yield.opaque = pc;
+	pc->listening = true; /* so that postcopy_end takes back what comes now */
+	r = open_descriptors(pc, err);
+	if (r < 0)
+		return r;
+	r = yield_begin(&pc->yield, WATCH_NS);
+	if (r < 0)
+		return err_set(err, r, "a handler for SIGBUS: %s", strerror(-r));
+	r = make_blocks(pc);
+	if (r < 0)
+		return err_set(err, r, "no memory for the list of missing pages");
+	r = register_all(pc, err);
+	if (r < 0)
+		return r;
+	count_missing(pc);
+	r = group_spawn_background(&pc->group, "page faults", fault_read, pc);
+	if (r == 0)
+		r = group_spawn_background(&pc->group, "page requests", ledger_send, pc);
+	return r < 0 ? err_set(err, r, "no memory for a coroutine") : 0;
+}
+
+void postcopy_complete(struct postcopy *pc)
+{
+	for (size_t i = 0; i < pc->ram->count; i++) {
+		struct pblock *pb = &pc->blocks[i];
+
+		for (size_t t = 0; !pb->b->ignored && t < pb->b->received.nbits; t++)
+			block_mark_received(pb->b, t);
+		for (size_t u = bitmap_find_set(&pb->asked, 0); u < pb->units; u = bitmap_find_set(&pb->asked, u + 1)) {
+			place_local(pc, pb, u);
+			ledger_landed(pc, pb, u);
+		}
+	}
+	pc->missing_tpages = 0;
+	event_set(&pc->all_here);
+}
+
+void postcopy_pause(struct postcopy *pc)
+{
+	pc->ledger.offline = true;
+	ledger_unsend(&pc->ledger);
+}
+
+void postcopy_resume(struct postcopy *pc)
+{
+	pc->ledger.offline = false;
+	event_set(&pc->ledger.unsent_there);
+}
+
+/* ---- our own thread ---- */
+
+struct block *postcopy_find(const struct postcopy *pc, const void *addr, uint64_t *ret_off)
+{
+	const uint8_t *at = addr;
+
+	for (size_t i = 0; i < pc->ram->count; i++) {
+		struct block *b = pc->ram->blocks[i];
+
+		if (b->guest && at >= b->guest && (uint64_t)(at - b->guest) < b->used_bytes) {
+			*ret_off = (uint64_t)(at - b->guest);
+			return b;
+		}
+		if (b->engine && at >= b->engine && (uint64_t)(at - b->engine) < b->mapped_bytes) {
+			*ret_off = (uint64_t)(at - b->engine);
+			return b;
+		}
+	}
+	return NULL;
+}
+
+int postcopy_await(struct postcopy *pc, struct block *b, uint64_t off, uint64_t bytes)
+{
+	struct pblock *pb = postcopy_block(pc, b);
+	size_t unit = off >> pb->unit_shift, end = ((off + bytes - 1) >> pb->unit_shift) + 1;
+	struct want *w;
+	int r;
+
+	/* All of them are asked for at once. */
+	for (size_t u = unit; u < end; u++)
+		if (!pblock_complete(pb, u, pc->ram->tpage_shift) && !ledger_want(pc, pb, u, 0, clock_now_ns()))
+			return -ENOMEM;
+	for (; unit < end; unit++) {
+		while (!pblock_complete(pb, unit, pc->ram->tpage_shift)) {
+			w = ledger_want(pc, pb, unit, 0, clock_now_ns());
+			if (!w || pc->opened)
+				return w ? -ECANCELED : -ENOMEM;
+			/* No deadline: the migration's end is one. */
+			r = co_park(&pc->reactor->sched, &w->waiters, DEADLINE_NEVER, "missing page of", b->name);
+			if (r < 0)
+				return r;
+		}
+	}
+	return 0;
+}
+
+int postcopy_await_for_callback(struct postcopy *pc, struct block *b, uint64_t off, uint64_t bytes)
+{
+	const char *what = pc->yield.watched;
+	int r;
+
+	if (what)
+		yield_unwatch(&pc->yield);
+	r = postcopy_await(pc, b, off, bytes);
+	if (what)
+		yield_watch(&pc->yield, what);
+	/* The callback is told; what comes after it must be, too. */
+	if (r == -ECANCELED)
+		co_cancel_again(&pc->reactor->sched);
+	return r;
+}
+
+/* ---- the end ---- */
+
+static void free_blocks(struct postcopy *pc)
+{
+	for (size_t i = 0; pc->blocks && i < pc->ram->count; i++) {
+		bitmap_fini(&pc->blocks[i].asked);
+		bitmap_fini(&pc->blocks[i].expected);
+	}
+	free(pc->blocks);
+	pc->blocks = NULL;
+}
+
+static void unregister_all(struct postcopy *pc)
+{
+	if (pc->guest.fd < 0)
+		return;
+	for (size_t i = 0; pc->blocks && i < pc->ram->count; i++) {
+		const struct pblock *pb = &pc->blocks[i];
+
+		/* Wakes whoever waits there. It may not be registered any more, or never have been. */
+		if (pb->units)
+			uffd_unregister(&pc->guest, pb->b->guest, pb->units << pb->unit_shift);
+	}
+}
+
+void postcopy_end(struct postcopy *pc)
+{
+	if (pc->listening) {
+		group_cancel(&pc->group);
+		group_join(&pc->group);
+		unregister_all(pc);
+		if (pc->yield.begun)
+			yield_end(&pc->yield);
+		uffd_close(&pc->guest);
+		uffd_close(&pc->engine);
+		ledger_fini(&pc->ledger);
+		pc->listening = false;
+	}
+	free_blocks(pc);
+}

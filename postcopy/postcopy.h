@@ -1,0 +1,157 @@
+/*
+ * postcopy.h - the guest runs while pages of it are missing
+ *
+ * From LISTEN on, a page of guest memory is in one of three states: received (it may be placed in the guest view, or be
+ * placed when the guest touches it), asked for (an entry in the ledger, see request.h), or neither. Two coroutines live
+ * here: one reads faults and other events from the userfaultfd (fault.h), one sends requests. Pages are placed by
+ * whoever receives them (place.h).
+ *
+ * Nothing here knows of channels or streams: pages are asked for through one function pointer, and arrive through
+ * place_pages and place_zero.
+ *
+ * A unit is what the source is asked for and what is placed at once: the larger of hpage and tpage.
+ *
+ * Invariants:
+ * (1) A page's bit in block->received is set before its first byte is written, and never cleared while the guest runs
+ *     but for huge pages that are half there when the network fails: so a page is written once, and a late copy of it
+ *     is dropped.
+ * (2) Every fault that cannot be answered at once has an entry in the ledger; a placement takes the entry away.
+ * (3) The userfaultfd is closed only when nothing is missing, or the embedder has given the guest up.
+ */
+#ifndef POSTCOPY_POSTCOPY_H
+#define POSTCOPY_POSTCOPY_H
+
+#include "base/bitmap.h"
+#include "coroutine/group.h"
+#include "coroutine/wait.h"
+#include "memory/block.h"
+#include "postcopy/blocktime.h"
+#include "postcopy/prefetch.h"
+#include "postcopy/request.h"
+#include "postcopy/uffd.h"
+#include "postcopy/yield.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+struct log;
+struct reactor;
+
+/* Postcopy's side of a block. */
+struct pblock {
+	struct block *b; /* not owned */
+	unsigned unit_shift;
+	size_t units;
+	struct bitmap asked; /* a bit a unit: it has an entry in the ledger */
+	struct bitmap expected; /* a bit a tpage: discarded by the source, so it comes (again); until LISTEN */
+};
+
+struct postcopy_counts {
+	uint64_t pages;      /* target pages placed or found to be zeros since LISTEN */
+	uint64_t duplicates; /* came although they were here, and were dropped */
+	uint64_t discarded;  /* by the source */
+	uint64_t removed;    /* by the embedder: REMOVE events */
+	uint64_t faults, faults_local;
+	uint64_t engine_faults;
+	uint64_t place_retries;
+};
+
+struct postcopy {
+	struct ram *ram; /* not owned, as the rest up to the blank line */
+	struct reactor *reactor;
+	const struct log *log;
+	/*
+	 * Ask the source for these, all in one message; unit-aligned. Parks. Return: 0, or why it cannot be asked now:
+	 * then nothing is asked until postcopy_resume.
+	 */
+	int (*request)(void *opaque, const struct page_request *list, size_t count);
+	/* The engine's thread has blocked in memory of the guest. See yield.h. */
+	void (*stuck)(void *opaque, const char *what, const char *text);
+	void *opaque;
+	bool prefetch_on;
+
+	struct pblock *blocks; /* owned; as ram->blocks */
+	struct uffd guest;     /* faults of the guest's threads */
+	struct uffd engine;    /* of our own: SIGBUS */
+	struct yield yield;
+	struct group group;    /* the two coroutines */
+	struct ledger ledger;
+	struct blocktime blocktime;
+	struct prefetch prefetch;
+	struct event all_here;
+	bool listening;
+	bool opened;           /* the engine views are open: the migration has failed */
+	uint64_t missing_tpages; /* from LISTEN on */
+	struct postcopy_counts counts;
+};
+
+/**
+ * postcopy_check - can this kernel do it, for this memory? Before anything of the guest is lost.
+ * Return: 0; or why not, with a text that says what would have to change.
+ */
+int postcopy_check(struct postcopy *pc, struct err *err);
+
+/**
+ * postcopy_listen - from here on a touch of a page that is missing is a request
+ * @pc: zeroed, with the fields up to prefetch_on set. What was not discarded counts as received (spec/stream.md 5.3).
+ * Return: 0; the error of postcopy_check, of a registration, or -ENOMEM: then all is as it was.
+ */
+int postcopy_listen(struct postcopy *pc, struct err *err);
+
+/**
+ * postcopy_discard - so many tpages of a block are still to come. Before postcopy_listen.
+ * Return: 0, or the errno of giving the memory back.
+ */
+int postcopy_discard(struct postcopy *pc, struct block *b, size_t tpage, size_t count);
+
+/** postcopy_complete - what is missing will not come, and is zeros; after LISTEN */
+void postcopy_complete(struct postcopy *pc);
+
+/* Nothing may be asked for any more / again: after a network loss. What was asked for is asked for again. */
+void postcopy_pause(struct postcopy *pc);
+void postcopy_resume(struct postcopy *pc);
+
+/* ---- for our own thread ---- */
+
+/**
+ * postcopy_await - until these bytes of a block are here
+ * Parks: yes. Deadline: none; the migration's failure or a cancel ends it. Return: 0, -ECANCELED.
+ */
+may_park int postcopy_await(struct postcopy *pc, struct block *b, uint64_t off, uint64_t bytes);
+
+/* The same for a callback of the embedder, which the watch must not think stuck meanwhile, and which a cancel ends. */
+may_park int postcopy_await_for_callback(struct postcopy *pc, struct block *b, uint64_t off, uint64_t bytes);
+
+/** postcopy_find - the block of an address in a guest view or an engine view; NULL if there is none */
+struct block *postcopy_find(const struct postcopy *pc, const void *addr, uint64_t *ret_off);
+
+/* ---- the end ---- */
+
+/**
+ * postcopy_end - stop, and unregister everything: what is missing reads as zeros from now on, by (3)
+ * A @pc that does not listen is all right. Parks: yes.
+ */
+may_park void postcopy_end(struct postcopy *pc);
+
+/* ---- for the parts ---- */
+
+static inline struct pblock *postcopy_block(const struct postcopy *pc, const struct block *b)
+{
+	size_t i = 0;
+
+	while (pc->blocks[i].b != b)
+		i++;
+	return &pc->blocks[i];
+}
+
+static inline size_t pblock_unit_bytes(const struct pblock *pb)
+{
+	return (size_t)1 << pb->unit_shift;
+}
+
+/** pblock_complete - has every tpage of the unit been received? */
+bool pblock_complete(const struct pblock *pb, size_t unit, unsigned tpage_shift);
+
+#endif

@@ -1,0 +1,180 @@
+/* A set-up that does not come to its end: channels that are missing or too many, a source that dies. */
+#include "tests/support/check_main.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "tests/support/said.h"
+#include "tests/support/several.h"
+
+/* ---- numbers that differ --------------------------------------------------------------------------------------- */
+
+START_TEST(test_fewer_channels_than_expected_are_a_named_error_by_the_deadline)
+{
+	static const struct { unsigned there, here; const char *words; } rows[] = {
+		{ 1, 2, "1 of 2 multifd channels" }, { 2, 4, "2 of 4 multifd channels" }, { 2, 255, "2 of 255" } };
+	const struct multifd_opts m = { .channels = rows[_i].there, .return_path = true };
+	uint64_t began_ns = clock_now_ns();
+	struct several s;
+
+	several_begin(&s, &m, &(struct several_opts){ .channels_here = rows[_i].here, .deadline_s = "1" });
+	several_connect_all(&s);
+	several_finish(&s);
+	ck_assert_uint_lt(clock_now_ns() - began_ns, 3 * NS_PER_S);
+	several_check_failed(&s, -ECONNABORTED, rows[_i].words);
+	ck_assert_msg(strstr(s.scene.e.error, "multifd-channels"), "%s", s.scene.e.error);
+	ck_assert_uint_eq(source_reply_value(&s.lines[0].report, WIRE_RP_SHUT, 0), 1);
+	several_end(&s);
+}
+END_TEST
+
+/* The refused channel is what the source will fail of; the error that follows from it names the cause. */
+START_TEST(test_more_channels_than_expected_are_refused_and_named_in_the_final_error)
+{
+	static const unsigned rows[][2] = { { 2, 1 }, { 4, 2 }, { 3, 2 } };
+	const struct multifd_opts m = { .channels = rows[_i][0] };
+	struct several s;
+	bool closed = false;
+
+	several_begin(&s, &m, &(struct several_opts){ .channels_here = rows[_i][1], SAID });
+	several_connect_all(&s);
+	for (unsigned i = 0; i < s.line_count; i++)
+		several_allow(&s, i, i ? 64 : wire_find(&s.h.main, "PART", 0));
+	several_settle(&s);
+	for (unsigned i = 1; i < s.line_count; i++)
+		closed |= s.lines[i].report.peer_closed;
+	ck_assert_msg(closed, "no channel was refused");
+	/* A source whose channel breaks gives up. */
+	for (unsigned i = 0; i < s.line_count; i++)
+		several_close(&s, i);
+	several_run(&s, 3000);
+	several_check_failed(&s, -ENODATA, "multifd-channels");
+	several_end(&s);
+}
+END_TEST
+
+/*
+ * A 7.2 source with a return path has failed then, and says so to its user, but keeps its main connection open and
+ * silent: waiting for its end would be waiting for ever.
+ */
+START_TEST(test_more_channels_than_expected_are_an_error_though_the_source_stays)
+{
+	const struct multifd_opts m = { .channels = 4, .return_path = true };
+	struct several s;
+
+	several_begin(&s, &m, &(struct several_opts){ .channels_here = 2, .deadline_s = "1" });
+	several_connect_all(&s);
+	for (unsigned i = 0; i < s.line_count; i++)
+		several_allow(&s, i, i ? 64 : wire_find(&s.h.main, "START", 0));
+	several_run(&s, 4000);
+	several_check_failed(&s, s.result, "multifd-channels");
+	ck_assert_int_lt(s.result, 0);
+	several_end(&s);
+}
+END_TEST
+
+/* ---- the source dies ------------------------------------------------------------------------------------------- */
+
+/* After the @nth of its connections; main is the first. */
+START_TEST(test_a_source_that_dies_between_channels_is_a_named_error)
+{
+	for (unsigned alive = 1; alive <= 3; alive++) {
+		const struct multifd_opts m = { .channels = 3 };
+		struct several s;
+
+		several_begin(&s, &m, &(struct several_opts){ .deadline_s = "2" });
+		for (unsigned i = 0; i < alive; i++) {
+			several_connect(&s, several_wire(&s, i));
+			several_allow(&s, i, i ? wire_find(several_wire(&s, i), "interval", 0) : SEVERAL_ALL);
+			several_settle(&s);
+		}
+		for (unsigned i = 0; i < alive; i++)
+			several_close(&s, i);
+		several_run(&s, 5000);
+		several_check_failed(&s, s.result, "multifd|closed");
+		ck_assert_int_ne(s.scene.e.result, 0);
+		several_end(&s);
+	}
+}
+END_TEST
+
+/*
+ * The third channel has not come when the first one ends, which has sent nothing: it will never send its SYNC, so
+ * nothing is to be waited for, and the missing one is not what went wrong. Main waits for the channels by then (0), or
+ * has told its blocks and will come to wait (1); the channel is closed, or reset (2).
+ */
+START_TEST(test_a_channel_that_ends_while_another_is_missing_is_a_named_error_at_once)
+{
+	const struct multifd_opts m = { .channels = 3 };
+	const struct linger reset = { 1, 0 };
+	uint64_t began_ns;
+	struct several s;
+
+	several_begin(&s, &m, &(struct several_opts){ .deadline_s = "30", .tcp = _i == 2 });
+	for (unsigned i = 0; i < 3; i++) {
+		several_connect(&s, several_wire(&s, i));
+		several_allow(&s, i, i ? WIRE_MULTIFD_HELLO_BYTES : SEVERAL_ALL);
+	}
+	if (_i == 1) /* before its first FLUSH record */
+		several_allow(&s, SEVERAL_MAIN, wire_find(&s.h.main, "sync point", 0) - 8);
+	several_settle(&s);
+	ck_assert_int_eq(s.result, 1);
+	began_ns = clock_now_ns();
+	if (_i == 2)
+		ck_assert_int_eq(setsockopt(s.lines[1].fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)), 0);
+	several_close(&s, 1);
+	several_settle(&s);
+	several_allow(&s, SEVERAL_MAIN, SEVERAL_ALL);
+	several_run(&s, 5000);
+	ck_assert_msg(clock_now_ns() - began_ns < 3 * NS_PER_S, "it took %llu ms",
+	              (unsigned long long)((clock_now_ns() - began_ns) / NS_PER_MS));
+	several_check_failed(&s, _i == 2 ? -ECONNRESET : -ENODATA, "channel 0");
+	several_end(&s);
+}
+END_TEST
+
+/* In any moment of the set-up all connections end at once; then it is freed. */
+START_TEST(test_a_source_that_dies_at_any_step_leaves_nothing)
+{
+	for (unsigned k = 0; k < 60; k++) {
+		const struct multifd_opts m = { .channels = 3 };
+		struct several s;
+
+		several_begin(&s, &m, NULL);
+		several_connect_all(&s);
+		for (unsigned i = 0; i < s.line_count; i++) {
+			several_allow(&s, i, SEVERAL_ALL);
+			s.lines[i].chunk_bytes = 19;
+		}
+		for (unsigned i = 0; i < k; i++)
+			several_turn(&s);
+		for (unsigned i = 0; i < s.line_count; i++)
+			pump_close(&s.lines[i]);
+		several_run(&s, 30);
+		ck_assert_int_ne(s.result, 0);
+		several_end(&s);
+	}
+}
+END_TEST
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("discovery_ends");
+	TCase *t = tcase_create("numbers");
+
+	tcase_set_timeout(t, 60);
+	tcase_add_loop_test(t, test_fewer_channels_than_expected_are_a_named_error_by_the_deadline, 0, 3);
+	tcase_add_loop_test(t, test_more_channels_than_expected_are_refused_and_named_in_the_final_error, 0, 3);
+	tcase_add_test(t, test_more_channels_than_expected_are_an_error_though_the_source_stays);
+	suite_add_tcase(s, t);
+
+	t = tcase_create("deaths");
+	tcase_set_timeout(t, 120);
+	tcase_add_test(t, test_a_source_that_dies_between_channels_is_a_named_error);
+	tcase_add_loop_test(t, test_a_channel_that_ends_while_another_is_missing_is_a_named_error_at_once, 0, 3);
+	tcase_add_test(t, test_a_source_that_dies_at_any_step_leaves_nothing);
+	suite_add_tcase(s, t);
+	return s;
+}

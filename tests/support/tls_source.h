@@ -1,0 +1,51 @@
+/*
+ * tls_source.h - a source that sends over several connections inside TLS, and reads nothing: a process of its own
+ *
+ * It does what QEMU does (spec/multifd.md 9.3): after the handshakes nobody looks at what the destination writes on the
+ * multifd channels, and they are closed as soon as their last byte has been handed to the kernel. The main channel is
+ * kept until the destination closes it, so that what becomes of the others is not hidden by its end. Three steps:
+ *
+ *   tls_source_start(&src, &plan);     connects, shakes hands, says who its channels are; then TLS_SOURCE_READY
+ *   tls_source_go(&src);               sends everything, closes the channels; then TLS_SOURCE_CLOSED
+ *   tls_source_wait(&src, &report);    when the migration has ended
+ */
+#ifndef TESTS_SUPPORT_TLS_SOURCE_H
+#define TESTS_SUPPORT_TLS_SOURCE_H
+
+#include "tests/support/tls_peer.h"
+
+#if HAVE_GNUTLS
+
+#include "tests/support/wire.h"
+
+#define TLS_SOURCE_CHANNELS_MAX 8u
+
+struct tls_source_plan {
+	const struct multifd_honest *h; /* what is sent; at most TLS_SOURCE_CHANNELS_MAX channels */
+	const char *address;            /* "tcp:127.0.0.1:40123" */
+	struct tls_peer_plan tls;       /* without an act */
+	int send_buffer_bytes;          /* of each socket; 0: the kernel's choice */
+};
+
+struct tls_source_report {
+	size_t sent_bytes;   /* on the channels, inside TLS */
+	size_t unread_bytes; /* on the channels, of what the destination had written when they were closed */
+};
+
+enum tls_source_step { TLS_SOURCE_STARTED, TLS_SOURCE_READY, TLS_SOURCE_CLOSED };
+
+struct tls_source {
+	pid_t pid;
+	int to, from;
+	enum tls_source_step step; /* seen so far */
+};
+
+void tls_source_start(struct tls_source *src, const struct tls_source_plan *plan);
+/* How far is it? Waits for at most @ms that it goes on. */
+enum tls_source_step tls_source_step(struct tls_source *src, int ms);
+void tls_source_go(struct tls_source *src);
+/* Waits for its end. Aborts if it did not end well. */
+void tls_source_wait(struct tls_source *src, struct tls_source_report *ret_report);
+
+#endif
+#endif
