@@ -286,14 +286,23 @@ $(eval $(call flavour,fuzz,$$(FUZZ_OPTIONS)))
 check-asan check-ubsan check-tsan: check-%: $(B)%/config.mk
 	@$(MAKE) -C $(<D) FLAVOUR=$* check-programs
 
-# Names in VALGRIND_SKIP (unit/test_x) make no sense there: those that are about time, or about userfaultfd.
-VALGRIND_SKIP :=
-VALGRIND_TESTS := $(filter-out $(addprefix $(B)tests/,$(VALGRIND_SKIP)),$(UNIT))
+# Names in VALGRIND_SKIP (unit/test_x) make no sense there: those that are about time, or about userfaultfd; or take too
+# long, and of these VALGRIND_CASES has what does not: program, colon, its case. Of the scenarios those run that give
+# things back half way: while channels are found, inside TLS, at a cancel or at the end.
+VALGRIND_SKIP := scenario/test_multifd
+VALGRIND_CASES := scenario/test_cancel:callbacks scenario/test_cancel:elsewhere scenario/test_multifd:barrier
+VALGRIND_SCENARIO := $(filter $(addprefix $(B)tests/scenario/test_,discovery% multifd% tls% tickets% lifecycle%), \
+	$(SCENARIO))
+VALGRIND_TESTS := $(filter-out $(addprefix $(B)tests/,$(VALGRIND_SKIP)),$(VALGRIND_SCENARIO) $(UNIT))
 VALGRIND := valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
 	--errors-for-leak-kinds=definite --num-callers=30
-check-valgrind: all $(VALGRIND_TESTS) need-check
+RUN_VALGRIND = CK_TIMEOUT_MULTIPLIER=10 $(RUN_MANY) --label valgrind --timeout 600 --wrap '$(VALGRIND)'
+valgrind_program = $(B)tests/$(firstword $(subst :, ,$(1)))
+check-valgrind: all $(VALGRIND_TESTS) $(foreach c,$(VALGRIND_CASES),$(call valgrind_program,$(c))) need-check
 	$(counts_begin)
-	@CK_TIMEOUT_MULTIPLIER=10 $(RUN_MANY) --label valgrind --timeout 600 --wrap '$(VALGRIND)' $(VALGRIND_TESTS) || :
+	@$(RUN_VALGRIND) $(VALGRIND_TESTS) || :
+	@$(foreach c,$(VALGRIND_CASES),$(RUN_VALGRIND) --case $(lastword $(subst :, ,$(c))) \
+		$(call valgrind_program,$(c)) || :;) :
 	$(counts_end)
 
 TIME ?= 60
@@ -407,7 +416,7 @@ help:
 #: check-cli             the program: options, exit status, files, signals
 #: check-asan            the test programs under AddressSanitizer and UBSan; also check-ubsan, check-tsan: each builds in
 #:                       a folder of its own
-#: check-valgrind        the unit tests under valgrind
+#: check-valgrind        the unit tests under valgrind, and the scenarios that end half way
 #: interop               every case with a real QEMU as the source
 #: tidy                  floors, headers, symbols, man pages, probes, scripts, sizes, words
 #: fuzz, fuzz-run TIME=  build the fuzzers with libFuzzer (clang); run each for TIME seconds

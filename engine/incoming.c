@@ -171,6 +171,9 @@ static int tell_source(struct inm *inm, int result)
 
 	if (!inm->load_made || !inm->load.reply.open)
 		return result;
+	/* Where half of the guest runs, nobody is told that it may run elsewhere. */
+	if (result < 0 && inm->running)
+		return result;
 	if (result < 0) {
 		reply_shut(&inm->load.reply, 1, deadline_after_ns(FAREWELL_NS), &err);
 		return result;
@@ -248,6 +251,11 @@ static int receive_guest(struct inm *inm)
 	if (inm->complete)
 		return 0;
 	/* Whoever failed first has said so; then all were cancelled. */
+	if (inm->running && (inm->err.code < 0 || !inm->complete) && postcopy_all_here(&inm->postcopy)) {
+		log_warn(&inm->log, "the source was lost after the last page: %s", inm->err.text);
+		inm->err = ERR_NONE;
+		return 0;
+	}
 	if (inm->err.code < 0 && inm->running)
 		return switchover_pause(inm);
 	if (inm->err.code < 0)
@@ -315,6 +323,7 @@ static int incoming_story(void *arg)
 	incoming_close_main(inm);
 	multifd_fini(&inm->multifd);
 	arrival_end(inm, e);
+	switchover_end(inm);
 	tls_creds_free(inm->tls);
 	inm->tls = NULL;
 	group_cancel(&inm->root);

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "coroutine/io.h"
 #include "engine/arrival.h"
 #include "engine/channel/channel.h"
 #include "engine/incoming.h"
@@ -16,6 +17,9 @@
 
 /* Main has ended, and pages are under way on the preempt channel. */
 #define LAST_PAGES_NS (30 * NS_PER_S)
+
+/* Between two looks at nothing: something is always to happen, so that a pause is no deadlock. */
+#define PAUSE_NS (3600 * NS_PER_S)
 
 /* ---- the preempt channel ---- */
 
@@ -52,8 +56,12 @@ static int run_preempt(void *arg)
 int switchover_preempt(struct inm *inm, struct hello *h, struct err *err)
 {
 	struct ram_loader *l = &inm->preempt_loader;
-	int e = reader_init(&inm->preempt_reader, h->ch, h->first, h->got);
+	int e;
 
+	/* Its first bytes and the end of the stream came in the same turn. */
+	if (inm->loading.cancelled)
+		return -ECANCELED;
+	e = reader_init(&inm->preempt_reader, h->ch, h->first, h->got);
 	if (e < 0)
 		return err_set(err, e, "no memory for the preempt channel's buffer");
 	inm->preempt = *h;
@@ -135,9 +143,9 @@ static may_park int await_pages(void *opaque, struct err *err)
 	uint64_t missing;
 	int e = 0;
 
-	while (e == 0 && pc->missing_tpages > 0) {
+	while (e == 0 && !postcopy_all_here(pc)) {
 		missing = pc->missing_tpages;
-		if (!options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) || inm->preempt_done) {
+		if (pc->placing == 0 && (!options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) || inm->preempt_done)) {
 			/* What nobody has sent by now are zeros (spec/stream.md 5.7). */
 			log_warn(&inm->log, "%" PRIu64 " pages were announced and have not come: they are zeros",
 				 missing);
@@ -217,6 +225,8 @@ static void close_preempt(struct inm *inm)
 
 int switchover_pause(struct inm *inm)
 {
+	int e;
+
 	postcopy_pause(&inm->postcopy);
 	/* Both sides close all, so that the other one notices (spec/stream.md 5.8). */
 	close_preempt(inm);
@@ -224,8 +234,11 @@ int switchover_pause(struct inm *inm)
 	log_warn(&inm->log, "postcopy is paused: %s", inm->err.text);
 	snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s (%s)", inm->err.text, err_name(inm->err.code));
 	incoming_set_state(inm, INM_STATE_POSTCOPY_PAUSED);
-	/* No deadline: half of the guest is here, and only the embedder may give it up. */
-	return co_park(&inm->reactor->sched, NULL, DEADLINE_NEVER, "postcopy-paused", "a recovery or a cancel");
+	/* No end: half of the guest is here, and only the embedder may give it up. */
+	do
+		e = io_sleep_until(inm->reactor, deadline_after_ns(PAUSE_NS));
+	while (e != -ECANCELED);
+	return e;
 }
 
 void switchover_end(struct inm *inm)

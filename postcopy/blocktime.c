@@ -4,7 +4,7 @@ struct fault_thread *blocktime_thread(struct blocktime *bt, uint32_t tid)
 {
 	uint32_t slot = tid * 2654435761u % BLOCKTIME_THREADS;
 
-	for (size_t i = 0; i < BLOCKTIME_THREADS; i++, slot = (slot + 1) % BLOCKTIME_THREADS) {
+	for (size_t i = 0; tid != 0 && i < BLOCKTIME_THREADS; i++, slot = (slot + 1) % BLOCKTIME_THREADS) {
 		struct fault_thread *t = &bt->threads[slot];
 
 		if (t->tid == tid)

@@ -35,7 +35,7 @@ struct blocktime {
 	uint64_t parts[BLOCKTIME_BUCKETS * BLOCKTIME_PARTS];
 };
 
-/** blocktime_thread - the slot of @tid, made when it is new; NULL when all are taken */
+/** blocktime_thread - the slot of @tid, made when it is new; NULL when all are taken, or the kernel does not say (0) */
 struct fault_thread *blocktime_thread(struct blocktime *bt, uint32_t tid);
 
 /** blocktime_page - a page that was waited for has come after @ns */

@@ -94,7 +94,7 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 			}
 		start += ((uint64_t)pb->units << pb->unit_shift) - off;
 	}
-	if (pc->missing_tpages == 0)
+	if (postcopy_all_here(pc))
 		event_set(&pc->all_here);
 }
 

@@ -71,9 +71,19 @@ static may_park int expose(struct postcopy *pc, const struct block *b, uint64_t 
 	return 0;
 }
 
-static may_park int copy_page(struct postcopy *pc, const struct block *b, uint64_t off, const void *page, size_t bytes)
+/* By (1) of postcopy.h. */
+static void claim(struct postcopy *pc, struct block *b, size_t tpage, size_t count)
 {
-	uint64_t deadline_ns = deadline_after_ns(PLACE_PATIENCE_NS);
+	for (size_t i = 0; i < count; i++)
+		block_mark_received(b, tpage + i);
+	pc->missing_tpages -= count;
+	pc->counts.pages += count;
+}
+
+/* Write and show are one step of the kernel's, so the page is received when it has succeeded, and not before. */
+static may_park int copy_page(struct postcopy *pc, struct block *b, size_t tpage, const void *page, size_t bytes)
+{
+	uint64_t off = (uint64_t)tpage * bytes, deadline_ns = 0;
 	struct uffd_done done;
 	int r = 0;
 
@@ -81,15 +91,22 @@ static may_park int copy_page(struct postcopy *pc, const struct block *b, uint64
 		done = uffd_copy(&pc->guest, b->guest + off, page, bytes);
 		if (done.error != -EAGAIN)
 			break;
+		if (deadline_ns == 0)
+			deadline_ns = deadline_after_ns(PLACE_PATIENCE_NS);
 		r = await_events(pc, deadline_ns);
 		if (r < 0)
 			return r;
+		/* The event may have been that this page is not wanted any more. */
+		if (block_is_received(b, tpage))
+			return 0;
 	}
-	if (done.error == -EEXIST || done.error == -ENOENT) {
+	/* -EEXIST: somebody but us has put a page there; -ENOENT: there is no mapping any more. Nothing to show. */
+	if (done.error == -EEXIST || done.error == -ENOENT)
 		uffd_wake(&pc->guest, b->guest + off, bytes);
-		return 0;
-	}
-	return done.error;
+	else if (done.error < 0)
+		return done.error;
+	claim(pc, b, tpage, 1);
+	return 0;
 }
 
 /* The units that [tpage, tpage + count) has completed. Parks. */
@@ -107,7 +124,7 @@ static may_park int show_completed(struct postcopy *pc, struct pblock *pb, size_
 	return r;
 }
 
-/* They are received, and in the guest view or on the way there: whoever waits for a unit that is complete goes on. */
+/* They are received, and in the guest view: whoever waits for a unit that is complete goes on. */
 static void tell(struct postcopy *pc, struct pblock *pb, size_t tpage, size_t count)
 {
 	unsigned shift = pb->unit_shift - pc->ram->tpage_shift;
@@ -116,16 +133,8 @@ static void tell(struct postcopy *pc, struct pblock *pb, size_t tpage, size_t co
 	for (unit = bitmap_find_set(&pb->asked, unit); unit < end; unit = bitmap_find_set(&pb->asked, unit + 1))
 		if (pblock_complete(pb, unit, pc->ram->tpage_shift))
 			ledger_landed(pc, pb, unit);
-	if (pc->missing_tpages == 0)
+	if (postcopy_all_here(pc))
 		event_set(&pc->all_here);
-}
-
-static void claim(struct postcopy *pc, struct block *b, size_t tpage, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		block_mark_received(b, tpage + i);
-	pc->missing_tpages -= count;
-	pc->counts.pages += count;
 }
 
 static may_park int place_run(struct postcopy *pc, struct pblock *pb, size_t tpage, struct iovec *pages, int count)
@@ -134,16 +143,17 @@ static may_park int place_run(struct postcopy *pc, struct pblock *pb, size_t tpa
 	struct block *b = pb->b;
 	int r = 0;
 
-	claim(pc, b, tpage, (size_t)count);
+	pc->placing++;
 	if (block_is_anonymous(b)) {
 		for (int i = 0; r == 0 && i < count; i++)
-			r = copy_page(pc, b, (uint64_t)(tpage + (size_t)i) << shift, pages[i].iov_base,
-				      pages[i].iov_len);
+			r = copy_page(pc, b, tpage + (size_t)i, pages[i].iov_base, pages[i].iov_len);
 	} else {
+		claim(pc, b, tpage, (size_t)count);
 		r = block_land(b, tpage, pages, count, shift);
 		if (r == 0)
 			r = show_completed(pc, pb, tpage, (size_t)count);
 	}
+	pc->placing--;
 	tell(pc, pb, tpage, (size_t)count);
 	return r;
 }

@@ -176,7 +176,7 @@ static void count_missing(struct postcopy *pc)
 	for (size_t i = 0; i < pc->ram->count; i++)
 		if (!pc->ram->blocks[i]->ignored)
 			complete_unexpected(pc, &pc->blocks[i]);
-	if (pc->missing_tpages == 0)
+	if (postcopy_all_here(pc))
 		event_set(&pc->all_here);
 }
 
@@ -205,7 +205,8 @@ int postcopy_listen(struct postcopy *pc, struct err *err)
 	ASSERT(!pc->listening);
 	pc->guest = pc->engine = UFFD_NONE;
 	ledger_init(&pc->ledger, s);
-	group_init(&pc->group, s, "postcopy");
+	group_init(&pc->readers, s, "page faults");
+	group_init(&pc->senders, s, "page requests");
 	event_init(&pc->all_here, s, "the last page");
 	pc->yield.sched = s;
 	pc->yield.fault = fault_engine;
@@ -225,9 +226,9 @@ int postcopy_listen(struct postcopy *pc, struct err *err)
 	if (r < 0)
 		return r;
 	count_missing(pc);
-	r = group_spawn_background(&pc->group, "page faults", fault_read, pc);
+	r = group_spawn_background(&pc->readers, "page faults", fault_read, pc);
 	if (r == 0)
-		r = group_spawn_background(&pc->group, "page requests", ledger_send, pc);
+		r = group_spawn_background(&pc->senders, "page requests", ledger_send, pc);
 	return r < 0 ? err_set(err, r, "no memory for a coroutine") : 0;
 }
 
@@ -250,13 +251,17 @@ void postcopy_complete(struct postcopy *pc)
 void postcopy_pause(struct postcopy *pc)
 {
 	pc->ledger.offline = true;
+	group_cancel(&pc->senders);
+	group_join(&pc->senders);
 	ledger_unsend(&pc->ledger);
 }
 
-void postcopy_resume(struct postcopy *pc)
+int postcopy_resume(struct postcopy *pc)
 {
 	pc->ledger.offline = false;
 	event_set(&pc->ledger.unsent_there);
+	group_init(&pc->senders, &pc->reactor->sched, "page requests");
+	return group_spawn_background(&pc->senders, "page requests", ledger_send, pc);
 }
 
 /* ---- our own thread ---- */
@@ -349,8 +354,10 @@ static void unregister_all(struct postcopy *pc)
 void postcopy_end(struct postcopy *pc)
 {
 	if (pc->listening) {
-		group_cancel(&pc->group);
-		group_join(&pc->group);
+		group_cancel(&pc->senders);
+		group_join(&pc->senders);
+		group_cancel(&pc->readers);
+		group_join(&pc->readers);
 		unregister_all(pc);
 		if (pc->yield.begun)
 			yield_end(&pc->yield);

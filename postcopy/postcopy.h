@@ -76,7 +76,8 @@ struct postcopy {
 	struct uffd guest;     /* faults of the guest's threads */
 	struct uffd engine;    /* of our own: SIGBUS */
 	struct yield yield;
-	struct group group;    /* the two coroutines */
+	struct group readers;  /* the coroutine that reads events */
+	struct group senders;  /* the one that sends requests; none while paused */
 	struct ledger ledger;
 	struct blocktime blocktime;
 	struct prefetch prefetch;
@@ -84,6 +85,7 @@ struct postcopy {
 	bool listening;
 	bool opened;           /* the engine views are open: the migration has failed */
 	uint64_t missing_tpages; /* from LISTEN on */
+	unsigned placing;        /* coroutines that have received pages and are about to show them */
 	struct postcopy_counts counts;
 };
 
@@ -109,9 +111,11 @@ int postcopy_discard(struct postcopy *pc, struct block *b, size_t tpage, size_t 
 /** postcopy_complete - what is missing will not come, and is zeros; after LISTEN */
 void postcopy_complete(struct postcopy *pc);
 
-/* Nothing may be asked for any more / again: after a network loss. What was asked for is asked for again. */
-void postcopy_pause(struct postcopy *pc);
-void postcopy_resume(struct postcopy *pc);
+/* postcopy_pause - the network is lost: nothing is being sent any more when this returns. Parks: yes. */
+may_park void postcopy_pause(struct postcopy *pc);
+
+/** postcopy_resume - it is back: what was asked for is asked for again. Return: 0 or -ENOMEM. */
+int postcopy_resume(struct postcopy *pc);
 
 /* ---- for our own thread ---- */
 
@@ -149,6 +153,12 @@ static inline struct pblock *postcopy_block(const struct postcopy *pc, const str
 static inline size_t pblock_unit_bytes(const struct pblock *pb)
 {
 	return (size_t)1 << pb->unit_shift;
+}
+
+/* Nothing is missing, and nothing is on its way into the guest view. */
+static inline bool postcopy_all_here(const struct postcopy *pc)
+{
+	return pc->missing_tpages == 0 && pc->placing == 0;
 }
 
 /** pblock_complete - has every tpage of the unit been received? */

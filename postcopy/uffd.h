@@ -70,7 +70,7 @@ struct uffd_done {
 	int error;
 };
 
-/* @dst and @bytes are multiples of the range's page; @src need not be aligned. Who waits for what was placed is woken. */
+/* @dst and @bytes are multiples of the range's page; @src need not be aligned. Who waits for that is woken. */
 struct uffd_done uffd_copy(const struct uffd *u, void *dst, const void *src, size_t bytes);
 struct uffd_done uffd_zeropage(const struct uffd *u, void *dst, size_t bytes);
 /* The page is in the file, and now also in this mapping of it. */

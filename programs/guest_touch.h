@@ -7,8 +7,8 @@
  *     late. All stamps are checked at each write and at the end.
  * Each toucher has one place of 8 bytes in each page, at 8 times its number.
  *
- * Bounds: what is remembered of pages takes TOUCH_MEMORY_MAX bytes at most, all touchers together. Pages behind that are
- * read, and neither written nor compared.
+ * Bounds: what is remembered of pages takes TOUCH_MEMORY_MAX bytes at most, all touchers together. Pages behind that
+ * are read, and neither written nor compared.
  *
  * The threads block all signals. They call nothing of the library.
  */
@@ -46,8 +46,8 @@ struct touch_options {
 #define TOUCH_OCTAVES 40
 #define TOUCH_STEPS 8 /* of an octave, so that a percentile is right to an eighth */
 
-/* First accesses to a page that took longer than TOUCH_SLOW_NS, by the toucher's own clock. A page that was there before
- * does not make anyone wait; who waited there has waited for a CPU. */
+/* First accesses to a page that took longer than TOUCH_SLOW_NS, by the toucher's own clock. A page that was there
+ * before makes nobody wait; who waited there has waited for a CPU. */
 struct touch_latency {
 	uint64_t count, total_ns, max_ns;
 	uint64_t steps[TOUCH_OCTAVES * TOUCH_STEPS];

@@ -79,8 +79,8 @@ static int on_device(void *opaque, const struct inm_device *device)
 }
 
 /*
- * Whatever can fail is done while the source still has its guest: a disk that is full must not cost it. In postcopy most
- * of RAM is missing now, and this thread is the one that brings it: it must not touch it.
+ * Whatever can fail is done while the source still has its guest: a disk that is full must not cost it. In postcopy
+ * most of RAM is missing now, and this thread is the one that brings it: it must not touch it.
  */
 static int on_ready(void *opaque, const char *run_state)
 {

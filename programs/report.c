@@ -112,9 +112,8 @@ static void print_postcopy(const struct inm *inm, const struct inm_stats *st)
 
 	if (!st->postcopy_ns && !st->postcopy_pages && !st->faults)
 		return;
-	printf("  postcopy: %s, %" PRIu64 " pages, %" PRIu64 " of them twice; %" PRIu64 " were discarded before; %s by the "
-	       "preempt channel\n",
-	       human_time(time, (double)st->postcopy_ns), st->postcopy_pages, st->duplicate_pages, st->discarded_pages,
+	printf("  postcopy: %s, %" PRIu64 " pages, and %" PRIu64 " that were here; %s by the preempt channel\n",
+	       human_time(time, (double)st->postcopy_ns), st->postcopy_pages, st->duplicate_pages,
 	       human_bytes(preempt, (double)st->preempt_bytes));
 	print_faults(st);
 	if (st->prefetch_pages)
@@ -138,7 +137,7 @@ static void print_touch(const struct touch *t)
 	       t->made, touch_pattern_name(t->opts.pattern), touch_access_name(t->opts.access), sum.accesses,
 	       seconds > 0 ? (double)sum.accesses / seconds : 0,
 	       seconds > 0 ? (double)sum.accesses / (double)t->pages / seconds : 0, sum.stamps, t->intact);
-	printf("  guest: %" PRIu64 " first accesses took longer than 2 us, %s in all: mean %s, median %s, p99 %s, longest %s\n",
+	printf("  guest: %" PRIu64 " first accesses above 2 us, %s in all: mean %s, median %s, p99 %s, longest %s\n",
 	       sum.latency.count, human_time(blocked, (double)sum.blocked_ns),
 	       human_time(mean, (double)sum.blocked_ns / (double)(sum.latency.count ? sum.latency.count : 1)),
 	       human_time(p50, (double)touch_latency_ns(&sum.latency, 500)),
@@ -265,14 +264,14 @@ static void add_postcopy(json_t *doc, const struct inm *inm, const struct inm_st
 /* Octaves, as the library's histogram. */
 static json_t *touch_latency_json(const struct touch_latency *l)
 {
+	double mean_us = l->count ? us(l->total_ns) / (double)l->count : 0;
 	uint64_t octaves[TOUCH_OCTAVES] = { 0 };
 
 	for (size_t i = 0; i < TOUCH_OCTAVES * TOUCH_STEPS; i++)
 		octaves[i / TOUCH_STEPS] += l->steps[i];
-	return json_pack("{s:o, s:f, s:f, s:f, s:f, s:o}", "count", integer(l->count), "mean",
-			 l->count ? us(l->total_ns) / (double)l->count : 0.0, "p50", us(touch_latency_ns(l, 500)), "p99",
-			 us(touch_latency_ns(l, 990)), "max", us(l->max_ns), "histogram",
-			 histogram_json(octaves, TOUCH_OCTAVES));
+	return json_pack("{s:o, s:f, s:f, s:f, s:f, s:o}", "count", integer(l->count), "mean", mean_us, "p50",
+			 us(touch_latency_ns(l, 500)), "p99", us(touch_latency_ns(l, 990)), "max", us(l->max_ns),
+			 "histogram", histogram_json(octaves, TOUCH_OCTAVES));
 }
 
 static json_t *touchers_json(const struct touch *t)
@@ -297,15 +296,23 @@ static json_t *touch_json(const struct touch *t)
 
 	touch_totals(t, &sum);
 	seconds = sum.elapsed_ns ? (double)sum.elapsed_ns / 1e9 : 1;
-	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:f, s:f, s:o, s:o}", "pattern",
-			 touch_pattern_name(t->opts.pattern), "access", touch_access_name(t->opts.access), "block",
-			 TEXT_QUOTE(block, strlen(block)), "pages", integer(t->pages), "accesses", integer(sum.accesses),
-			 "writes", integer(sum.writes), "stamps", integer(sum.stamps), "intact", integer(t->intact),
-			 "violations", integer(t->violations), "passes", integer(sum.passes), "seconds",
-			 (double)sum.elapsed_ns / 1e9, "accesses_per_s", (double)sum.accesses / seconds, "walks_per_s",
-			 t->pages ? (double)sum.accesses / (double)t->pages / seconds : 0.0, "blocked_us",
-			 us(sum.blocked_ns), "latency_us", touch_latency_json(&sum.latency), "threads",
-			 touchers_json(t));
+	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:f, s:f, s:o, s:o}",
+			 "pattern", touch_pattern_name(t->opts.pattern),
+			 "access", touch_access_name(t->opts.access),
+			 "block", TEXT_QUOTE(block, strlen(block)),
+			 "pages", integer(t->pages),
+			 "accesses", integer(sum.accesses),
+			 "writes", integer(sum.writes),
+			 "stamps", integer(sum.stamps),
+			 "intact", integer(t->intact),
+			 "violations", integer(t->violations),
+			 "passes", integer(sum.passes),
+			 "seconds", (double)sum.elapsed_ns / 1e9,
+			 "accesses_per_s", (double)sum.accesses / seconds,
+			 "walks_per_s", t->pages ? (double)sum.accesses / (double)t->pages / seconds : 0.0,
+			 "blocked_us", us(sum.blocked_ns),
+			 "latency_us", touch_latency_json(&sum.latency),
+			 "threads", touchers_json(t));
 }
 
 int report_write(const struct inm *inm, const struct guest_ram *ram, const struct touch *touch, const char *path)

@@ -113,6 +113,13 @@ static int add_block(struct ram_loader *l, const struct entry *entry, const stru
 	if (!source.ignored && entry->page_bytes && entry->page_bytes != block->hpage_bytes)
 		return err_set(err, -EINVAL, "it has pages of 0x%" PRIx64 " bytes at the source and of 0x%zx here",
 			       entry->page_bytes, block->hpage_bytes);
+	/* A page must be able to be missing (spec/stream.md 2, ADVISE). */
+	if (l->advised && block->dirty && !block->ignored) {
+		e = block_forget(block, 0, block->received.nbits, l->ram->tpage_shift);
+		if (e < 0)
+			return err_set(err, e, "emptying it: %s", strerror(-e));
+		block->dirty = false;
+	}
 	return 0;
 }
 

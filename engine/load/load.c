@@ -8,6 +8,7 @@
 #include "engine/load/command.h"
 #include "engine/load/tail.h"
 #include "engine/options.h"
+#include "postcopy/postcopy.h"
 #include "engine/stream/trace.h"
 #include "engine/stream/wire.h"
 
@@ -124,20 +125,18 @@ static int read_start_header(struct load *l, struct section **ret, struct err *e
 	return e < 0 ? err_up(err, e, "section '%s'", TEXT_QUOTE(name, bytes)) : 0;
 }
 
-/* What ADVISE said of all blocks together; the list says it only of those with larger pages (spec/stream.md 2, 4.1). */
-static int check_page_sizes(const struct load *l, struct err *err)
+/* Whether it can be done is known before anything of the guest is lost. What ADVISE said of all blocks together; the list says it only of those with larger pages (spec/stream.md 2, 4.1). */
+static int check_postcopy(const struct load *l, struct err *err)
 {
 	uint64_t ours = 0;
 
-	if (l->advised_page_sizes == 0)
-		return 0;
 	for (size_t i = 0; i < l->ram->count; i++)
 		if (!l->ram->blocks[i]->ignored)
 			ours |= l->ram->blocks[i]->hpage_bytes;
 	if (ours != l->advised_page_sizes)
 		return err_set(err, -EINVAL, "the source's blocks have page sizes 0x%" PRIx64 ", those here 0x%" PRIx64,
 			       l->advised_page_sizes, ours);
-	return 0;
+	return postcopy_check(l->postcopy, err);
 }
 
 static int read_start(struct load *l, uint64_t off, struct err *err)
@@ -148,8 +147,8 @@ static int read_start(struct load *l, uint64_t off, struct err *err)
 	if (e < 0)
 		return err_up(err, e, "START at 0x%" PRIx64, off);
 	e = read_body(l, sec, true, err);
-	if (e == 0 && sec->kind == SECTION_RAM)
-		e = check_page_sizes(l, err);
+	if (e == 0 && sec->kind == SECTION_RAM && l->phase == LOAD_ADVISED)
+		e = check_postcopy(l, err);
 	if (e == 0)
 		e = read_footer(l, sec->section_id, err);
 	return e < 0 ? err_up(err, e, "section '%s' START at 0x%" PRIx64, sec->name, off) : 0;

@@ -330,6 +330,11 @@ static int run_channel(void *arg)
 		return 0;
 	}
 
+	if (e < 0 && e != -ECANCELED && m->switched) {
+		/* It carries nothing any more; a lost network shows where pages come. */
+		log_info(m->log, "multifd channel %u has ended: %s", c->id, err.text);
+		e = 0;
+	}
 	if (e < 0 && e != -ECANCELED) {
 		err_up(&err, e, "multifd channel %u (%s)", c->id, c->ch->name);
 		m->failed(m->failed_opaque, e, &err);

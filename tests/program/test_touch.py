@@ -56,6 +56,12 @@ class Touch(Case):
         self.assertGreater(touch["stamps"], PAGES // 8)
         self.assertEqual(touch["intact"], touch["stamps"])
 
+    def test_as_many_threads_as_there_may_be_have_a_place_each(self):
+        touch = self.landed("--guest", "touch=256,pattern=seq,access=write", "--touch-log", self.path("log"))
+        self.assertEqual((touch["stamps"], touch["intact"], len(touch["threads"])), (256 * PAGES, 256 * PAGES, 256))
+        offsets = [json.loads(line)["offset"] for line in self.read("log").splitlines()]
+        self.assertEqual(len(set(offsets)), 256 * PAGES)
+
     def test_each_pattern_comes_by_the_pages_it_says(self):
         for backing in "thp", "memfd":
             for pattern in "seq", "stride:16K", "stride:12K", "random", "hot":

@@ -3,6 +3,8 @@
  * older kernels, and newer ones, can be had without their machine. Closed doors are real ones: another user, a seccomp
  * policy, a root without /dev, no descriptors left.
  */
+#include "config.h"
+
 #include "base/err.h"
 #include "postcopy/uffd.h"
 #include "tests/support/check_main.h"
@@ -24,6 +26,11 @@
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#if HAVE_VALGRIND
+#include <valgrind/valgrind.h>
+#else
+#define RUNNING_ON_VALGRIND 0
+#endif
 
 /* ---- a kernel that is played -------------------------------------------------------------------------------- */
 
@@ -126,6 +133,13 @@ static int count_descriptors(void)
 		n++;
 	closedir(d);
 	return n;
+}
+
+/* valgrind does not know userfaultfd(2), and of its threads one runs at a time: one that waits for a page stops all. */
+static void need_the_real_machine(void)
+{
+	if (RUNNING_ON_VALGRIND)
+		test_skip("under valgrind");
 }
 
 /* In the test's own process, where a skip is one. */
@@ -308,6 +322,7 @@ static struct verdict after(void (*lose)(void), int forbidden, uint64_t needed, 
 	int status, before;
 	pid_t pid;
 
+	need_the_real_machine();
 	if (geteuid() != 0)
 		test_skip("only root can lose privileges");
 	ck_assert_ptr_ne(v, MAP_FAILED);
@@ -572,6 +587,7 @@ START_TEST(test_events_come_in_batches_and_placing_ends_the_waiting)
 	size_t got = 0;
 	void *saw;
 
+	need_the_real_machine();
 	begin_anonymous();
 	for (size_t i = 0; i < 3; i++)
 		ck_assert_int_eq(pthread_create(&threads[i], NULL, reads_one, guest + i * page), 0);
@@ -599,6 +615,7 @@ START_TEST(test_a_fault_inside_a_limit_leaves_the_others)
 	struct uffd_msg msg[2];
 	pthread_t threads[2];
 
+	need_the_real_machine();
 	begin_anonymous();
 	for (size_t i = 0; i < 2; i++)
 		ck_assert_int_eq(pthread_create(&threads[i], NULL, reads_one, guest + i * page), 0);
