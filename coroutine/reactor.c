@@ -94,6 +94,21 @@ static int turn(struct reactor *r, uint64_t wait_until_ns, bool always)
 	return 0;
 }
 
+/* See reactor.h, eager. Return: 0, or the ring's error. */
+static int spin(struct reactor *r, uint64_t wait_until_ns)
+{
+	uint64_t now_ns = clock_now_ns(), end_ns = now_ns + REACTOR_SPIN_NS;
+	int ret = 0;
+
+	if (end_ns > wait_until_ns)
+		end_ns = wait_until_ns;
+	while (ret == 0 && now_ns < end_ns && !sched_has_ready(&r->sched)) {
+		ret = turn(r, 0, true);
+		now_ns = clock_now_ns();
+	}
+	return ret;
+}
+
 int reactor_run(struct reactor *r, const struct group *until, uint64_t deadline_ns)
 {
 	uint64_t wait_ns;
@@ -113,7 +128,9 @@ int reactor_run(struct reactor *r, const struct group *until, uint64_t deadline_
 		wait_ns = timer_next_ns(&r->sched.timers);
 		if (deadline_ns < wait_ns)
 			wait_ns = deadline_ns;
-		ret = turn(r, sched_has_ready(&r->sched) ? 0 : wait_ns, false);
+		ret = r->eager > 0 && !sched_has_ready(&r->sched) ? spin(r, wait_ns) : 0;
+		if (ret == 0)
+			ret = turn(r, sched_has_ready(&r->sched) ? 0 : wait_ns, false);
 		if (ret < 0)
 			return ret;
 	}

@@ -15,11 +15,18 @@
 
 struct group;
 
+#define REACTOR_SPIN_NS 50000ull
+
 struct reactor {
 	struct sched sched;
 	struct ring *ring;
 	struct ring_op alarm; /* keeps reactor_fd's promise for deadlines; only in dispatch */
 	uint64_t alarm_ns;
+	/*
+	 * Parts that expect an answer within microseconds count themselves in here. While there are any, reactor_run
+	 * looks again for REACTOR_SPIN_NS before it sleeps: waking a sleeper costs more than many looks.
+	 */
+	unsigned eager;
 	/* Told once per coroutine when nothing can ever happen again; may be NULL. */
 	void (*deadlock)(void *opaque, const struct co *co);
 	void *deadlock_opaque;

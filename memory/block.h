@@ -120,7 +120,7 @@ int block_land(struct block *b, size_t tpage, struct iovec *pages, int count, un
  */
 int block_forget(struct block *b, size_t tpage, size_t count, unsigned tpage_shift);
 
-/** block_map_engine - make the engine view, unpopulated. Not for anonymous memory. Return: 0 or the errno of mmap(2). */
+/** block_map_engine - make the engine view, unpopulated; not for anonymous memory. Return: 0 or mmap(2)'s errno. */
 int block_map_engine(struct block *b);
 
 /** block_zero_page - the source says this tpage is zeros; it counts as received. By (3). */

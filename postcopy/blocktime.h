@@ -26,6 +26,7 @@ struct fault_thread {
 	unsigned run;
 	size_t ahead_unit; /* the last one asked for ahead */
 	unsigned depth;
+	unsigned guessed; /* pages asked for ahead since its last fault */
 };
 
 struct blocktime {

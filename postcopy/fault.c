@@ -53,12 +53,11 @@ static void on_fault(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
 	PROBE3(postcopy__fault, pb->b->name, unit, tid);
 	if (pblock_complete(pb, unit, pc->ram->tpage_shift)) {
 		pc->counts.faults_local++;
-		place_local(pc, pb, unit);
-		return;
-	}
-	/* Without memory for the entry the thread faults again, which is as good as one. */
-	if (!ledger_want(pc, pb, unit, tid, now_ns))
+		place_local(pc, pb, unit, prefetch_walks(t, pb, unit));
+	} else if (!ledger_want(pc, pb, unit, tid, now_ns)) {
+		/* Without memory for the entry the thread faults again, which is as good as one. */
 		uffd_wake(&pc->guest, pb->b->guest + ((uint64_t)unit << pb->unit_shift), pblock_unit_bytes(pb));
+	}
 	prefetch_fault(pc, t, pb, unit, now_ns);
 }
 
@@ -89,7 +88,7 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 		for (size_t u = bitmap_find_set(&pb->asked, off >> pb->unit_shift);
 		     u < pb->units && u << pb->unit_shift < off + (end - start); u = bitmap_find_set(&pb->asked, u + 1))
 			if (pblock_complete(pb, u, pc->ram->tpage_shift)) {
-				place_local(pc, pb, u);
+				place_local(pc, pb, u, false);
 				ledger_landed(pc, pb, u);
 			}
 		start += ((uint64_t)pb->units << pb->unit_shift) - off;
@@ -107,7 +106,8 @@ static void on_remap(struct postcopy *pc, uint64_t from, uint64_t to, uint64_t b
 	if (!pb)
 		return;
 	if (off != 0 || bytes < pb->b->used_bytes) {
-		log_warn(pc->log, "part of the guest view of block '%s' was moved; a touch of it may hang", pb->b->name);
+		log_warn(pc->log, "part of the guest view of block '%s' was moved; a touch of it may hang",
+			 pb->b->name);
 		return;
 	}
 	pb->b->guest = (uint8_t *)(uintptr_t)to; /* NOLINT: the kernel's number for an address of ours */

@@ -196,7 +196,7 @@ int place_zero(struct postcopy *pc, struct block *b, size_t tpage, struct err *e
 	claim(pc, b, tpage, 1);
 	/* It costs nothing before somebody touches it; who has touched it gets it now. */
 	if (bitmap_test(&pb->asked, tpage >> shift) && pblock_complete(pb, tpage >> shift, pc->ram->tpage_shift))
-		place_local(pc, pb, tpage >> shift);
+		place_local(pc, pb, tpage >> shift, false);
 	tell(pc, pb, tpage, 1);
 	return 0;
 }
@@ -219,29 +219,47 @@ static int make_zero_unit(struct postcopy *pc, const struct uffd *u, struct pblo
 	return done.error;
 }
 
-void place_local(struct postcopy *pc, struct pblock *pb, size_t unit)
+/* Complete units from @unit on, as many as one touch brings along. */
+static size_t local_run(const struct postcopy *pc, const struct pblock *pb, size_t unit)
 {
-	unsigned shift = pc->ram->tpage_shift;
-	size_t bytes = pblock_unit_bytes(pb), run = 1;
+	size_t run = 1;
+
+	while ((run + 1) << pb->unit_shift <= LOCAL_RUN_BYTES && unit + run < pb->units &&
+	       pblock_complete(pb, unit + run, pc->ram->tpage_shift))
+		run++;
+	return run;
+}
+
+/* Return: units placed, or why not the first one. */
+static int place_some(struct postcopy *pc, struct pblock *pb, size_t unit, size_t run)
+{
 	uint8_t *addr = pb->b->guest + ((uint64_t)unit << pb->unit_shift);
 	struct uffd_done done = { .error = -EFAULT };
 	int r;
 
-	if (!block_is_anonymous(pb->b)) {
-		while ((run + 1) * bytes <= LOCAL_RUN_BYTES && unit + run < pb->units &&
-		       pblock_complete(pb, unit + run, shift))
-			run++;
-		done = uffd_continue(&pc->guest, addr, run * bytes);
-	}
+	if (!block_is_anonymous(pb->b))
+		done = uffd_continue(&pc->guest, addr, run << pb->unit_shift);
 	if (done.bytes > 0)
-		return;
+		return (int)(done.bytes >> pb->unit_shift);
 	r = done.error == -EFAULT ? make_zero_unit(pc, &pc->guest, pb, unit, pb->b->guest) : done.error;
+	return r < 0 ? r : 1;
+}
+
+void place_local(struct postcopy *pc, struct pblock *pb, size_t unit, bool walks)
+{
+	size_t run = local_run(pc, pb, unit), done = 0;
+	int r = place_some(pc, pb, unit, run);
+
 	/* -EAGAIN, -EEXIST, -ENOENT: it faults again if it has reason to. */
 	if (r < 0)
-		uffd_wake(&pc->guest, addr, bytes);
+		uffd_wake(&pc->guest, pb->b->guest + ((uint64_t)unit << pb->unit_shift), pblock_unit_bytes(pb));
 	if (r < 0 && r != -EAGAIN && r != -EEXIST && r != -ENOENT && r != -EFAULT)
 		log_warn(pc->log, "block '%s' at 0x%" PRIx64 " cannot be placed, trying again: %s",
 			 TEXT_QUOTE(pb->b->name, pb->b->name_bytes), (uint64_t)unit << pb->unit_shift, strerror(-r));
+	while (r > 0 && walks) {
+		done += (size_t)r;
+		r = done < run ? place_some(pc, pb, unit + done, run - done) : 0;
+	}
 }
 
 int place_engine(struct postcopy *pc, struct pblock *pb, size_t unit)

@@ -1,17 +1,17 @@
 /*
  * place.h - a page has come: where it goes, and who may see it
  *
- * Memory that is a file: the bytes go into the file (block_land), then UFFDIO_CONTINUE puts the page into the guest view
- * and wakes who waits; runs of pages take one call each. A huge page is put there when its last piece has come, from
- * whatever channel. Anonymous memory: UFFDIO_COPY, which is both at once. A zero page costs nothing until it is touched.
- *
- * Measured: a run of 64 pages by pwritev and CONTINUE ... see tests/bench.
+ * Memory that is a file: the bytes go into the file (block_land), then UFFDIO_CONTINUE puts the page into the guest
+ * view and wakes who waits; runs of pages take one call each. A huge page is put there when its last piece has come,
+ * from whatever channel. Anonymous memory: UFFDIO_COPY, which is both at once. A zero page costs nothing until it is
+ * touched.
  */
 #ifndef POSTCOPY_PLACE_H
 #define POSTCOPY_PLACE_H
 
 #include "coroutine/co.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -36,9 +36,10 @@ may_park int place_zero(struct postcopy *pc, struct block *b, size_t tpage, stru
 
 /**
  * place_local - a thread waits for a unit that is complete: put it, and what is complete behind it, into the guest view
+ * @walks: the thread will probably touch what is behind it, so zero pages are made there, too
  * Never parks: what cannot be done now wakes the thread, which faults again and so comes back.
  */
-void place_local(struct postcopy *pc, struct pblock *pb, size_t unit);
+void place_local(struct postcopy *pc, struct pblock *pb, size_t unit, bool walks);
 
 /** place_engine - the same for the engine view, for the unit alone. Return: 0 or the errno. */
 int place_engine(struct postcopy *pc, struct pblock *pb, size_t unit);

@@ -57,7 +57,7 @@ int postcopy_check(struct postcopy *pc, struct err *err)
 
 		if (!b->ignored && !b->guest)
 			return err_set(err, -EINVAL,
-				       "block '%s' was given without an address: postcopy needs to know where the guest "
+				       "block '%s' was given without an address: postcopy must know where the guest "
 				       "will touch it",
 				       TEXT_QUOTE(b->name, b->name_bytes));
 	}
@@ -240,7 +240,7 @@ void postcopy_complete(struct postcopy *pc)
 		for (size_t t = 0; !pb->b->ignored && t < pb->b->received.nbits; t++)
 			block_mark_received(pb->b, t);
 		for (size_t u = bitmap_find_set(&pb->asked, 0); u < pb->units; u = bitmap_find_set(&pb->asked, u + 1)) {
-			place_local(pc, pb, u);
+			place_local(pc, pb, u, false);
 			ledger_landed(pc, pb, u);
 		}
 	}
@@ -250,7 +250,7 @@ void postcopy_complete(struct postcopy *pc)
 
 void postcopy_pause(struct postcopy *pc)
 {
-	pc->ledger.offline = true;
+	ledger_offline(pc, true);
 	group_cancel(&pc->senders);
 	group_join(&pc->senders);
 	ledger_unsend(&pc->ledger);
@@ -258,8 +258,7 @@ void postcopy_pause(struct postcopy *pc)
 
 int postcopy_resume(struct postcopy *pc)
 {
-	pc->ledger.offline = false;
-	event_set(&pc->ledger.unsent_there);
+	ledger_offline(pc, false);
 	group_init(&pc->senders, &pc->reactor->sched, "page requests");
 	return group_spawn_background(&pc->senders, "page requests", ledger_send, pc);
 }
@@ -363,7 +362,7 @@ void postcopy_end(struct postcopy *pc)
 			yield_end(&pc->yield);
 		uffd_close(&pc->guest);
 		uffd_close(&pc->engine);
-		ledger_fini(&pc->ledger);
+		ledger_fini(pc);
 		pc->listening = false;
 	}
 	free_blocks(pc);

@@ -9,6 +9,7 @@
 #ifndef POSTCOPY_PREFETCH_H
 #define POSTCOPY_PREFETCH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,10 +22,13 @@ struct postcopy;
 #define PREFETCH_DEPTH_MAX 32
 
 struct prefetch {
-	uint64_t hits, waste; /* guesses that were touched later; and those that somebody had to wait for never */
+	uint64_t hits, waste; /* guesses whose thread went on as guessed, and those whose thread did not */
 };
 
-/** prefetch_fault - @t (may be NULL) has touched a unit that is missing, or came ahead of it */
+/** prefetch_walks - will the thread @t (may be NULL), which touches @unit now, probably go on to those behind it? */
+bool prefetch_walks(const struct fault_thread *t, const struct pblock *pb, size_t unit);
+
+/** prefetch_fault - @t (may be NULL) has touched @unit: learn from it, and ask for what it will touch next */
 void prefetch_fault(struct postcopy *pc, struct fault_thread *t, struct pblock *pb, size_t unit, uint64_t now_ns);
 
 #endif

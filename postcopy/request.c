@@ -3,6 +3,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/probe.h"
+#include "coroutine/reactor.h"
 #include "memory/block.h"
 #include "postcopy/postcopy.h"
 
@@ -37,9 +38,30 @@ static void free_blocked(struct want *w)
 	}
 }
 
-void ledger_fini(struct ledger *l)
+/* An answer is due while somebody waits and the source can be asked: see struct reactor. */
+static void be_eager(struct postcopy *pc)
 {
+	struct ledger *l = &pc->ledger;
+	bool eager = l->outstanding > 0 && !l->offline;
+
+	if (eager != l->eager)
+		pc->reactor->eager += eager ? 1u : -1u;
+	l->eager = eager;
+}
+
+static void count_outstanding(struct postcopy *pc, int change)
+{
+	pc->ledger.outstanding += (size_t)change;
+	be_eager(pc);
+}
+
+void ledger_fini(struct postcopy *pc)
+{
+	struct ledger *l = &pc->ledger;
 	struct want *w;
+
+	l->outstanding = 0;
+	be_eager(pc);
 
 	for (size_t i = 0; i < LEDGER_BUCKETS; i++) {
 		while ((w = l->buckets[i])) {
@@ -72,8 +94,9 @@ static struct want **find(struct ledger *l, const struct pblock *pb, size_t unit
 	return w;
 }
 
-static struct want *add(struct ledger *l, struct pblock *pb, size_t unit, uint64_t now_ns, bool guess)
+static struct want *add(struct postcopy *pc, struct pblock *pb, size_t unit, uint64_t now_ns, bool guess)
 {
+	struct ledger *l = &pc->ledger;
 	struct want *w = l->free, **bucket = bucket_of(l, pb, unit);
 
 	if (w)
@@ -91,7 +114,7 @@ static struct want *add(struct ledger *l, struct pblock *pb, size_t unit, uint64
 	if (guess)
 		l->guesses++;
 	else
-		l->outstanding++;
+		count_outstanding(pc, 1);
 	if (!l->offline)
 		event_set(&l->unsent_there);
 	return w;
@@ -118,7 +141,7 @@ static void note_blocked(struct postcopy *pc, struct want *w, uint32_t tid, uint
 struct want *ledger_want(struct postcopy *pc, struct pblock *pb, size_t unit, uint32_t tid, uint64_t now_ns)
 {
 	struct ledger *l = &pc->ledger;
-	struct want *w = bitmap_test(&pb->asked, unit) ? *find(l, pb, unit) : add(l, pb, unit, now_ns, false);
+	struct want *w = bitmap_test(&pb->asked, unit) ? *find(l, pb, unit) : add(pc, pb, unit, now_ns, false);
 
 	if (!w)
 		return NULL;
@@ -127,7 +150,7 @@ struct want *ledger_want(struct postcopy *pc, struct pblock *pb, size_t unit, ui
 		w->guess = false;
 		w->since_ns = now_ns;
 		l->guesses--;
-		l->outstanding++;
+		count_outstanding(pc, 1);
 		if (!w->sent) {
 			list_unlink(&w->node);
 			list_push_tail(&l->unsent, &w->node);
@@ -140,7 +163,7 @@ struct want *ledger_want(struct postcopy *pc, struct pblock *pb, size_t unit, ui
 
 bool ledger_guess(struct postcopy *pc, struct pblock *pb, size_t unit, uint64_t now_ns)
 {
-	if (bitmap_test(&pb->asked, unit) || !add(&pc->ledger, pb, unit, now_ns, true))
+	if (bitmap_test(&pb->asked, unit) || !add(pc, pb, unit, now_ns, true))
 		return false;
 	pc->ledger.guessed_pages += pblock_unit_bytes(pb) >> pc->ram->tpage_shift;
 	return true;
@@ -165,7 +188,7 @@ void ledger_landed(struct postcopy *pc, struct pblock *pb, size_t unit)
 	if (w->guess) {
 		l->guesses--;
 	} else {
-		l->outstanding--;
+		count_outstanding(pc, -1);
 		if (w->blocked)
 			blocktime_page(&pc->blocktime, now_ns - w->since_ns);
 	}
@@ -183,6 +206,14 @@ void ledger_release_waiters(struct ledger *l)
 	for (size_t i = 0; i < LEDGER_BUCKETS; i++)
 		for (struct want *w = l->buckets[i]; w; w = w->chain)
 			release(w, -ECANCELED);
+}
+
+void ledger_offline(struct postcopy *pc, bool on)
+{
+	pc->ledger.offline = on;
+	be_eager(pc);
+	if (!on)
+		event_set(&pc->ledger.unsent_there);
 }
 
 void ledger_unsend(struct ledger *l)
@@ -253,7 +284,7 @@ int ledger_send(void *arg)
 			return r;
 		if (r < 0) {
 			/* Whoever reads the channel will find out, too; until it is told, nothing more is asked. */
-			l->offline = true;
+			ledger_offline(pc, true);
 			ledger_unsend(l);
 			continue;
 		}

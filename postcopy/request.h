@@ -52,12 +52,13 @@ struct ledger {
 	size_t outstanding; /* entries that somebody waits for */
 	size_t guesses;     /* entries that nobody waits for */
 	bool offline;       /* nothing can be sent now */
+	bool eager;         /* counted in the reactor's */
 	uint64_t requests, requested_pages; /* messages sent, and tpages in them */
 	uint64_t guessed_pages;
 };
 
 void ledger_init(struct ledger *l, struct sched *s);
-void ledger_fini(struct ledger *l);
+void ledger_fini(struct postcopy *pc);
 
 /**
  * ledger_want - somebody waits for this unit, which is not complete
@@ -77,6 +78,9 @@ void ledger_release_waiters(struct ledger *l);
 
 /** ledger_send - the coroutine that sends what is unsent. @arg: struct postcopy */
 may_park int ledger_send(void *arg);
+
+/** ledger_offline - nothing can be sent now / it can again */
+void ledger_offline(struct postcopy *pc, bool on);
 
 /* All that was sent has to be sent again. */
 void ledger_unsend(struct ledger *l);

@@ -55,7 +55,8 @@ int discard_ranges(struct postcopy *pc, const uint8_t *payload, size_t bytes, st
 	name_bytes = payload[1];
 	head = 2 + name_bytes + 1;
 	if (bytes < head + 16 || (bytes - head) % 16)
-		return err_set(err, -EPROTO, "%zu bytes with a name of %zu: no whole number of ranges", bytes, name_bytes);
+		return err_set(err, -EPROTO, "%zu bytes with a name of %zu: no whole number of ranges", bytes,
+			       name_bytes);
 	if (payload[head - 1] != 0)
 		return err_set(err, -EPROTO, "the byte behind the name is %u, not 0", payload[head - 1]);
 	b = ram_find(pc->ram, name, name_bytes);

@@ -125,7 +125,10 @@ static int read_start_header(struct load *l, struct section **ret, struct err *e
 	return e < 0 ? err_up(err, e, "section '%s'", TEXT_QUOTE(name, bytes)) : 0;
 }
 
-/* Whether it can be done is known before anything of the guest is lost. What ADVISE said of all blocks together; the list says it only of those with larger pages (spec/stream.md 2, 4.1). */
+/*
+ * Whether it can be done is known before anything of the guest is lost. What ADVISE said of all blocks together; the
+ * list says it only of those with larger pages (spec/stream.md 2, 4.1).
+ */
 static int check_postcopy(const struct load *l, struct err *err)
 {
 	uint64_t ours = 0;

@@ -37,7 +37,9 @@ void embedder_fini(struct embedder *e)
 	for (unsigned i = 0; i < e->block_count; i++) {
 		struct emb_block *b = &e->blocks[i];
 
-		munmap(b->host - b->canary_bytes, b->bytes + 2 * b->canary_bytes);
+		if (b->guest && b->guest != b->host)
+			munmap(b->guest, b->room_bytes);
+		munmap(b->host - b->canary_bytes, b->room_bytes + 2 * b->canary_bytes);
 		if (b->fd >= 0)
 			close(b->fd);
 	}
@@ -71,7 +73,8 @@ struct emb_block *embedder_add(struct embedder *e, const char *name, uint64_t by
 		.bytes = bytes, .backing = backing, .fd = -1, .canary_bytes = backing == EMB_HUGETLB ? 0 : CANARY_BYTES
 	};
 	snprintf(b->name, sizeof(b->name), "%s", name);
-	all = bytes + 2 * b->canary_bytes;
+	b->room_bytes = backing == EMB_HUGETLB ? (bytes + HUGE_BYTES - 1) & ~(uint64_t)(HUGE_BYTES - 1) : bytes;
+	all = b->room_bytes + 2 * b->canary_bytes;
 	if (backing != EMB_ANON) {
 		b->fd = memfd_create("embedder", MFD_CLOEXEC | (backing == EMB_HUGETLB ? MFD_HUGETLB : 0));
 		ASSERT(b->fd >= 0 && ftruncate(b->fd, (off_t)all) == 0);
@@ -82,6 +85,19 @@ struct emb_block *embedder_add(struct embedder *e, const char *name, uint64_t by
 	memset(p, CANARY, b->canary_bytes);
 	memset(b->host + bytes, CANARY, b->canary_bytes);
 	return b;
+}
+
+void embedder_map_guests(struct embedder *e)
+{
+	for (unsigned i = 0; i < e->block_count; i++) {
+		struct emb_block *b = &e->blocks[i];
+		void *p = b->host;
+
+		if (b->fd >= 0)
+			p = mmap(NULL, b->room_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd, (off_t)b->canary_bytes);
+		ASSERT(p != MAP_FAILED);
+		b->guest = p;
+	}
 }
 
 void embedder_add_image(struct embedder *e, const struct honest_image *image)
@@ -134,7 +150,7 @@ static int on_ram_block(void *opaque, struct inm_ram_block *said)
 	said->dirty = b->dirty;
 	said->fd = b->fd;
 	said->fd_offset = b->fd < 0 ? 0 : b->canary_bytes;
-	said->addr = b->fd < 0 ? b->host : NULL;
+	said->addr = b->fd < 0 ? b->host : b->guest;
 	return 0;
 }
 

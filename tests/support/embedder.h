@@ -36,6 +36,8 @@ struct emb_block {
 	uint8_t *host; /* the test's own view, canaries on both sides */
 	int fd;        /* -1: anonymous */
 	size_t canary_bytes;
+	size_t room_bytes; /* @bytes, rounded up to what can be mapped */
+	uint8_t *guest;    /* the guest view, see embedder_map_guests; NULL: none is given to the library */
 };
 
 struct emb_device {
@@ -93,6 +95,9 @@ void embedder_reset(struct embedder *e);
 struct emb_block *embedder_add(struct embedder *e, const char *name, uint64_t bytes, enum emb_backing backing);
 /* One memfd block for each of the image, of the same size. */
 void embedder_add_image(struct embedder *e, const struct honest_image *image);
+
+/* Each block gets a guest view, as postcopy needs it: anonymous memory is its own, files are mapped once more. */
+void embedder_map_guests(struct embedder *e);
 
 struct emb_block *embedder_block(struct embedder *e, const char *name);
 

@@ -153,6 +153,15 @@ struct wire_range {
 	uint64_t start, length;
 };
 void wire_discard(struct wire *w, const char *block, const struct wire_range *ranges, unsigned count);
+/* The same with every field as it is given; @tail_bytes are written behind the ranges, or taken off them if negative. */
+struct wire_discard {
+	uint8_t version, zero;
+	const char *block;
+	const struct wire_range *ranges;
+	unsigned count;
+	int tail_bytes;
+};
+void wire_discard_n(struct wire *w, const struct wire_discard *d);
 /* PACKAGED: begin writes the command with n to be filled in, end fills it in. */
 size_t wire_package_begin(struct wire *w);
 void wire_package_end(struct wire *w, size_t begun);
@@ -368,5 +377,15 @@ struct multifd_honest {
 
 void multifd_honest(struct multifd_honest *ret, const struct multifd_opts *opts);
 void multifd_honest_fini(struct multifd_honest *h);
+
+/* ---- postcopy (5) ------------------------------------------------------------------------------------------------ */
+
+/* What a page holds, a function of its place: distinct bytes; every seventh page is zeros. Return: is it zeros? */
+bool wire_content(uint8_t *page, unsigned block, uint64_t tpage);
+/* The 64-bit word at @word of it. */
+uint64_t wire_content_word(unsigned block, uint64_t tpage, unsigned word);
+
+/* PAGE or ZERO, as wire_content has it; @stale: what it was before, which is never zeros. */
+void wire_content_record(struct wire *w, const char *name, unsigned block, uint64_t tpage, bool stale);
 
 #endif

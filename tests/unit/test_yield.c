@@ -32,6 +32,17 @@
 #define RUNNING_ON_VALGRIND 0
 #endif
 
+#if defined(__SANITIZE_THREAD__)
+#define UNDER_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define UNDER_TSAN 1
+#endif
+#endif
+#ifndef UNDER_TSAN
+#define UNDER_TSAN 0
+#endif
+
 #define PAGES 64
 #define PARKED_MAX 64
 #define HUGE_PAGES 3
@@ -70,10 +81,33 @@ static int uffd_make(void *addr, size_t bytes, uint64_t features)
 				       .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR };
 	int fd = uffd_open_any();
 
-	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) < 0)
-		test_skip("no userfaultfd with SIGBUS and minor faults may be had here");
+	ck_assert_msg(fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0, "userfaultfd: %s", strerror(errno));
 	ck_assert_msg(ioctl(fd, UFFDIO_REGISTER, &reg) == 0, "register: %s", strerror(errno));
 	return fd;
+}
+
+/* What a test does that not everybody stands. */
+enum {
+	FAULTS = 1, /* an instruction is interrupted and runs again */
+	FIRES = 2,  /* a timer's signal meets running code */
+};
+
+#define NEEDS(what) needs_in(__func__, (what))
+
+static void needs_in(const char *func, unsigned what)
+{
+	struct uffdio_api api = { .api = UFFD_API,
+				  .features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM |
+					      UFFD_FEATURE_MINOR_SHMEM };
+	int fd = uffd_open_any();
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) < 0)
+		test_skip_in(func, "no userfaultfd with SIGBUS and minor faults may be had here");
+	close(fd);
+	if ((what & FAULTS) && RUNNING_ON_VALGRIND)
+		test_skip_in(func, "valgrind does not keep registers exact at every access to memory");
+	if ((what & FIRES) && UNDER_TSAN)
+		test_skip_in(func, "ThreadSanitizer runs a handler of SIGBUS at once, also below locks of its own");
 }
 
 static void ram_make(struct ram *r, size_t hpage_bytes, size_t pages)
@@ -342,6 +376,7 @@ START_TEST(test_yield_many_coroutines_fault_at_once)
 {
 	struct callback c[PAGES];
 
+	NEEDS(FAULTS);
 	domain_begin(&one, 0);
 	for (size_t i = 0; i < PAGES; i++) {
 		c[i] = (struct callback){ .d = &one, .off = i * 4096 + i };
@@ -381,6 +416,7 @@ START_TEST(test_yield_errno_and_rounding_are_kept)
 {
 	struct callback c[20];
 
+	NEEDS(FAULTS);
 	domain_begin(&one, 0);
 	for (size_t i = 0; i < 20; i++) {
 		c[i] = (struct callback){ .d = &one, .off = i * 4096 };
@@ -430,6 +466,7 @@ static void copies_run(unsigned rounds)
 
 START_TEST(test_yield_a_copy_may_cross_missing_pages)
 {
+	NEEDS(FAULTS);
 	domain_begin(&one, 0);
 	copies_run(RUNNING_ON_VALGRIND ? 5 : 100);
 	ck_assert_uint_eq(one.parked_max, 8);
@@ -456,6 +493,7 @@ START_TEST(test_yield_one_instruction_may_miss_two_pages)
 {
 	struct callback c = { .d = &one, .off = 7 * 4096 - 3 };
 
+	NEEDS(FAULTS);
 	domain_begin(&one, 0);
 	world_spawn(&one.w, reads_across, &c);
 	domain_run(&one);
@@ -480,6 +518,7 @@ START_TEST(test_yield_several_may_want_one_page_and_write)
 {
 	struct callback c[5];
 
+	NEEDS(FAULTS);
 	domain_begin(&one, 0);
 	for (size_t i = 0; i < 5; i++) {
 		c[i] = (struct callback){ .d = &one, .off = 2 * i };
@@ -500,16 +539,13 @@ START_TEST(test_yield_several_may_want_one_page_and_write)
 }
 END_TEST
 
-static int changes_mask(void *arg)
+static void block_usr2(void)
 {
-	struct domain *d = arg;
 	sigset_t set;
 
-	(void)d;
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR2);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	return 0;
 }
 
 static bool is_blocked(int sig)
@@ -524,13 +560,14 @@ START_TEST(test_yield_a_mask_changed_meanwhile_stays)
 {
 	struct callback c = { .d = &one };
 
+	NEEDS(FAULTS);
 	if (PORTABLE_SWITCH)
 		test_skip("swapcontext(3) gives each coroutine a mask of its own");
 	domain_begin(&one, 0);
 	world_spawn(&one.w, reads_one, &c);
 	world_settle(&one.w);
 	ck_assert_uint_eq(one.parked_count, 1);
-	changes_mask(&one);
+	block_usr2();
 	domain_run(&one);
 	ck_assert_int_eq(c.wrong, 0);
 	ck_assert(is_blocked(SIGUSR2));
@@ -544,6 +581,7 @@ START_TEST(test_yield_sigbus_is_not_blocked_between_begin_and_the_last_end)
 	struct callback c = { .d = &two };
 	sigset_t set;
 
+	NEEDS(FAULTS);
 	sigemptyset(&set);
 	sigaddset(&set, SIGBUS);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
@@ -564,6 +602,7 @@ START_TEST(test_yield_many_ranges_are_told_apart)
 {
 	static uint8_t space[YIELD_RANGES_MAX];
 
+	NEEDS(0);
 	domain_begin(&one, 0);
 	for (size_t i = 1; i < YIELD_RANGES_MAX; i++)
 		ck_assert_int_eq(yield_add_view(&one.y, &space[i], 1, "small"), 0);
@@ -586,6 +625,7 @@ START_TEST(test_yield_huge_pages_and_their_boundary)
 	struct callback c[2] = { { .d = &one, .off = HUGE_POOL_BYTES - 3 },
 				 { .d = &one, .off = 2 * HUGE_POOL_BYTES - 5000, .bytes = 10000 } };
 
+	NEEDS(FAULTS);
 	if (huge_pool_free() < HUGE_PAGES)
 		test_skip("there are no huge pages, and this process may not make any");
 	domain_begin(&one, 0);
@@ -630,6 +670,7 @@ START_TEST(test_yield_a_foreign_address_goes_to_the_former_handler)
 	bool info = _i % 2;
 	struct callback c = { .d = &one };
 
+	NEEDS(FAULTS);
 	foreign.p = foreign_make(&foreign.fd);
 	former_install(info, 0);
 	domain_begin(&one, 0);
@@ -659,29 +700,27 @@ END_TEST
 
 START_TEST(test_yield_a_former_handler_with_nodefer_may_be_hit_again)
 {
-	if (RUNNING_ON_VALGRIND)
-		test_skip("valgrind delivers a signal that is raised in its handler only after it");
+	NEEDS(0);
 	former_install(true, SA_NODEFER);
 	domain_begin(&one, 0);
 	raise(SIGBUS);
 	ck_assert_uint_eq(former.calls, 1);
-#if !defined(__SANITIZE_THREAD__) /* which blocks everything in every handler */
-	ck_assert(!former.sigbus_blocked);
-#endif
+	ck_assert(!former.sigbus_blocked || UNDER_TSAN); /* which blocks everything in every handler */
 	domain_end(&one);
 }
 END_TEST
 
 START_TEST(test_yield_a_signal_that_was_sent_goes_to_the_former_handler)
 {
-	former_install(true, 0);
-	domain_begin(&one, 0);
-	/* Inside our view as it may be: only a fault has an address. */
 	siginfo_t info = { .si_signo = SIGBUS, .si_code = SI_QUEUE };
 
+	NEEDS(0);
+	former_install(true, 0);
+	domain_begin(&one, 0);
 	raise(SIGBUS);
 	ck_assert_uint_eq(former.calls, 1);
 	ck_assert_int_eq(former.info.si_code, SI_TKILL);
+	/* An address of ours as it may be: only a fault has one. */
 	info.si_addr = one.ram.view;
 	ck_assert_int_eq(syscall(SYS_rt_tgsigqueueinfo, getpid(), (pid_t)syscall(SYS_gettid), SIGBUS, &info), 0);
 	ck_assert_uint_eq(former.calls, 2);
@@ -721,18 +760,14 @@ static void raises(struct domain *d)
 	raise(SIGBUS);
 }
 
-static void begins_another_and_touches(struct domain *d)
-{
-	touches_it_twice(d);
-}
-
 START_TEST(test_yield_without_a_former_handler_the_process_ends_as_it_would_have)
 {
+	NEEDS(FAULTS);
 	ck_assert_int_eq(ends_by(SIG_DFL, 0, touches_it), SIGBUS);
 	ck_assert_int_eq(ends_by(SIG_DFL, 0, raises), SIGBUS);
 	ck_assert_int_eq(ends_by(SIG_IGN, 0, touches_it), SIGBUS);
 	ck_assert_int_eq(ends_by(SIG_IGN, 0, raises), 0);
-	ck_assert_int_eq(ends_by(former_plain, SA_RESETHAND, begins_another_and_touches), SIGBUS);
+	ck_assert_int_eq(ends_by(former_plain, SA_RESETHAND, touches_it_twice), SIGBUS);
 }
 END_TEST
 
@@ -740,6 +775,7 @@ START_TEST(test_yield_a_former_handler_that_was_for_once_is_not_put_back)
 {
 	struct sigaction now;
 
+	NEEDS(0);
 	former_install(true, SA_RESETHAND);
 	domain_begin(&one, 0);
 	domain_end(&one);
@@ -759,6 +795,7 @@ START_TEST(test_yield_the_former_handler_is_back_after_the_last_end)
 	struct domain *first = _i ? &two : &one, *last = _i ? &one : &two;
 	struct callback c = { .d = last };
 
+	NEEDS(FAULTS);
 	former_install(true, 0);
 	domain_begin(&one, 0);
 	domain_begin(&two, 0);
@@ -793,6 +830,7 @@ START_TEST(test_yield_works_below_a_handler_that_hands_on)
 	struct sigaction top = { .sa_sigaction = on_top, .sa_flags = SA_SIGINFO }, now;
 	struct callback c[4];
 
+	NEEDS(FAULTS);
 	former_install(true, 0);
 	domain_begin(&one, 0);
 	sigaction(SIGBUS, &top, &below);
@@ -825,6 +863,7 @@ START_TEST(test_yield_begins_anew_when_somebody_took_the_handler_away)
 	struct sigaction none = { .sa_handler = SIG_DFL }, now;
 	struct callback c = { .d = &one };
 
+	NEEDS(FAULTS);
 	former_install(true, 0);
 	domain_begin(&one, 0);
 	sigaction(SIGBUS, &none, NULL);
@@ -851,6 +890,7 @@ static void main_touches_view(struct domain *d)
 
 START_TEST(test_yield_the_threads_own_context_does_not_park)
 {
+	NEEDS(FAULTS);
 	ck_assert_int_eq(ends_by(SIG_DFL, 0, main_touches_view), SIGBUS);
 	former_install(true, 0);
 	domain_begin(&one, 0);
@@ -886,6 +926,7 @@ START_TEST(test_yield_outside_a_callback_nobody_parks)
 {
 	struct callback c[2] = { { .d = &one }, { .d = &one, .off = 4096 } };
 
+	NEEDS(FAULTS);
 	former_install(true, 0);
 	domain_begin(&one, 0);
 	former.open = &one;
@@ -907,6 +948,7 @@ START_TEST(test_yield_a_page_that_cannot_come_is_seen)
 {
 	struct callback c = { .d = &one };
 
+	NEEDS(FAULTS);
 	former_install(true, 0);
 	domain_begin(&one, 0);
 	former.open = &one;
@@ -939,6 +981,7 @@ START_TEST(test_yield_two_schedulers_on_one_thread)
 {
 	struct callback c[2][10], other = { .d = &two_domains[0], .off = 50 * 4096 };
 
+	NEEDS(FAULTS);
 	former_install(true, 0);
 	for (size_t k = 0; k < 2; k++)
 		domain_begin(&two_domains[k], 0);
@@ -997,6 +1040,7 @@ START_TEST(test_yield_two_threads_with_a_domain_each)
 	pthread_t threads[2];
 	void *wrong;
 
+	NEEDS(FAULTS);
 	former_install(true, 0);
 	for (size_t k = 0; k < 2; k++)
 		ck_assert_int_eq(pthread_create(&threads[k], NULL, thread_of_a_domain, &two_domains[k]), 0);
@@ -1021,6 +1065,7 @@ START_TEST(test_yield_a_thread_without_a_domain_does_not_park)
 	pthread_t thread;
 	void *right;
 
+	NEEDS(FAULTS);
 	former_install(true, 0);
 	domain_begin(&one, 0);
 	former.open = &one;
@@ -1086,8 +1131,7 @@ START_TEST(test_yield_the_watch_names_callback_and_block)
 	struct callback c = { .d = &one, .off = 0x12345 };
 	pthread_t thread;
 
-	if (RUNNING_ON_VALGRIND)
-		test_skip("valgrind delivers a timer's signal only between instructions, and this one is blocked");
+	NEEDS(FAULTS);
 	domain_begin(&one, WATCH_NS);
 	ck_assert_int_eq(pthread_create(&thread, NULL, lands_after_the_watch_spoke, &one), 0);
 	world_spawn(&one.w, touches_guest_view, &c);
@@ -1128,6 +1172,7 @@ START_TEST(test_yield_the_watch_repeats_at_doubling_intervals)
 					     "stuck for 160 ms at pc 0x" };
 	uint64_t before_ns = clock_now_ns();
 
+	NEEDS(FIRES);
 	domain_begin(&one, WATCH_NS);
 	for (size_t n = 1; n <= 3; n++) {
 		struct callback c = { .d = &one, .off = n, .bytes = 100 * NS_PER_S };
@@ -1161,6 +1206,7 @@ START_TEST(test_yield_the_watch_is_silent_when_nothing_is_watched)
 {
 	struct callback c = { .d = &one };
 
+	NEEDS(0);
 	domain_begin(&one, WATCH_NS);
 	world_spawn(&one.w, sleeps_unwatched, &c);
 	domain_run(&one);
@@ -1173,6 +1219,7 @@ START_TEST(test_yield_who_is_parked_is_not_stuck)
 {
 	struct callback c[2] = { { .d = &one }, { .d = &one } };
 
+	NEEDS(FAULTS);
 	domain_begin(&one, WATCH_NS);
 	world_spawn(&one.w, reads_one, &c[0]);
 	world_settle(&one.w);
@@ -1212,6 +1259,7 @@ START_TEST(test_yield_the_watch_goes_on_after_a_fault)
 {
 	struct callback c = { .d = &one };
 
+	NEEDS(FAULTS | FIRES);
 	domain_begin(&one, WATCH_NS);
 	world_spawn(&one.w, faults_and_is_busy, &c);
 	domain_run(&one);
@@ -1227,6 +1275,7 @@ START_TEST(test_yield_each_domain_has_its_own_watch)
 {
 	struct callback c = { .d = &two_domains[1], .off = 1, .bytes = 100 * NS_PER_S };
 
+	NEEDS(FIRES);
 	former_install(true, 0);
 	for (size_t k = 0; k < 2; k++)
 		domain_begin(&two_domains[k], WATCH_NS);
@@ -1248,6 +1297,7 @@ START_TEST(test_yield_a_timer_of_somebody_else_is_not_ours)
 	uint64_t until_ns = clock_now_ns() + 10 * NS_PER_S;
 	timer_t timer;
 
+	NEEDS(FIRES);
 	former_install(true, 0);
 	domain_begin(&one, WATCH_NS);
 	ck_assert_int_eq(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
@@ -1267,6 +1317,7 @@ START_TEST(test_yield_a_watch_that_ends_when_it_fires_leaves_no_signal)
 {
 	unsigned rounds = RUNNING_ON_VALGRIND ? 20 : 2000;
 
+	NEEDS(FIRES);
 	former_install(true, 0);
 	for (unsigned i = 0; i < rounds; i++) {
 		struct yield y = { .sched = &one.w.sched, .fault = on_fault, .stuck = on_stuck, .opaque = &one };

@@ -6,6 +6,12 @@
  * patches into a copy of the program (qemu.py, Guest). It speaks through port 0xe9 (isa-debugcon): 'S' when it starts,
  * '.' every HEARTBEAT_PAGES changed pages.
  *
+ * Or it walks: it reads a word of each page of a range and says how long that took. It waits at the source and begins
+ * where it arrives: at the source the port reads as HOLD (the property `readback` of isa-debugcon, which does not
+ * migrate). A line for each pass, numbers in hexadecimal and times in ticks of the TSC:
+ *	walk PASS reads=N all=TICKS slow=N sum=TICKS max=TICKS log2=INDEX:N,INDEX:N...
+ * slow, sum, max and log2 (how many took 2^INDEX up to twice that) are of reads that took at least slow_ticks.
+ *
  * The loop is as short as can be: a KVM that emulates 32-bit code runs about a million instructions a second.
  */
 #include <stdint.h>
@@ -19,7 +25,18 @@ struct orders {
 	uint32_t dirty_start, dirty_end; /* changed for ever; empty: the guest halts */
 	uint32_t words;                  /* changed in each page, spread evenly; at least 1 */
 	uint32_t pause_ticks;            /* of the TSC, after each changed page: the throttle */
+	uint32_t walk_start, walk_pages; /* a power of two; 0: no walk, and the four below mean nothing */
+	uint32_t walk_order;             /* enum walk_order */
+	uint32_t walk_stride;            /* in pages */
+	uint32_t walk_passes;
+	uint32_t slow_ticks;
 };
+
+#define HOLD 0x77u
+#define HOLD_TICKS 200000u
+
+/* As the touchers of `inmigrate listen --guest touch=1` walk, page by page (programs/guest_touch.c). */
+enum walk_order { WALK_SEQ, WALK_STRIDE, WALK_RANDOM };
 
 volatile struct orders orders __attribute__((section(".data"))) = { .magic = "inmigrate guest" };
 
@@ -60,6 +77,138 @@ static uint32_t ticks(void)
 	return low;
 }
 
+static uint8_t hear(void)
+{
+	uint8_t c;
+
+	__asm__ volatile("inb %1, %0" : "=a"(c) : "Nd"((uint16_t)0xe9));
+	return c;
+}
+
+static uint64_t ticks64(void)
+{
+	uint32_t low, high;
+
+	__asm__ volatile("lfence; rdtsc; lfence" : "=a"(low), "=d"(high) : : "memory");
+	return (uint64_t)high << 32 | low;
+}
+
+static void wait_ticks(uint32_t pause)
+{
+	uint32_t since = ticks();
+
+	while (ticks() - since < pause)
+		;
+}
+
+/* ---- the walk ---- */
+
+struct walk {
+	uint64_t random;
+	uint64_t sum, max;
+	uint32_t slow;
+	uint32_t log2[64];
+};
+
+static struct walk walk;
+
+static void say_text(const char *text)
+{
+	while (*text)
+		say(*text++);
+}
+
+static void say_number(const char *name, uint64_t n)
+{
+	int digit = 15;
+
+	say_text(name);
+	while (digit > 0 && !(n >> 4 * digit))
+		digit--;
+	for (; digit >= 0; digit--)
+		say("0123456789abcdef"[n >> 4 * digit & 15]);
+}
+
+static uint32_t next_page(uint32_t order, uint32_t step)
+{
+	uint32_t mask = orders.walk_pages - 1;
+	uint64_t at;
+
+	switch (order) {
+	case WALK_SEQ:
+		return step & mask;
+	case WALK_STRIDE:
+		at = (uint64_t)step * orders.walk_stride;
+		return (uint32_t)(at + (at >> __builtin_ctz(orders.walk_pages))) & mask;
+	default:
+		walk.random ^= walk.random >> 12;
+		walk.random ^= walk.random << 25;
+		walk.random ^= walk.random >> 27;
+		return (uint32_t)(walk.random * 0x2545f4914f6cdd1dull) & mask;
+	}
+}
+
+static void note_slow(uint64_t took)
+{
+	walk.slow++;
+	walk.sum += took;
+	if (took > walk.max)
+		walk.max = took;
+	walk.log2[63 - __builtin_clzll(took | 1)]++;
+}
+
+static uint64_t walk_once(void)
+{
+	uint32_t start = orders.walk_start, pages = orders.walk_pages, order = orders.walk_order;
+	uint32_t slow = orders.slow_ticks;
+	uint64_t begin = ticks64();
+
+	walk.slow = 0;
+	walk.sum = walk.max = 0;
+	for (int i = 0; i < 64; i++)
+		walk.log2[i] = 0;
+	for (uint32_t step = 0; step < pages; step++) {
+		volatile uint32_t *word = (uint32_t *)(uintptr_t)(start + next_page(order, step) * PAGE_BYTES);
+		uint64_t before = ticks64(), took;
+
+		(void)*word;
+		took = ticks64() - before;
+		if (took >= slow)
+			note_slow(took);
+	}
+	return ticks64() - begin;
+}
+
+static void run_walk(void)
+{
+	const char *comma = "";
+
+	while (hear() == HOLD)
+		wait_ticks(HOLD_TICKS);
+	/* Of the toucher 0 with seed=1. */
+	walk.random = 2 * 0x9e3779b97f4a7c15ull | 1;
+	for (uint32_t pass = 0; pass < orders.walk_passes; pass++) {
+		uint64_t all = walk_once();
+
+		say_number("\nwalk ", pass);
+		say_number(" reads=", orders.walk_pages);
+		say_number(" all=", all);
+		say_number(" slow=", walk.slow);
+		say_number(" sum=", walk.sum);
+		say_number(" max=", walk.max);
+		say_text(" log2=");
+		comma = "";
+		for (int i = 0; i < 64; i++) {
+			if (!walk.log2[i])
+				continue;
+			say_number(comma, (uint64_t)i);
+			say_number(":", walk.log2[i]);
+			comma = ",";
+		}
+		say('\n');
+	}
+}
+
 void run(void)
 {
 	uint32_t start = orders.dirty_start, end = orders.dirty_end, pause = orders.pause_ticks;
@@ -67,6 +216,10 @@ void run(void)
 	uint32_t page = start, quiet = HEARTBEAT_PAGES;
 
 	say('S');
+	if (orders.walk_pages) {
+		run_walk();
+		return;
+	}
 	while (start < end) {
 		for (uint32_t a = page; a < page + PAGE_BYTES; a += step)
 			*(volatile uint32_t *)(uintptr_t)a += 0x01010101u;

@@ -1,0 +1,268 @@
+/*
+ * postcopy_scene.h - a scripted postcopy source, an embedder whose guest runs, and a census around both
+ *
+ *   struct pc s;
+ *   pc_begin(&s, &(struct pc_opts){ .precopied = 90, .preempt = PC_LATE, .touch = { .threads = 4 } });
+ *   pc_finish(&s);                       everything is sent, and the migration ends
+ *   pc_check_landed(&s);
+ *   pc_end(&s);                          nothing is left behind
+ *
+ * Source and library take turns in the test's own thread, so what happens between any two bytes is the test's choice;
+ * only the guest's threads (touchers) run beside it. With pc_run_threaded the source has a thread of its own instead.
+ *
+ * What a page holds is a function of its block and its place (wire_content), so each access of a toucher and, at the
+ * end, each byte is compared. The source checks each request that it gets by the rules of spec/stream.md 3.
+ */
+#ifndef TESTS_SUPPORT_POSTCOPY_SCENE_H
+#define TESTS_SUPPORT_POSTCOPY_SCENE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "tests/support/scene.h"
+
+#define PC_PAGE ((uint64_t)WIRE_TPAGE_BYTES)
+#define PC_HUGE_BYTES (2ul << 20)
+#define PC_BLOCKS_MAX 4
+#define PC_THREADS_MAX 16
+#define PC_REPLIES_MAX 8
+#define PC_ALL SIZE_MAX
+
+struct pc;
+
+struct pc_block {
+	const char *name;
+	uint64_t pages; /* target pages */
+	enum emb_backing backing;
+};
+
+/* When the preempt channel connects. */
+enum pc_preempt {
+	PC_NO_PREEMPT,
+	PC_BEFORE_MAIN,    /* 7.2 on a bad network */
+	PC_EARLY,          /* 7.2: right after main */
+	PC_LATE,           /* 8.0 on: before the switch */
+	PC_WITH_PACKAGE,   /* by the kernel, in the same moment as the package is sent: nobody has accepted it */
+	PC_AFTER_PACKAGE,  /* preempt_delay_ms after it */
+	PC_NEVER,
+};
+
+/* Something that does not belong there. */
+enum pc_place {
+	PC_BEFORE_ADVISE,
+	PC_BEFORE_START,
+	PC_BEFORE_DISCARD,
+	PC_AFTER_DISCARD,
+	PC_BEFORE_LISTEN, /* the first in the package */
+	PC_AFTER_LISTEN,
+	PC_BEFORE_RUN,
+	PC_AFTER_RUN, /* the last in the package */
+	PC_AFTER_PACKAGE_END,
+};
+typedef void pc_inject_fn(struct pc *s, struct wire *w);
+
+/* What the guest's threads do, from start_vcpus on: each touches every page, pass by pass. */
+enum pc_order { PC_UPWARDS, PC_DOWNWARDS, PC_SCATTERED, PC_SAME_PAGE, PC_ORDERS };
+struct pc_touch {
+	unsigned threads;
+	enum pc_order order; /* SAME_PAGE: upwards, all of them the same one; the others begin at different places */
+	bool write;          /* each thread writes a stamp into a word of its own, and looks for it at the end */
+	unsigned passes;     /* 0 means 1 */
+};
+
+typedef int pc_device_fn(struct pc *s, const struct inm_device *device);
+
+struct pc_opts {
+	const struct pc_block *blocks; /* NULL: "pc.ram" of 64 pages and "vga.vram" of 16, of memfds */
+	unsigned block_count;
+	unsigned precopied;            /* percent of the units; of the others every third page is sent stale, too */
+	enum pc_preempt preempt;
+	unsigned preempt_delay_ms;
+	bool preempt_eos;              /* machine types up to 7.2 end the channel with a record */
+	bool preempt_silent;           /* nothing comes on it: requests are answered on main */
+	unsigned channels;             /* multifd */
+	bool old_multifd;              /* 7.2: synchronised at each EOS, in postcopy, too; else 10.1 on */
+	bool modern;                   /* 10.2: an empty PART before the switch, SWITCHOVER_START, PING 0x42 */
+	bool quiet;                    /* only what is asked for is sent, until pc_push */
+	bool unanswered;               /* requests are noted, and answered from pc_answer on */
+	unsigned answer_delay_ms;
+	bool twice;                    /* what was asked for comes on main, too, and in the end everything once more */
+	bool split;                    /* half of each huge page on main and half on preempt, at the same time */
+	bool tls;
+	bool prefetch;
+	const char *connect_deadline; /* seconds; NULL: 5 */
+	struct pc_touch touch;
+	pc_device_fn *device;         /* in the callback of the second device */
+	enum pc_place inject_at;
+	pc_inject_fn *inject;
+	bool no_advise, no_listen, no_run, no_devices;
+	uint64_t summary, advised_tpage_bytes; /* of ADVISE; 0: the right ones */
+	uint32_t package_bytes;       /* said of the package, from package_lies on */
+	bool package_lies;
+	struct inm_config config;
+};
+
+/* A block as the source has it, and what is known of its pages. */
+struct pc_ram {
+	struct pc_block said;
+	uint64_t bytes;
+	unsigned unit_pages;    /* target pages in a page of the backing */
+	uint64_t units;
+	struct emb_block *emb;
+	uint8_t *precopied;     /* by unit */
+	uint8_t *reserved;      /* by unit: sent only when it is asked for */
+	uint8_t *sent;          /* by unit, in postcopy */
+	uint8_t *asked;         /* by unit: how often */
+	uint8_t *removed;       /* by target page: by the embedder; it is zeros then */
+	uint8_t *stamped[PC_THREADS_MAX]; /* by target page */
+};
+
+/* A connection: what is still to be sent, and how far that may go. */
+struct pc_line {
+	int fd; /* -1: none */
+	struct wire out;
+	size_t done;     /* of out.data, sent */
+	size_t sent;     /* in all */
+	size_t allowed;  /* in all */
+	bool held;       /* nothing is sent for now */
+	bool broken;     /* the destination has closed it */
+	int last_block;  /* named last on it, or -1 */
+	struct tls_relay *relay;
+};
+
+enum { PC_MAIN, PC_PREEMPT, PC_MULTIFD, PC_LINES = PC_MULTIFD + 8 };
+
+struct pc_request {
+	unsigned block;
+	uint64_t start, bytes;
+	uint64_t at_ns;
+};
+
+/* A thread of the guest. */
+struct pc_toucher {
+	struct pc *s;
+	pthread_t thread;
+	void *stack;
+	unsigned id;
+	atomic_ulong touched; /* so many so far */
+};
+
+struct pc {
+	struct census before;
+	struct pc_opts o;
+	struct embedder e;
+	struct pc_ram ram[PC_BLOCKS_MAX];
+	unsigned ram_count;
+	char address[160], dir[64];
+	int result; /* of the last inm_dispatch; 1: under way */
+
+	/* The source. */
+	struct wire head;       /* everything up to the end of PING 4; its marks and bodies stay */
+	size_t switch_at, package_at, package_end; /* in head */
+	struct pc_line lines[PC_LINES];
+	unsigned push_block;
+	uint64_t push_unit;
+	bool pushing, again, ended, answering;
+	bool preempt_due;       /* it connects as soon as the package is out, or at preempt_at_ns */
+	uint64_t preempt_at_ns;
+	uint8_t inbuf[1 << 16];
+	size_t in_len;
+	char last_name[256];    /* of the last request */
+	struct pc_request *requests; /* all of them, answered up to answered_count */
+	size_t request_count, request_cap, answered_count;
+	unsigned named_requests, unnamed_requests;
+	struct wire_reply replies[PC_REPLIES_MAX]; /* the others */
+	unsigned reply_count;
+	char breach[400];       /* the first rule that the destination has broken; "": none */
+	bool source_closed;     /* pc_lose has been called, or the source has been told and has closed */
+	char tls_dir[64];
+
+	/* The embedder. */
+	unsigned vcpu_starts, ready_calls;
+	bool device_ended;      /* the hook has returned */
+	int device_result;
+	char said[1 << 14];     /* logged */
+	size_t said_len;
+
+	/* The guest. */
+	struct pc_toucher touchers[PC_THREADS_MAX];
+	unsigned toucher_count;
+	atomic_uint touchers_done;
+	atomic_bool stop, lost; /* lost: what is missing reads as zeros now */
+	atomic_ulong wrong;
+	char wrong_text[200];   /* of the first one, by who made wrong 1 */
+	unsigned tasks_before;
+};
+
+/* ---- the frame --------------------------------------------------------------------------------------------------- */
+
+/* The destination listens; nothing is connected. */
+void pc_begin(struct pc *s, const struct pc_opts *o);
+/* Connects what connects before the switch; all of precopy may go out and is worked through. */
+void pc_precopy(struct pc *s);
+/* Everything up to PING 4 may go out, too; nothing is worked through yet. pc_precopy if it was not called. */
+void pc_switch(struct pc *s);
+/* A step of everybody. Return: whether anything moved. */
+bool pc_turn(struct pc *s);
+/* Until @done says so or the migration has ended, at most @ms. Return: whether @done said so. */
+typedef bool pc_done_fn(struct pc *s);
+bool pc_until(struct pc *s, pc_done_fn *done, unsigned ms);
+/* As long as anything moves, and a little longer. */
+void pc_settle(struct pc *s);
+/* Until it has ended, at most @ms. Return: s->result, 1 if it has not. */
+int pc_run(struct pc *s, unsigned ms);
+/* pc_switch; when the touchers are done, all that is left is sent. Return: the migration's result. */
+int pc_finish(struct pc *s);
+/* The same with the source in a thread of its own and inm_run. */
+int pc_run_threaded(struct pc *s, unsigned ms);
+
+/* Conditions. */
+bool pc_vcpus_started(struct pc *s);
+bool pc_touched_all(struct pc *s); /* the touchers are done */
+bool pc_asked(struct pc *s);       /* there is a request that is not answered */
+bool pc_paused(struct pc *s);
+
+void pc_check_landed(struct pc *s);
+/* Before RUN: it failed with @code and words as in several.h, the source was told SHUT 1, no vCPU was started. */
+void pc_check_failed(struct pc *s, int code, const char *words);
+/* After inm_cancel. */
+void pc_check_cancelled(struct pc *s);
+/* inm freed, threads joined, lines closed. Done by the above. */
+void pc_free(struct pc *s);
+void pc_end(struct pc *s);
+
+/* ---- the source -------------------------------------------------------------------------------------------------- */
+
+void pc_source_begin(struct pc *s);
+void pc_source_end(struct pc *s);
+bool pc_source_step(struct pc *s);
+void pc_source_connect(struct pc *s, unsigned line);
+void pc_allow(struct pc *s, size_t upto); /* of main, as an offset in head; PC_ALL */
+void pc_push(struct pc *s);               /* everything that was not sent, END, EOF */
+void pc_answer(struct pc *s);             /* from here on requests are answered, those noted first */
+void pc_reserve(struct pc *s, unsigned block, uint64_t tpage);
+/* This unit now, on that line, whatever was sent before. */
+void pc_send_unit(struct pc *s, unsigned line, unsigned block, uint64_t unit);
+void pc_send_page(struct pc *s, unsigned line, unsigned block, uint64_t tpage);
+void pc_lose(struct pc *s); /* all connections break */
+void pc_close_line(struct pc *s, unsigned line);
+unsigned pc_asked_times(const struct pc *s, unsigned block, uint64_t tpage);
+unsigned pc_reply_count(const struct pc *s, uint16_t type);
+
+/* ---- the guest --------------------------------------------------------------------------------------------------- */
+
+void pc_guest_begin(struct pc *s);
+void pc_guest_start(struct pc *s);
+/* Joins the touchers; those that wait for a page must have been released before. */
+void pc_guest_end(struct pc *s);
+unsigned long pc_touched(const struct pc *s);
+/* Compares all of memory. Return: how many pages differ, the first few are printed. */
+unsigned pc_compare(struct pc *s);
+uint64_t pc_stamp(unsigned block, uint64_t tpage, unsigned thread);
+/* Where a page is in the guest view. */
+uint8_t *pc_guest(struct pc *s, unsigned block, uint64_t tpage);
+
+/* Does this kernel let us test at all? Skips the test if not. */
+void pc_need(void);
+
+#endif
