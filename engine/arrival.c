@@ -286,8 +286,8 @@ static void check_preempt_lost(struct inm *inm, const struct hello *h, int resul
 {
 	struct err err = ERR_NONE;
 
-	if ((result != -ENODATA && result != -ECONNRESET) || !may_be_preempt(inm, h) || arrival_has_silent(inm) || !inm->postcopy.listening ||
-	    inm->postcopy.missing_tpages == 0)
+	if ((result != -ENODATA && result != -ECONNRESET) || !may_be_preempt(inm, h) || arrival_has_silent(inm) ||
+	    !inm->postcopy.listening || inm->postcopy.missing_tpages == 0)
 		return;
 	err_set(&err, -ENODATA, "the preempt channel has ended with %llu pages missing",
 		(unsigned long long)inm->postcopy.missing_tpages);

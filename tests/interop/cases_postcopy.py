@@ -32,17 +32,17 @@ class Touched(Inmigrate):
         # What lands as a whole is written before the guest runs.
         self.undone = not guest or not switched
 
-    def start(self, uri, caps=(), params=None, pass_fds=(), verbose=False):
+    def start(self, uri, caps=(), params=None, pass_fds=(), shown=False, progress="never", verbose=False):
         os.makedirs(self.ram_dir, exist_ok=True)
         argv = [self.program, "listen", uri, "--ram-dir", self.ram_dir, "--devices", self.devices_path, "--stats",
-                self.stats_path, "--timeout", str(self.seconds), "--progress", "never", *self.more]
+                self.stats_path, "--timeout", str(self.seconds), "--progress", progress, *self.more]
         if verbose:
             argv.append("-v")
         for cap in caps:
             argv += ["--cap", cap]
         for key, value in (params or {}).items():
             argv += ["--param", f"{key}={value}"]
-        self.process = Process(self.name, argv, self.folder, pass_fds)
+        self.process = Process(self.name, argv, self.folder, pass_fds, shown)
         return self
 
     def open_block(self, block):
