@@ -376,7 +376,7 @@ static void add_postcopy(const struct inm *inm, struct inm_stats *st, uint64_t e
 	st->fault_max_ns = bt->max_ns;
 	for (unsigned i = 0; i < INM_LATENCY_BUCKETS; i++)
 		st->fault_log2_ns[i] = blocktime_bucket(bt, i);
-	st->blocktime_ns = bt->blocked_ns;
+	st->blocktime_ns = bt->all_ns;
 }
 
 _Static_assert(INM_LATENCY_BUCKETS == BLOCKTIME_BUCKETS, "one histogram");

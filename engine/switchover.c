@@ -231,7 +231,7 @@ int switchover_pause(struct inm *inm)
 	/* Both sides close all, so that the other one notices (spec/stream.md 5.8). */
 	close_preempt(inm);
 	incoming_close_main(inm);
-	log_warn(&inm->log, "postcopy is paused: %s", inm->err.text);
+	log_info(&inm->log, "postcopy is paused: %s", inm->err.text);
 	snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s (%s)", inm->err.text, err_name(inm->err.code));
 	incoming_set_state(inm, INM_STATE_POSTCOPY_PAUSED);
 	/* No end: half of the guest is here, and only the embedder may give it up. */

@@ -292,7 +292,8 @@ struct inm_stats {
 	/* From a fault read to its page placed, for pages that had to be asked for. */
 	uint64_t fault_count, fault_mean_ns, fault_p50_ns, fault_p99_ns, fault_max_ns;
 	uint64_t fault_log2_ns[INM_LATENCY_BUCKETS]; /* [i]: of 2^i up to 2^(i+1) ns */
-	uint64_t blocktime_ns;        /* all of the guest's threads together, QEMU's postcopy-blocktime */
+	uint64_t blocktime_ns;        /* all threads of the guest that have faulted so far were blocked at once: QEMU's
+	                               * postcopy-blocktime */
 };
 
 /* How long one thread of the guest was blocked (QEMU's postcopy-vcpu-blocktime). */

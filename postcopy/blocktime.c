@@ -37,11 +37,20 @@ void blocktime_page(struct blocktime *bt, uint64_t ns)
 		bt->max_ns = ns;
 }
 
-void blocktime_blocked(struct blocktime *bt, struct fault_thread *t, uint64_t ns)
+void blocktime_blocks(struct blocktime *bt, uint64_t now_ns)
 {
-	bt->blocked_ns += ns;
+	if (++bt->blocked_now >= bt->thread_count)
+		bt->all_since_ns = now_ns;
+}
+
+void blocktime_goes_on(struct blocktime *bt, struct fault_thread *t, uint64_t now_ns, uint64_t waited_ns)
+{
 	if (t)
-		t->blocked_ns += ns;
+		t->blocked_ns += waited_ns;
+	bt->blocked_now--;
+	if (bt->all_since_ns)
+		bt->all_ns += now_ns - bt->all_since_ns;
+	bt->all_since_ns = 0;
 }
 
 uint64_t blocktime_quantile(const struct blocktime *bt, unsigned permille)

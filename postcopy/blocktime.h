@@ -32,7 +32,10 @@ struct fault_thread {
 struct blocktime {
 	struct fault_thread threads[BLOCKTIME_THREADS]; /* open addressing by tid */
 	size_t thread_count;
-	uint64_t count, sum_ns, max_ns, blocked_ns;
+	uint64_t count, sum_ns, max_ns;
+	size_t blocked_now;   /* threads */
+	uint64_t all_since_ns; /* all of them are blocked since then; 0: they are not */
+	uint64_t all_ns;      /* so long they were */
 	uint64_t parts[BLOCKTIME_BUCKETS * BLOCKTIME_PARTS];
 };
 
@@ -42,8 +45,9 @@ struct fault_thread *blocktime_thread(struct blocktime *bt, uint32_t tid);
 /** blocktime_page - a page that was waited for has come after @ns */
 void blocktime_page(struct blocktime *bt, uint64_t ns);
 
-/** blocktime_blocked - a thread waited so long; @t may be NULL */
-void blocktime_blocked(struct blocktime *bt, struct fault_thread *t, uint64_t ns);
+/* A thread begins to wait, and goes on after @waited_ns; @t may be NULL. */
+void blocktime_blocks(struct blocktime *bt, uint64_t now_ns);
+void blocktime_goes_on(struct blocktime *bt, struct fault_thread *t, uint64_t now_ns, uint64_t waited_ns);
 
 /** blocktime_quantile - so long or less had @permille of all pages to be waited for */
 uint64_t blocktime_quantile(const struct blocktime *bt, unsigned permille);

@@ -136,6 +136,7 @@ static void note_blocked(struct postcopy *pc, struct want *w, uint32_t tid, uint
 		.next = w->blocked, .thread = blocktime_thread(&pc->blocktime, tid), .tid = tid, .since_ns = now_ns
 	};
 	w->blocked = t;
+	blocktime_blocks(&pc->blocktime, now_ns);
 }
 
 struct want *ledger_want(struct postcopy *pc, struct pblock *pb, size_t unit, uint32_t tid, uint64_t now_ns)
@@ -194,7 +195,7 @@ void ledger_landed(struct postcopy *pc, struct pblock *pb, size_t unit)
 	}
 	PROBE3(postcopy__landed, pb->b->name, unit, now_ns - w->since_ns);
 	for (struct blocked_thread *t = w->blocked; t; t = t->next)
-		blocktime_blocked(&pc->blocktime, t->thread, now_ns - t->since_ns);
+		blocktime_goes_on(&pc->blocktime, t->thread, now_ns, now_ns - t->since_ns);
 	free_blocked(w);
 	release(w, 0);
 	w->chain = l->free;

@@ -233,7 +233,7 @@ static const struct {
 	int index;
 } registers[] = {
 	{ "rax", REG_RAX }, { "rbx", REG_RBX }, { "rcx", REG_RCX }, { "rdx", REG_RDX }, { "rsi", REG_RSI },
-	{ "rdi", REG_RDI }, { "rbp", REG_RBP }, { "r8", REG_R8 },   { "r9", REG_R9 },	{ "r10", REG_R10 },
+	{ "rdi", REG_RDI }, { "rbp", REG_RBP }, { "r8", REG_R8 },   { "r9", REG_R9 },   { "r10", REG_R10 },
 	{ "r11", REG_R11 }, { "r12", REG_R12 }, { "r13", REG_R13 }, { "r14", REG_R14 }, { "r15", REG_R15 },
 };
 #define REGISTER_COUNT (sizeof(registers) / sizeof(registers[0]))
@@ -250,7 +250,7 @@ static uintptr_t pc_of(const ucontext_t *uc)
 }
 #elif defined(__aarch64__)
 static const char register_names[][4] = {
-	"x0",  "x1",  "x2",  "x3",  "x4",  "x5",  "x6",	 "x7",	"x8",  "x9",  "x10", "x11", "x12", "x13", "x14", "x15",
+	"x0",  "x1",  "x2",  "x3",  "x4",  "x5",  "x6",  "x7",  "x8",  "x9",  "x10", "x11", "x12", "x13", "x14", "x15",
 	"x16", "x17", "x18", "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x29", "x30",
 };
 #define REGISTER_COUNT (sizeof(register_names) / sizeof(register_names[0]))
@@ -353,7 +353,7 @@ static unsigned put_registers(struct line *l, const struct yield *y, const ucont
 static void timer_due(struct yield *y, uint64_t due_ns)
 {
 	struct itimerspec at = { .it_value = { .tv_sec = (time_t)(due_ns / NS_PER_S),
-					       .tv_nsec = (long)(due_ns % NS_PER_S) } };
+		                               .tv_nsec = (long)(due_ns % NS_PER_S) } };
 
 	y->due_ns = due_ns;
 	/* Cannot fail: the timer is there and the time is one. */
@@ -384,7 +384,7 @@ static void speak(struct yield *y, const ucontext_t *uc)
 	put_number(&l, pc_of(uc), 16);
 	if (put_registers(&l, y, uc) > 0)
 		put(&l, ": it probably touches the guest view, where a missing page blocks this thread;"
-			" the engine view (inm_ram_view) does not");
+		        " the engine view (inm_ram_view) does not");
 	else
 		put(&l, ": busy or blocked elsewhere");
 	y->stuck_times++;
@@ -518,9 +518,9 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 static int timer_make(struct yield *y)
 {
 	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID,
-				  .sigev_signo = SIGBUS,
-				  .sigev_value.sival_ptr = y,
-				  .sigev_notify_thread_id = (pid_t)syscall(SYS_gettid) };
+		                  .sigev_signo = SIGBUS,
+		                  .sigev_value.sival_ptr = y,
+		                  .sigev_notify_thread_id = (pid_t)syscall(SYS_gettid) };
 
 	if (timer_create(CLOCK_MONOTONIC, &event, &y->timer) < 0)
 		return -errno;
@@ -623,11 +623,11 @@ static int add_range(struct yield_range **ranges, size_t *count, struct yield_ra
 int yield_add_view(struct yield *y, void *addr, size_t bytes, const char *name)
 {
 	return add_range(&y->views, &y->view_count,
-			 (struct yield_range){ .begin = addr, .end = (uint8_t *)addr + bytes, .name = name });
+	                 (struct yield_range){ .begin = addr, .end = (uint8_t *)addr + bytes, .name = name });
 }
 
 int yield_add_guest(struct yield *y, void *addr, size_t bytes, const char *name)
 {
 	return add_range(&y->guests, &y->guest_count,
-			 (struct yield_range){ .begin = addr, .end = (uint8_t *)addr + bytes, .name = name });
+	                 (struct yield_range){ .begin = addr, .end = (uint8_t *)addr + bytes, .name = name });
 }

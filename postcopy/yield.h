@@ -23,7 +23,8 @@
  *     The mask is the thread's: what others made of it meanwhile stays.
  * (4) The watch interrupts: a system call of a callback that is not restarted after a handler (poll, nanosleep) returns
  *     EINTR, not before watch_ns. One that has been given a guest view address and waits for the page inside the kernel
- *     cannot be interrupted: the watch speaks when it is over.
+ *     is not interrupted: the watch speaks when it is over, and with its signal pending the thread spins until then
+ *     (tests/platform/yield_timer_meets_fault.c).
  *
  * The former handler is called as the kernel would (its arguments, its mask, SA_RESETHAND), except that it runs on the
  * stack of the coroutine, also with SA_ONSTACK. Who puts a handler on top of this one must hand on what is not its own,
@@ -68,19 +69,19 @@ struct yield {
 	void (*stuck)(void *opaque, const char *what, const char *text);
 	void *opaque;
 
-	struct yield *next;           /* of this thread's domains */
-	struct yield_range *views;    /* owned; the engine views: a fault there parks */
+	struct yield *next;        /* of this thread's domains */
+	struct yield_range *views; /* owned; the engine views: a fault there parks */
 	size_t view_count;
-	struct yield_range *guests;   /* owned; the guest views: a fault there blocks, and the watch looks for it */
+	struct yield_range *guests; /* owned; the guest views: a fault there blocks, and the watch looks for it */
 	size_t guest_count;
 	timer_t timer;
 	bool timer_made;
 	bool begun;
-	bool sigbus_was_blocked;      /* in this thread, before yield_begin */
-	uint64_t watch_ns;            /* 0: no timer */
-	const char *watched;          /* what runs now; NULL: nothing is watched */
-	const struct co *watched_co;  /* in it */
-	uint64_t since_ns, due_ns;    /* of the watch under way */
+	bool sigbus_was_blocked;     /* in this thread, before yield_begin */
+	uint64_t watch_ns;           /* 0: no timer */
+	const char *watched;         /* what runs now; NULL: nothing is watched */
+	const struct co *watched_co; /* in it */
+	uint64_t since_ns, due_ns;   /* of the watch under way */
 	unsigned stuck_times;
 	uint64_t faults;
 	struct {

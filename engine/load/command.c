@@ -59,6 +59,11 @@ static int answer_ping(struct load *l, const uint8_t *payload, struct err *err)
 {
 	if (!l->reply.open)
 		return err_set(err, -EPROTO, "the source has not opened a return path to answer on");
+	/* Answers come in the order of the questions (spec/stream.md 2), and main does not wait for the package. */
+	if (package_is_loading(&l->package) && l->package.ping_count < PACKAGE_PINGS_MAX) {
+		l->package.pings[l->package.ping_count++] = be32_load(payload);
+		return 0;
+	}
 	return reply_pong(&l->reply, be32_load(payload), err);
 }
 

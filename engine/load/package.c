@@ -155,6 +155,8 @@ static int run_package(void *arg)
 	struct err err = ERR_NONE;
 	int e = load_all(l, &err);
 
+	for (unsigned i = 0; e == 0 && i < l->package.ping_count; i++)
+		e = reply_pong(&l->reply, l->package.pings[i], &err);
 	if (e == 0) {
 		event_set(&l->package.done);
 		return 0;

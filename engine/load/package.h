@@ -24,6 +24,9 @@ struct load;
 /* As TAIL_BYTES_MAX: device state of one guest. */
 #define PACKAGE_BYTES_MAX (512u << 20)
 
+/* Sources send one. */
+#define PACKAGE_PINGS_MAX 8
+
 struct package {
 	uint8_t *buf; /* owned */
 	size_t bytes;
@@ -31,10 +34,18 @@ struct package {
 	struct split_result split;
 	struct event done; /* RUN has been carried out */
 	bool begun;
+	uint32_t pings[PACKAGE_PINGS_MAX]; /* behind the package, to be answered when it is done: in their turn */
+	unsigned ping_count;
 };
 
 void package_init(struct package *p, struct sched *s);
 void package_fini(struct package *p);
+
+/* Is there a package whose devices are still being loaded? */
+static inline bool package_is_loading(const struct package *p)
+{
+	return p->begun && !p->done.set;
+}
 
 /**
  * package_read - @bytes of package behind its command, up to and with LISTEN; then the devices are loaded beside

@@ -15,12 +15,10 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +29,7 @@
 
 #define PAGE_BYTES 4096u
 #define REQUEST_BYTES 20u  /* of one page, at the most common (spec/stream.md, the return path) */
-#define ROUNDS_DEFAULT 20000u
+#define ROUNDS_DEFAULT 5000u
 #define ROUNDS_MAX (1u << 20)
 #define WARM_UP 200u
 

@@ -353,7 +353,7 @@ static TCase *with_pool(const char *name)
 	TCase *t = tcase_create(name);
 
 	tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
-	tcase_set_timeout(t, 120);
+	tcase_set_timeout(t, 30);
 	return t;
 }
 

@@ -403,14 +403,22 @@ static uint32_t shut_value(const struct pc *s)
 	return UINT32_MAX;
 }
 
+/* Landed: nobody waits for a page any more. */
+static void await_touchers(struct pc *s)
+{
+	uint64_t deadline_ns = deadline_after_ns(10 * NS_PER_S);
+
+	while (s->result == 0 && !pc_touched_all(s) && clock_now_ns() < deadline_ns)
+		usleep(500);
+	ck_assert_msg(s->result != 0 || pc_touched_all(s), "a thread of the guest is stranded: %s", state_text(s));
+}
+
 void pc_check_landed(struct pc *s)
 {
 	char states[256];
 
 	ck_assert_msg(s->result != 1, "%s; said: %s", state_text(s), s->said);
-	if (s->result == 0 && s->o.touch.threads)
-		while (!pc_touched_all(s))
-			usleep(1000);
+	await_touchers(s);
 	pc_free(s);
 	ck_assert_msg(s->e.result == 0, "did not land: %d: %s", s->e.result, s->e.error);
 	ck_assert_msg(!s->breach[0], "%s", s->breach);

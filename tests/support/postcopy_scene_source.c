@@ -196,12 +196,14 @@ static void put_discards_of(struct pc *s, unsigned block)
 			pages_of_unit(s, block, unit - 1, &ignored, &end);
 			ranges[count++] = (struct wire_range){ begin * PC_PAGE, (end - begin) * PC_PAGE };
 		}
-		if (count == DISCARD_RANGES || (count && unit == ram->units)) {
+		if (count == DISCARD_RANGES) {
 			wire_discard(&s->head, ram->said.name, ranges, count);
 			count = 0;
 		}
 		unit += unit < ram->units;
 	}
+	if (count)
+		wire_discard(&s->head, ram->said.name, ranges, count);
 }
 
 static void put_devices(struct pc *s)

@@ -8,9 +8,10 @@
  *
  * Or it walks: it reads a word of each page of a range and says how long that took. It waits at the source and begins
  * where it arrives: at the source the port reads as HOLD (the property `readback` of isa-debugcon, which does not
- * migrate). A line for each pass, numbers in hexadecimal and times in ticks of the TSC:
- *	walk PASS reads=N all=TICKS slow=N sum=TICKS max=TICKS log2=INDEX:N,INDEX:N...
- * slow, sum, max and log2 (how many took 2^INDEX up to twice that) are of reads that took at least slow_ticks.
+ * migrate). A line for each pass, numbers in hexadecimal and times in nanoseconds:
+ *	walk PASS reads=N all=NS slow=N sum=NS max=NS log2=INDEX:N:NS,INDEX:N:NS...
+ * slow, sum, max and log2 (how many took 2^INDEX up to twice that, and how long all these) are of reads that took more
+ * than SLOW_NS.
  *
  * The loop is as short as can be: a KVM that emulates 32-bit code runs about a million instructions a second.
  */
@@ -29,11 +30,12 @@ struct orders {
 	uint32_t walk_order;             /* enum walk_order */
 	uint32_t walk_stride;            /* in pages */
 	uint32_t walk_passes;
-	uint32_t slow_ticks;
+	uint32_t tick_ns;                /* a tick of the TSC, in 2^-20 nanoseconds */
 };
 
 #define HOLD 0x77u
 #define HOLD_TICKS 200000u
+#define SLOW_NS 2000u
 
 /* As the touchers of `inmigrate listen --guest touch=1` walk, page by page (programs/guest_touch.c). */
 enum walk_order { WALK_SEQ, WALK_STRIDE, WALK_RANDOM };
@@ -107,7 +109,10 @@ struct walk {
 	uint64_t random;
 	uint64_t sum, max;
 	uint32_t slow;
-	uint32_t log2[64];
+	struct {
+		uint32_t count;
+		uint64_t sum;
+	} log2[64];
 };
 
 static struct walk walk;
@@ -148,65 +153,71 @@ static uint32_t next_page(uint32_t order, uint32_t step)
 	}
 }
 
-static void note_slow(uint64_t took)
+static void note_slow(uint64_t ns)
 {
+	unsigned octave = 63 - (unsigned)__builtin_clzll(ns);
+
 	walk.slow++;
-	walk.sum += took;
-	if (took > walk.max)
-		walk.max = took;
-	walk.log2[63 - __builtin_clzll(took | 1)]++;
+	walk.sum += ns;
+	if (ns > walk.max)
+		walk.max = ns;
+	walk.log2[octave].count++;
+	walk.log2[octave].sum += ns;
 }
 
+/* Return: how long it took. */
 static uint64_t walk_once(void)
 {
 	uint32_t start = orders.walk_start, pages = orders.walk_pages, order = orders.walk_order;
-	uint32_t slow = orders.slow_ticks;
+	uint32_t tick_ns = orders.tick_ns;
 	uint64_t begin = ticks64();
 
 	walk.slow = 0;
 	walk.sum = walk.max = 0;
 	for (int i = 0; i < 64; i++)
-		walk.log2[i] = 0;
+		walk.log2[i].count = walk.log2[i].sum = 0;
 	for (uint32_t step = 0; step < pages; step++) {
 		volatile uint32_t *word = (uint32_t *)(uintptr_t)(start + next_page(order, step) * PAGE_BYTES);
-		uint64_t before = ticks64(), took;
+		uint64_t before = ticks64(), ns;
 
 		(void)*word;
-		took = ticks64() - before;
-		if (took >= slow)
-			note_slow(took);
+		ns = (ticks64() - before) * tick_ns >> 20;
+		if (ns > SLOW_NS)
+			note_slow(ns);
 	}
-	return ticks64() - begin;
+	return (ticks64() - begin) * tick_ns >> 20;
+}
+
+static void report(uint32_t pass, uint64_t all)
+{
+	const char *before = "";
+
+	say_number("\nwalk ", pass);
+	say_number(" reads=", orders.walk_pages);
+	say_number(" all=", all);
+	say_number(" slow=", walk.slow);
+	say_number(" sum=", walk.sum);
+	say_number(" max=", walk.max);
+	say_text(" log2=");
+	for (unsigned i = 0; i < 64; i++) {
+		if (!walk.log2[i].count)
+			continue;
+		say_number(before, i);
+		say_number(":", walk.log2[i].count);
+		say_number(":", walk.log2[i].sum);
+		before = ",";
+	}
+	say('\n');
 }
 
 static void run_walk(void)
 {
-	const char *comma = "";
-
 	while (hear() == HOLD)
 		wait_ticks(HOLD_TICKS);
 	/* Of the toucher 0 with seed=1. */
 	walk.random = 2 * 0x9e3779b97f4a7c15ull | 1;
-	for (uint32_t pass = 0; pass < orders.walk_passes; pass++) {
-		uint64_t all = walk_once();
-
-		say_number("\nwalk ", pass);
-		say_number(" reads=", orders.walk_pages);
-		say_number(" all=", all);
-		say_number(" slow=", walk.slow);
-		say_number(" sum=", walk.sum);
-		say_number(" max=", walk.max);
-		say_text(" log2=");
-		comma = "";
-		for (int i = 0; i < 64; i++) {
-			if (!walk.log2[i])
-				continue;
-			say_number(comma, (uint64_t)i);
-			say_number(":", walk.log2[i]);
-			comma = ",";
-		}
-		say('\n');
-	}
+	for (uint32_t pass = 0; pass < orders.walk_passes; pass++)
+		report(pass, walk_once());
 }
 
 void run(void)
