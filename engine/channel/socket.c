@@ -66,8 +66,14 @@ static int socket_write_all(struct chan *ch, const void *buf, size_t bytes, uint
 	const char *p = buf;
 
 	while (bytes > 0) {
-		ssize_t n = io_send(sc->reactor, sc->fd, p, bytes, 0, deadline_ns);
+		/*
+		 * What is written here is small and urgent (a page request), and there is room for it nearly always: at
+		 * once, and not with the reactor's next turn, behind all that is ready now.
+		 */
+		ssize_t n = send(sc->fd, p, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
 
+		if (n < 0)
+			n = io_send(sc->reactor, sc->fd, p, bytes, 0, deadline_ns);
 		if (n < 0)
 			return err_set(err, (int)n, "writing to %s: %s", ch->name, strerror((int)-n));
 		p += n;

@@ -633,7 +633,7 @@ static void push_section(struct pc *s)
 	for (unsigned i = 0; i < PUSH_UNITS && l->out.len - l->done < PUSH_BYTES && next_unit(s); i++) {
 		pages_of_unit(s, s->push_block, s->push_unit, &first, &end);
 		put_pages(s, l, &l->out, s->push_block, first, end);
-		s->ram[s->push_block].sent[s->push_unit] = 1;
+		s->ram[s->push_block].sent[s->push_unit++] = 1;
 	}
 	end_section(s, &l->out);
 }
@@ -668,7 +668,7 @@ static bool push(struct pc *s)
 		return false;
 	if (next_unit(s)) {
 		if (s->o.split && s->ram[s->push_block].unit_pages > 1 && !s->again)
-			pc_send_unit(s, PC_MAIN, s->push_block, s->push_unit);
+			pc_send_unit(s, PC_MAIN, s->push_block, s->push_unit++);
 		else
 			push_section(s);
 		return true;

@@ -69,7 +69,7 @@ START_TEST(test_yield_a_signal_that_was_sent_goes_to_the_former_handler)
 {
 	siginfo_t info = { .si_signo = SIGBUS, .si_code = SI_QUEUE };
 
-	NEEDS(0);
+	NEEDS(QUEUES);
 	former_install(true, 0);
 	domain_begin(&one, 0);
 	raise(SIGBUS);

@@ -95,6 +95,7 @@ static inline int uffd_make(void *addr, size_t bytes, uint64_t features)
 enum {
 	FAULTS = 1, /* an instruction is interrupted and runs again */
 	FIRES = 2,  /* a timer's signal meets running code */
+	QUEUES = 4, /* a signal with data, to this thread itself */
 };
 
 #define NEEDS(what) needs_in(__func__, (what))
@@ -111,6 +112,8 @@ static inline void needs_in(const char *func, unsigned what)
 	close(fd);
 	if ((what & FAULTS) && RUNNING_ON_VALGRIND)
 		test_skip_in(func, "valgrind does not keep registers exact at every access to memory");
+	if ((what & QUEUES) && RUNNING_ON_VALGRIND)
+		test_skip_in(func, "valgrind delivers a SIGBUS that was queued for ever");
 	if ((what & FIRES) && UNDER_TSAN)
 		test_skip_in(func, "ThreadSanitizer runs a handler of SIGBUS at once, also below locks of its own");
 }
