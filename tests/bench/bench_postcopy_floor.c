@@ -223,9 +223,9 @@ static void report(const char *name)
 	for (size_t i = 0; i < rounds; i++)
 		sum += took_ns[i];
 	qsort(took_ns, rounds, sizeof(*took_ns), by_size);
-	printf("%-44s %-9s mean %6.1f us  median %6.1f  p99 %6.1f  least %6.1f\n", name, spins ? "spinning" : "blocking",
-	       sum / (double)rounds / 1e3, took_ns[rounds / 2] / 1e3, took_ns[rounds - 1 - rounds / 100] / 1e3,
-	       took_ns[0] / 1e3);
+	printf("%-44s %-9s mean %6.1f us  median %6.1f  p99 %6.1f  least %6.1f\n", name,
+	       spins ? "spinning" : "blocking", sum / (double)rounds / 1e3, took_ns[rounds / 2] / 1e3,
+	       took_ns[rounds - 1 - rounds / 100] / 1e3, took_ns[0] / 1e3);
 	fflush(stdout);
 }
 

@@ -94,7 +94,8 @@ void embedder_map_guests(struct embedder *e)
 		void *p = b->host;
 
 		if (b->fd >= 0)
-			p = mmap(NULL, b->room_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd, (off_t)b->canary_bytes);
+			p = mmap(NULL, b->room_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd,
+			         (off_t)b->canary_bytes);
 		ASSERT(p != MAP_FAILED);
 		b->guest = p;
 	}

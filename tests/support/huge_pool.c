@@ -8,6 +8,7 @@
 #define POOL "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 
 static long pages_before = -1; /* to be restored; -1: nothing was changed */
+static int lock = -1;
 
 static long read_number(const char *path)
 {
@@ -48,9 +49,8 @@ bool huge_pool_grows(void)
 
 void huge_pool_fill(long pages)
 {
-	/* The lock ends with the process. No deadline of its own: whoever runs the programs has one for each. */
-	int lock = open(POOL "nr_hugepages", O_RDONLY | O_CLOEXEC);
-
+	/* No deadline of its own: whoever runs the programs has one for each. */
+	lock = open(POOL "nr_hugepages", O_RDONLY | O_CLOEXEC);
 	if (lock < 0)
 		return;
 	if (flock(lock, LOCK_EX) < 0)
@@ -66,4 +66,7 @@ void huge_pool_restore(void)
 	if (pages_before >= 0)
 		write_pages(pages_before);
 	pages_before = -1;
+	if (lock >= 0)
+		close(lock);
+	lock = -1;
 }

@@ -70,7 +70,8 @@ static void on_log(void *opaque, enum inm_log_level level, const char *text)
 	struct pc *s = scene_of(opaque);
 	size_t bytes = strlen(text);
 
-	(void)level;
+	if (s->o.log)
+		s->o.log(opaque, level, text);
 	if (s->said_len + bytes + 2 > sizeof(s->said))
 		return;
 	memcpy(s->said + s->said_len, text, bytes);
@@ -349,15 +350,15 @@ static void *run_source(void *arg)
 int pc_run_threaded(struct pc *s, unsigned ms)
 {
 	struct source_thread t = { .s = s };
-	pthread_t thread;
+	struct pc_thread thread;
 
 	pc_switch(s);
-	ASSERT(pthread_create(&thread, NULL, run_source, &t) == 0);
+	pc_thread_start(&thread, run_source, &t);
 	s->result = inm_run_until(s->e.inm, deadline_after_ns(ms * NS_PER_MS));
 	if (s->result == -ETIMEDOUT)
 		s->result = 1;
 	atomic_store(&t.stop, true);
-	pthread_join(thread, NULL);
+	pc_thread_join(&thread);
 	return s->result;
 }
 

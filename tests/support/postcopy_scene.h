@@ -100,6 +100,7 @@ struct pc_opts {
 	uint32_t package_bytes;       /* said of the package, from package_lies on */
 	bool package_lies;
 	struct inm_config config;
+	void (*log)(void *opaque, enum inm_log_level level, const char *text); /* of inm_ops; NULL: kept in said */
 };
 
 /* A block as the source has it, and what is known of its pages. */
@@ -138,11 +139,16 @@ struct pc_request {
 	uint64_t at_ns;
 };
 
+struct pc_thread {
+	pthread_t thread;
+	void *stack;
+	unsigned tasks_before;
+};
+
 /* A thread of the guest. */
 struct pc_toucher {
 	struct pc *s;
-	pthread_t thread;
-	void *stack;
+	struct pc_thread thread;
 	unsigned id;
 	atomic_ulong touched; /* so many so far */
 };
@@ -191,7 +197,6 @@ struct pc {
 	atomic_bool stop, lost; /* lost: what is missing reads as zeros now */
 	atomic_ulong wrong;
 	char wrong_text[200];   /* of the first one, by who made wrong 1 */
-	unsigned tasks_before;
 };
 
 /* ---- the frame --------------------------------------------------------------------------------------------------- */
@@ -251,6 +256,9 @@ unsigned pc_reply_count(const struct pc *s, uint16_t type);
 
 /* ---- the guest --------------------------------------------------------------------------------------------------- */
 
+/* A thread that the census does not see when it has been joined. It must not allocate. */
+void pc_thread_start(struct pc_thread *t, void *(*run)(void *arg), void *arg);
+void pc_thread_join(struct pc_thread *t);
 void pc_guest_begin(struct pc *s);
 void pc_guest_start(struct pc *s);
 /* Joins the touchers; those that wait for a page must have been released before. */

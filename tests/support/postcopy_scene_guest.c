@@ -45,6 +45,11 @@ static void note_wrong(struct pc *s, unsigned block, uint64_t tpage, uint64_t fo
 	         (unsigned long long)tpage, (unsigned long long)found, (unsigned long long)expected);
 }
 
+static bool is_removed(const struct pc *s, unsigned block, uint64_t tpage)
+{
+	return __atomic_load_n(&s->ram[block].removed[tpage], __ATOMIC_ACQUIRE);
+}
+
 static void touch_page(struct pc_toucher *t, unsigned block, uint64_t tpage)
 {
 	struct pc *s = t->s;
@@ -55,7 +60,7 @@ static void touch_page(struct pc_toucher *t, unsigned block, uint64_t tpage)
 	for (unsigned i = 0; i < 2; i++) {
 		uint64_t found = words[looked_at[i]], expected = wire_content_word(block, tpage, looked_at[i]);
 
-		if (found != expected && !s->ram[block].removed[tpage])
+		if (found != expected && !(found == 0 && is_removed(s, block, tpage)))
 			note_wrong(s, block, tpage, found, expected);
 	}
 	if (s->o.touch.write) {
@@ -133,37 +138,45 @@ void pc_guest_begin(struct pc *s)
 		}
 }
 
+void pc_thread_start(struct pc_thread *t, void *(*run)(void *arg), void *arg)
+{
+	pthread_attr_t attr;
+
+	/* A stack of ours: the C library keeps its own, guards and all, and the census would see them. */
+	t->stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT(t->stack != MAP_FAILED);
+	ASSERT(pthread_attr_init(&attr) == 0 && pthread_attr_setstack(&attr, t->stack, STACK_BYTES) == 0);
+	t->tasks_before = count_tasks();
+	ASSERT(pthread_create(&t->thread, &attr, run, arg) == 0);
+	pthread_attr_destroy(&attr);
+}
+
+void pc_thread_join(struct pc_thread *t)
+{
+	uint64_t deadline_ns = deadline_after_ns(2 * NS_PER_S);
+
+	pthread_join(t->thread, NULL);
+	munmap(t->stack, STACK_BYTES);
+	/* A joined thread is listed for a moment longer. */
+	while (count_tasks() > t->tasks_before && clock_now_ns() < deadline_ns)
+		usleep(200);
+}
+
 void pc_guest_start(struct pc *s)
 {
-	s->tasks_before = count_tasks();
 	for (unsigned i = 0; i < s->o.touch.threads; i++) {
 		struct pc_toucher *t = &s->touchers[s->toucher_count++];
-		pthread_attr_t attr;
 
-		*t = (struct pc_toucher){ .s = s, .id = i };
-		/* A stack of ours: the C library keeps its own, guards and all, and the census would see them. */
-		t->stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		ASSERT(t->stack != MAP_FAILED);
-		ASSERT(pthread_attr_init(&attr) == 0 && pthread_attr_setstack(&attr, t->stack, STACK_BYTES) == 0);
-		ASSERT(pthread_create(&t->thread, &attr, run_toucher, t) == 0);
-		pthread_attr_destroy(&attr);
+		t->s = s;
+		t->id = i;
+		pc_thread_start(&t->thread, run_toucher, t);
 	}
 }
 
 void pc_guest_end(struct pc *s)
 {
-	uint64_t deadline_ns = deadline_after_ns(2 * NS_PER_S);
-
-	if (!s->toucher_count)
-		return;
-	for (unsigned i = 0; i < s->toucher_count; i++) {
-		pthread_join(s->touchers[i].thread, NULL);
-		munmap(s->touchers[i].stack, STACK_BYTES);
-	}
-	s->toucher_count = 0;
-	/* A joined thread is listed for a moment longer. (The sanitizer's own, if there is one, stays.) */
-	while (count_tasks() > s->tasks_before && clock_now_ns() < deadline_ns)
-		usleep(500);
+	while (s->toucher_count)
+		pc_thread_join(&s->touchers[--s->toucher_count].thread);
 }
 
 unsigned long pc_touched(const struct pc *s)

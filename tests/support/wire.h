@@ -153,7 +153,7 @@ struct wire_range {
 	uint64_t start, length;
 };
 void wire_discard(struct wire *w, const char *block, const struct wire_range *ranges, unsigned count);
-/* The same with every field as it is given; @tail_bytes are written behind the ranges, or taken off them if negative. */
+/* The same with every field as it is given; @tail_bytes are written behind the ranges, or taken off if negative. */
 struct wire_discard {
 	uint8_t version, zero;
 	const char *block;

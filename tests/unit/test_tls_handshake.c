@@ -149,7 +149,7 @@ START_TEST(test_tls_cancel_at_every_park_of_the_handshake_leaves_nothing)
 }
 END_TEST
 
-/* The last operation is the alert, whose own errors do not matter. */
+/* The last operation is the alert, whose errors do not matter; it seldom parks, and then the cancel is the next's. */
 START_TEST(test_tls_cancel_during_the_refusal_is_not_lost)
 {
 	unsigned n = 0;
@@ -159,8 +159,8 @@ START_TEST(test_tls_cancel_during_the_refusal_is_not_lost)
 	do {
 		tls.tell_at = ++n;
 		tls_scene_run();
-		ck_assert_int_eq(tls.wrapped, tls.ops >= n ? -ECANCELED : -EACCES);
-		ck_assert_int_eq(tls.later, 0);
+		ck_assert(tls.wrapped == -ECANCELED || tls.wrapped == -EACCES);
+		ck_assert_int_eq(tls.wrapped == -ECANCELED ? -ECANCELED : tls.later, tls.ops >= n ? -ECANCELED : 0);
 	} while (tls.ops >= n);
 	ck_assert_uint_gt(n, 2);
 }

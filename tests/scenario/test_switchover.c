@@ -1,0 +1,260 @@
+/*
+ * The package touches guest memory that is missing, while the source outruns us and the channel that would bring the
+ * page is not accepted, or not there (spec/channels.md 6, row 3).
+ */
+#include "tests/support/check_main.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "tests/support/postcopy_scene.h"
+
+/* More than the buffers of a connection hold, several times. */
+#define BULK_PAGES 4096
+#define TOUCHED_PAGE 2000
+
+static const struct pc_block bulk[] = { { "pc.ram", BULK_PAGES, EMB_MEMFD }, { "vga.vram", 16, EMB_ANON } };
+
+static uint64_t load_word(const void *at)
+{
+	return *(const volatile uint64_t *)at;
+}
+
+/* As a device that has its rings in guest memory. */
+static int touch_a_missing_page(struct pc *s, const struct inm_device *device)
+{
+	uint8_t *view = inm_ram_view(s->e.inm, pc_guest(s, 0, TOUCHED_PAGE), PC_PAGE);
+
+	(void)device;
+	return view && load_word(view) == wire_content_word(0, TOUCHED_PAGE, 0) ? 0 : -EILSEQ;
+}
+
+static struct pc_opts outrun(enum pc_preempt when)
+{
+	return (struct pc_opts){ .blocks = bulk, .block_count = 2, .preempt = when, .device = touch_a_missing_page,
+		                 .touch = { .threads = 2, .order = PC_SCATTERED } };
+}
+
+/* The page is none of those that are pushed: it comes when it is asked for, and on the preempt channel. */
+static void begin(struct pc *s, const struct pc_opts *o)
+{
+	pc_begin(s, o);
+	pc_reserve(s, 0, TOUCHED_PAGE);
+	if (!s->ram[0].precopied[TOUCHED_PAGE])
+		return;
+	ck_abort_msg("the page must be missing");
+}
+
+static void check_it_came_by_preempt(const struct pc *s)
+{
+	ck_assert_uint_eq(pc_asked_times(s, 0, TOUCHED_PAGE), 1);
+	ck_assert_uint_ge(s->e.stats.engine_faults, 1);
+	ck_assert_uint_ge(s->e.stats.preempt_bytes, PC_PAGE);
+}
+
+/* Not a turn of the library between the connection, the package and what comes behind it. */
+START_TEST(test_a_connection_that_nobody_has_accepted_is_waited_for)
+{
+	const struct pc_opts o = outrun(PC_WITH_PACKAGE);
+	struct pc s;
+
+	begin(&s, &o);
+	pc_precopy(&s);
+	pc_switch(&s);
+	for (unsigned i = 0; i < 100; i++)
+		pc_source_step(&s);
+	ck_assert_uint_gt(s.lines[PC_MAIN].sent, s.package_end);
+	ck_assert_uint_gt(s.lines[PC_MAIN].out.len - s.lines[PC_MAIN].done, 0); /* it has outrun us */
+	pc_run(&s, 20000);
+	pc_check_landed(&s);
+	check_it_came_by_preempt(&s);
+	pc_end(&s);
+}
+END_TEST
+
+static const unsigned delays_ms[] = { 0, 100, 3000 };
+
+START_TEST(test_a_connection_that_comes_behind_the_package_is_waited_for)
+{
+	struct pc_opts o = outrun(PC_AFTER_PACKAGE);
+	struct pc s;
+
+	o.preempt_delay_ms = delays_ms[_i];
+	begin(&s, &o);
+	pc_finish(&s);
+	pc_check_landed(&s);
+	check_it_came_by_preempt(&s);
+	pc_end(&s);
+}
+END_TEST
+
+/* Nothing is asked for, and the guest does not start, before the channel is there. */
+START_TEST(test_nothing_is_asked_for_before_the_channel_is_there)
+{
+	struct pc_opts o = outrun(PC_AFTER_PACKAGE);
+	struct pc s;
+
+	o.preempt_delay_ms = 300;
+	begin(&s, &o);
+	pc_switch(&s);
+	while (s.lines[PC_PREEMPT].fd < 0) {
+		pc_turn(&s);
+		ck_assert_uint_eq(s.request_count, 0);
+		ck_assert_uint_eq(s.vcpu_starts, 0);
+		ck_assert_int_eq(inm_get_state(s.e.inm), INM_STATE_ACTIVE);
+		usleep(1000);
+	}
+	pc_run(&s, 20000);
+	pc_check_landed(&s);
+	pc_end(&s);
+}
+END_TEST
+
+/* With a source in a thread of its own, and inm_run. */
+START_TEST(test_a_source_of_its_own_outruns_us)
+{
+	static const enum pc_preempt whens[] = { PC_EARLY, PC_LATE, PC_WITH_PACKAGE, PC_AFTER_PACKAGE };
+	const struct pc_opts o = outrun(whens[_i]);
+	struct pc s;
+
+	begin(&s, &o);
+	pc_run_threaded(&s, 20000);
+	pc_check_landed(&s);
+	check_it_came_by_preempt(&s);
+	pc_end(&s);
+}
+END_TEST
+
+/* ---- it never comes ---------------------------------------------------------------------------------------------- */
+
+START_TEST(test_a_connection_that_never_comes_is_named_and_the_source_told)
+{
+	struct pc_opts o = outrun(PC_NEVER);
+	uint64_t began_ns;
+	struct pc s;
+
+	o.connect_deadline = "2";
+	begin(&s, &o);
+	began_ns = clock_now_ns();
+	pc_switch(&s);
+	pc_run(&s, 6000);
+	pc_check_failed(&s, -ECONNABORTED, "the preempt channel has not come within 2 s (connect-deadline)");
+	ck_assert_uint_ge(clock_now_ns() - began_ns, 2 * NS_PER_S);
+	ck_assert_uint_eq(s.request_count, 0);
+	ck_assert(!s.device_ended);
+	pc_end(&s);
+}
+END_TEST
+
+/* ---- who blocks the thread --------------------------------------------------------------------------------------- */
+
+static int told = -1;
+
+/* In a signal handler. */
+static void tell(void *opaque, enum inm_log_level level, const char *text)
+{
+	ssize_t ignored;
+
+	(void)opaque;
+	if (level != INM_LOG_ERROR)
+		return;
+	ignored = write(told, text, strlen(text));
+	(void)ignored;
+}
+
+/* What a callback must not do: it waits for a page in the thread that would bring it. */
+static int touch_the_guest_view(struct pc *s, const struct inm_device *device)
+{
+	(void)device;
+	return load_word(pc_guest(s, 0, TOUCHED_PAGE)) == wire_content_word(0, TOUCHED_PAGE, 0) ? 0 : -EILSEQ;
+}
+
+static _Noreturn void hang(int report)
+{
+	struct pc_opts o = outrun(PC_LATE);
+	struct pc s;
+
+	told = report;
+	o.device = touch_the_guest_view;
+	o.log = tell;
+	begin(&s, &o);
+	pc_finish(&s);
+	_exit(0);
+}
+
+/* Return: what was logged as an error within @ms. */
+static void read_report(int fd, char *text, size_t bytes, unsigned ms)
+{
+	uint64_t deadline_ns = deadline_after_ns(ms * NS_PER_MS);
+	size_t len = 0;
+
+	while (len == 0 && clock_now_ns() < deadline_ns) {
+		struct pollfd pfd = { .fd = fd, .events = POLLIN };
+
+		if (poll(&pfd, 1, 100) > 0) {
+			ssize_t n = read(fd, text + len, bytes - 1 - len);
+
+			if (n <= 0)
+				break;
+			len += (size_t)n;
+		}
+	}
+	text[len] = 0;
+}
+
+START_TEST(test_a_callback_that_touches_the_guest_view_hangs_and_is_named)
+{
+	char text[1024];
+	uint64_t began_ns = clock_now_ns();
+	int fds[2], status;
+	pid_t child;
+
+	ck_assert_int_eq(pipe(fds), 0);
+	pc_need();
+	child = fork();
+	ck_assert_int_ge(child, 0);
+	if (child == 0)
+		hang(fds[1]);
+	close(fds[1]);
+	read_report(fds[0], text, sizeof(text), 15000);
+	ck_assert_uint_ge(clock_now_ns() - began_ns, 4 * NS_PER_S);
+	ck_assert_int_eq(waitpid(child, &status, WNOHANG), 0); /* it hangs */
+	kill(child, SIGKILL);
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	close(fds[0]);
+	ck_assert_msg(strstr(text, "the callback for device '0000:00:03.0/virtio-net' instance 0"), "%s", text);
+	ck_assert_msg(strstr(text, "pc.ram"), "%s", text);
+}
+END_TEST
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("switchover");
+	TCase *t = tcase_create("late");
+
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, test_a_connection_that_nobody_has_accepted_is_waited_for);
+	tcase_add_loop_test(t, test_a_connection_that_comes_behind_the_package_is_waited_for, 0, 3);
+	tcase_add_test(t, test_nothing_is_asked_for_before_the_channel_is_there);
+	tcase_add_loop_test(t, test_a_source_of_its_own_outruns_us, 0, 4);
+	suite_add_tcase(s, t);
+
+	/* It must fail in a build that does not wait for the channel (control no-preempt-wait). */
+	t = tcase_create("never");
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, test_a_connection_that_never_comes_is_named_and_the_source_told);
+	suite_add_tcase(s, t);
+
+	t = tcase_create("watch");
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, test_a_callback_that_touches_the_guest_view_hangs_and_is_named);
+	suite_add_tcase(s, t);
+	return s;
+}
