@@ -49,8 +49,9 @@ PLATFORM_SRC := $(call find,tests/platform/*.c)
 BENCH_SRC := $(call find,tests/bench/bench_*.c)
 FUZZ_SRC := $(call find,tests/fuzz/fuzz_*.c)
 EXAMPLE_SRC := $(call find,examples/*.c)
+NETEM_SRC := $(call find,tests/netem/*.c)
 ALL_SRC := $(LIB_SRC) $(PROGRAM_SRC) $(SUPPORT_SRC) $(UNIT_SRC) $(SCENARIO_SRC) $(PLATFORM_SRC) $(BENCH_SRC) \
-	$(FUZZ_SRC) $(EXAMPLE_SRC) tests/fuzz/driver.c
+	$(FUZZ_SRC) $(EXAMPLE_SRC) $(NETEM_SRC) tests/fuzz/driver.c
 
 objects = $(addprefix $(B),$(addsuffix .o,$(basename $(1))))
 programs = $(addprefix $(B),$(basename $(1)))
@@ -64,6 +65,7 @@ PLATFORM := $(call programs,$(PLATFORM_SRC))
 BENCH := $(call programs,$(BENCH_SRC))
 FUZZ := $(call programs,$(FUZZ_SRC))
 EXAMPLES := $(call programs,$(EXAMPLE_SRC))
+NETEM := $(if $(NETEM_SRC),$(B)tests/netem/link)
 # The long ones first: several run at the same time.
 TESTS := $(SCENARIO) $(UNIT) $(PLATFORM)
 
@@ -73,7 +75,7 @@ LIB_SO_LINKS := $(B)libinmigrate.so.$(SOVERSION) $(B)libinmigrate.so
 PROGRAM := $(if $(PROGRAM_SRC),$(B)inmigrate)
 
 all: $(LIB_A) $(LIB_SO) $(LIB_SO_LINKS) $(PROGRAM)
-tests: all $(TESTS) $(BENCH) $(FUZZ) $(EXAMPLES)
+tests: all $(TESTS) $(BENCH) $(FUZZ) $(EXAMPLES) $(NETEM)
 
 # ---- how it is made -----------------------------------------------------------------------------------------------
 
@@ -162,10 +164,25 @@ endef
 $(foreach c,$(CONTROLS),$(eval $(call control,$(c))))
 CONTROL_PROGRAMS := $(foreach c,$(CONTROLS),$(B)control-$(c)/$(call control_word,$(c),3))
 
+# The same for the program: `inmigrate stress` must find what a file of postcopy/ does wrong; see tests/program/test_stress.py
+STRESS_CONTROLS := place:NO_WAKE_AFTER_EEXIST place:PLACE_BEFORE_CLAIM place:EAGAIN_DONE fault:IGNORE_REMOVE postcopy:4096
+define stress_control
+$(B)control-stress/$(2): $(srcdir)/postcopy/$(1).c $(PROGRAM_OBJ) $(B)libinternal.a
+	@mkdir -p $$(@D)
+	$$(call say,LD,control-stress/$(2))$$(COMPILE) -DCONTROL_$(2) -c -o $$@.o $$< && \
+		$$(LINK) -o $$@ $$@.o $$(PROGRAM_OBJ) $(B)libinternal.a $$(DEP_LIBS)
+endef
+$(foreach c,$(STRESS_CONTROLS),$(eval $(call stress_control,$(firstword $(subst :, ,$(c))),$(lastword $(subst :, ,$(c))))))
+STRESS_CONTROL_PROGRAMS := $(addprefix $(B)control-stress/,$(foreach c,$(STRESS_CONTROLS),$(lastword $(subst :, ,$(c)))))
+
 FUZZ_DRIVER = $(if $(filter 1,$(FUZZER)),-fsanitize=fuzzer,$(B)tests/fuzz/driver.o)
 $(FUZZ): $(B)%: $(B)%.o $(B)tests/fuzz/driver.o $(B)libsupport.a $(B)libinternal.a
 	$(call say,LD,$*)$(LINK) -o $@ $< $(FUZZ_DRIVER) -Wl,--start-group $(B)libsupport.a $(B)libinternal.a \
 		-Wl,--end-group $(DEP_LIBS) $(CHECK_LIBS)
+
+# The emulated network: a program of several files, none of which is in the library.
+$(NETEM): $(call objects,$(NETEM_SRC)) $(B)libinternal.a
+	$(call say,LD,tests/netem/link)$(LINK) -o $@ $(call objects,$(NETEM_SRC)) $(B)libinternal.a $(DEP_LIBS)
 
 # Examples see what an embedder sees: the header and the archive.
 $(EXAMPLES): $(B)%: $(B)%.o $(LIB_A)
@@ -211,7 +228,7 @@ FUZZ_REGRESSION = $(foreach f,$(FUZZ),$(if $(call find,tests/fuzz/regression/$(n
 check: tests need-check
 	$(counts_begin)
 	@$(RUN_MANY) --timeout $(TEST_TIMEOUT) $(TESTS) || :
-	@$(MAKE) check-fuzz check-cli
+	@$(MAKE) check-fuzz check-cli check-netem-link
 	@$(MAKE) check-control
 	@$(RUN_TESTS) --timeout 600 --once --live --name tidy -- $(RUN_TIDY) || :
 	@$(MAKE) check-interop
@@ -229,13 +246,18 @@ check-fuzz: $(FUZZ)
 		$(OUT)/tests/fuzz/$(notdir $(f)) $(SRC)/tests/fuzz/regression/$(notdir $(f))/* || :;) :
 
 # The program as its user sees it.
-check-cli: $(PROGRAM)
+check-cli: $(PROGRAM) $(STRESS_CONTROL_PROGRAMS)
 ifeq ($(PROGRAM),)
 	@$(RUN_TESTS) --skip 'there is no program' program
 else
 	@$(RUN_TESTS) --label '$(FLAVOUR)' --timeout $(TEST_TIMEOUT) --once --name tests/program -- \
 		$(SRC)/tests/program/run || :
 endif
+
+# The emulated network does what is asked of it.
+check-netem-link: $(NETEM)
+	@$(RUN_TESTS) --label '$(FLAVOUR)' --timeout $(TEST_TIMEOUT) --once --name tests/netem -- \
+		$(SRC)/tests/netem/test_link --build $(OUT) || :
 
 # They pass when they fail, as they must.
 check-control: $(CONTROL_PROGRAMS)
@@ -267,7 +289,7 @@ check-programs: tests need-check
 	$(counts_begin)
 	@$(RUN_MANY) --label '$(FLAVOUR)' --timeout $(TEST_TIMEOUT) \
 		$(filter-out $(addprefix $(B)tests/,$(FLAVOUR_SKIP)),$(TESTS)) || :
-	@$(MAKE) check-fuzz check-cli
+	@$(MAKE) check-fuzz check-cli check-netem-link
 	$(counts_end)
 
 # A build of another flavour lives in a folder of its own below this one, configured like this one and a bit more.
@@ -431,6 +453,6 @@ help:
 #: clean, distclean
 #: V=1 shows commands; one test: build/tests/unit/test_base, with CK_RUN_CASE=name for one case of it
 
-.PHONY: all tests check check-unit check-control check-fuzz check-cli check-interop check-programs check-asan check-ubsan check-tsan check-valgrind tidy \
+.PHONY: all tests check check-netem-link check-unit check-control check-fuzz check-cli check-interop check-programs check-asan check-ubsan check-tsan check-valgrind tidy \
 	need-check fuzz fuzz-programs fuzz-run fuzz-run-here bench demo interop cover format install uninstall dist clean \
 	distclean help FORCE

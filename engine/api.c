@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "engine/channel/channel.h"
 #include "engine/incoming.h"
+#include "engine/recovery.h"
 #include "engine/state.h"
 
 #include <errno.h>
@@ -131,8 +132,8 @@ int inm_new(struct inm **ret_inm, const struct inm_config *config, const struct 
 	inm->opaque = opaque;
 	options_init(&inm->opts);
 	set_up_voice(inm, config);
-	inm->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	r = inm->cancel_fd < 0 ? -errno : get_reactor(inm, config);
+	inm->wish_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	r = inm->wish_fd < 0 ? -errno : get_reactor(inm, config);
 	if (r == 0)
 		r = apply_config(inm, config);
 	if (r < 0) {
@@ -162,8 +163,8 @@ void inm_free(struct inm *inm)
 	ram_fini(&inm->ram);
 	if (inm->reactor && inm->reactor->deadlock_opaque == inm)
 		inm->reactor->deadlock = NULL;
-	if (inm->cancel_fd >= 0)
-		close(inm->cancel_fd);
+	if (inm->wish_fd >= 0)
+		close(inm->wish_fd);
 	if (inm->reactor_is_ours)
 		reactor_free(inm->reactor);
 	free(inm);
@@ -238,9 +239,36 @@ int inm_listen(struct inm *inm, const char *uri)
 
 const char *inm_address(const struct inm *inm, unsigned index)
 {
-	if (inm->listener.count < 0 || index >= (unsigned)inm->listener.count)
+	const struct listener *l = inm->reopened ? &inm->next : &inm->listener;
+
+	if (l->count < 0 || index >= (unsigned)l->count)
 		return NULL;
-	return inm->listener.sockets[index].text;
+	return l->sockets[index].text;
+}
+
+static int recover_at(struct inm *inm, const char *uri, struct err *err)
+{
+	struct address addr;
+	int r = address_parse(&addr, uri, err);
+
+	if (r < 0)
+		return r;
+	if (inm->state != INM_STATE_POSTCOPY_PAUSED)
+		r = err_set(err, -EBUSY, "nothing is paused: the state is %s", inm_state_name(inm->state));
+	if (r < 0 && addr.kind == ADDRESS_FD)
+		close(addr.fd);
+	if (r == 0)
+		r = recovery_reopen(inm, &addr, err);
+	address_fini(&addr);
+	return r < 0 ? err_up(err, r, "%s", uri) : 0;
+}
+
+int inm_recover(struct inm *inm, const char *uri)
+{
+	struct err err = ERR_NONE;
+	int r = recover_at(inm, uri, &err);
+
+	return r < 0 ? setting_failed(inm, r, &err) : 0;
 }
 
 /* A bug of ours, if it ever happens: coroutines that wait for each other. Each is named. */
@@ -293,17 +321,31 @@ int inm_dispatch(struct inm *inm)
 	return under_way(inm) ? 1 : incoming_result(inm);
 }
 
-void inm_cancel(struct inm *inm)
+/* From any thread, and from a signal handler. */
+static void wake_watch(struct inm *inm)
 {
 	uint64_t one = 1;
 	int saved_errno = errno; /* a signal handler must leave it as it was */
-	ssize_t n;
-
-	atomic_store(&inm->cancel_asked, true);
 	/* The counter saturates long after the first of them was heard. */
-	n = write(inm->cancel_fd, &one, sizeof(one));
+	ssize_t n = write(inm->wish_fd, &one, sizeof(one));
+
 	(void)n;
 	errno = saved_errno;
+}
+
+void inm_cancel(struct inm *inm)
+{
+	atomic_store(&inm->cancel_asked, true);
+	wake_watch(inm);
+}
+
+int inm_pause(struct inm *inm)
+{
+	if (!recovery_may_pause(__atomic_load_n(&inm->state, __ATOMIC_RELAXED)))
+		return -EINVAL;
+	atomic_store(&inm->pause_asked, true);
+	wake_watch(inm);
+	return 0;
 }
 
 /* ---- looking ---- */
@@ -355,7 +397,7 @@ static void add_postcopy(const struct inm *inm, struct inm_stats *st, uint64_t e
 	const struct blocktime *bt = &pc->blocktime;
 
 	st->postcopy_ns = inm->running_ns ? end_ns - inm->running_ns : 0;
-	st->preempt_bytes = inm->preempt.ch ? inm->preempt.ch->bytes_in : inm->preempt_bytes;
+	st->preempt_bytes = inm->preempt_bytes + (inm->preempt.ch ? inm->preempt.ch->bytes_in : 0);
 	st->postcopy_pages = pc->counts.pages;
 	st->duplicate_pages = pc->counts.duplicates;
 	st->discarded_pages = pc->counts.discarded;
@@ -377,6 +419,10 @@ static void add_postcopy(const struct inm *inm, struct inm_stats *st, uint64_t e
 	for (unsigned i = 0; i < INM_LATENCY_BUCKETS; i++)
 		st->fault_log2_ns[i] = blocktime_bucket(bt, i);
 	st->blocktime_ns = bt->all_ns;
+	st->pauses = inm->pauses;
+	st->recoveries = inm->recoveries;
+	st->paused_ns = inm->paused_sum_ns + (inm->recovering ? end_ns - inm->paused_ns : 0);
+	st->recover_page_ns = pc->ledger.served_ns;
 }
 
 _Static_assert(INM_LATENCY_BUCKETS == BLOCKTIME_BUCKETS, "one histogram");
@@ -399,7 +445,7 @@ void *inm_ram_view(struct inm *inm, void *addr, size_t bytes)
 	uint64_t off;
 	struct block *b = postcopy_find(&inm->postcopy, addr, &off);
 
-	if (!b || bytes > b->used_bytes - off)
+	if (!b || off > b->used_bytes || bytes > b->used_bytes - off)
 		return NULL;
 	return inm->postcopy.listening && b->engine ? b->engine + off : addr;
 }
@@ -409,7 +455,7 @@ int inm_ram_await(struct inm *inm, const void *addr, size_t bytes)
 	uint64_t off;
 	struct block *b = postcopy_find(&inm->postcopy, addr, &off);
 
-	if (!b || bytes > b->used_bytes - off)
+	if (!b || off > b->used_bytes || bytes > b->used_bytes - off)
 		return -EFAULT;
 	if (!inm->postcopy.listening || bytes == 0)
 		return 0;
@@ -425,7 +471,7 @@ void inm_get_stats(const struct inm *inm, struct inm_stats *ret_stats)
 		st.total_ns = end_ns - inm->begin_ns;
 	if (inm->switchover_ns)
 		st.downtime_ns = (inm->running_ns ? inm->running_ns : end_ns) - inm->switchover_ns;
-	st.main_bytes = inm->main.ch ? inm->main.ch->bytes_in : inm->main_bytes;
+	st.main_bytes = inm->main_bytes + (inm->main.ch ? inm->main.ch->bytes_in : 0);
 	add_ram(inm, &st);
 	add_load(inm, &st);
 	add_postcopy(inm, &st, end_ns);

@@ -32,6 +32,8 @@ static void main_arrived(struct inm *inm, const struct hello *h)
 	inm->main_seen = true;
 	log_info(&inm->log, "main channel: %s", h->ch->name);
 	event_set(&inm->main_there);
+	if (inm->recovering)
+		event_set(&inm->postcopy.all_here); /* for the story, which waits for either */
 }
 
 /* A connection on its own, in its own coroutine, until it is known what it is. */
@@ -41,6 +43,7 @@ struct connection {
 	struct co *co;     /* NULL before its first turn */
 	bool evicted;      /* before its first turn */
 	bool silent;       /* it is waited for its first bytes */
+	bool early;        /* of a source that is back before we have noticed that it was lost */
 	size_t peer_bytes; /* of the name: the address without the port */
 	size_t siblings;   /* others of the same peer in inm->unknown */
 	struct hello hello;
@@ -53,6 +56,7 @@ static struct hello_state arrival_state(const struct inm *inm)
 
 	return (struct hello_state){
 		.tls = inm->tls != NULL,
+		.recovery = inm->recovering,
 		.main = inm->main_seen ? HELLO_THERE : HELLO_OWED,
 		.multifd = m->channels == 0 ? HELLO_OFF : m->present < m->channels ? HELLO_OWED : HELLO_THERE,
 		.preempt = !options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) ? HELLO_OFF :
@@ -220,6 +224,15 @@ static void leave_line(struct connection *conn)
 	}
 }
 
+/* It leaves the line now and ends in its turn. */
+static void evict(struct connection *conn)
+{
+	leave_line(conn);
+	conn->evicted = true;
+	if (conn->co)
+		co_cancel(conn->co);
+}
+
 /*
  * Silent strangers must not keep the source out, so one of them goes when there are too many: the oldest one of the
  * address that has most. (A source speaks at once, or when its other channels are up.) So a flood from one address ends
@@ -238,11 +251,7 @@ static void evict_one(struct inm *inm)
 	}
 	log_warn(&inm->log, "connection from %s closed: %zu have not said what they are, %zu of them from there",
 		 conn->name, inm->unknown_count, conn->siblings + 1);
-	/* It leaves the line now and ends in its turn. */
-	leave_line(conn);
-	conn->evicted = true;
-	if (conn->co)
-		co_cancel(conn->co);
+	evict(conn);
 }
 
 /* Silent so far, it can only be the preempt channel. */
@@ -295,6 +304,22 @@ static void check_preempt_lost(struct inm *inm, const struct hello *h, int resul
 	group_cancel(&inm->loading);
 }
 
+/* See recovery.h. Not longer than anybody else may be unknown. */
+static may_park int await_loss(struct connection *conn, uint64_t deadline_ns)
+{
+	struct inm *inm = conn->inm;
+	int e = 0;
+
+	if (hello_first(conn->hello.first, conn->hello.got) != HELLO_COMMAND || !inm->running || inm->recovering)
+		return 0;
+	log_info(&inm->log, "connection from %s: the source is back, and nothing has failed here; waiting for that",
+		 conn->name);
+	conn->early = true;
+	e = event_wait(&inm->paused, deadline_ns);
+	conn->early = false;
+	return e == -ETIMEDOUT ? 0 : e;
+}
+
 static int meet_connection(void *arg)
 {
 	struct connection *conn = arg;
@@ -312,6 +337,8 @@ static int meet_connection(void *arg)
 	if (e == 0)
 		e = await_first(conn, deadline_ns, &err);
 	if (e == 0)
+		e = await_loss(conn, deadline_ns);
+	if (e == 0)
 		e = place_connection(inm, h, deadline_ns, &err);
 	if (e < 0 && e != -ECANCELED) {
 		log_info(&inm->log, "connection from %s closed: %s", conn->name, err.text);
@@ -326,6 +353,22 @@ static int meet_connection(void *arg)
 	if (refused_channel)
 		watch_set_up(inm);
 	return 0;
+}
+
+/* But those behind a main channel that is back already: they are its own. */
+void arrival_forget_silent(struct inm *inm)
+{
+	struct list *at, *next;
+
+	for (at = inm->unknown.next; at != &inm->unknown; at = next) {
+		struct connection *conn = container_of(at, struct connection, node);
+
+		next = at->next;
+		if (conn->early)
+			return;
+		if (conn->silent && conn->hello.got == 0)
+			evict(conn);
+	}
 }
 
 static void admit(struct inm *inm, struct chan *ch)
@@ -372,8 +415,8 @@ static int accept_connections(void *arg)
 			admit(inm, ch);
 			continue;
 		}
-		if (e == -ECANCELED)
-			return e;
+		if (e == -ECANCELED || inm->acceptors.cancelled)
+			return -ECANCELED;
 		/* Nothing an accept can fail with makes the next one hopeless; but it must not become a busy loop. */
 		log_warn(&inm->log, "%s", err.text);
 		e = io_sleep_until(inm->reactor, deadline_after_ns(ACCEPT_PAUSE_NS));
@@ -382,7 +425,7 @@ static int accept_connections(void *arg)
 	}
 }
 
-int arrival_start(struct inm *inm)
+static int start_acceptors(struct inm *inm)
 {
 	struct acceptor *a;
 	int e;
@@ -392,14 +435,21 @@ int arrival_start(struct inm *inm)
 		if (!a)
 			return -ENOMEM;
 		*a = (struct acceptor){ .inm = inm, .index = i };
-		e = group_spawn(&inm->arrival, inm->listener.sockets[i].text, accept_connections, a);
+		e = group_spawn(&inm->acceptors, inm->listener.sockets[i].text, accept_connections, a);
 		if (e < 0) {
 			free(a);
 			return e;
 		}
 	}
-	if (inm->exec.pidfd < 0)
-		return 0;
+	return 0;
+}
+
+int arrival_start(struct inm *inm)
+{
+	int e = start_acceptors(inm);
+
+	if (e < 0 || inm->exec.pidfd < 0)
+		return e;
 	e = group_spawn(&inm->arrival, "exec", exec_wait, &inm->exec);
 	if (e < 0)
 		exec_kill(&inm->exec);
@@ -459,6 +509,53 @@ int arrival_open(struct inm *inm, const struct address *addr, struct err *err)
 	return e;
 }
 
+/*
+ * The sockets stop to listen at once, so that the same port can be listened to again; their descriptors are closed when
+ * nobody accepts on them any more.
+ */
+static void stop_listening(struct inm *inm)
+{
+	group_cancel(&inm->acceptors);
+	listener_shutdown(&inm->listener);
+	if (inm->reopened)
+		listener_close(&inm->next);
+	inm->next.count = 0;
+	inm->reopened = true;
+}
+
+int arrival_reopen(struct inm *inm, const struct address *addr, struct err *err)
+{
+	struct hello h = { .ch = NULL };
+	int e;
+
+	if (address_is_listening(addr)) {
+		stop_listening(inm);
+		return listener_open(&inm->next, addr, err);
+	}
+	if (addr->kind != ADDRESS_FD)
+		return err_set(err, -EINVAL, "a source that is back needs answers: tcp, unix, vsock or fd is expected");
+	if (inm->main.ch) {
+		close(addr->fd);
+		return err_set(err, -EBUSY, "another main channel is there already");
+	}
+	e = open_descriptor(inm, addr, &h.ch, err);
+	if (e == 0)
+		main_arrived(inm, &h);
+	return e;
+}
+
+void arrival_move(struct inm *inm)
+{
+	/* Their coroutines were cancelled. */
+	group_join(&inm->acceptors);
+	listener_close(&inm->listener);
+	inm->listener = inm->next;
+	inm->reopened = false;
+	group_init(&inm->acceptors, &inm->reactor->sched, "acceptors");
+	if (start_acceptors(inm) < 0)
+		log_warn(&inm->log, "no memory for a coroutine that accepts connections");
+}
+
 void arrival_undo(struct inm *inm)
 {
 	tls_creds_free(inm->tls);
@@ -477,7 +574,11 @@ void arrival_end(struct inm *inm, int result)
 {
 	if (result == 0 && inm->exec.pidfd >= 0)
 		io_poll(inm->reactor, inm->exec.pidfd, POLLIN, deadline_after_ns(EXEC_GRACE_NS));
+	group_cancel(&inm->acceptors);
 	group_cancel(&inm->arrival);
+	group_join(&inm->acceptors);
 	group_join(&inm->arrival);
 	listener_close(&inm->listener);
+	if (inm->reopened)
+		listener_close(&inm->next);
 }

@@ -47,6 +47,16 @@ may_park int arrival_secure(struct inm *inm, struct hello *h, uint64_t deadline_
 /** arrival_has_silent - is there a connection that has said nothing so far, and can only be the preempt channel? */
 bool arrival_has_silent(const struct inm *inm);
 
+/** arrival_forget_silent - a pause: connections that have said nothing were the lost network's, and are closed */
+void arrival_forget_silent(struct inm *inm);
+
+/**
+ * arrival_reopen - stop listening where we do, and listen at @addr, or take the one channel it stands for as main
+ * Parks not: arrival_move does the rest, in the story. Return: as arrival_open; then nothing is listened to any more.
+ */
+int arrival_reopen(struct inm *inm, const struct address *addr, struct err *err);
+may_park void arrival_move(struct inm *inm);
+
 /** arrival_end - no more connections; those under way are closed. @result: how the migration ended. Parks: yes. */
 may_park void arrival_end(struct inm *inm, int result);
 

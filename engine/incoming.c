@@ -7,6 +7,7 @@
 #include "engine/arrival.h"
 #include "engine/channel/channel.h"
 #include "engine/load/tail.h"
+#include "engine/recovery.h"
 #include "engine/state.h"
 #include "engine/switchover.h"
 
@@ -22,7 +23,8 @@ void incoming_set_state(struct inm *inm, enum inm_state state)
 {
 	ASSERT(state_may_change(inm->state, state));
 	PROBE3(engine__state, inm, (int)inm->state, (int)state);
-	inm->state = state;
+	/* Other threads look at it: inm_pause. */
+	__atomic_store_n(&inm->state, state, __ATOMIC_RELAXED);
 	if (state_is_final(state))
 		inm->end_ns = clock_now_ns();
 	if (inm->ops.state_changed)
@@ -113,23 +115,28 @@ int incoming_ask_ready(struct inm *inm, struct err *err)
 	return e < 0 ? err_set(err, e, "the guest is complete and was refused here: %s", strerror(-e)) : 0;
 }
 
+int incoming_secure_main(struct inm *inm, struct err *err)
+{
+	/* fd:, exec: and file: have not been met (HELLO_BYTES read) before. */
+	if (inm->main.got > 0)
+		return 0;
+	return arrival_secure(inm, &inm->main, deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S), err);
+}
+
 static int load_main(struct inm *inm, struct err *err)
 {
 	struct load *l = &inm->load;
-	int e;
+	int e = incoming_secure_main(inm, err);
 
-	/* fd:, exec: and file: have not been met (HELLO_BYTES read) before. */
-	if (inm->main.got == 0) {
-		e = arrival_secure(inm, &inm->main, deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S), err);
-		if (e < 0)
-			return e;
-	}
+	if (e < 0)
+		return e;
 	inm->load_ops = (struct load_ops){ .ram_block = ask_ram_block,
 					   .device = give_device,
 					   .sync = sync_multifd,
 					   .switchover = note_switchover,
 					   .failed = note_failure };
 	switchover_ops(&inm->load_ops);
+	recovery_ops(&inm->load_ops);
 	l->opts = &inm->opts;
 	l->trace = &inm->trace;
 	l->log = &inm->log;
@@ -210,20 +217,18 @@ static void await_close(struct inm *inm)
 
 void incoming_close_main(struct inm *inm)
 {
-	if (inm->load_made)
-		load_fini(&inm->load);
-	inm->load_made = false;
 	if (inm->main.ch)
-		inm->main_bytes = inm->main.ch->bytes_in;
+		inm->main_bytes += inm->main.ch->bytes_in;
 	chan_close(inm->main.ch);
 	inm->main.ch = NULL;
 }
 
+/* The first main channel, or that of a source that is back. */
 static int run_main(void *arg)
 {
 	struct inm *inm = arg;
 	struct err err = ERR_NONE;
-	int e = load_main(inm, &err);
+	int e = inm->recovering ? recovery_load(inm, &err) : load_main(inm, &err);
 
 	if (e < 0) {
 		note_failure(inm, e, &err);
@@ -235,34 +240,47 @@ static int run_main(void *arg)
 	return 0;
 }
 
-/* Return: 0 the guest is complete and accepted; a cancel that comes later is too late. */
-static int receive_guest(struct inm *inm)
+/* Until the main stream has ended, in one way or the other. */
+static int load_guest(struct inm *inm, int e)
 {
-	/* No deadline: a source may come at any time; the embedder's patience is inm_run_until's. */
-	int joined, e = event_wait(&inm->main_there, DEADLINE_NEVER);
+	int joined;
 
-	if (e == 0) {
-		incoming_set_state(inm, INM_STATE_ACTIVE);
+	if (e == 0)
 		e = group_spawn(&inm->loading, "main stream", run_main, inm);
-	}
 	if (e < 0)
 		group_cancel(&inm->loading);
 	joined = group_join(&inm->loading);
 	if (inm->complete)
 		return 0;
 	/* Whoever failed first has said so; then all were cancelled. */
-	if (inm->running && (inm->err.code < 0 || !inm->complete) && postcopy_all_here(&inm->postcopy)) {
+	if (inm->running && postcopy_all_here(&inm->postcopy)) {
 		log_warn(&inm->log, "the source was lost after the last page: %s", inm->err.text);
 		inm->err = ERR_NONE;
 		return 0;
 	}
-	if (inm->err.code < 0 && inm->running)
-		return switchover_pause(inm);
 	if (inm->err.code < 0)
 		return inm->err.code;
 	if (e < 0)
 		return e;
 	return joined < 0 ? joined : -ECANCELED;
+}
+
+/* Return: 0 the guest is complete and accepted; a cancel that comes later is too late. */
+static int receive_guest(struct inm *inm)
+{
+	/* No deadline: a source may come at any time; the embedder's patience is inm_run_until's. */
+	int e = event_wait(&inm->main_there, DEADLINE_NEVER);
+
+	if (e == 0)
+		incoming_set_state(inm, INM_STATE_ACTIVE);
+	e = load_guest(inm, e);
+	/* Half of the guest runs here: whatever the error, only the embedder may give it up. */
+	while (e < 0 && inm->running && inm->err.code < 0) {
+		e = recovery_pause(inm);
+		if (e == 0)
+			e = load_guest(inm, 0);
+	}
+	return e < 0 ? e : 0;
 }
 
 static void finish(struct inm *inm, int result)
@@ -284,13 +302,18 @@ static void finish(struct inm *inm, int result)
 	}
 }
 
-/* Background: the embedder may never cancel. */
-static int watch_cancel(void *arg)
+/* inm_cancel and inm_pause, from wherever. Background: the embedder may never call them. */
+static int watch_wishes(void *arg)
 {
 	struct inm *inm = arg;
 	uint64_t count;
-	ssize_t n = io_read(inm->reactor, inm->cancel_fd, &count, sizeof(count), RING_OFF_CURRENT, DEADLINE_NEVER);
+	ssize_t n = 1;
 
+	while (n > 0 && !atomic_load(&inm->cancel_asked)) {
+		n = io_read(inm->reactor, inm->wish_fd, &count, sizeof(count), RING_OFF_CURRENT, DEADLINE_NEVER);
+		if (n > 0 && atomic_exchange(&inm->pause_asked, false))
+			recovery_force_pause(inm);
+	}
 	if (n > 0)
 		group_cancel(&inm->root);
 	return 0;
@@ -299,7 +322,7 @@ static int watch_cancel(void *arg)
 /* What must go on beside the story. Return: 0 or -ENOMEM. */
 static int start_company(struct inm *inm)
 {
-	int e = group_spawn_background(&inm->root, "cancel", watch_cancel, inm);
+	int e = group_spawn_background(&inm->root, "wishes", watch_wishes, inm);
 
 	if (e == 0)
 		e = arrival_start(inm);
@@ -320,6 +343,9 @@ static int incoming_story(void *arg)
 	finish(inm, e);
 	if (e == 0)
 		await_close(inm);
+	if (inm->load_made)
+		load_fini(&inm->load);
+	inm->load_made = false;
 	incoming_close_main(inm);
 	multifd_fini(&inm->multifd);
 	arrival_end(inm, e);
@@ -338,6 +364,7 @@ static void prepare(struct inm *inm)
 
 	group_init(&inm->root, s, "migration");
 	group_init(&inm->arrival, s, "arrival");
+	group_init(&inm->acceptors, s, "acceptors");
 	group_init(&inm->loading, s, "loading");
 	event_init(&inm->main_there, s, "main channel");
 	list_init(&inm->unknown);
@@ -350,6 +377,7 @@ static void prepare(struct inm *inm)
 					 .failed_opaque = inm };
 	multifd_init(&inm->multifd, s);
 	switchover_init(inm);
+	recovery_init(inm);
 }
 
 int incoming_start(struct inm *inm, const struct address *addr, struct err *err)

@@ -41,15 +41,18 @@ struct inm {
 
 	struct reactor *reactor;
 	bool reactor_is_ours;
-	int cancel_fd; /* eventfd, owned: inm_cancel writes, the watch reads */
+	int wish_fd; /* eventfd, owned: inm_cancel and inm_pause write, the watch reads */
 	atomic_bool cancel_asked; /* for who does not park before the watch has its turn */
 
 	struct group root;    /* the story and the watch */
-	struct group arrival; /* acceptors and connections under way; the story's */
+	struct group acceptors; /* one for each listening socket; the story's */
+	struct group arrival; /* connections under way; the story's */
 	struct list unknown;  /* connections under way, the oldest first */
 	bool set_up_watched;  /* a multifd channel was refused: see arrival.c */
 	size_t unknown_count; /* without those that were evicted and have not had their turn to end */
 	struct listener listener;
+	struct listener next; /* that inm_recover has opened, when reopened is set: the story moves there */
+	bool reopened;
 	struct tls_creds *tls; /* owned; NULL: TLS is off. It is for every channel, or none */
 	struct exec exec;
 	struct hello main;    /* main.ch is owned; NULL before it is there, and when it is closed */
@@ -67,17 +70,25 @@ struct inm {
 	struct reader preempt_reader;
 	struct ram_loader preempt_loader;
 	bool preempt_done;         /* it has ended as it should */
-	uint64_t preempt_bytes;    /* of the preempt channel, when it is closed */
+	uint64_t preempt_bytes;    /* of preempt channels that are closed */
 	struct event preempt_news; /* set when there is one, or a silent connection that may be it */
 	struct event listening;
 	bool running;              /* start_vcpus was called */
 	uint64_t running_ns;
 
+	/* recovery.h */
+	atomic_bool pause_asked;
+	bool recovering;           /* from a loss to RESUME */
+	struct event paused;       /* set while a new main channel is waited for */
+	uint32_t pauses, recoveries;
+	uint64_t paused_ns;        /* when the last pause began */
+	uint64_t paused_sum_ns;    /* of those that are over */
+
 	enum inm_state state;
 	struct err err; /* the first one; code 0 while there is none */
 	char error_text[sizeof(((struct err *)0)->text) + 200];
 	uint64_t begin_ns, switchover_ns, end_ns;
-	uint64_t main_bytes; /* of the main channel, when it is closed */
+	uint64_t main_bytes; /* of main channels that are closed */
 	char hint[160];      /* why a multifd channel was refused: the likely reason if the source gives up */
 };
 
@@ -90,6 +101,9 @@ int incoming_start(struct inm *inm, const struct address *addr, struct err *err)
 /* For switchover.c: the embedder's ready, with a cancel in it heard; the run state that the stream said, or NULL. */
 may_park int incoming_ask_ready(struct inm *inm, struct err *err);
 const char *incoming_run_state(const struct inm *inm);
+
+/* For recovery.c: TLS where the main channel has not been met before, which is so for fd:; and its end. */
+may_park int incoming_secure_main(struct inm *inm, struct err *err);
 void incoming_close_main(struct inm *inm);
 
 /** incoming_result - of a migration that has ended: 0, -ECANCELED, or the errno of the first error */

@@ -1,12 +1,31 @@
 /*
  * state.h - the state of a migration that an observer may ask for
  *
- *   none ──inm_listen──> setup ──main channel──> active ──guest complete──> completed
- *                          │                       │
- *                          ├──listening fails──> failed <──any error──┤
- *                          └──inm_cancel──> cancelled <──inm_cancel───┘
- *
  * It says nothing the code does not know better: the coroutine's place is the protocol state. There is one setter.
+ *
+ * What takes each edge of the table in state.c, and in brackets the function that does. scripts/draw-states draws
+ * README's picture of both; the check "states" of scripts/tidy fails when one of the three is not as the others.
+ *
+ *   none -> setup: inm_listen [incoming_start]
+ *   none -> cancelled: allowed, but a cancel is heard when it listens
+ *   setup -> active: the main connection has said that it is one [receive_guest]
+ *   setup -> failed: no memory to begin with [finish]
+ *   setup -> cancelled: inm_cancel [finish]
+ *   active -> postcopy-active: the source switches to postcopy (LISTEN) [begin_listening]
+ *   active -> completed: all is here, the source has been told, start_vcpus has been called [finish]
+ *   active -> failed: any error; a source with a return path keeps its guest [finish]
+ *   active -> cancelled: inm_cancel; likewise [finish]
+ *   postcopy-active -> postcopy-paused: after start_vcpus: a lost network, any other error, inm_pause [begin_pause]
+ *   postcopy-active -> completed: the last page is here [finish]
+ *   postcopy-active -> failed: any error before start_vcpus [finish]
+ *   postcopy-active -> cancelled: inm_cancel; after start_vcpus it gives the guest up [finish]
+ *   postcopy-paused -> postcopy-recover: the source is back [recovery_pause]
+ *   postcopy-paused -> completed: nothing was missing any more [finish]
+ *   postcopy-paused -> cancelled: inm_cancel gives the guest up [finish]
+ *   postcopy-recover -> postcopy-active: both have told what they have (RESUME) [resume]
+ *   postcopy-recover -> postcopy-paused: lost again, any other error, inm_pause [begin_pause]
+ *   postcopy-recover -> completed: nothing was missing any more [finish]
+ *   postcopy-recover -> cancelled: inm_cancel gives the guest up [finish]
  */
 #ifndef ENGINE_STATE_H
 #define ENGINE_STATE_H

@@ -15,11 +15,11 @@
 /* Of the main channel, so that a page on the preempt channel is not kept waiting while it is worked through. */
 #define CHUNK_BYTES (64u << 10)
 
+/* Between two looks at a main channel that nobody reads. */
+#define HUNG_UP_NS (100 * NS_PER_MS)
+
 /* Main has ended, and pages are under way on the preempt channel. */
 #define LAST_PAGES_NS (30 * NS_PER_S)
-
-/* Between two looks at nothing: something is always to happen, so that a pause is no deadlock. */
-#define PAUSE_NS (3600 * NS_PER_S)
 
 /* ---- the preempt channel ---- */
 
@@ -75,11 +75,24 @@ int switchover_preempt(struct inm *inm, struct hello *h, struct err *err)
 	return e < 0 ? err_set(err, e, "no memory for a coroutine") : 0;
 }
 
+/* Nobody reads the main channel meanwhile, so its end must be looked for. */
+static int check_main(const struct inm *inm, struct err *err)
+{
+	if (!chan_hung_up(inm->main.ch))
+		return 0;
+	return err_set(err, -ENODATA, "the source closed the main channel while its preempt channel was waited for");
+}
+
+static uint64_t sooner(uint64_t a_ns, uint64_t b_ns)
+{
+	return a_ns < b_ns ? a_ns : b_ns;
+}
+
 /*
  * Pages are asked for only when they can come (spec/channels.md 4.4, 6 row 3). A channel that is silent so far counts:
  * when all others are there it can be nothing else, and it has a coroutine that reads it.
  */
-static may_park int await_preempt(struct inm *inm, struct err *err)
+int switchover_await_preempt(struct inm *inm, struct err *err)
 {
 	uint64_t deadline_ns = deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S);
 	int e = 0;
@@ -89,9 +102,13 @@ static may_park int await_preempt(struct inm *inm, struct err *err)
 #ifdef CONTROL_NO_PREEMPT_WAIT
 	return 0; /* only in the control of test_switchover, which must then fail */
 #endif
-	while (e == 0 && !inm->preempt.ch && !arrival_has_silent(inm)) {
+	while (!inm->preempt.ch && !arrival_has_silent(inm)) {
 		event_clear(&inm->preempt_news);
-		e = event_wait(&inm->preempt_news, deadline_ns);
+		e = event_wait(&inm->preempt_news, sooner(deadline_ns, deadline_after_ns(HUNG_UP_NS)));
+		if (e == -ETIMEDOUT && clock_now_ns() < deadline_ns)
+			e = check_main(inm, err);
+		if (e < 0)
+			break;
 	}
 	if (e == -ETIMEDOUT)
 		return err_set(err, e, "the preempt channel has not come within %" PRIu64 " s (connect-deadline)",
@@ -104,7 +121,7 @@ static may_park int await_preempt(struct inm *inm, struct err *err)
 static may_park int begin_listening(void *opaque, struct err *err)
 {
 	struct inm *inm = opaque;
-	int e = await_preempt(inm, err);
+	int e = switchover_await_preempt(inm, err);
 
 	if (e == 0)
 		e = postcopy_listen(&inm->postcopy, err);
@@ -132,6 +149,7 @@ static void run(void *opaque)
 
 	inm->running = true;
 	inm->running_ns = clock_now_ns();
+	log_info(&inm->log, "the guest runs here, with %" PRIu64 " pages missing", inm->postcopy.missing_tpages);
 	if (inm->ops.start_vcpus)
 		inm->ops.start_vcpus(inm->opaque, incoming_run_state(inm));
 }
@@ -187,6 +205,15 @@ static may_park int request_pages(void *opaque, const struct page_request *list,
 	return e;
 }
 
+/* Nothing here can go on: it is as if the network had failed. */
+static void give_in(void *opaque, int result, const struct err *err)
+{
+	struct inm *inm = opaque;
+
+	inm->load_ops.failed(inm, result, err);
+	group_cancel(&inm->loading);
+}
+
 /* In a signal handler, of a thread that is stuck anyway. */
 static void say_stuck(void *opaque, const char *what, const char *text)
 {
@@ -205,6 +232,7 @@ void switchover_init(struct inm *inm)
 					   .reactor = inm->reactor,
 					   .log = &inm->log,
 					   .request = request_pages,
+					   .failed = give_in,
 					   .stuck = say_stuck,
 					   .opaque = inm,
 					   .prefetch_on = inm->opts.postcopy_prefetch };
@@ -212,37 +240,19 @@ void switchover_init(struct inm *inm)
 
 /* ---- the ends ---- */
 
-static void close_preempt(struct inm *inm)
+void switchover_close_preempt(struct inm *inm)
 {
 	if (!inm->preempt.ch)
 		return;
-	inm->preempt_bytes = inm->preempt.ch->bytes_in;
+	inm->preempt_bytes += inm->preempt.ch->bytes_in;
 	ram_loader_fini(&inm->preempt_loader);
 	reader_fini(&inm->preempt_reader);
 	chan_close(inm->preempt.ch);
 	inm->preempt.ch = NULL;
 }
 
-int switchover_pause(struct inm *inm)
-{
-	int e;
-
-	postcopy_pause(&inm->postcopy);
-	/* Both sides close all, so that the other one notices (spec/stream.md 5.8). */
-	close_preempt(inm);
-	incoming_close_main(inm);
-	log_info(&inm->log, "postcopy is paused: %s", inm->err.text);
-	snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s (%s)", inm->err.text, err_name(inm->err.code));
-	incoming_set_state(inm, INM_STATE_POSTCOPY_PAUSED);
-	/* No end: half of the guest is here, and only the embedder may give it up. */
-	do
-		e = io_sleep_until(inm->reactor, deadline_after_ns(PAUSE_NS));
-	while (e != -ECANCELED);
-	return e;
-}
-
 void switchover_end(struct inm *inm)
 {
 	postcopy_end(&inm->postcopy);
-	close_preempt(inm);
+	switchover_close_preempt(inm);
 }

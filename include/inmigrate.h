@@ -51,7 +51,8 @@ enum inm_state {
 	INM_STATE_ACTIVE,    /* the main channel is there and the stream is being loaded */
 	INM_STATE_POSTCOPY_ACTIVE, /* the guest runs here, or is about to, and pages of it are still at the source */
 	INM_STATE_POSTCOPY_PAUSED, /* the network failed in postcopy; inm_error() says how. The guest runs on until it
-	                            * touches a page that is missing. Only inm_cancel() ends it: see there */
+	                            * touches a page that is missing; the source may come back: see inm_recover */
+	INM_STATE_POSTCOPY_RECOVER, /* it has come back, and hears what is here */
 	INM_STATE_COMPLETED, /* landed: the guest is the embedder's */
 	INM_STATE_FAILED,    /* inm_error() says why; the source still has its guest if it used a return path */
 	INM_STATE_CANCELLED, /* inm_cancel() was heard and everything is released */
@@ -81,7 +82,9 @@ struct inm_ram_block {
 	                     * it must read as zeros and stay mapped until inm_free. With postcopy-ram it is the guest
 	                     * view, where vCPUs will touch the memory: private anonymous memory, or with @fd a shared
 	                     * mapping of that range of it. It must not be populated (MAP_POPULATE, mlock), and in
-	                     * postcopy it must not be touched by the thread that runs the migration */
+	                     * postcopy it must not be touched by the thread that runs the migration. A madvise(2) of
+	                     * it with MADV_REMOVE or MADV_DONTNEED, in postcopy, discards what is still to come there
+	                     * (also where the memory is shared, and DONTNEED alone would keep what is in the file) */
 	bool ignored;       /* with x-ignore-shared: the source shares this memory and sends no page of it; neither
 	                     * @fd nor @addr is needed */
 	bool dirty;         /* the memory may hold something else than zeros: zero pages are then written */
@@ -226,6 +229,23 @@ int inm_dispatch(struct inm *inm);
 void inm_cancel(struct inm *inm);
 
 /**
+ * inm_pause - take the network for lost (a hung one, which nobody has closed): postcopy-active becomes postcopy-paused
+ * For a guest that runs here with pages missing; all its connections are closed, and the source may come back.
+ * From any thread and from a signal handler; the rest happens in run or dispatch. Return: 0 asked for; -EINVAL in
+ * another state than postcopy-active and postcopy-recover.
+ */
+int inm_pause(struct inm *inm);
+
+/**
+ * inm_recover - in the state postcopy-paused: wait for the source at another address
+ * Not needed for one that comes back where it came before: those addresses are listened to all the time. They are not
+ * any more when this is called. May be called again, also after a failure, and in state_changed.
+ * @uri: tcp:, unix: or vsock: as in inm_listen; or fd:N, a connection of the source's, the library's from here on
+ * Return: 0; -EBUSY in another state; -EINVAL; or the errno of the call that failed: then nothing is listened to.
+ */
+int inm_recover(struct inm *inm, const char *uri);
+
+/**
  * inm_ram_view - where a device callback may touch guest memory although pages are missing
  * @addr: in the guest view, as ram_block answered it; @bytes: from there on, within the block
  * For blocks with a descriptor there is a second mapping, the engine view: an access to a missing page does not block
@@ -294,6 +314,11 @@ struct inm_stats {
 	uint64_t fault_log2_ns[INM_LATENCY_BUCKETS]; /* [i]: of 2^i up to 2^(i+1) ns */
 	uint64_t blocktime_ns;        /* all threads of the guest that have faulted so far were blocked at once: QEMU's
 	                               * postcopy-blocktime */
+
+	/* Losses of the network. */
+	uint32_t pauses, recoveries;
+	uint64_t paused_ns;           /* in all, to now */
+	uint64_t recover_page_ns;     /* the last time: from the new main channel to the first page behind it */
 };
 
 /* How long one thread of the guest was blocked (QEMU's postcopy-vcpu-blocktime). */

@@ -210,8 +210,7 @@ int block_forget(struct block *b, size_t tpage, size_t count, unsigned tpage_shi
 		return -errno;
 	}
 	for (size_t i = tpage; i < tpage + count; i++)
-		b->received_tpages -= bitmap_test(&b->received, i);
-	bitmap_clear_range(&b->received, tpage, count);
+		block_unmark_received(b, i);
 	return 0;
 }
 

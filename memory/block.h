@@ -102,6 +102,12 @@ static inline void block_mark_received(struct block *b, size_t tpage)
 	*word |= bit;
 }
 
+static inline void block_unmark_received(struct block *b, size_t tpage)
+{
+	b->received_tpages -= bitmap_test(&b->received, tpage);
+	bitmap_clear(&b->received, tpage);
+}
+
 /* Pages that block_land takes at a time. */
 #define BLOCK_LAND_MAX 128
 

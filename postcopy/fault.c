@@ -2,6 +2,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/err.h"
 #include "base/log.h"
 #include "base/probe.h"
 #include "coroutine/io.h"
@@ -67,6 +68,9 @@ static void on_fault(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
  */
 static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 {
+#ifdef CONTROL_IGNORE_REMOVE
+	return; /* only in the control of test_stress, which must then fail */
+#endif
 	while (start < end) {
 		uint64_t off;
 		struct pblock *pb = guest_block(pc, start, &off);
@@ -95,6 +99,16 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 	}
 	if (postcopy_all_here(pc))
 		event_set(&pc->all_here);
+}
+
+/* Nobody can touch it there any more. What comes for it is placed in the file, and dropped where there is none. */
+static void on_unmap(struct postcopy *pc, uint64_t start, uint64_t end)
+{
+	uint64_t off;
+	struct pblock *pb = guest_block(pc, start, &off);
+
+	if (pb && block_is_anonymous(pb->b))
+		on_remove(pc, start, end);
 }
 
 /* The embedder has moved a whole guest view (mremap). Parts of one cannot be followed. */
@@ -128,7 +142,7 @@ static void on_event(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
 		on_remap(pc, msg->arg.remap.from, msg->arg.remap.to, msg->arg.remap.len);
 		break;
 	case UFFD_EVENT_UNMAP:
-		/* Nobody can touch it there; what comes for it is placed in the file, or is dropped with -ENOENT. */
+		on_unmap(pc, msg->arg.remove.start, msg->arg.remove.end);
 		break;
 	case UFFD_EVENT_FORK:
 		/* Not asked for: see postcopy_listen. */
@@ -139,28 +153,43 @@ static void on_event(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
 	}
 }
 
+static int give_up(struct postcopy *pc, int result, const char *what)
+{
+	struct err err = ERR_NONE;
+
+	err_set(&err, result, "%s: %s", what, strerror(-result));
+	pc->failed(pc->opaque, result, &err);
+	return result;
+}
+
+ssize_t fault_poll(struct postcopy *pc)
+{
+	struct uffd_msg events[EVENTS_MAX];
+	ssize_t n = uffd_read(&pc->guest, events, EVENTS_MAX);
+	uint64_t now_ns = n > 0 ? clock_now_ns() : 0;
+
+	for (ssize_t i = 0; i < n; i++)
+		on_event(pc, &events[i], now_ns);
+	return n;
+}
+
 int fault_read(void *arg)
 {
 	struct postcopy *pc = arg;
-	struct uffd_msg events[EVENTS_MAX];
-	uint64_t now_ns;
 	ssize_t n;
 	int r;
 
 	for (;;) {
-		n = uffd_read(&pc->guest, events, EVENTS_MAX);
+		n = fault_poll(pc);
 		if (n < 0)
-			return (int)n;
+			return give_up(pc, (int)n, "reading the userfaultfd");
 		if (n == 0) {
 			/* No deadline: the guest may never touch what is missing. */
 			r = io_poll(pc->reactor, pc->guest.fd, POLLIN, DEADLINE_NEVER);
 			if (r < 0)
-				return r;
+				return r == -ECANCELED ? r : give_up(pc, r, "waiting for the userfaultfd");
 			continue;
 		}
-		now_ns = clock_now_ns();
-		for (ssize_t i = 0; i < n; i++)
-			on_event(pc, &events[i], now_ns);
 		/* A guest that faults without end must not keep its pages from landing. */
 		r = co_yield(&pc->reactor->sched);
 		if (r < 0)
@@ -192,10 +221,12 @@ void fault_engine(void *opaque, void *addr)
 	ASSERT(b); /* yield.h calls for addresses in engine views only */
 	pb = postcopy_block(pc, b);
 	r = postcopy_await(pc, b, off, 1);
-	if (r < 0)
+	if (r == -ECANCELED)
 		co_cancel_again(&pc->reactor->sched);
-	else
-		r = place_engine(pc, pb, off >> pb->unit_shift);
+	if (r == 0)
+		r = place_engine(pc, pb, off);
+	if (r < 0 && r != -ECANCELED)
+		give_up(pc, r, "showing a page to a device");
 	if (r < 0)
 		open_views(pc);
 }

@@ -6,6 +6,13 @@
 
 #include "coroutine/co.h"
 
+#include <sys/types.h>
+
+struct postcopy;
+
+/** fault_poll - handle what is there to be read now. Parks not. Return: events, or the error. */
+ssize_t fault_poll(struct postcopy *pc);
+
 /** fault_read - the coroutine that reads events, many at a time, until it is cancelled. @arg: struct postcopy */
 may_park int fault_read(void *arg);
 

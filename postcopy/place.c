@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "coroutine/io.h"
 #include "coroutine/reactor.h"
+#include "postcopy/fault.h"
 #include "postcopy/postcopy.h"
 
 #include <errno.h>
@@ -16,53 +17,73 @@
 /* Complete units that one touch brings along. A unit of a run costs 0.1 us, a fault of its own some 10 us. */
 #define LOCAL_RUN_BYTES (64u << 10)
 
-/* Between two looks at an event that has been read but whose cause has not gone on. */
+/*
+ * Whoever changes the mapping waits for its event to be read, then for its turn to say that it is done. Somebody who
+ * discards without end leaves gaps of a microsecond: those are met by looking all the time; what takes longer is waited
+ * for. (Several threads at once that do nothing else may leave no gap.)
+ */
+#define SPIN_NS (200 * NS_PER_US)
 #define AGAIN_NS (50 * NS_PER_US)
 
-/* Return: 0; -EAGAIN until the deadline; or the errno of what cannot be placed. Parks by place.h. */
-static may_park int await_events(struct postcopy *pc, uint64_t deadline_ns)
+/* A mapping that has gone without a word: its event is under way, and says where to. */
+#define GONE_NS (50 * NS_PER_MS)
+
+/* Return: 0; -EAGAIN when it has lasted for PLACE_PATIENCE_NS since @began_ns; -ECANCELED. Parks. */
+static may_park int await_events(struct postcopy *pc, uint64_t began_ns)
 {
+	uint64_t lasts_ns = clock_now_ns() - began_ns;
 	int r;
 
 	pc->counts.place_retries++;
-	if (clock_now_ns() >= deadline_ns)
+	if (lasts_ns >= PLACE_PATIENCE_NS)
 		return -EAGAIN;
-	/* Whoever changes the mapping waits for its event to be read, then for its turn to say that it is done. */
+	if (lasts_ns % (2 * SPIN_NS) < SPIN_NS) {
+		fault_poll(pc); /* its errors are fault_read's to find */
+		return 0;
+	}
 	r = io_sleep_until(pc->reactor, deadline_after_ns(AGAIN_NS));
 	return r == -ETIMEDOUT ? 0 : r;
 }
 
 /*
- * Put what is in the file at [off, off + bytes) into the guest view. Pages that are there already, or are no longer in
- * the file or in the mapping, are passed over: what the guest finds there is right.
+ * Put what is in the file at [off, off + bytes) into the guest view, as far as it goes. Pages that are there already,
+ * or are no longer in the file or in the mapping, are passed over: what the guest finds there is right. While the
+ * mapping is being changed nothing can be put there, and it need not be: whoever touches it gets it by place_local.
  */
-static may_park int expose(struct postcopy *pc, const struct block *b, uint64_t off, size_t bytes, size_t unit_bytes)
+static int expose(struct postcopy *pc, const struct block *b, uint64_t off, size_t bytes)
 {
-	uint64_t deadline_ns = 0;
+	size_t most = bytes; /* that one call takes */
 	struct uffd_done done;
-	int r;
 
 	while (bytes > 0) {
-		done = uffd_continue(&pc->guest, b->guest + off, bytes);
+		done = uffd_continue(&pc->guest, b->guest + off, bytes < most ? bytes : most);
 		off += done.bytes;
 		bytes -= done.bytes;
 		switch (done.error) {
 		case 0:
 			break;
 		case -EAGAIN:
-			if (deadline_ns == 0)
-				deadline_ns = deadline_after_ns(PLACE_PATIENCE_NS);
-			r = await_events(pc, deadline_ns);
-			if (r < 0)
-				return r;
-			break;
+			pc->counts.place_retries++;
+			uffd_wake(&pc->guest, b->guest + off, bytes);
+			return 0;
+		case -ENOENT:
+			/* Said of the whole, although only a part of it may have been unmapped. */
+			if (bytes > b->hpage_bytes && most > b->hpage_bytes) {
+				most = b->hpage_bytes;
+				break;
+			}
+			/* fall through */
 		case -EEXIST:
 		case -EFAULT:
-		case -ENOENT:
+#ifdef CONTROL_NO_WAKE_AFTER_EEXIST
+			off += b->hpage_bytes; /* only in the control of test_stress, which must then fail */
+			bytes -= b->hpage_bytes < bytes ? b->hpage_bytes : bytes;
+			break;
+#endif
 			/* Whoever waits there comes back and finds out. */
-			uffd_wake(&pc->guest, b->guest + off, unit_bytes);
-			off += unit_bytes;
-			bytes -= unit_bytes < bytes ? unit_bytes : bytes;
+			uffd_wake(&pc->guest, b->guest + off, b->hpage_bytes);
+			off += b->hpage_bytes;
+			bytes -= b->hpage_bytes < bytes ? b->hpage_bytes : bytes;
 			break;
 		default:
 			return done.error;
@@ -83,22 +104,29 @@ static void claim(struct postcopy *pc, struct block *b, size_t tpage, size_t cou
 /* Write and show are one step of the kernel's, so the page is received when it has succeeded, and not before. */
 static may_park int copy_page(struct postcopy *pc, struct block *b, size_t tpage, const void *page, size_t bytes)
 {
-	uint64_t off = (uint64_t)tpage * bytes, deadline_ns = 0;
+	uint64_t off = (uint64_t)tpage * bytes, began_ns = 0;
 	struct uffd_done done;
 	int r = 0;
 
 	for (;;) {
-		done = uffd_copy(&pc->guest, b->guest + off, page, bytes);
-		if (done.error != -EAGAIN)
-			break;
-		if (deadline_ns == 0)
-			deadline_ns = deadline_after_ns(PLACE_PATIENCE_NS);
-		r = await_events(pc, deadline_ns);
-		if (r < 0)
-			return r;
-		/* The event may have been that this page is not wanted any more. */
+		/* While it, or one before it in the run, waited, the other channel may have brought this page, or an
+		 * event may have said that it is not wanted any more. */
 		if (block_is_received(b, tpage))
 			return 0;
+		done = uffd_copy(&pc->guest, b->guest + off, page, bytes);
+#ifdef CONTROL_EAGAIN_DONE
+		if (done.error == -EAGAIN)
+			done.error = 0; /* only in the control of test_stress, which must then fail */
+#endif
+		if (done.error != -EAGAIN && done.error != -ENOENT)
+			break;
+		if (began_ns == 0)
+			began_ns = clock_now_ns();
+		if (done.error == -ENOENT && clock_now_ns() - began_ns > GONE_NS)
+			break;
+		r = await_events(pc, began_ns);
+		if (r < 0)
+			return r;
 	}
 	/* -EEXIST: somebody but us has put a page there; -ENOENT: there is no mapping any more. Nothing to show. */
 	if (done.error == -EEXIST || done.error == -ENOENT)
@@ -109,18 +137,18 @@ static may_park int copy_page(struct postcopy *pc, struct block *b, size_t tpage
 	return 0;
 }
 
-/* The units that [tpage, tpage + count) has completed. Parks. */
-static may_park int show_completed(struct postcopy *pc, struct pblock *pb, size_t tpage, size_t count)
+/* The units that [tpage, tpage + count) has completed. */
+static int show_completed(struct postcopy *pc, struct pblock *pb, size_t tpage, size_t count)
 {
 	unsigned shift = pb->unit_shift - pc->ram->tpage_shift;
 	size_t unit = tpage >> shift, end = ((tpage + count - 1) >> shift) + 1, unit_bytes = pblock_unit_bytes(pb);
 	int r = 0;
 
 	if (shift == 0)
-		return expose(pc, pb->b, (uint64_t)unit << pb->unit_shift, count << pb->unit_shift, unit_bytes);
+		return expose(pc, pb->b, (uint64_t)unit << pb->unit_shift, count << pb->unit_shift);
 	for (; r == 0 && unit < end; unit++)
 		if (pblock_complete(pb, unit, pc->ram->tpage_shift))
-			r = expose(pc, pb->b, (uint64_t)unit << pb->unit_shift, unit_bytes, unit_bytes);
+			r = expose(pc, pb->b, (uint64_t)unit << pb->unit_shift, unit_bytes);
 	return r;
 }
 
@@ -137,22 +165,38 @@ static void tell(struct postcopy *pc, struct pblock *pb, size_t tpage, size_t co
 		event_set(&pc->all_here);
 }
 
+/* Their bytes could not be written: they are still to come. Nobody has seen them. */
+static void unclaim(struct postcopy *pc, struct block *b, size_t tpage, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		block_unmark_received(b, tpage + i);
+	pc->missing_tpages += count;
+	pc->counts.pages -= count;
+}
+
+/* Claim, write, show. */
+static int place_in_file(struct postcopy *pc, struct pblock *pb, size_t tpage, struct iovec *pages, size_t count)
+{
+	int r;
+
+	claim(pc, pb->b, tpage, count);
+	r = block_land(pb->b, tpage, pages, (int)count, pc->ram->tpage_shift);
+	if (r == 0)
+		return show_completed(pc, pb, tpage, count);
+	unclaim(pc, pb->b, tpage, count);
+	return r;
+}
+
 static may_park int place_run(struct postcopy *pc, struct pblock *pb, size_t tpage, struct iovec *pages, int count)
 {
-	unsigned shift = pc->ram->tpage_shift;
 	struct block *b = pb->b;
 	int r = 0;
 
 	pc->placing++;
-	if (block_is_anonymous(b)) {
-		for (int i = 0; r == 0 && i < count; i++)
-			r = copy_page(pc, b, tpage + (size_t)i, pages[i].iov_base, pages[i].iov_len);
-	} else {
-		claim(pc, b, tpage, (size_t)count);
-		r = block_land(b, tpage, pages, count, shift);
-		if (r == 0)
-			r = show_completed(pc, pb, tpage, (size_t)count);
-	}
+	if (!block_is_anonymous(b))
+		r = place_in_file(pc, pb, tpage, pages, (size_t)count);
+	for (int i = 0; r == 0 && block_is_anonymous(b) && i < count; i++)
+		r = copy_page(pc, b, tpage + (size_t)i, pages[i].iov_base, pages[i].iov_len);
 	pc->placing--;
 	tell(pc, pb, tpage, (size_t)count);
 	return r;
@@ -163,6 +207,11 @@ int place_pages(struct postcopy *pc, struct block *b, size_t tpage, struct iovec
 	struct pblock *pb = postcopy_block(pc, b);
 	int i = 0, n, r;
 
+#ifdef CONTROL_PLACE_BEFORE_CLAIM
+	for (int k = 0; !block_is_anonymous(b) && k < count; k++) /* only in the control of test_stress, */
+		memcpy(b->landing + ((uint64_t)(tpage + (size_t)k) << pc->ram->tpage_shift), pages[k].iov_base,
+		       pages[k].iov_len); /* which must then fail */
+#endif
 	while (i < count) {
 		if (block_is_received(b, tpage + (size_t)i)) {
 			pc->counts.duplicates++;
@@ -202,24 +251,33 @@ int place_zero(struct postcopy *pc, struct block *b, size_t tpage, struct err *e
 }
 
 /* A page of the file that nothing was written to: it is made, of zeros. */
-static int make_zero_unit(struct postcopy *pc, const struct uffd *u, struct pblock *pb, size_t unit, uint8_t *view)
+static int make_zero(const struct uffd *u, const struct block *b, uint64_t off, uint8_t *view)
 {
-	uint64_t off = (uint64_t)unit << pb->unit_shift;
-	size_t bytes = pblock_unit_bytes(pb);
-	struct uffd_done done;
-
-	(void)pc;
-	if (pb->b->fd >= 0 || block_is_anonymous(pb->b)) {
-		done = uffd_zeropage(u, view + off, bytes);
-		return done.error;
-	}
+	if (b->fd >= 0 || block_is_anonymous(b))
+		return uffd_zeropage(u, view + off, b->hpage_bytes).error;
 	/* On hugetlbfs there is no ZEROPAGE. Touched through the landing view, which is registered nowhere. */
-	*(volatile uint8_t *)(pb->b->landing + off) = 0;
-	done = uffd_continue(u, view + off, bytes);
-	return done.error;
+	*(volatile uint8_t *)(b->landing + off) = 0;
+	return uffd_continue(u, view + off, b->hpage_bytes).error;
 }
 
-/* Complete units from @unit on, as many as one touch brings along. */
+/* Return: bytes from @off on that are in the view now, whole hpages, at least one; or why not. */
+static ssize_t place_some(const struct uffd *u, const struct block *b, uint64_t off, size_t bytes, uint8_t *view)
+{
+	struct uffd_done done = { .error = -EFAULT };
+	int r;
+
+	if (!block_is_anonymous(b))
+		done = uffd_continue(u, view + off, bytes);
+	/* Said of the whole run, although only what is behind the first one may have been unmapped. */
+	if (done.error == -ENOENT && bytes > b->hpage_bytes)
+		done = uffd_continue(u, view + off, b->hpage_bytes);
+	if (done.bytes > 0)
+		return (ssize_t)done.bytes;
+	r = done.error == -EFAULT ? make_zero(u, b, off, view) : done.error;
+	return r < 0 ? r : (ssize_t)b->hpage_bytes;
+}
+
+/* Bytes of complete units from @unit on, as many as one touch brings along. */
 static size_t local_run(const struct postcopy *pc, const struct pblock *pb, size_t unit)
 {
 	size_t run = 1;
@@ -227,49 +285,41 @@ static size_t local_run(const struct postcopy *pc, const struct pblock *pb, size
 	while ((run + 1) << pb->unit_shift <= LOCAL_RUN_BYTES && unit + run < pb->units &&
 	       pblock_complete(pb, unit + run, pc->ram->tpage_shift))
 		run++;
-	return run;
+	return run << pb->unit_shift;
 }
 
-/* Return: units placed, or why not the first one. */
-static int place_some(struct postcopy *pc, struct pblock *pb, size_t unit, size_t run)
+/* -EAGAIN, -EEXIST, -ENOENT: the thread faults again if it has reason to. */
+static void place_failed(struct postcopy *pc, const struct block *b, uint64_t off, int error)
 {
-	uint8_t *addr = pb->b->guest + ((uint64_t)unit << pb->unit_shift);
-	struct uffd_done done = { .error = -EFAULT };
-	int r;
-
-	if (!block_is_anonymous(pb->b))
-		done = uffd_continue(&pc->guest, addr, run << pb->unit_shift);
-	if (done.bytes > 0)
-		return (int)(done.bytes >> pb->unit_shift);
-	r = done.error == -EFAULT ? make_zero_unit(pc, &pc->guest, pb, unit, pb->b->guest) : done.error;
-	return r < 0 ? r : 1;
+	uffd_wake(&pc->guest, b->guest + off, b->hpage_bytes);
+	if (error != -EAGAIN && error != -EEXIST && error != -ENOENT && error != -EFAULT)
+		log_warn(pc->log, "block '%s' at 0x%" PRIx64 " cannot be placed, trying again: %s",
+			 TEXT_QUOTE(b->name, b->name_bytes), off, strerror(-error));
 }
 
 void place_local(struct postcopy *pc, struct pblock *pb, size_t unit, bool walks)
 {
-	size_t run = local_run(pc, pb, unit), done = 0;
-	int r = place_some(pc, pb, unit, run);
+	uint64_t off = (uint64_t)unit << pb->unit_shift, end = off + local_run(pc, pb, unit);
+	uint64_t due = off + pblock_unit_bytes(pb); /* so far it is not only for the thread's next steps */
+	ssize_t n;
 
-	/* -EAGAIN, -EEXIST, -ENOENT: it faults again if it has reason to. */
-	if (r < 0)
-		uffd_wake(&pc->guest, pb->b->guest + ((uint64_t)unit << pb->unit_shift), pblock_unit_bytes(pb));
-	if (r < 0 && r != -EAGAIN && r != -EEXIST && r != -ENOENT && r != -EFAULT)
-		log_warn(pc->log, "block '%s' at 0x%" PRIx64 " cannot be placed, trying again: %s",
-			 TEXT_QUOTE(pb->b->name, pb->b->name_bytes), (uint64_t)unit << pb->unit_shift, strerror(-r));
-	while (r > 0 && walks) {
-		done += (size_t)r;
-		r = done < run ? place_some(pc, pb, unit + done, run - done) : 0;
+	while (off < end && (walks || off < due)) {
+		n = place_some(&pc->guest, pb->b, off, end - off, pb->b->guest);
+		if (n < 0 && off >= due)
+			return;
+		if (n < 0)
+			place_failed(pc, pb->b, off, (int)n);
+		if (n < 0 && n != -EEXIST)
+			return;
+		off += n < 0 ? pb->b->hpage_bytes : (size_t)n;
 	}
 }
 
-int place_engine(struct postcopy *pc, struct pblock *pb, size_t unit)
+int place_engine(struct postcopy *pc, struct pblock *pb, uint64_t off)
 {
-	size_t bytes = pblock_unit_bytes(pb);
-	struct uffd_done done =
-		uffd_continue(&pc->engine, pb->b->engine + ((uint64_t)unit << pb->unit_shift), bytes);
-	int r = done.error;
+	const struct block *b = pb->b;
+	uint64_t hpage = off & ~(uint64_t)(b->hpage_bytes - 1);
+	ssize_t n = place_some(&pc->engine, b, hpage, b->hpage_bytes, b->engine);
 
-	if (r == -EFAULT)
-		r = make_zero_unit(pc, &pc->engine, pb, unit, pb->b->engine);
-	return r == -EEXIST ? 0 : r;
+	return n < 0 && n != -EEXIST ? (int)n : 0;
 }

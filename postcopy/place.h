@@ -41,7 +41,7 @@ may_park int place_zero(struct postcopy *pc, struct block *b, size_t tpage, stru
  */
 void place_local(struct postcopy *pc, struct pblock *pb, size_t unit, bool walks);
 
-/** place_engine - the same for the engine view, for the unit alone. Return: 0 or the errno. */
-int place_engine(struct postcopy *pc, struct pblock *pb, size_t unit);
+/** place_engine - the same for the engine view, for the unit of @off alone. Return: 0 or the errno. */
+int place_engine(struct postcopy *pc, struct pblock *pb, uint64_t off);
 
 #endif

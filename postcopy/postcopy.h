@@ -67,6 +67,8 @@ struct postcopy {
 	 * then nothing is asked until postcopy_resume.
 	 */
 	int (*request)(void *opaque, const struct page_request *list, size_t count);
+	/* Something of ours has failed, and pages cannot be placed, or faults not read. */
+	void (*failed)(void *opaque, int result, const struct err *err);
 	/* The engine's thread has blocked in memory of the guest. See yield.h. */
 	void (*stuck)(void *opaque, const char *what, const char *text);
 	void *opaque;
@@ -81,7 +83,7 @@ struct postcopy {
 	struct ledger ledger;
 	struct blocktime blocktime;
 	struct prefetch prefetch;
-	struct event all_here;
+	struct event all_here; /* set also for who waits for it to look around: nothing is missing, or there is news */
 	bool listening;
 	bool opened;           /* the engine views are open: the migration has failed */
 	uint64_t missing_tpages; /* from LISTEN on */
@@ -111,10 +113,14 @@ int postcopy_discard(struct postcopy *pc, struct block *b, size_t tpage, size_t 
 /** postcopy_complete - what is missing will not come, and is zeros; after LISTEN */
 void postcopy_complete(struct postcopy *pc);
 
-/* postcopy_pause - the network is lost: nothing is being sent any more when this returns. Parks: yes. */
+/**
+ * postcopy_pause - the network is lost: nothing is being sent any more when this returns
+ * Nobody may be placing pages. What has come of huge pages that are not whole is forgotten, and comes again.
+ * Parks: yes. May be called again.
+ */
 may_park void postcopy_pause(struct postcopy *pc);
 
-/** postcopy_resume - it is back: what was asked for is asked for again. Return: 0 or -ENOMEM. */
+/** postcopy_resume - it is back: all that somebody waits for is asked for again. Return: 0 or -ENOMEM. */
 int postcopy_resume(struct postcopy *pc);
 
 /* ---- for our own thread ---- */

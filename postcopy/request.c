@@ -176,6 +176,14 @@ static void release(struct want *w, int result)
 		co_wake(co_of_node(list_pop_head(&w->waiters)), result);
 }
 
+static void note_served(struct ledger *l, uint64_t now_ns)
+{
+	if (!l->back_ns)
+		return;
+	l->served_ns = now_ns - l->back_ns;
+	l->back_ns = 0;
+}
+
 void ledger_landed(struct postcopy *pc, struct pblock *pb, size_t unit)
 {
 	struct ledger *l = &pc->ledger;
@@ -190,6 +198,7 @@ void ledger_landed(struct postcopy *pc, struct pblock *pb, size_t unit)
 		l->guesses--;
 	} else {
 		count_outstanding(pc, -1);
+		note_served(l, now_ns);
 		if (w->blocked)
 			blocktime_page(&pc->blocktime, now_ns - w->since_ns);
 	}

@@ -55,6 +55,8 @@ struct ledger {
 	bool eager;         /* counted in the reactor's */
 	uint64_t requests, requested_pages; /* messages sent, and tpages in them */
 	uint64_t guessed_pages;
+	uint64_t back_ns;   /* when the source came back; 0: somebody has had a page since */
+	uint64_t served_ns; /* how long that took, the last time */
 };
 
 void ledger_init(struct ledger *l, struct sched *s);

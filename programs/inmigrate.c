@@ -13,6 +13,7 @@ static const char help_text[] =
 	"usage: inmigrate listen URI [OPTION]...   land a guest that a QEMU sends to URI\n"
 	"       inmigrate decode FILE [OPTION]...  print a saved migration stream readably\n"
 	"       inmigrate probe [--json]           say what this machine offers, and whether postcopy can be had\n"
+	"       inmigrate stress [OPTION]...       beat on userfaultfd as a guest would, and check every byte\n"
 	"       inmigrate --version | --help\n"
 	"\n"
 	"Each command has its own --help. The whole story is in inmigrate(1).\n";
@@ -24,6 +25,7 @@ static const struct {
 	{ "listen", cmd_listen },
 	{ "decode", cmd_decode },
 	{ "probe", cmd_probe },
+	{ "stress", cmd_stress },
 };
 
 const char *human_bytes(char buf[static 32], double bytes)

@@ -40,11 +40,15 @@ static const char help_text[] =
 	"                         [,block=NAME][,span=SIZE][,seconds=S][,passes=N][,seed=N]: threads that read and\n"
 	"                         write it as a guest would, and notice when it is not what it was\n"
 	"  --touch-log FILE       what these have written, a JSON object a line\n"
+	"  --recover-listen URI   when the network fails in postcopy, wait for the source there; without it the\n"
+	"                         addresses of URI go on being listened to\n"
 	"  --timeout SECONDS      give up after so long (default: never)\n"
 	"  --reactor uring        how to wait for the kernel\n"
 	"  --progress WHEN        auto (on a terminal), always, or never\n"
 	"  -v, --verbose          say more; twice: everything\n"
 	"  --help                 this text\n"
+	"\n"
+	"SIGINT and SIGTERM give up. SIGUSR1 takes the network for lost, in postcopy.\n"
 	"\n"
 	"Exit status: 0 landed, 1 failed (one line on standard error says why, where and at which offset), 2 usage.\n";
 
@@ -54,7 +58,7 @@ struct listen {
 	struct touch touch;
 	struct device_file devices;
 	struct progress progress;
-	const char *uri, *ram_dir, *devices_path, *stats_path, *touch_log_path;
+	const char *uri, *recover_uri, *ram_dir, *devices_path, *stats_path, *touch_log_path;
 	enum inm_state timeout_state;
 	uint64_t timeout_ns;
 	enum inm_log_level log_level;
@@ -118,20 +122,40 @@ static void clear_line(const struct listen *ln)
 		fputs("\r\033[K", stderr);
 }
 
+static void say_where(const struct inm *inm)
+{
+	const char *address;
+
+	for (unsigned i = 0; (address = inm_address(inm, i)); i++)
+		printf("listening on %s\n", address);
+	fflush(stdout);
+}
+
+static void on_pause(struct listen *ln)
+{
+	const char *why = inm_error(ln->inm);
+
+	clear_line(ln);
+	fail("postcopy is paused, the guest waits for pages that are missing: %s", why ? why : "the network failed");
+	if (!ln->recover_uri)
+		return;
+	if (inm_recover(ln->inm, ln->recover_uri) < 0)
+		fail("%s", inm_error(ln->inm));
+	else
+		say_where(ln->inm);
+}
+
 static void on_state_changed(void *opaque, enum inm_state state)
 {
 	struct listen *ln = opaque;
-	const char *why = inm_error(ln->inm);
 
 	if (state == INM_STATE_POSTCOPY_PAUSED) {
-		clear_line(ln);
-		fail("postcopy is paused, the guest waits for pages that are missing: %s",
-		     why ? why : "the network failed");
+		on_pause(ln);
 	} else if (state == INM_STATE_POSTCOPY_ACTIVE && ln->paused) {
 		clear_line(ln);
 		fputs("inmigrate: postcopy goes on\n", stderr);
 	}
-	ln->paused = state == INM_STATE_POSTCOPY_PAUSED;
+	ln->paused = state == INM_STATE_POSTCOPY_PAUSED || state == INM_STATE_POSTCOPY_RECOVER;
 	if (state == INM_STATE_COMPLETED)
 		touch_landed(&ln->touch);
 }
@@ -167,8 +191,10 @@ static void give_up(struct listen *ln)
 
 static void on_signal(int sig)
 {
-	(void)sig;
-	give_up(signal_target);
+	if (sig == SIGUSR1)
+		inm_pause(signal_target->inm);
+	else
+		give_up(signal_target);
 }
 
 static void catch_signals(struct listen *ln)
@@ -178,6 +204,7 @@ static void catch_signals(struct listen *ln)
 	signal_target = ln;
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
+	sigaction(SIGUSR1, &sa, NULL);
 }
 
 enum {
@@ -189,6 +216,7 @@ enum {
 	OPT_STATS,
 	OPT_GUEST,
 	OPT_TOUCH_LOG,
+	OPT_RECOVER_LISTEN,
 	OPT_TIMEOUT,
 	OPT_REACTOR,
 	OPT_PROGRESS,
@@ -205,6 +233,7 @@ static const struct option long_options[] = {
 	{ "stats", required_argument, NULL, OPT_STATS },
 	{ "guest", required_argument, NULL, OPT_GUEST },
 	{ "touch-log", required_argument, NULL, OPT_TOUCH_LOG },
+	{ "recover-listen", required_argument, NULL, OPT_RECOVER_LISTEN },
 	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
 	{ "reactor", required_argument, NULL, OPT_REACTOR },
 	{ "progress", required_argument, NULL, OPT_PROGRESS },
@@ -325,6 +354,9 @@ static int take_option(struct listen *ln, int opt)
 	case OPT_TOUCH_LOG:
 		ln->touch_log_path = optarg;
 		return GO_ON;
+	case OPT_RECOVER_LISTEN:
+		ln->recover_uri = optarg;
+		return GO_ON;
 	case OPT_TIMEOUT:
 		return parse_timeout(ln, optarg);
 	case OPT_REACTOR:
@@ -374,15 +406,6 @@ static int parse_options(struct listen *ln, int argc, char **argv)
 		return usage_error("listen", "--touch-log needs --guest touch=THREADS");
 	ln->uri = argv[optind];
 	return GO_ON;
-}
-
-static void say_where(const struct inm *inm)
-{
-	const char *address;
-
-	for (unsigned i = 0; (address = inm_address(inm, i)); i++)
-		printf("listening on %s\n", address);
-	fflush(stdout);
 }
 
 static int run(struct listen *ln)

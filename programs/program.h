@@ -15,6 +15,7 @@ enum { EXIT_LANDED = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 int cmd_listen(int argc, char **argv);
 int cmd_decode(int argc, char **argv);
 int cmd_probe(int argc, char **argv);
+int cmd_stress(int argc, char **argv);
 
 /* "12.3 MiB"; @buf of 32 bytes. Return: @buf. */
 const char *human_bytes(char buf[static 32], double bytes);

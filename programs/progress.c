@@ -4,6 +4,7 @@
 #include "programs/program.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -40,28 +41,54 @@ static bool in_postcopy(enum inm_state state)
 	return state == INM_STATE_POSTCOPY_ACTIVE || state == INM_STATE_POSTCOPY_PAUSED;
 }
 
+bool progress_due(const struct progress *p)
+{
+	return p->on && (!p->shown_ns || clock_now_ns() - p->shown_ns >= progress_interval_ns(p));
+}
+
+void progress_say(struct progress *p, const char *fmt, ...)
+{
+	va_list ap;
+
+	p->shown_ns = clock_now_ns();
+	fputs(p->live ? "\r\033[K" : "", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputs(p->live ? "" : "\n", stderr);
+	fflush(stderr);
+	p->line_open = p->live;
+}
+
+void progress_stop(struct progress *p)
+{
+	if (p->line_open)
+		fputc('\n', stderr);
+	p->line_open = false;
+}
+
 void progress_show(struct progress *p, const struct inm *inm)
 {
 	struct inm_stats st = { .size = sizeof(st) };
 	char bytes[32], rate[32], left[32];
-	uint64_t now_ns = clock_now_ns(), received;
+	uint64_t received;
 
-	if (!p->on || (p->shown_ns && now_ns - p->shown_ns < progress_interval_ns(p)))
+	if (!progress_due(p))
 		return;
 	inm_get_stats(inm, &st);
 	received = st.main_bytes + st.multifd_bytes + st.preempt_bytes;
-	update_rate(p, received, now_ns);
-	fprintf(stderr, "%s%s: %s received, %s/s, ", p->live ? "\r\033[K" : "", inm_state_name(st.state),
-		human_bytes(bytes, (double)received), human_bytes(rate, p->rate));
+	update_rate(p, received, clock_now_ns());
+	human_bytes(bytes, (double)received);
+	human_bytes(rate, p->rate);
 	human_bytes(left, (double)(st.remaining_pages * st.page_bytes));
 	if (in_postcopy(st.state))
-		fprintf(stderr, "%s of RAM missing, %" PRIu64 " faults, %" PRIu64 " of them waiting", left, st.faults,
-			st.outstanding_faults);
+		progress_say(p,
+			     "%s: %s received, %s/s, %s of RAM missing, %" PRIu64 " faults, %" PRIu64
+			     " of them waiting",
+			     inm_state_name(st.state), bytes, rate, left, st.faults, st.outstanding_faults);
 	else
-		fprintf(stderr, "%s of RAM not seen, round %" PRIu64, left, st.rounds);
-	fputs(p->live ? "" : "\n", stderr);
-	fflush(stderr);
-	p->line_open = p->live;
+		progress_say(p, "%s: %s received, %s/s, %s of RAM not seen, round %" PRIu64, inm_state_name(st.state),
+			     bytes, rate, left, st.rounds);
 }
 
 void progress_end(struct progress *p, const struct inm *inm)
@@ -70,7 +97,5 @@ void progress_end(struct progress *p, const struct inm *inm)
 		return;
 	p->shown_ns = 0;
 	progress_show(p, inm);
-	if (p->line_open)
-		fputc('\n', stderr);
-	p->line_open = false;
+	progress_stop(p);
 }

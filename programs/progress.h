@@ -26,7 +26,14 @@ void progress_init(struct progress *p, enum progress_mode mode);
 uint64_t progress_interval_ns(const struct progress *p);
 void progress_show(struct progress *p, const struct inm *inm);
 
-/* Ends the live line. */
+/* Is it time for another look? Then progress_say says it, in place of what was said before on a terminal. */
+bool progress_due(const struct progress *p);
+void progress_say(struct progress *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Ends the live line as it is. */
+void progress_stop(struct progress *p);
+
+/* Ends the live line, after a last look. */
 void progress_end(struct progress *p, const struct inm *inm);
 
 #endif

@@ -37,8 +37,7 @@ static const char *split_word(enum inm_split split)
 
 /* ---- for people ---- */
 
-/* "31.2 us"; @buf of 32 bytes. Return: @buf. */
-static const char *human_time(char buf[static 32], double ns)
+const char *human_time(char buf[static 32], double ns)
 {
 	static const char *const units[] = { "ns", "us", "ms", "s" };
 	size_t u = 0;
@@ -53,8 +52,7 @@ static const char *human_time(char buf[static 32], double ns)
 
 #define BAR_MAX 40
 
-/* From the first bucket that holds something to the last one. */
-static void print_histogram(const uint64_t *counts, size_t buckets)
+void report_histogram(const uint64_t *counts, size_t buckets)
 {
 	size_t first = 0, last = buckets, width;
 	uint64_t most = 0;
@@ -86,7 +84,7 @@ static void print_faults(const struct inm_stats *st)
 	printf("  from fault to page: mean %s, median %s, p99 %s, longest %s\n",
 	       human_time(mean, (double)st->fault_mean_ns), human_time(p50, (double)st->fault_p50_ns),
 	       human_time(p99, (double)st->fault_p99_ns), human_time(max, (double)st->fault_max_ns));
-	print_histogram(st->fault_log2_ns, INM_LATENCY_BUCKETS);
+	report_histogram(st->fault_log2_ns, INM_LATENCY_BUCKETS);
 }
 
 static void print_blocktime(const struct inm *inm)
@@ -120,6 +118,11 @@ static void print_postcopy(const struct inm *inm, const struct inm_stats *st)
 		printf("  prefetch: %" PRIu64 " pages, %" PRIu64 " touched later, %" PRIu64 " never\n",
 		       st->prefetch_pages, st->prefetch_hits, st->prefetch_waste);
 	print_blocktime(inm);
+	if (st->pauses)
+		printf("  the network failed %u times, and was back %u times; %s without one, the last time %s to the "
+		       "first page\n",
+		       st->pauses, st->recoveries, human_time(time, (double)st->paused_ns),
+		       human_time(preempt, (double)st->recover_page_ns));
 }
 
 static void print_touch(const struct touch *t)
@@ -259,6 +262,10 @@ static void add_postcopy(json_t *doc, const struct inm *inm, const struct inm_st
 						       integer(st->prefetch_hits), "waste",
 						       integer(st->prefetch_waste)));
 	add_blocktime(doc, inm, st);
+	json_object_set_new(doc, "recovery",
+			    json_pack("{s:o, s:o, s:f, s:f}", "pauses", integer(st->pauses), "recoveries",
+				      integer(st->recoveries), "paused_ms", (double)st->paused_ns / 1e6,
+				      "first_page_ms", (double)st->recover_page_ns / 1e6));
 }
 
 /* Octaves, as the library's histogram. */

@@ -198,6 +198,13 @@ int listener_open(struct listener *ret, const struct address *addr, struct err *
 	return 0;
 }
 
+void listener_shutdown(struct listener *l)
+{
+	for (int i = 0; i < l->count; i++)
+		if (l->sockets[i].fd >= 0)
+			shutdown(l->sockets[i].fd, SHUT_RDWR);
+}
+
 int listener_accept(struct listener *l, int index, struct reactor *r, const struct options *opts,
 		    struct chan **ret_chan, struct err *err)
 {

@@ -38,6 +38,9 @@ struct listener {
  */
 int listener_open(struct listener *ret, const struct address *addr, struct err *err);
 
+/* Nobody can connect any more, and an accept under way fails. To be closed all the same. */
+void listener_shutdown(struct listener *l);
+
 /* The texts stay. May be called again. */
 void listener_close(struct listener *l);
 

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "engine/load/discard.h"
 #include "engine/load/load.h"
 #include "engine/options.h"
@@ -135,8 +136,47 @@ static int switchover_start(struct load *l, struct err *err)
 	return 0;
 }
 
+static int send_bitmap(struct load *l, const uint8_t *payload, size_t len, struct err *err)
+{
+	const char *name = (const char *)payload + 1;
+	const struct block *b;
+
+	if (payload[0] != len - 1)
+		return err_set(err, -EPROTO, "a name of %u bytes in a command of %zu", payload[0], len);
+	b = ram_find(l->ram, name, payload[0]);
+	if (!b)
+		return err_set(err, -EPROTO, "unknown block '%s'", TEXT_QUOTE(name, payload[0]));
+	if (b->ignored)
+		return err_set(err, -EPROTO, "block '%s' is shared and not sent", TEXT_QUOTE(name, payload[0]));
+	return reply_bitmap(&l->reply, b, err);
+}
+
+static int resume(struct load *l, struct err *err)
+{
+	int e = l->ops->resume(l->ops_opaque, err);
+
+	if (e == 0)
+		l->phase = LOAD_RUNNING;
+	return e;
+}
+
+/* What a source says when it comes back, before its stream goes on (spec/stream.md 5.8). */
+static int recover(struct load *l, unsigned id, const uint8_t *payload, size_t len, struct err *err)
+{
+	switch (id) {
+	case WIRE_CMD_RECV_BITMAP:
+		return send_bitmap(l, payload, len, err);
+	case WIRE_CMD_POSTCOPY_RESUME:
+		return resume(l, err);
+	default:
+		return err_set(err, -EPROTO, "it has no place in a recovery");
+	}
+}
+
 static int carry_out(struct load *l, unsigned id, const uint8_t *payload, size_t len, struct err *err)
 {
+	if (l->phase == LOAD_RECOVERING)
+		return recover(l, id, payload, len, err);
 	switch (id) {
 	case WIRE_CMD_OPEN_RETURN_PATH:
 		return open_return_path(l, err);

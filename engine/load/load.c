@@ -45,6 +45,31 @@ void load_fini(struct load *l)
 	reader_fini(&l->reader);
 }
 
+void load_disconnect(struct load *l)
+{
+	reply_detach(&l->reply);
+	reader_fini(&l->reader);
+}
+
+int load_reconnect(struct load *l, struct sched *s, struct chan *ch, const void *first, size_t bytes, struct err *err)
+{
+	size_t chunk_bytes = l->reader.chunk_bytes;
+	int e;
+
+	reply_init(&l->reply, s, ch);
+	e = reply_open(&l->reply, err);
+	if (e < 0)
+		return e;
+	e = reader_init(&l->reader, ch, first, bytes);
+	if (e < 0)
+		return err_set(err, e, "no memory for the stream's buffer");
+	l->reader.chunk_bytes = chunk_bytes;
+	l->ram_loader.last = NULL;
+	package_resolve(&l->package);
+	sections_reopen(&l->sections);
+	return 0;
+}
+
 /* A live handler's body, by its kind. */
 static int read_body(struct load *l, struct section *sec, bool start, struct err *err)
 {
@@ -180,6 +205,7 @@ static int read_part_or_end(struct load *l, uint64_t off, bool end, struct err *
 	if (e < 0)
 		return err_up(err, e, "section '%s' %s at 0x%" PRIx64, sec->name, word, off);
 	sec->ended = end;
+	sec->ended_late = end && l->phase >= LOAD_LISTENING;
 	return 0;
 }
 
@@ -251,9 +277,22 @@ static int end_of_postcopy(struct load *l, struct err *err)
 	TRACE(l->trace, off, 0, "end of stream");
 	if (reader_buffered(&l->reader) > 0)
 		return err_set(err, -EPROTO, "data after the end of the stream, at 0x%" PRIx64, off + 1);
+	/* First the pages: a device may wait for one that nobody has sent. */
+	e = l->ops->await_pages(l->ops_opaque, err);
 	/* No deadline: a device takes the time it takes, and a failure there ends this wait, too. */
-	e = event_wait(&l->package.done, DEADLINE_NEVER);
-	return e < 0 ? e : l->ops->await_pages(l->ops_opaque, err);
+	return e < 0 ? e : event_wait(&l->package.done, DEADLINE_NEVER);
+}
+
+static int read_elements(struct load *l, struct err *err)
+{
+	int e;
+
+	do
+		e = read_element(l, err);
+	while (e == 0);
+	if (e < 0)
+		return e;
+	return l->phase >= LOAD_LISTENING ? end_of_postcopy(l, err) : tail_read(l, err);
 }
 
 int load_stream(struct load *l, struct err *err)
@@ -264,10 +303,26 @@ int load_stream(struct load *l, struct err *err)
 		return e;
 	/* The page size is known now, and no block before. */
 	ram_init(l->ram, l->config.tpage_bits);
-	do
-		e = read_element(l, err);
-	while (e == 0);
-	if (e < 0)
-		return e;
-	return l->phase >= LOAD_LISTENING ? end_of_postcopy(l, err) : tail_read(l, err);
+	return read_elements(l, err);
+}
+
+int load_recover(struct load *l, uint64_t patience_ns, struct err *err)
+{
+	uint64_t off;
+	uint8_t type;
+	int e = 0;
+
+	l->phase = LOAD_RECOVERING;
+	while (e == 0 && l->phase == LOAD_RECOVERING) {
+		l->reader.deadline_ns = deadline_after_ns(patience_ns);
+		off = reader_off(&l->reader);
+		e = reader_u8(&l->reader, &type, err);
+		if (e == 0 && type != WIRE_COMMAND)
+			e = err_set(err, -EPROTO, "element 0x%02x at 0x%" PRIx64 " where a recovery's commands are "
+				    "expected", type, off);
+		if (e == 0)
+			e = command_read(l, err);
+	}
+	l->reader.deadline_ns = DEADLINE_NEVER;
+	return e < 0 ? e : read_elements(l, err);
 }

@@ -41,6 +41,8 @@ struct load_ops {
 	/* All device state is loaded; the last chance to refuse the guest. */
 	int (*take_over)(void *opaque, struct err *err);
 	void (*run)(void *opaque);
+	/* The source goes on after a loss, and must hear RESUME_ACK when its pages can be taken. Parks. */
+	int (*resume)(void *opaque, struct err *err);
 	/* Main has ended as it should: wait for the pages that are still under way. Parks. */
 	int (*await_pages)(void *opaque, struct err *err);
 	/* A coroutine other than the stream's has failed. */
@@ -48,7 +50,7 @@ struct load_ops {
 };
 
 /* Where the stream stands (spec/stream.md 5.2). From LISTENING on page records are those of postcopy. */
-enum load_phase { LOAD_PRECOPY, LOAD_ADVISED, LOAD_DISCARDING, LOAD_LISTENING, LOAD_RUNNING };
+enum load_phase { LOAD_PRECOPY, LOAD_ADVISED, LOAD_DISCARDING, LOAD_LISTENING, LOAD_RUNNING, LOAD_RECOVERING };
 
 struct load {
 	const struct options *opts; /* not owned, as the rest up to the blank line */
@@ -89,5 +91,19 @@ void load_fini(struct load *l);
  * Parks: yes; no deadline, as in reader.h. Return: 0; or the first error, with section and offset.
  */
 may_park int load_stream(struct load *l, struct err *err);
+
+/* ---- after a loss, once the guest runs here (spec/stream.md 5.8) ---- */
+
+/** load_disconnect - the channel is lost; nobody may be reading or writing. What is known of the stream stays. */
+void load_disconnect(struct load *l);
+
+/** load_reconnect - the source is back on @ch, whose first @bytes were read already. Return: as load_init; -EPROTO. */
+int load_reconnect(struct load *l, struct sched *s, struct chan *ch, const void *first, size_t bytes, struct err *err);
+
+/**
+ * load_recover - the source learns what is here, and the stream goes on to its end
+ * Each word of the source's up to RESUME has @patience_ns. Parks, and returns, as load_stream.
+ */
+may_park int load_recover(struct load *l, uint64_t patience_ns, struct err *err);
 
 #endif

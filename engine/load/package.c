@@ -130,6 +130,15 @@ static int carry_out(struct load *l, const struct split_command *c, bool *taken,
 	}
 }
 
+/*
+ * Another coroutine of the load may have failed while a callback waited for a page: what the callback has read since is
+ * zeros, and a reply that goes out at once does not park, so nothing else would stop us before RUN.
+ */
+static int check_alive(const struct load *l)
+{
+	return l->tasks->cancelled ? -ECANCELED : 0;
+}
+
 /* In the order of the package: commands and sections. */
 static int load_all(struct load *l, struct err *err)
 {
@@ -141,8 +150,10 @@ static int load_all(struct load *l, struct err *err)
 	for (size_t i = 0; e == 0 && i <= s->command_count; i++) {
 		size_t until = i < s->command_count ? s->commands[i].section : s->section_count;
 
-		while (e == 0 && section < until)
+		while (e == 0 && section < until && (e = check_alive(l)) == 0)
 			e = load_section(l, &s->sections[section++], err);
+		if (e == 0)
+			e = check_alive(l);
 		if (e == 0 && i < s->command_count)
 			e = carry_out(l, &s->commands[i], &taken, err);
 	}
@@ -164,6 +175,12 @@ static int run_package(void *arg)
 	err_up(&err, e, "package at 0x%" PRIx64, l->package.off);
 	l->ops->failed(l->ops_opaque, e, &err);
 	return e;
+}
+
+void package_resolve(struct package *p)
+{
+	p->ping_count = 0;
+	event_set(&p->done);
 }
 
 int package_read(struct load *l, uint32_t bytes, struct err *err)

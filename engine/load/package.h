@@ -47,6 +47,9 @@ static inline bool package_is_loading(const struct package *p)
 	return p->begun && !p->done.set;
 }
 
+/* package_resolve - RUN was carried out, and the channel it came on is lost: what was left to answer is not owed. */
+void package_resolve(struct package *p);
+
 /**
  * package_read - @bytes of package behind its command, up to and with LISTEN; then the devices are loaded beside
  * Parks: yes. Return: 0; -EPROTO; -ENOMEM; what LISTEN failed with.

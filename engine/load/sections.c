@@ -78,3 +78,10 @@ size_t sections_handlers(const struct sections *s, bool early, struct split_hand
 	}
 	return n;
 }
+
+void sections_reopen(struct sections *s)
+{
+	for (size_t i = 0; i < s->count; i++)
+		if (s->list[i]->ended_late)
+			s->list[i]->ended = false;
+}

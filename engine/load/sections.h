@@ -23,6 +23,7 @@ struct section {
 	uint32_t section_id;
 	uint32_t instance_id;
 	bool ended;
+	bool ended_late;   /* after the switch to postcopy: a source that recovers ends it again */
 	size_t body_bytes; /* of an early device */
 	char name[256];
 };
@@ -43,6 +44,9 @@ struct section *sections_find(const struct sections *s, uint32_t section_id);
 
 /** sections_all_ended - is there at least one live section, and have all had their END? */
 bool sections_all_ended(const struct sections *s);
+
+/** sections_reopen - those that ended after the switch are open again */
+void sections_reopen(struct sections *s);
 
 /**
  * sections_handlers - as split.h wants them: live ones, or early ones, into @ret (room for SECTIONS_MAX)

@@ -19,6 +19,13 @@ void reply_init(struct reply *rp, struct sched *s, struct chan *ch)
 	mutex_init(&rp->lock, s, "return path");
 }
 
+void reply_detach(struct reply *rp)
+{
+	ASSERT(!rp->lock.owner);
+	rp->ch = NULL;
+	rp->open = false;
+}
+
 int reply_open(struct reply *rp, struct err *err)
 {
 	if (!rp->ch->can_write)
@@ -99,6 +106,68 @@ int reply_request(struct reply *rp, const struct page_request *list, size_t coun
 	r = write_locked(rp, msg, bytes, deadline_after_ns(REPLY_TIMEOUT_NS), err);
 	PROBE2(engine__request, count, r);
 	return r < 0 ? err_up(err, r, "return path") : 0;
+}
+
+/* Pieces of a bitmap that are written at a time. */
+#define BITMAP_WORDS 4096
+#define BITMAP_END_MARK 0x0123456789abcdefull
+
+/* Byte i / 8, bit i % 8, on any machine: words with the least significant byte first. */
+static int write_words(struct reply *rp, const uint64_t *words, size_t count, struct err *err)
+{
+	uint8_t piece[8 * BITMAP_WORDS];
+	size_t n;
+	int r = 0;
+
+	for (; r == 0 && count > 0; words += n, count -= n) {
+		n = count < BITMAP_WORDS ? count : BITMAP_WORDS;
+		for (size_t i = 0; i < n; i++)
+			be64_store(piece + 8 * i, __builtin_bswap64(words[i]));
+		r = chan_write_all(rp->ch, piece, 8 * n, deadline_after_ns(REPLY_TIMEOUT_NS), err);
+	}
+	return r;
+}
+
+static int write_bitmap(struct reply *rp, const struct block *b, struct err *err)
+{
+	uint8_t head[4 + 1 + BLOCK_NAME_BYTES_MAX + 8], mark[8];
+	size_t words = (b->received.nbits + 63) / 64;
+	int r;
+
+	be16_store(head, WIRE_REPLY_RECV_BITMAP);
+	be16_store(head + 2, (uint16_t)(1 + b->name_bytes));
+	head[4] = (uint8_t)b->name_bytes;
+	memcpy(head + 5, b->name, b->name_bytes);
+	be64_store(head + 5 + b->name_bytes, 8 * words);
+	be64_store(mark, BITMAP_END_MARK);
+	r = chan_write_all(rp->ch, head, 5 + b->name_bytes + 8, deadline_after_ns(REPLY_TIMEOUT_NS), err);
+	if (r == 0)
+		r = write_words(rp, b->received.words, words, err);
+	if (r == 0)
+		r = chan_write_all(rp->ch, mark, sizeof(mark), deadline_after_ns(REPLY_TIMEOUT_NS), err);
+	return r;
+}
+
+int reply_bitmap(struct reply *rp, const struct block *b, struct err *err)
+{
+	int r = mutex_lock(&rp->lock, deadline_after_ns(REPLY_TIMEOUT_NS));
+
+	if (r < 0)
+		return err_set(err, r, "waiting for the return path");
+	r = write_bitmap(rp, b, err);
+	mutex_unlock(&rp->lock);
+	PROBE2(engine__reply, (int)WIRE_REPLY_RECV_BITMAP, r);
+	return r < 0 ? err_up(err, r, "return path") : 0;
+}
+
+int reply_resume_ack(struct reply *rp, struct err *err)
+{
+	uint8_t payload[4];
+
+	be32_store(payload, 1);
+	rp->last = NULL;
+	return reply_send(rp, WIRE_REPLY_RESUME_ACK, payload, sizeof(payload), deadline_after_ns(REPLY_TIMEOUT_NS),
+			  err);
 }
 
 int reply_shut(struct reply *rp, uint32_t status, uint64_t deadline_ns, struct err *err)

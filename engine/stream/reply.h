@@ -30,6 +30,9 @@ struct reply {
 
 void reply_init(struct reply *rp, struct sched *s, struct chan *ch);
 
+/* reply_detach - its channel is about to be closed, and nobody is writing: as if the source had never opened it. */
+void reply_detach(struct reply *rp);
+
 /** reply_open - from here on the source listens. Return: 0; -EPROTO on a channel that cannot be written. */
 int reply_open(struct reply *rp, struct err *err);
 
@@ -40,6 +43,11 @@ may_park int reply_switchover_ack(struct reply *rp, struct err *err);
 
 /** reply_request - pages, in one write; at most REQUEST_BATCH_MAX requests of whole units (postcopy/request.h) */
 may_park int reply_request(struct reply *rp, const struct page_request *list, size_t count, struct err *err);
+
+/** reply_bitmap - which pages of a block are here (spec/stream.md 5.8). Each piece of it has REPLY_TIMEOUT_NS. */
+may_park int reply_bitmap(struct reply *rp, const struct block *b, struct err *err);
+/** reply_resume_ack - all bitmaps have been sent, and pages may be. What is asked for next names its block. */
+may_park int reply_resume_ack(struct reply *rp, struct err *err);
 
 /** reply_shut - the last message: 0 the guest is ours, else the source keeps it. A second call does nothing. */
 may_park int reply_shut(struct reply *rp, uint32_t status, uint64_t deadline_ns, struct err *err);

@@ -414,6 +414,9 @@ START_TEST(test_a_lie_behind_the_package_ends_it_as_long_as_the_guest_has_not_st
 	pc_begin(&s, &(struct pc_opts){ .quiet = true, .unanswered = true, .device = wait_for_ever,
 	                                .inject_at = lie->at, .inject = lie->put });
 	pc_switch(&s);
+	pc_allow(&s, s.package_end); /* the device waits when the lie comes */
+	ck_assert(pc_until(&s, pc_asked, 5000));
+	pc_allow(&s, PC_ALL);
 	pc_run(&s, 5000);
 	pc_check_failed(&s, lie->code, lie->words);
 	ck_assert(s.device_ended);

@@ -1,0 +1,137 @@
+#include "engine/recovery.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/probe.h"
+#include "engine/arrival.h"
+#include "engine/channel/channel.h"
+#include "engine/incoming.h"
+#include "engine/switchover.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+void recovery_init(struct inm *inm)
+{
+	event_init(&inm->paused, &inm->reactor->sched, "a pause");
+}
+
+/* ---- paused ---- */
+
+static void begin_pause(struct inm *inm)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	inm->recovering = true;
+	inm->paused_ns = now_ns;
+	inm->pauses++;
+	postcopy_pause(&inm->postcopy);
+	/* Both sides close all, so that the other one notices (spec/stream.md 5.8). */
+	switchover_close_preempt(inm);
+	load_disconnect(&inm->load);
+	incoming_close_main(inm);
+	inm->preempt_done = false;
+	inm->main_seen = false;
+	event_clear(&inm->main_there);
+	group_init(&inm->loading, &inm->reactor->sched, "loading");
+	arrival_forget_silent(inm);
+	log_info(&inm->log, "postcopy is paused with %" PRIu64 " pages missing: %s", inm->postcopy.missing_tpages,
+		 inm->err.text);
+	snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s (%s)", inm->err.text, err_name(inm->err.code));
+	inm->err = ERR_NONE;
+	incoming_set_state(inm, INM_STATE_POSTCOPY_PAUSED);
+	event_set(&inm->paused);
+}
+
+int recovery_pause(struct inm *inm)
+{
+	struct postcopy *pc = &inm->postcopy;
+	int e = 0;
+
+	begin_pause(inm);
+	/* A cancel that was heard while something else failed is not heard again. */
+	while (e == 0 && !atomic_load(&inm->cancel_asked)) {
+		event_clear(&pc->all_here);
+		if (inm->reopened)
+			arrival_move(inm);
+		if (inm->main.ch)
+			break;
+		/* What was missing has been discarded by the embedder, or has been on its way already. */
+		if (postcopy_all_here(pc))
+			return 1;
+		e = event_wait(&pc->all_here, DEADLINE_NEVER);
+	}
+	if (e < 0 || atomic_load(&inm->cancel_asked))
+		return -ECANCELED;
+	event_clear(&inm->paused);
+	pc->ledger.back_ns = clock_now_ns();
+	incoming_set_state(inm, INM_STATE_POSTCOPY_RECOVER);
+	return 0;
+}
+
+int recovery_reopen(struct inm *inm, const struct address *addr, struct err *err)
+{
+	int e = arrival_reopen(inm, addr, err);
+
+	event_set(&inm->postcopy.all_here);
+	return e;
+}
+
+void recovery_force_pause(struct inm *inm)
+{
+	struct err err = ERR_NONE;
+
+	/* It may have changed since inm_pause looked. */
+	if (!inm->running || inm->complete || !recovery_may_pause(inm->state))
+		return;
+	err_set(&err, -ECONNABORTED, "inm_pause was called");
+	inm->load_ops.failed(inm, -ECONNABORTED, &err);
+	group_cancel(&inm->loading);
+}
+
+/* ---- the source is back ---- */
+
+/* Its pages can be taken: the last word of the recovery. */
+static may_park int resume(void *opaque, struct err *err)
+{
+	struct inm *inm = opaque;
+	struct postcopy *pc = &inm->postcopy;
+	int e = switchover_await_preempt(inm, err);
+
+	if (e == 0)
+		e = reply_resume_ack(&inm->load.reply, err);
+	if (e < 0)
+		return e;
+	e = postcopy_resume(pc);
+	if (e < 0)
+		return err_set(err, e, "no memory for a coroutine");
+	inm->recovering = false;
+	inm->paused_sum_ns += clock_now_ns() - inm->paused_ns;
+	inm->recoveries++;
+	inm->error_text[0] = '\0';
+	log_info(&inm->log, "postcopy goes on: %" PRIu64 " pages are still to come", pc->missing_tpages);
+	incoming_set_state(inm, INM_STATE_POSTCOPY_ACTIVE);
+	return 0;
+}
+
+void recovery_ops(struct load_ops *ops)
+{
+	ops->resume = resume;
+}
+
+int recovery_load(struct inm *inm, struct err *err)
+{
+	uint64_t patience_ns = inm->opts.connect_deadline_s * NS_PER_S;
+	int e = incoming_secure_main(inm, err);
+
+	if (e == 0)
+		e = load_reconnect(&inm->load, &inm->reactor->sched, inm->main.ch, inm->main.first, inm->main.got, err);
+	if (e == 0)
+		e = load_recover(&inm->load, patience_ns, err);
+	if (e < 0 && inm->recovering)
+		err_up(err, e, "recovery");
+	return e;
+}

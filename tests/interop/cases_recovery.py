@@ -1,0 +1,172 @@
+"""cases_recovery.py - more cases of tests/interop/run: the network is lost while the guest is in two halves
+
+A wire between source and destination is cut, three times in one migration; each time both sides pause, and the source is
+told to come back (`migrate` with resume, HMP's `migrate -r`). In the end every page is there, and what touchers wrote.
+"""
+
+import signal
+
+import cases_postcopy
+from cases_postcopy import IN_HUGE, SECRECY, Touched, pages_were_asked_for, postcopy, start_postcopy
+from qemu import Failed, MIB, QmpError, wait_until
+from wire import Wire
+
+# So slow that there is time to cut it; requests are served at once all the same with preempt.
+SLOW = {"max-bandwidth": 2 * MIB, "max-postcopy-bandwidth": 24 * MIB}
+CUTS = 3
+
+
+def by_wire(run):
+    run.listen("tcp:127.0.0.1:0", verbose=True)
+    run.wire = Wire(target_of(run.destination.address()))
+    run.source.migrate(run.wire.uri())
+
+
+def target_of(address):
+    host, port = address[len("tcp:"):].rsplit(":", 1)
+    return host, int(port)
+
+
+def close_wire(run):
+    wire = getattr(run, "wire", None)
+    if wire:
+        wire.close()
+
+
+def cut_and_close(more):
+    def cleanup(run):
+        close_wire(run)
+        more(run)
+    return cleanup
+
+
+def paused(run, times):
+    """Both sides; the destination says so."""
+    run.source.wait_status("postcopy-paused", seconds=20, also=run.destination.check_alive)
+    wait_until("the destination to pause", lambda: run.destination.errors().count("postcopy is paused") >= times, 50)
+
+
+def come_back(run):
+    """A source that is still busy with the loss refuses for a while."""
+    def accepted():
+        try:
+            run.source.qmp.command("migrate", uri=run.wire.uri(), resume=True)
+            return True
+        except QmpError as e:
+            run.destination.check_alive()
+            if "paused" not in str(e) and "Cannot resume" not in str(e):
+                raise
+            return False
+    wait_until("the source to come back", accepted, 20)
+
+
+def resumed(run, times):
+    def goes_on():
+        run.destination.check_alive()
+        return run.destination.errors().count("postcopy goes on") >= times or run.destination.process.exited() == 0
+    try:
+        wait_until("postcopy to go on", goes_on, 20)
+    except Failed as e:
+        raise Failed(f"{e}; the source: {run.source.info()}; the destination: {run.destination.errors()}") from None
+
+
+def begun(run):
+    wait_until("the source to begin", lambda: start_postcopy(run), 20, every=0.001)
+    # The source says so when it has sent the package; a loss before it is loaded is a failed migration.
+    wait_until("the guest to run here", lambda: "the guest runs here" in run.destination.errors(), 10, every=0.002)
+
+
+def some_pages(run, count=MIB):
+    before = run.wire.passed
+    wait_until("pages to come", lambda: run.wire.passed > before + count, 20)
+
+
+def cut_three_times(how="reset", elsewhere=False):
+    def during(run):
+        begun(run)
+        for time_of in range(1, CUTS + 1):
+            some_pages(run)
+            run.wire.cut(how)
+            if how == "silence":
+                # Nobody notices: who looks after them must say so.
+                run.destination.process.child.send_signal(signal.SIGUSR1)
+                run.source.qmp.command("migrate-pause")
+            paused(run, time_of)
+            if elsewhere:
+                listening = run.destination.process.output().split("listening on ")
+                run.wire.target = target_of(listening[-1].split()[0])
+            come_back(run)
+            resumed(run, time_of)
+        run.source.wait_status("completed", seconds=run.case.seconds, also=run.destination.check_alive)
+    return during
+
+
+def lost_again(run):
+    """The second network is lost, too, before it has become anything."""
+    begun(run)
+    some_pages(run)
+    run.wire.cut()
+    paused(run, 1)
+    for at in (1, 40, 200, 4000):
+        run.wire.cut_at = run.wire.passed + at
+        come_back(run)
+        wait_until("the network to fail again", lambda: run.wire.cut_at is None, 20)
+        run.source.wait_status("postcopy-paused", seconds=20, also=run.destination.check_alive)
+    come_back(run)
+    run.source.wait_status("completed", seconds=run.case.seconds, also=run.destination.check_alive)
+
+
+def came_back(run):
+    if run.options.reference:
+        return
+    stats = run.destination.stats()
+    if stats["recovery"]["recoveries"] == 0:
+        raise Failed(f"there was no recovery: {stats['recovery']}")
+    if run.case.touch:
+        pages_were_asked_for(run)
+    run.remark += "; %d losses, first page %.1f ms after the last" % (
+        stats["recovery"]["pauses"], stats["recovery"]["first_page_ms"])
+
+
+class Waiting(cases_postcopy.Postcopy):
+    """It is told where to wait after a loss."""
+
+    def make_destination(self, folder, program):
+        made = Touched(folder, program, self.touch, self.backing, self.switched)
+        made.more += ["--recover-listen", "tcp:127.0.0.1:0"]
+        return made
+
+
+def recovery(name, preempt=True, during=None, kind=None, **more):
+    more.setdefault("params", {})
+    more["params"] = {**SLOW, **more["params"]}
+    more["cleanup"] = cut_and_close(more["cleanup"]) if "cleanup" in more else close_wire
+    case = postcopy(name, "at-once", preempt, transport=by_wire, **{"during": during or cut_three_times(), **more})
+    case.name = "recovery-" + name
+    case.after = came_back
+    if kind:
+        case.__class__ = kind
+    return case
+
+
+CASES = [
+    recovery("three-times", quick=True),
+    recovery("three-times-plain", preempt=False, quick=True),
+    recovery("by-an-end", during=cut_three_times("end")),
+    recovery("by-an-end-plain", preempt=False, during=cut_three_times("end")),
+    recovery("elsewhere", during=cut_three_times(elsewhere=True), kind=Waiting),
+    recovery("forced", during=cut_three_times("silence")),
+    # QEMU 7.2 waits for ever for an answer on a connection that was lost before its first answer.
+    recovery("lost-again", during=lost_again, since=(8, 0)),
+    recovery("lost-again-plain", preempt=False, during=lost_again, since=(8, 0)),
+    recovery("psk", secrecy="psk"),
+    recovery("psk-plain", secrecy="psk", preempt=False),
+    recovery("x509", secrecy="x509"),
+    recovery("thp", backing="thp"),
+    recovery("hugetlb", **IN_HUGE),
+    recovery("hugetlb-plain", preempt=False, **IN_HUGE),
+    recovery("eight-touchers", touch="touch=8"),
+    recovery("multifd", caps=("multifd",), preempt=False, until=(8, 0)),
+    recovery("machine-7.2", machine="pc-i440fx-7.2", since=(8, 0)),
+    recovery("nothing-runs", touch=""),
+]

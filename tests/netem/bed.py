@@ -1,0 +1,105 @@
+"""bed.py - what every loss test stands on: a link, the two ends' programs at its ends, and a tap on it"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
+
+import cases_postcopy  # noqa: E402
+import netem           # noqa: E402
+import qemu            # noqa: E402
+from tap import Tap    # noqa: E402
+
+PORT = 4444
+ADDRESS = f"tcp:{netem.Link.destination}:{PORT}"
+
+# Of each namespace, where the kernel has it. SYNs are repeated every second, and lost data too: otherwise the pauses double
+# up to two minutes, and a black-out of 30 s is followed by one of 30 s more in which nobody tries.
+SYSCTLS = {"tcp_syn_linear_timeouts": 60, "tcp_rto_max_ms": 1000, "tcp_syn_retries": 60, "tcp_synack_retries": 30}
+# A destination that notices soon: in 4 s of silence.
+SOON = {"keepalive-idle": 1, "keepalive-interval": 1, "keepalive-count": 3, "tcp-user-timeout": 4000,
+        "connect-deadline": 60}
+
+WORDS = re.compile(r"^inmigrate: info: (main channel|multifd channel \d+|preempt channel): "
+                   r"tcp:(?:10\.77\.0\.1|\[::ffff:10\.77\.0\.1\]):(\d+)", re.M)
+
+
+class Bed:
+    """A link with settings, seeded. `with` ends it."""
+
+    def __init__(self, options, seed, **settings):
+        self.link = netem.Link(build=options.build, seed=seed, **settings)
+        self.tap = None
+
+    def __enter__(self):
+        self.link.__enter__()
+        try:
+            for where in ("source", "destination"):
+                self.link.run(where, ["sh", "-c", "".join(
+                    f"echo {value} 2>&- >/proc/sys/net/ipv4/{name};" for name, value in SYSCTLS.items())])
+            self.tap = Tap(self.link, PORT)
+            self.tap.arm()
+        except BaseException:
+            self.link.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        if self.tap:
+            self.tap.disarm()
+        self.link.__exit__()
+
+    def prefix(self, where):
+        """Words before a command that is to run there; the process is the command itself."""
+        return ["env", *(f"{k}={v}" for k, v in self.link.environment.items()),
+                self.link.environment["NETEM_LINK"], "--enter", where, "--"]
+
+
+class Destination(cases_postcopy.Touched):
+    """The program, at its end of the link, saying all it sees."""
+
+    def __init__(self, folder, program, bed, guest, switched, seconds):
+        super().__init__(folder, program, guest, "", switched)
+        self.bed, self.seconds = bed, seconds
+
+    def start(self, caps=(), params=None, tls=None):
+        os.makedirs(self.ram_dir, exist_ok=True)
+        argv = [*self.bed.prefix("destination"), self.program, "listen", ADDRESS, "--ram-dir", self.ram_dir, "--devices",
+                self.devices_path, "--stats", self.stats_path, "--timeout", str(self.seconds), "--progress", "never", "-v",
+                "-v", *self.more]
+        for cap in caps:
+            argv += ["--cap", cap]
+        for key, value in {**SOON, **(params or {})}.items():
+            argv += ["--param", f"{key}={value}"]
+        if tls:
+            argv += ["--tls-creds", tls]
+        self.process = qemu.Process(self.name, argv, self.folder)
+        self.address()
+        return self
+
+    def channels(self):
+        """{port of the source: "main", "multifd" or "preempt"}, as it was decided; and in this order."""
+        return {int(port): what.split()[0] for what, port in WORDS.findall(self.errors())}
+
+    def said(self, words):
+        return self.errors().count(words)
+
+
+class Source(qemu.Qemu):
+    """A real QEMU at the other end."""
+
+    def __init__(self, folder, binary, bed, **more):
+        super().__init__(folder, binary, **more)
+        self.argv = bed.prefix("source") + self.argv
+
+
+def make_certs(folder):
+    """Once for all runs."""
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts", "make-certs")
+    made = subprocess.run([script, "--server", netem.Link.destination, folder], capture_output=True, text=True, timeout=60,
+                          check=False)
+    if made.returncode != 0:
+        shutil.rmtree(folder, ignore_errors=True)

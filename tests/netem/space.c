@@ -1,0 +1,221 @@
+#include "tests/netem/space.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/if_tun.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* A TUN device drops what finds its queue full. This many packets are more than TCP windows hold. */
+#define TUN_QUEUE_PACKETS 10000
+
+int space_address_parse(const char *text, struct space_address *ret_address, struct err *err)
+{
+	struct space_address a = { 0 };
+	const char *slash = strchr(text, '/');
+	struct in_addr in;
+	char *end = NULL;
+	unsigned long prefix = slash ? strtoul(slash + 1, &end, 10) : 0;
+
+	if (!slash || (size_t)(slash - text) >= sizeof a.text || end == slash + 1 || *end || prefix < 1 || prefix > 31)
+		return err_set(err, -EINVAL, "'%s' is not an address such as 10.77.0.1/30", text);
+	memcpy(a.text, text, (size_t)(slash - text));
+	if (inet_pton(AF_INET, a.text, &in) != 1)
+		return err_set(err, -EINVAL, "'%s' is not an IPv4 address", a.text);
+	a.ip = in.s_addr;
+	a.prefix = (unsigned int)prefix;
+	a.mask = htonl(~0u << (32 - prefix));
+	*ret_address = a;
+	return 0;
+}
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC), r = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		r = -errno;
+	close(fd);
+	return r;
+}
+
+/* Root there is this user here, and nobody else is anybody. */
+static int become_root_of_a_space(struct err *err)
+{
+	char text[64];
+	int r;
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
+
+	if (unshare(CLONE_NEWUSER) < 0) {
+		r = -errno;
+		return err_set(err, r, "may make no network namespace: this needs root, or user namespaces (%s)",
+		               strerror(-r));
+	}
+	/* Without this the kernel lets nobody write gid_map: user_namespaces(7). */
+	write_file("/proc/self/setgroups", "deny");
+	snprintf(text, sizeof text, "0 %u 1", (unsigned int)uid);
+	r = write_file("/proc/self/uid_map", text);
+	snprintf(text, sizeof text, "0 %u 1", (unsigned int)gid);
+	if (r == 0)
+		r = write_file("/proc/self/gid_map", text);
+	return r < 0 ? err_set(err, r, "user namespace: cannot map the user (%s)", strerror(-r)) : 0;
+}
+
+static int device_up(int s, struct ifreq *ifr)
+{
+	if (ioctl(s, SIOCGIFFLAGS, ifr) < 0)
+		return -errno;
+	ifr->ifr_flags |= IFF_UP;
+	return ioctl(s, SIOCSIFFLAGS, ifr) < 0 ? -errno : 0;
+}
+
+static int loopback_up(void)
+{
+	struct ifreq ifr = { .ifr_name = "lo" };
+	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r;
+
+	if (s < 0)
+		return -errno;
+	r = device_up(s, &ifr);
+	close(s);
+	return r;
+}
+
+int space_new(struct err *err)
+{
+	int r = unshare(CLONE_NEWNET) < 0 ? -errno : 0, fd;
+
+	if (r == -EPERM) {
+		r = become_root_of_a_space(err);
+		if (r < 0)
+			return r;
+		r = unshare(CLONE_NEWNET) < 0 ? -errno : 0;
+	}
+	if (r < 0)
+		return err_set(err, r, "may make no network namespace (%s)", strerror(-r));
+	r = loopback_up();
+	if (r < 0)
+		return err_set(err, r, "network namespace: cannot start its loopback (%s)", strerror(-r));
+	fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		r = -errno;
+		return err_set(err, r, "cannot open /proc/self/ns/net (%s)", strerror(-r));
+	}
+	return fd;
+}
+
+/* By netlink: the ioctl is for the machine's root alone, this for whoever the namespace belongs to. */
+static int queue_length(unsigned int packets)
+{
+	struct {
+		struct nlmsghdr header;
+		struct ifinfomsg info;
+		struct rtattr attribute;
+		uint32_t packets;
+	} request = {
+		.header = { .nlmsg_len = sizeof request,
+		            .nlmsg_type = RTM_NEWLINK,
+		            .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK },
+		.info.ifi_index = (int)if_nametoindex(SPACE_DEVICE),
+		.attribute = { .rta_len = RTA_LENGTH(sizeof packets), .rta_type = IFLA_TXQLEN },
+		.packets = packets,
+	};
+	struct {
+		struct nlmsghdr header;
+		struct nlmsgerr error;
+		char quoted[256];
+	} answer;
+	int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), r = 0;
+
+	if (s < 0)
+		return -errno;
+	if (send(s, &request, sizeof request, 0) < 0 || recv(s, &answer, sizeof answer, 0) < 0)
+		r = -errno;
+	else if (answer.header.nlmsg_type == NLMSG_ERROR)
+		r = answer.error.error;
+	close(s);
+	return r;
+}
+
+static int tun_configure(struct ifreq *ifr, int s, const struct space_address *address, unsigned int mtu)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)&ifr->ifr_addr;
+	int r;
+
+	*in = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = address->ip };
+	if (ioctl(s, SIOCSIFADDR, ifr) < 0)
+		return -errno;
+	*in = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = address->mask };
+	if (ioctl(s, SIOCSIFNETMASK, ifr) < 0)
+		return -errno;
+	ifr->ifr_mtu = (int)mtu;
+	if (ioctl(s, SIOCSIFMTU, ifr) < 0)
+		return -errno;
+	r = queue_length(TUN_QUEUE_PACKETS);
+	if (r < 0)
+		return r;
+	/* IPv6 would say things of its own accord, at times of its own, and draw fates. A kernel without it is fine. */
+	write_file("/proc/sys/net/ipv6/conf/" SPACE_DEVICE "/disable_ipv6", "1");
+	return device_up(s, ifr);
+}
+
+int space_tun(const struct space_address *address, unsigned int mtu, struct err *err)
+{
+	struct ifreq ifr = { .ifr_name = SPACE_DEVICE, .ifr_flags = IFF_TUN | IFF_NO_PI };
+	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC), s, r;
+
+	if (fd < 0) {
+		r = -errno;
+		return err_set(err, r,
+		               "/dev/net/tun does not open (%s): the kernel module 'tun' is needed, and the right "
+		               "to use it",
+		               strerror(-r));
+	}
+	s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	r = s < 0 || ioctl(fd, TUNSETIFF, &ifr) < 0 || ioctl(fd, TUNSETOFFLOAD, 0ul) < 0 ? -errno : 0;
+	if (r == 0)
+		r = tun_configure(&ifr, s, address, mtu);
+	if (s >= 0)
+		close(s);
+	if (r < 0) {
+		close(fd);
+		return err_set(err, r, "cannot set up TUN device " SPACE_DEVICE " with %s/%u (%s)", address->text,
+		               address->prefix, strerror(-r));
+	}
+	return fd;
+}
+
+uint64_t space_missed(int ns)
+{
+	uint64_t drops = 0;
+	char line[512];
+	FILE *f;
+
+	if (setns(ns, CLONE_NEWNET) < 0)
+		return 0;
+	f = fopen("/proc/thread-self/net/dev", "re");
+	if (!f)
+		return 0;
+	/* Eight columns received, then bytes, packets, errs, drop sent: proc_pid_net(5). */
+	while (fgets(line, sizeof line, f)) {
+		char *at = line + strspn(line, " ");
+
+		if (!strncmp(at, SPACE_DEVICE ":", strlen(SPACE_DEVICE) + 1))
+			sscanf(at + strlen(SPACE_DEVICE) + 1, "%*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %" SCNu64,
+			       &drops);
+	}
+	fclose(f);
+	return drops;
+}

@@ -1,0 +1,43 @@
+/*
+ * space.h - the two network namespaces, and a TUN device in each
+ *
+ * A namespace here has no name and no process: it is a descriptor, and is gone with the last one and the last process
+ * in it. Whoever wants in opens /proc/PID/fd/N.
+ *
+ * Invariant:
+ * (1) A packet read from a TUN device is one packet with right checksums: no offload, so that a bit that is flipped on
+ *     the way is found by the checksum as on a real wire.
+ */
+#ifndef TESTS_NETEM_SPACE_H
+#define TESTS_NETEM_SPACE_H
+
+#include "base/err.h"
+
+#include <stdint.h>
+
+#define SPACE_DEVICE "link0"
+
+/* What one end is to have. */
+struct space_address {
+	char text[16];     /* dotted */
+	uint32_t ip, mask; /* network order */
+	unsigned int prefix;
+};
+
+/** space_address_parse - "10.77.0.1/30". Return: 0 or -EINVAL. */
+int space_address_parse(const char *text, struct space_address *ret_address, struct err *err);
+
+/**
+ * space_new - the calling process moves into a new network namespace, with its loopback up
+ * Without the right to, it first becomes root of a user namespace of its own, where that is allowed.
+ * Return: a descriptor of the namespace; or negative, and @err says what the machine does not allow.
+ */
+int space_new(struct err *err);
+
+/** space_tun - a TUN device, up, in the namespace this process is in. Return: its descriptor, non-blocking. */
+int space_tun(const struct space_address *address, unsigned int mtu, struct err *err);
+
+/** space_missed - packets the device dropped because we did not read in time; the process is in @ns afterwards */
+uint64_t space_missed(int ns);
+
+#endif

@@ -1,0 +1,111 @@
+"""tap.py - in which order were connections opened at the source, and in which order did they come about at the destination?
+
+Both ends of the link are looked at, packet by packet. A connection is opened by its first SYN, as the source sends it; the
+destination's kernel puts it into the line for accept() when the first segment behind the SYN arrives; and it has spoken when
+its first byte is there. Only what a program can see counts: what the link drops does not arrive.
+"""
+
+import select
+import socket
+import struct
+import threading
+
+ETH_P_IP = 0x0800
+OUTGOING = 4            # <linux/if_packet.h>
+SYN, ACK, RST = 0x02, 0x10, 0x04
+MAIN = b"QEVM"
+MULTIFD = b"\x11\x22\x33\x44"
+SEEN_BYTES = 256
+
+
+class Connection:
+    """One of the source's, known by its port there."""
+
+    def __init__(self, port, start):
+        self.port = port
+        self.start = start          # the sequence number of its first byte
+        self.first = b""            # what it began with
+
+
+class Tap:
+    """From arm() to disarm(). Ports are those of the source."""
+
+    def __init__(self, link, port):
+        self.link, self.port = link, port
+        self.opened, self.accepted, self.spoken = [], [], []     # Connections, each in its order
+        self.by_port = {}
+        self._wake = self._thread = None
+
+    def arm(self):
+        sockets = [self.link.socket(where, socket.SOCK_DGRAM, socket.AF_PACKET, socket.htons(ETH_P_IP))
+                   for where in ("source", "destination")]
+        self._wake = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, args=(*sockets, self._wake[1]), daemon=True)
+        self._thread.start()
+
+    def restart(self):
+        """Forget what was seen."""
+        self.disarm()
+        self.opened, self.accepted, self.spoken, self.by_port = [], [], [], {}
+        self.arm()
+
+    def disarm(self):
+        if self._thread:
+            self._wake[0].close()
+            self._thread.join()
+            self._wake[1].close()
+            self._thread = None
+
+    def _run(self, source, destination, wake):
+        with source, destination:
+            while True:
+                ready = select.select([source, destination, wake], [], [])[0]
+                if wake in ready:
+                    return
+                # The source first: nothing arrives before it was sent.
+                for s in (source, destination):
+                    if s in ready:
+                        self._take(s, s is source)
+
+    def _take(self, tap, at_source):
+        data, address = tap.recvfrom(SEEN_BYTES)
+        if (address[2] == OUTGOING) != at_source or len(data) < 40 or data[9] != socket.IPPROTO_TCP:
+            return
+        header_bytes = (data[0] & 15) * 4
+        here, there, sequence = struct.unpack_from(">HHI", data, header_bytes)
+        offset, flags = data[header_bytes + 12] >> 4, data[header_bytes + 13]
+        if there != self.port:
+            return
+        if at_source:
+            if flags & SYN and here not in self.by_port:
+                self.by_port[here] = connection = Connection(here, sequence + 1 & 0xffffffff)
+                self.opened.append(connection)
+            return
+        connection = self.by_port.get(here)
+        if not connection or flags & (SYN | RST) or not flags & ACK:
+            return
+        if connection not in self.accepted:
+            self.accepted.append(connection)
+        payload = data[header_bytes + offset * 4:]
+        if payload and sequence == connection.start and connection not in self.spoken:
+            connection.first = payload[:4]
+            self.spoken.append(connection)
+
+    # ---- what it means -------------------------------------------------------------------------------------------
+
+    def out_of_order(self):
+        """Accepted in another order than opened."""
+        return self.accepted != [c for c in self.opened if c in self.accepted]
+
+    def main_overtaken(self):
+        """A multifd channel's first bytes were there before the main channel's (without TLS)."""
+        firsts = [c.first for c in self.spoken if c.first in (MAIN, MULTIFD)]
+        return MAIN in firsts and firsts[0] != MAIN
+
+    def misread(self, said):
+        """said: {port: "main" or "multifd"} of the destination. What is not so, or None."""
+        for c in self.spoken:
+            is_so = {MAIN: "main", MULTIFD: "multifd"}.get(c.first)
+            if is_so and said.get(c.port, is_so) != is_so:
+                return f"port {c.port} began with {c.first.hex()}, and was taken for the {said[c.port]} channel"
+        return None
