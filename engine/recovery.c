@@ -23,10 +23,10 @@ void recovery_init(struct inm *inm)
 
 static void begin_pause(struct inm *inm)
 {
-	uint64_t now_ns = clock_now_ns();
-
+	/* A recovery that failed is a part of the same pause. */
+	if (!inm->recovering)
+		inm->paused_ns = clock_now_ns();
 	inm->recovering = true;
-	inm->paused_ns = now_ns;
 	inm->pauses++;
 	postcopy_pause(&inm->postcopy);
 	/* Both sides close all, so that the other one notices (spec/stream.md 5.8). */
@@ -129,6 +129,8 @@ int recovery_load(struct inm *inm, struct err *err)
 
 	if (e == 0)
 		e = load_reconnect(&inm->load, &inm->reactor->sched, inm->main.ch, inm->main.first, inm->main.got, err);
+	if (e == 0 && multifd_drain(&inm->multifd) < 0)
+		e = err_set(err, -ENOMEM, "no memory for a coroutine");
 	if (e == 0)
 		e = load_recover(&inm->load, patience_ns, err);
 	if (e < 0 && inm->recovering)

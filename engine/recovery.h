@@ -2,11 +2,11 @@
  * recovery.h - the network fails while the guest runs here and pages of it are missing
  *
  * The guest is in two halves then, and neither is of use without the other. So the migration pauses: all its
- * connections are closed, its guest runs on and waits where pages are missing, faults are collected, and the source may
- * come back, as often as it takes, at the same addresses or at another one (inm_recover). Only the embedder can give up.
+ * connections are closed, its guest runs on and waits where pages are missing, faults are collected, and the source
+ * may come back, as often as it takes, at the same addresses or at another one (inm_recover). Only the embedder can
+ * give up.
  *
- *   postcopy-active ──loss, inm_pause──> postcopy-paused ──main channel──> postcopy-recover ──RESUME──> postcopy-active
- *                                              ^──────────loss, deadline──────────┘
+ * The states are drawn in README, from the table of state.c.
  *
  * The source may notice a loss earlier than we do, and be back while all seems well here: such a connection is kept
  * until the loss shows or its deadline passes (arrival.c).

@@ -239,9 +239,10 @@ int inm_pause(struct inm *inm);
 /**
  * inm_recover - in the state postcopy-paused: wait for the source at another address
  * Not needed for one that comes back where it came before: those addresses are listened to all the time. They are not
- * any more when this is called. May be called again, also after a failure, and in state_changed.
+ * any more when another one is given. May be called again, also after a failure, and in state_changed.
  * @uri: tcp:, unix: or vsock: as in inm_listen; or fd:N, a connection of the source's, the library's from here on
- * Return: 0; -EBUSY in another state; -EINVAL; or the errno of the call that failed: then nothing is listened to.
+ * Return: 0; -EBUSY in another state; -EINVAL for an address one cannot parse; or the errno of the socket call that
+ * failed: then nothing is listened to.
  */
 int inm_recover(struct inm *inm, const char *uri);
 

@@ -25,6 +25,7 @@ struct multifd_channel {
 	uint8_t *payload;                   /* owned */
 	struct semaphore go;                /* released by the main stream when it has passed the sync point */
 	bool at_sync, ended;
+	bool over;                          /* the source has closed it; there is nothing to drain */
 	bool replaced;                      /* gone before the start, and another one has its place */
 	struct co *co;                      /* of the reader, once it has begun */
 	struct iovec pages[MULTIFD_PAGES_MAX + 1];
@@ -335,6 +336,7 @@ static int run_channel(void *arg)
 		log_info(m->log, "multifd channel %u has ended: %s", c->id, err.text);
 		e = 0;
 	}
+	c->over = e != -ECANCELED;
 	if (e < 0 && e != -ECANCELED) {
 		err_up(&err, e, "multifd channel %u (%s)", c->id, c->ch->name);
 		m->failed(m->failed_opaque, e, &err);
@@ -344,6 +346,36 @@ static int run_channel(void *arg)
 	event_set(&m->arrived);
 	event_set(&m->changed);
 	PROBE2(engine__multifd_end, c->id, e);
+	return e;
+}
+
+/* Its former reader may have been stopped inside a packet. */
+static int drain_channel(void *arg)
+{
+	struct multifd_channel *c = arg;
+	struct err ignored = ERR_NONE;
+	uint8_t scrap[4096];
+	struct iovec iov;
+	ssize_t n;
+
+	do {
+		iov = (struct iovec){ scrap, sizeof(scrap) };
+		/* No deadline: it may be silent to the end. */
+		n = chan_readv(c->ch, &iov, 1, DEADLINE_NEVER, &ignored);
+	} while (n > 0);
+	/* Its end is no error: see run_channel. */
+	if (n != -ECANCELED)
+		c->over = true;
+	return n == -ECANCELED ? -ECANCELED : 0;
+}
+
+int multifd_drain(struct multifd *m)
+{
+	int e = 0;
+
+	for (unsigned i = 0; e == 0 && i < m->channels; i++)
+		if (m->slots[i] && !m->slots[i]->over)
+			e = group_spawn(m->readers, "multifd channel", drain_channel, m->slots[i]);
 	return e;
 }
 

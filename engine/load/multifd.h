@@ -80,6 +80,12 @@ may_park int multifd_sync(struct multifd *m, struct err *err);
 /** multifd_switch - postcopy begins: the channels stay open and carry nothing any more (spec/stream.md 5.6) */
 void multifd_switch(struct multifd *m);
 
+/**
+ * multifd_drain - after a loss in postcopy: channels that are still open are read on, and what they say is dropped
+ * QEMU 7.2 goes on to write SYNC packets there, and would wait if nobody took them. Return: 0 or -ENOMEM.
+ */
+int multifd_drain(struct multifd *m);
+
 #define MULTIFD_STALL_NS (120ull * 1000000000ull)
 
 #endif
