@@ -15,7 +15,7 @@
 
 struct group;
 
-#define REACTOR_SPIN_NS 50000ull
+#define REACTOR_SPIN_NS 20000ull
 
 struct reactor {
 	struct sched sched;

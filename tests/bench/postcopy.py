@@ -14,6 +14,7 @@ clock before and after each access, and keep those above 2 us.
     makes a mean look better than a fault is.
 (4) kvm is used only where it runs the guest's code and does not emulate it: else the walk is slower than the source.
 (5) CPU is the destination's without the thread that walks (also with it, in the JSON), from listening to landed.
+    Threads are told apart by number: the vCPU's, the touchers'. inmigrate's then is its one thread.
 (6) Rounds alternate destinations and turn around; ratios are of one round, then the median.
 """
 
@@ -27,7 +28,8 @@ import time
 
 import ends
 import qemu
-from machine import cpu_seconds, machine_busy_seconds, set_priority, wait_quiet, warm_free_memory
+from machine import (ThreadTimes, cpu_seconds, machine_busy_seconds, set_priority, undisturbed, wait_quiet,
+                     warm_free_memory)
 from qemu import Failed, MIB, PAGE_BYTES, QmpError, Skipped, wait_until
 from variants import Variant
 
@@ -203,18 +205,6 @@ class WalkSource(ends.Source):
         return ends.wait_completed(self.qemu, start, check) - switched, self.qemu.info()
 
 
-def threads_ns(pid):
-    """CPU time of each thread that there is."""
-    found = {}
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/schedstat") as f:
-                found[int(thread)] = int(f.read().split()[0])
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return found
-
-
 class WalkQemu(ends.QemuSide):
     def __init__(self, machines, memfd):
         self.name = "qemu-memfd" if memfd else "qemu"
@@ -229,14 +219,15 @@ class WalkQemu(ends.QemuSide):
         self.qemu.qmp.command("migrate-incoming", uri="tcp:127.0.0.1:0")
         self.vcpu = self.qemu.qmp.command("query-cpus-fast")[0]["thread-id"]
         self.before = cpu_seconds(self.pid())
-        self.vcpu_before = threads_ns(self.pid())[self.vcpu]
+        self.vcpu_before = ThreadTimes(self.pid()).end()[self.vcpu]
+        self.times = ThreadTimes(self.pid())
         return f"tcp:127.0.0.1:{self.qemu.info()['socket-address'][0]['port']}"
 
     def landed(self):
         ends.wait_completed(self.qemu, self.begin, self.check)
         latency = wait_until("the guest's walk to end", lambda: guest_latency(self.qemu.console), 120)
         cpu = cpu_seconds(self.pid()) - self.before
-        walker = (threads_ns(self.pid())[self.vcpu] - self.vcpu_before) / 1e9
+        walker = (self.times.end()[self.vcpu] - self.vcpu_before) / 1e9
         info = self.qemu.info()
         own = {k: v for k, v in info.items() if k.startswith("postcopy-")}
         return cpu, walker, latency, own
@@ -246,24 +237,24 @@ class WalkInmigrate(ends.InmigrateSide):
     def __init__(self, machines, program, name, args=()):
         super().__init__(machines.bench, program, name, Variant(name, caps=machines.walk.caps), machines.folder)
         self.args = ["--guest", machines.walk.touch()] + list(args) + self.args
-        self.threads = {}
 
-    def check(self):
-        super().check()
-        # A thread that has ended tells nothing any more, so they are asked from time to time.
-        self.threads.update(threads_ns(self.pid()))
+    def start(self):
+        uri = super().start()
+        self.times = ThreadTimes(self.pid())
+        return uri
 
     def landed(self):
         def ended():
-            self.check()
             return os.waitid(os.P_PID, self.pid(), os.WEXITED | os.WNOHANG | os.WNOWAIT)
         wait_until("inmigrate to end", ended, ends.MIGRATION_SECONDS)
+        self.check()
+        threads = self.times.end()
         os.waitpid(self.pid(), 0)
         self.process.child.returncode = 0
         with open(self.stats_path) as f:
             stats = json.load(f)
         touchers = {t["tid"] for t in stats["touch"]["threads"]}
-        walker = sum(ns for tid, ns in self.threads.items() if tid in touchers) / 1e9
+        walker = sum(ns for tid, ns in threads.items() if tid in touchers) / 1e9
         own = {key: stats[key] for key in ("faults", "faults_local", "fault_latency_us", "requests", "prefetch",
                                            "postcopy-blocktime", "postcopy-vcpu-blocktime")}
         own["blocked_ms"] = stats["blocktime"]["total_us"] / 1000
@@ -313,7 +304,7 @@ class PostcopyBench:
                 set_priority(each, self.options.nice)
             wait_quiet(self.options.patience, below=1.2)   # the guest on hold takes a CPU
             if not self.options.cold:
-                warm_free_memory((LOW + source.size) * 5 // 4)
+                warm_free_memory((LOW + source.size) * 5 // 4, small=True)
             busy, source_cpu, begin = machine_busy_seconds(), cpu_seconds(pid), time.monotonic()
             try:
                 seconds, info = source.migrate(uri, side.check)
@@ -365,7 +356,7 @@ class PostcopyBench:
             self.once(source, sides[-1]())
             for number in range(self.options.pairs if not alone else (self.options.pairs + 1) // 2):
                 turn = sides if number % 2 == 0 else sides[::-1]
-                runs = [self.once(source, make()) for make in turn]
+                runs = [undisturbed(self.options, lambda m=make: self.once(source, m())) for make in turn]
                 for r in runs:
                     if r["side"].startswith("qemu"):
                         r["blocked_ms"] = max(0, r["blocked_ms"] - control["blocked_ms"])
@@ -400,16 +391,32 @@ def ratios(rounds, side, base):
             for key, name in RATIOS}
 
 
+def print_own(side, runs):
+    """What a destination says itself: its clock begins when it has read the fault, and ends when the page is placed. A
+    mean is in query-migrate from QEMU 10.1 on (postcopy-latency, ns)."""
+    blocked = statistics.median(r["own"].get("blocked_ms", sum(r["own"].get("postcopy-vcpu-blocktime", [0])))
+                                for r in runs)
+    means = [r["own"]["fault_latency_us"]["mean"] if "fault_latency_us" in r["own"]
+             else r["own"]["postcopy-latency"] / 1000 for r in runs
+             if "fault_latency_us" in r["own"] or "postcopy-latency" in r["own"]]
+    mean = f", mean fault {statistics.median(means):.1f} us" if means else ""
+    print(f"  {side + ' says itself':26}  blocked {blocked:.1f} ms{mean}")
+
+
 def print_walk(walk, result, length):
     rounds, control = result["rounds"], result["nothing-missing"]
-    print(f"\n{walk.name}: {walk.touchers} x {length // MIB} MiB, {', '.join(walk.caps)}; {len(rounds)} rounds; medians")
+    print(f"\n{walk.name}: {walk.touchers} x {length // MIB} MiB, {', '.join(walk.caps)}; {len(rounds)} rounds;"
+          " medians")
     if control:
-        print(f"  nothing missing (taken off QEMU's blocked ms): {control['blocked_ms']:.1f} ms in {control['slow']:.0f}"
-              f" accesses, {control['faults']:.0f} of them as long as a fault, walk {control['walk_ms']:.1f} ms")
+        print(f"  nothing missing (taken off QEMU's blocked ms): {control['blocked_ms']:.1f} ms in"
+              f" {control['slow']:.0f} accesses, {control['faults']:.0f} of them as long as a fault,"
+              f" walk {control['walk_ms']:.1f} ms")
     print(f"  {'':12}" + "".join(f"{title:>{width}}" for _, title, width, _ in COLUMNS))
     for side in rounds[0]:
         runs = [r[side] for r in rounds]
         print_run({"side": side, **{key: statistics.median(r[key] for r in runs) for key, *_ in COLUMNS}})
+    for side in rounds[0]:
+        print_own(side, [r[side] for r in rounds])
     pairs = [(side, base) for base in ("qemu", "qemu-memfd") for side in rounds[0] if not side.startswith("qemu")
              and base in rounds[0]]
     if "no-prefetch" in rounds[0]:
