@@ -288,9 +288,30 @@ static size_t local_run(const struct postcopy *pc, const struct pblock *pb, size
 	return run << pb->unit_shift;
 }
 
+/* Faults that could not be answered, more than could, and ranges that may be let go: they split mappings. */
+#define TURNED_AWAY_MAX 32u
+#define LET_GO_MAX 4096u
+
+/*
+ * Several threads that discard without a pause leave no moment in which a placement would not be -EAGAIN. What is
+ * complete need not be watched any more: unregistered, which no event delays, the next touch finds what is in the file,
+ * or zeros. (The kernel wakes who waits before it stops to let others wait, so they are woken once more.)
+ */
+static bool let_go(struct postcopy *pc, const struct block *b, uint64_t off)
+{
+	if (++pc->turned_away <= TURNED_AWAY_MAX || pc->let_go >= LET_GO_MAX ||
+	    uffd_unregister(&pc->guest, b->guest + off, b->hpage_bytes) < 0)
+		return false;
+	pc->let_go++;
+	uffd_wake(&pc->guest, b->guest + off, b->hpage_bytes);
+	return true;
+}
+
 /* -EAGAIN, -EEXIST, -ENOENT: the thread faults again if it has reason to. */
 static void place_failed(struct postcopy *pc, const struct block *b, uint64_t off, int error)
 {
+	if (error == -EAGAIN && let_go(pc, b, off))
+		return;
 	uffd_wake(&pc->guest, b->guest + off, b->hpage_bytes);
 	if (error != -EAGAIN && error != -EEXIST && error != -ENOENT && error != -EFAULT)
 		log_warn(pc->log, "block '%s' at 0x%" PRIx64 " cannot be placed, trying again: %s",
@@ -311,6 +332,7 @@ void place_local(struct postcopy *pc, struct pblock *pb, size_t unit, bool walks
 			place_failed(pc, pb->b, off, (int)n);
 		if (n < 0 && n != -EEXIST)
 			return;
+		pc->turned_away -= pc->turned_away > 0;
 		off += n < 0 ? pb->b->hpage_bytes : (size_t)n;
 	}
 }

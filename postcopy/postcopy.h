@@ -89,6 +89,8 @@ struct postcopy {
 	uint64_t missing_tpages; /* from LISTEN on */
 	unsigned placing;        /* coroutines that have received pages and are about to show them */
 	struct postcopy_counts counts;
+	unsigned turned_away;    /* faults that could not be answered, more than could; see place.c */
+	unsigned let_go;         /* ranges that are not watched any more */
 };
 
 /**

@@ -18,6 +18,7 @@
 
 #define END_MS 20000
 #define QUIET_MS 10
+#define LOOK_MS 10 /* between two looks at the books */
 
 /* ---- callbacks --------------------------------------------------------------------------------------------------- */
 
@@ -124,7 +125,8 @@ static void add_ram(struct pc *s, const struct pc_block *said)
 	ram->sent = zeroed(ram->units);
 	ram->asked = zeroed(ram->units);
 	ram->removed = zeroed(said->pages);
-	embedder_add(&s->e, said->name, ram->bytes, said->backing);
+	embedder_add(&s->e, said->name, ram->bytes + s->o.spare_pages * PC_PAGE, said->backing)->resizable =
+		s->o.spare_pages > 0;
 }
 
 static void set_capability(struct pc *s, const char *name)
@@ -172,6 +174,25 @@ static void configure(struct pc *s)
 		configure_tls(s);
 }
 
+#ifdef __SANITIZE_THREAD__
+static void *do_nothing(void *arg)
+{
+	return arg;
+}
+#endif
+
+/* ThreadSanitizer has a thread of its own from the first one on that is made: the census is to see it before. */
+static void wake_the_sanitizer(void)
+{
+#ifdef __SANITIZE_THREAD__
+	pthread_t thread;
+
+	ASSERT(pthread_create(&thread, NULL, do_nothing, NULL) == 0);
+	pthread_join(thread, NULL);
+	usleep(2000);
+#endif
+}
+
 void pc_begin(struct pc *s, const struct pc_opts *o)
 {
 	static const struct pc_block standard[] = { { "pc.ram", 64, EMB_MEMFD }, { "vga.vram", 16, EMB_MEMFD } };
@@ -187,6 +208,7 @@ void pc_begin(struct pc *s, const struct pc_opts *o)
 	}
 	/* Another arena is address space that the census would see, and who allocates in two threads gets one. */
 	mallopt(M_ARENA_MAX, 1);
+	wake_the_sanitizer();
 	census_take(&s->before);
 	embedder_init(&s->e);
 	for (unsigned i = 0; i < s->o.block_count; i++)
@@ -208,12 +230,21 @@ void pc_begin(struct pc *s, const struct pc_opts *o)
 
 /* ---- playing ----------------------------------------------------------------------------------------------------- */
 
+static void look(struct pc *s)
+{
+	if (!s->o.look || s->result != 1 || clock_now_ns() < s->looked_ns + LOOK_MS * NS_PER_MS)
+		return;
+	s->looked_ns = clock_now_ns();
+	s->o.look(s);
+}
+
 bool pc_turn(struct pc *s)
 {
 	bool moved;
 
 	if (s->result == 1)
 		s->result = inm_dispatch(s->e.inm);
+	look(s);
 	moved = pc_source_step(s);
 	return moved;
 }
@@ -349,14 +380,20 @@ static void *run_source(void *arg)
 
 int pc_run_threaded(struct pc *s, unsigned ms)
 {
+	uint64_t deadline_ns = deadline_after_ns(ms * NS_PER_MS);
 	struct source_thread t = { .s = s };
 	struct pc_thread thread;
 
 	pc_switch(s);
 	pc_thread_start(&thread, run_source, &t);
-	s->result = inm_run_until(s->e.inm, deadline_after_ns(ms * NS_PER_MS));
-	if (s->result == -ETIMEDOUT)
-		s->result = 1;
+	do {
+		uint64_t slice_ns = deadline_after_ns(LOOK_MS * NS_PER_MS);
+
+		s->result = inm_run_until(s->e.inm, s->o.look && slice_ns < deadline_ns ? slice_ns : deadline_ns);
+		if (s->result == -ETIMEDOUT)
+			s->result = 1;
+		look(s);
+	} while (s->result == 1 && clock_now_ns() < deadline_ns);
 	atomic_store(&t.stop, true);
 	pc_thread_join(&thread);
 	return s->result;

@@ -68,6 +68,18 @@ struct pc_touch {
 	enum pc_order order; /* SAME_PAGE: upwards, all of them the same one; the others begin at different places */
 	bool write;          /* each thread writes a stamp into a word of its own, and looks for it at the end */
 	unsigned passes;     /* 0 means 1 */
+	bool held;           /* they start at pc_touch */
+};
+
+/*
+ * Threads of the embedder that give memory back, from start_vcpus on and until the touchers are done: MADV_REMOVE of
+ * what is shared, MADV_DONTNEED of what is anonymous. Each walks over the pages that are to go, again and again.
+ */
+struct pc_balloon {
+	unsigned threads;
+	unsigned percent;  /* of the units, by pc_goes */
+	unsigned pause_us; /* between two calls; 0: a flood */
+	bool once;         /* a single walk */
 };
 
 typedef int pc_device_fn(struct pc *s, const struct inm_device *device);
@@ -75,6 +87,7 @@ typedef int pc_device_fn(struct pc *s, const struct inm_device *device);
 struct pc_opts {
 	const struct pc_block *blocks; /* NULL: "pc.ram" of 64 pages and "vga.vram" of 16, of memfds */
 	unsigned block_count;
+	uint64_t spare_pages;          /* that the embedder has behind each block; the source does not */
 	unsigned precopied;            /* percent of the units; of the others every third page is sent stale, too */
 	enum pc_preempt preempt;
 	unsigned preempt_delay_ms;
@@ -86,12 +99,16 @@ struct pc_opts {
 	bool quiet;                    /* only what is asked for is sent, until pc_push */
 	bool unanswered;               /* requests are noted, and answered from pc_answer on */
 	unsigned answer_delay_ms;
+	unsigned main_percent;         /* of what was asked for, so much is answered on main all the same */
+	unsigned twice_percent;        /* and so much on both */
 	bool twice;                    /* what was asked for comes on main, too, and in the end everything once more */
 	bool split;                    /* half of each huge page on main and half on preempt, at the same time */
 	bool tls;
 	bool prefetch;
 	const char *connect_deadline; /* seconds; NULL: 5 */
 	struct pc_touch touch;
+	struct pc_balloon balloon;
+	void (*look)(struct pc *s);   /* every few milliseconds, in the migration's thread, between two of its turns */
 	pc_device_fn *device;         /* in the callback of the second device */
 	enum pc_place inject_at;
 	pc_inject_fn *inject;
@@ -102,6 +119,9 @@ struct pc_opts {
 	struct inm_config config;
 	void (*log)(void *opaque, enum inm_log_level level, const char *text); /* of inm_ops; NULL: kept in said */
 };
+
+/* By the embedder: it is zeros from when the call has returned. */
+enum pc_removal { PC_KEPT, PC_BEING_REMOVED, PC_REMOVED };
 
 /* A block as the source has it, and what is known of its pages. */
 struct pc_ram {
@@ -114,7 +134,7 @@ struct pc_ram {
 	uint8_t *reserved;      /* by unit: sent only when it is asked for */
 	uint8_t *sent;          /* by unit, in postcopy */
 	uint8_t *asked;         /* by unit: how often */
-	uint8_t *removed;       /* by target page: by the embedder; it is zeros then */
+	uint8_t *removed;       /* by target page: enum pc_removal */
 	uint8_t *stamped[PC_THREADS_MAX]; /* by target page */
 };
 
@@ -151,6 +171,12 @@ struct pc_toucher {
 	struct pc_thread thread;
 	unsigned id;
 	atomic_ulong touched; /* so many so far */
+	atomic_int tid;
+	atomic_uint block;    /* what it touches */
+	atomic_ulong tpage;
+	atomic_ulong since_ns; /* 0: between two touches */
+	atomic_ulong worst_ns; /* the longest touch */
+	uint64_t stuck_since_ns, stuck_seen_ns; /* see pc_stranded */
 };
 
 struct pc {
@@ -194,7 +220,13 @@ struct pc {
 	struct pc_toucher touchers[PC_THREADS_MAX];
 	unsigned toucher_count;
 	atomic_uint touchers_done;
+	struct pc_toucher balloons[PC_THREADS_MAX];
+	unsigned balloon_count;
+	atomic_uint balloon_walks; /* of all threads, from end to end */
+	atomic_ulong removals;     /* calls */
+	atomic_bool go;            /* for touchers that are held */
 	atomic_bool stop, lost; /* lost: what is missing reads as zeros now */
+	uint64_t looked_ns;
 	atomic_ulong wrong;
 	char wrong_text[200];   /* of the first one, by who made wrong 1 */
 };
@@ -249,6 +281,8 @@ void pc_reserve(struct pc *s, unsigned block, uint64_t tpage);
 /* This unit now, on that line, whatever was sent before. */
 void pc_send_unit(struct pc *s, unsigned line, unsigned block, uint64_t unit);
 void pc_send_page(struct pc *s, unsigned line, unsigned block, uint64_t tpage);
+/* Target pages [first, end) in one piece. */
+void pc_send_run(struct pc *s, unsigned line, unsigned block, uint64_t first, uint64_t end);
 void pc_lose(struct pc *s); /* all connections break */
 void pc_close_line(struct pc *s, unsigned line);
 unsigned pc_asked_times(const struct pc *s, unsigned block, uint64_t tpage);
@@ -264,11 +298,27 @@ void pc_guest_start(struct pc *s);
 /* Joins the touchers; those that wait for a page must have been released before. */
 void pc_guest_end(struct pc *s);
 unsigned long pc_touched(const struct pc *s);
+/* Those that are held go on. */
+void pc_touch(struct pc *s);
+uint64_t pc_worst_touch_ns(const struct pc *s);
+/* Whether the balloon takes this unit. */
+bool pc_goes(const struct pc *s, unsigned block, uint64_t unit);
+/* Gives back units [first, end) of a block, from any thread. Return: 0 or the errno of madvise(2). */
+int pc_remove(struct pc *s, unsigned block, uint64_t first, uint64_t end);
 /* Compares all of memory. Return: how many pages differ, the first few are printed. */
 unsigned pc_compare(struct pc *s);
 uint64_t pc_stamp(unsigned block, uint64_t tpage, unsigned thread);
 /* Where a page is in the guest view. */
 uint8_t *pc_guest(struct pc *s, unsigned block, uint64_t tpage);
+
+/* ---- the library's books; in the migration's thread, between two of its turns ------------------------------------ */
+
+/*
+ * Fails when a thread has waited for more than a second for a page that is here all the while; and when the ledger is
+ * wrong: each unit that is asked for has one entry and each entry is in one list and owed, and whoever waits for a page
+ * that is not here has one (invariant (2) of postcopy/postcopy.h). Fits pc_opts.look.
+ */
+void pc_check_books(struct pc *s);
 
 /* Does this kernel let us test at all? Skips the test if not. */
 void pc_need(void);

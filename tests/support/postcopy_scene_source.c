@@ -63,7 +63,7 @@ static void put_pages(struct pc *s, struct pc_line *line, struct wire *w, unsign
 		wire_content_record(w, name_for(s, line, block), block, i, false);
 }
 
-static void put_run(struct pc *s, unsigned line, unsigned block, uint64_t first, uint64_t end)
+void pc_send_run(struct pc *s, unsigned line, unsigned block, uint64_t first, uint64_t end)
 {
 	struct wire *out = &s->lines[line].out;
 
@@ -76,7 +76,7 @@ static void put_run(struct pc *s, unsigned line, unsigned block, uint64_t first,
 
 void pc_send_page(struct pc *s, unsigned line, unsigned block, uint64_t tpage)
 {
-	put_run(s, line, block, tpage, tpage + 1);
+	pc_send_run(s, line, block, tpage, tpage + 1);
 }
 
 void pc_send_unit(struct pc *s, unsigned line, unsigned block, uint64_t unit)
@@ -85,10 +85,10 @@ void pc_send_unit(struct pc *s, unsigned line, unsigned block, uint64_t unit)
 
 	pages_of_unit(s, block, unit, &first, &end);
 	if (s->o.split && end - first > 1 && s->lines[PC_PREEMPT].fd >= 0) {
-		put_run(s, PC_MAIN, block, first, (first + end) / 2);
-		put_run(s, PC_PREEMPT, block, (first + end) / 2, end);
+		pc_send_run(s, PC_MAIN, block, first, (first + end) / 2);
+		pc_send_run(s, PC_PREEMPT, block, (first + end) / 2, end);
 	} else {
-		put_run(s, line, block, first, end);
+		pc_send_run(s, line, block, first, end);
 	}
 	s->ram[block].sent[unit] = 1;
 }
@@ -582,10 +582,12 @@ static unsigned answer_line(const struct pc *s)
 
 static void answer_unit(struct pc *s, unsigned block, uint64_t unit)
 {
+	unsigned dice = (unsigned)((unit + 1) * 2654435761u >> 9) % 100;
+
 	if (s->ram[block].sent[unit])
 		return;
-	pc_send_unit(s, answer_line(s), block, unit);
-	if (!s->o.twice)
+	pc_send_unit(s, dice < s->o.main_percent ? PC_MAIN : answer_line(s), block, unit);
+	if (!s->o.twice && (dice + 50) % 100 >= s->o.twice_percent)
 		return;
 	pc_send_unit(s, PC_MAIN, block, unit);
 }

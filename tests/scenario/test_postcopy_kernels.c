@@ -1,0 +1,282 @@
+/*
+ * Postcopy on kernels that are played: ioctl is ours in this program, so that placements fail as they do where
+ * somebody removes, forks or unmaps, in the words of old and new kernels, and where somebody else has placed a page
+ * without waking who waits for it. And what the kernel is told to watch.
+ */
+#include "tests/support/check_main.h"
+
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/incoming.h"
+#include "tests/support/huge_pool.h"
+#include "tests/support/postcopy_scene.h"
+
+/* ---- the kernel -------------------------------------------------------------------------------------------------- */
+
+enum trick {
+	AGAIN_OLD,    /* before Linux 6.15: EAGAIN, and the field is left alone */
+	AGAIN_NEW,    /* EAGAIN there, too */
+	PART_OLD,     /* the first page, and then as the others */
+	PART_NEW,
+	THERE_ASLEEP, /* it is placed, nobody is woken, and then: EEXIST */
+	TRICKS,
+};
+
+static int trick = -1; /* -1: none */
+static unsigned dice, played[TRICKS];
+
+/* The placements in one shape. */
+struct placement {
+	uint64_t *mode, *bytes, dont_wake;
+	int64_t *field;
+};
+
+static bool is_placement(unsigned long request, void *arg, struct placement *ret)
+{
+	struct uffdio_copy *c = arg;
+	struct uffdio_zeropage *z = arg;
+	struct uffdio_continue *n = arg;
+
+	if (request == UFFDIO_COPY)
+		*ret = (struct placement){ (uint64_t *)&c->mode, (uint64_t *)&c->len, UFFDIO_COPY_MODE_DONTWAKE,
+			                   (int64_t *)&c->copy };
+	else if (request == UFFDIO_ZEROPAGE)
+		*ret = (struct placement){ (uint64_t *)&z->mode, (uint64_t *)&z->range.len,
+			                   UFFDIO_ZEROPAGE_MODE_DONTWAKE, (int64_t *)&z->zeropage };
+	else if (request == UFFDIO_CONTINUE)
+		*ret = (struct placement){ (uint64_t *)&n->mode, (uint64_t *)&n->range.len,
+			                   UFFDIO_CONTINUE_MODE_DONTWAKE, (int64_t *)&n->mapped };
+	return request == UFFDIO_COPY || request == UFFDIO_ZEROPAGE || request == UFFDIO_CONTINUE;
+}
+
+static int fails(int code)
+{
+	errno = code;
+	return -1;
+}
+
+static int play(int fd, unsigned long request, void *arg, const struct placement *p)
+{
+	uint64_t bytes = *p->bytes;
+	int r;
+
+	switch (trick) {
+	case AGAIN_NEW:
+		*p->field = -EAGAIN;
+		/* fall through */
+	case AGAIN_OLD:
+		played[trick]++;
+		return fails(EAGAIN);
+	case THERE_ASLEEP:
+		*p->mode |= p->dont_wake;
+		r = (int)syscall(SYS_ioctl, fd, request, arg);
+		if (r == 0)
+			played[trick]++;
+		*p->field = -EEXIST;
+		return fails(r == 0 ? EEXIST : errno);
+	default:
+		/* Huge pages come in one piece. */
+		if (bytes <= PC_PAGE || bytes % PC_HUGE_BYTES == 0)
+			return (int)syscall(SYS_ioctl, fd, request, arg);
+		*p->bytes = PC_PAGE;
+		r = (int)syscall(SYS_ioctl, fd, request, arg);
+		*p->bytes = bytes;
+		if (r < 0)
+			return r;
+		played[trick]++;
+		*p->field = (int64_t)PC_PAGE;
+		return fails(EAGAIN);
+	}
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	struct placement p;
+	va_list ap;
+	void *arg;
+
+	va_start(ap, request);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	/* A third of them: several in a row do happen, and no end of them does not. */
+	if (trick >= 0 && is_placement(request, arg, &p) && (dice = dice * 1103515245u + 12345u) >> 16 & 1 &&
+	    (dice >> 20) % 3)
+		return play(fd, request, arg, &p);
+	return (int)syscall(SYS_ioctl, fd, request, arg);
+}
+
+static const struct pc_block memories[][2] = {
+	{ { "pc.ram", 300, EMB_MEMFD }, { "vga.vram", 33, EMB_MEMFD } },
+	{ { "pc.ram", 300, EMB_ANON }, { "vga.vram", 33, EMB_ANON } },
+	{ { "pc.ram", 2 * 512 + 37, EMB_HUGETLB }, { "vga.vram", 33, EMB_MEMFD } },
+};
+#define MEMORIES 3
+
+static struct pc_opts in_memory(int nth, struct pc_opts o)
+{
+	if (memories[nth][0].backing == EMB_HUGETLB && huge_pool_free() < 3)
+		test_skip("no huge pages of 2 MiB");
+	o.blocks = memories[nth];
+	o.block_count = 2;
+	o.look = pc_check_books;
+	return o;
+}
+
+/* A toucher has to be woken, and every byte has to be right, whatever a placement says. */
+START_TEST(test_placements_that_fail_are_read_the_same_from_every_kernel)
+{
+	struct pc s;
+
+	for (unsigned quiet = 0; quiet < 2; quiet++) {
+		struct pc_opts o = in_memory(_i % MEMORIES, (struct pc_opts){ .quiet = quiet, .preempt = PC_LATE,
+		                                                              .main_percent = 30, .twice_percent = 20,
+		                                                              .touch = { .threads = 4,
+		                                                                         .write = true } });
+
+		pc_begin(&s, &o);
+		trick = _i / MEMORIES;
+		pc_finish(&s);
+		trick = -1;
+		pc_check_landed(&s);
+		pc_end(&s);
+	}
+	/* Pages of anonymous memory are copied one by one. */
+	if ((_i / MEMORIES != PART_OLD && _i / MEMORIES != PART_NEW) || _i % MEMORIES == 0)
+		ck_assert_uint_gt(played[_i / MEMORIES], 0);
+}
+END_TEST
+
+/* ---- what is watched --------------------------------------------------------------------------------------------- */
+
+struct range {
+	uintptr_t begin, end;
+};
+
+static bool is_inside(const struct range *r, uintptr_t begin, uintptr_t end)
+{
+	return begin >= r->begin && end <= r->end;
+}
+
+/* Ranges that a userfaultfd watches, by the kernel's list. Return: how many. */
+static unsigned watched(struct range *ret, unsigned max)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	unsigned n = 0;
+	struct range now = { 0, 0 };
+	char line[512];
+
+	ck_assert_ptr_nonnull(f);
+	while (fgets(line, sizeof(line), f)) {
+		unsigned long begin, end;
+
+		if (sscanf(line, "%lx-%lx ", &begin, &end) == 2)
+			now = (struct range){ begin, end };
+		else if (!strncmp(line, "VmFlags:", 8) && (strstr(line, " um") || strstr(line, " ui"))) {
+			ck_assert_uint_lt(n, max);
+			ret[n++] = now;
+		}
+	}
+	fclose(f);
+	return n;
+}
+
+/*
+ * The guest view as the embedder has it, as far as the source has anything for it, and the library's own view; not a
+ * byte of what lies around them.
+ */
+static void check_watched(struct pc *s)
+{
+	const struct postcopy *pc = &s->e.inm->postcopy;
+	struct range found[32], may[2 * PC_BLOCKS_MAX];
+	unsigned count = watched(found, 32), n = 0;
+	uint64_t bytes = 0, owed = 0;
+
+	for (size_t i = 0; i < s->ram_count; i++) {
+		const struct pc_ram *ram = &s->ram[i];
+		uintptr_t guest = (uintptr_t)ram->emb->guest, engine = (uintptr_t)pc->blocks[i].b->engine;
+		uint64_t unit_bytes = ram->unit_pages * PC_PAGE;
+
+		may[n++] = (struct range){ guest, guest + ram->units * unit_bytes };
+		owed += ram->units * unit_bytes;
+		if (!engine)
+			continue;
+		may[n++] = (struct range){ engine, engine + ram->units * unit_bytes };
+		owed += ram->units * unit_bytes;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		bool inside = false;
+
+		for (unsigned k = 0; k < n; k++)
+			inside |= is_inside(&may[k], found[i].begin, found[i].end);
+		ck_assert_msg(inside, "%lx-%lx is watched", (unsigned long)found[i].begin, (unsigned long)found[i].end);
+		bytes += found[i].end - found[i].begin;
+	}
+	ck_assert_uint_eq(bytes, owed);
+}
+
+static bool lists_flags(void)
+{
+	char line[512];
+	FILE *f = fopen("/proc/self/smaps", "r");
+	bool there = false;
+
+	while (f && !there && fgets(line, sizeof(line), f))
+		there = !strncmp(line, "VmFlags:", 8);
+	if (f)
+		fclose(f);
+	return there;
+}
+
+/* Of what the source says only what fits reaches the kernel: the ranges are the embedder's. */
+START_TEST(test_only_what_the_embedder_gave_is_watched)
+{
+	struct range none[1];
+	struct pc s;
+
+	if (!lists_flags())
+		test_skip("this kernel does not list what is watched");
+	for (unsigned spare = 0; spare <= 600; spare += 300) {
+		struct pc_opts o = in_memory(_i, (struct pc_opts){ .quiet = true, .spare_pages = spare });
+
+		pc_begin(&s, &o);
+		pc_switch(&s);
+		ck_assert_uint_eq(watched(none, 1), 0);
+		ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+		check_watched(&s);
+		pc_finish(&s);
+		pc_check_landed(&s);
+		ck_assert_uint_eq(watched(none, 1), 0);
+		pc_end(&s);
+	}
+}
+END_TEST
+
+static void fill_pool(void)
+{
+	huge_pool_fill(8);
+}
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("postcopy_kernels");
+	TCase *t = tcase_create("played");
+
+	tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
+	tcase_set_timeout(t, 60);
+	tcase_add_loop_test(t, test_placements_that_fail_are_read_the_same_from_every_kernel, 0, TRICKS * MEMORIES);
+	suite_add_tcase(s, t);
+
+	t = tcase_create("watched");
+	tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
+	tcase_set_timeout(t, 60);
+	tcase_add_loop_test(t, test_only_what_the_embedder_gave_is_watched, 0, MEMORIES);
+	suite_add_tcase(s, t);
+	return s;
+}
