@@ -164,16 +164,19 @@ endef
 $(foreach c,$(CONTROLS),$(eval $(call control,$(c))))
 CONTROL_PROGRAMS := $(foreach c,$(CONTROLS),$(B)control-$(c)/$(call control_word,$(c),3))
 
-# The same for the program: `inmigrate stress` must find what a file of postcopy/ does wrong; see tests/program/test_stress.py
-STRESS_CONTROLS := place:NO_WAKE_AFTER_EEXIST place:PLACE_BEFORE_CLAIM place:EAGAIN_DONE fault:IGNORE_REMOVE postcopy:4096
+# The same for the program: `inmigrate stress` must find what a file of postcopy/ does wrong; tests/program/test_stress.py
+# has the runs that do.
+STRESS_CONTROLS := place:NO_WAKE_AFTER_EEXIST place:PLACE_BEFORE_CLAIM place:EAGAIN_DONE fault:IGNORE_REMOVE \
+	postcopy:4096
 define stress_control
 $(B)control-stress/$(2): $(srcdir)/postcopy/$(1).c $(PROGRAM_OBJ) $(B)libinternal.a
 	@mkdir -p $$(@D)
 	$$(call say,LD,control-stress/$(2))$$(COMPILE) -DCONTROL_$(2) -c -o $$@.o $$< && \
 		$$(LINK) -o $$@ $$@.o $$(PROGRAM_OBJ) $(B)libinternal.a $$(DEP_LIBS)
 endef
-$(foreach c,$(STRESS_CONTROLS),$(eval $(call stress_control,$(firstword $(subst :, ,$(c))),$(lastword $(subst :, ,$(c))))))
-STRESS_CONTROL_PROGRAMS := $(addprefix $(B)control-stress/,$(foreach c,$(STRESS_CONTROLS),$(lastword $(subst :, ,$(c)))))
+stress_word = $(word $(1),$(subst :, ,$(2)))
+$(foreach c,$(STRESS_CONTROLS),$(eval $(call stress_control,$(call stress_word,1,$(c)),$(call stress_word,2,$(c)))))
+STRESS_CONTROL_PROGRAMS := $(foreach c,$(STRESS_CONTROLS),$(B)control-stress/$(call stress_word,2,$(c)))
 
 FUZZ_DRIVER = $(if $(filter 1,$(FUZZER)),-fsanitize=fuzzer,$(B)tests/fuzz/driver.o)
 $(FUZZ): $(B)%: $(B)%.o $(B)tests/fuzz/driver.o $(B)libsupport.a $(B)libinternal.a
@@ -258,6 +261,21 @@ endif
 check-netem-link: $(NETEM)
 	@$(RUN_TESTS) --label '$(FLAVOUR)' --timeout $(TEST_TIMEOUT) --once --name tests/netem -- \
 		$(SRC)/tests/netem/test_link --build $(OUT) || :
+
+# A guest goes over networks that fail: a real QEMU sends it, over that network. Quick: at most three minutes. The program
+# that goes by the order of arrival, where it is made, must go wrong.
+NETEM_JOBS ?= 8
+RUN_NETEM = CC='$(CC)' $(RUN_TESTS) --once --live --name $(@:check-%=%) --timeout
+NETEM_RUN = $(SRC)/tests/netem/run --inmigrate $(OUT)/inmigrate --build $(OUT) -j $(NETEM_JOBS) \
+	$(if $(NETEM_CONTROL),--control $(abspath $(NETEM_CONTROL)))
+.PHONY: check-netem check-netem-quick
+check-netem-quick: $(PROGRAM) $(NETEM) $(NETEM_CONTROL)
+	@$(RUN_NETEM) 300 -- $(NETEM_RUN) --quick || :
+
+check-netem: $(PROGRAM) $(NETEM) $(NETEM_CONTROL)
+	$(counts_begin)
+	@$(RUN_NETEM) 3600 -- $(NETEM_RUN) || :
+	$(counts_end)
 
 # They pass when they fail, as they must.
 check-control: $(CONTROL_PROGRAMS)
@@ -422,7 +440,7 @@ dist:
 
 # All but what configure made.
 clean:
-	rm -rf $(addprefix $(B),$(FLOORS) tests examples $(addprefix control-,$(CONTROLS)) asan ubsan tsan cover fuzz inmigrate inmigrate.o inmigrate.pc \
+	rm -rf $(addprefix $(B),$(FLOORS) tests examples $(addprefix control-,$(CONTROLS) stress) asan ubsan tsan cover fuzz inmigrate inmigrate.o inmigrate.pc \
 		*.a *.so *.so.* *.list compile_commands.json counts *.tar.gz)
 
 distclean: clean
@@ -437,6 +455,7 @@ help:
 #: check-unit            the unit tests
 #: check-control         scenarios against a library that lacks one protection: each must fail
 #: check-cli             the program: options, exit status, files, signals
+#: check-netem           loss tests: a real QEMU, a network that fails in every way; check-netem-quick: some of them
 #: check-asan            the test programs under AddressSanitizer and UBSan; also check-ubsan, check-tsan: each builds in
 #:                       a folder of its own
 #: check-valgrind        the unit tests under valgrind, and the scenarios that end half way

@@ -19,9 +19,10 @@ ADDRESS = f"tcp:{netem.Link.destination}:{PORT}"
 # Of each namespace, where the kernel has it. SYNs are repeated every second, and lost data too: otherwise the pauses double
 # up to two minutes, and a black-out of 30 s is followed by one of 30 s more in which nobody tries.
 SYSCTLS = {"tcp_syn_linear_timeouts": 60, "tcp_rto_max_ms": 1000, "tcp_syn_retries": 60, "tcp_synack_retries": 30}
+# At 50 % loss the channels take their time.
+PATIENT = {"connect-deadline": 80}
 # A destination that notices soon: in 4 s of silence.
-SOON = {"keepalive-idle": 1, "keepalive-interval": 1, "keepalive-count": 3, "tcp-user-timeout": 4000,
-        "connect-deadline": 60}
+SOON = {**PATIENT, "keepalive-idle": 1, "keepalive-interval": 1, "keepalive-count": 3, "tcp-user-timeout": 4000}
 
 WORDS = re.compile(r"^inmigrate: info: (main channel|multifd channel \d+|preempt channel): "
                    r"tcp:(?:10\.77\.0\.1|\[::ffff:10\.77\.0\.1\]):(\d+)", re.M)
@@ -72,7 +73,7 @@ class Destination(cases_postcopy.Touched):
                 "-v", *self.more]
         for cap in caps:
             argv += ["--cap", cap]
-        for key, value in {**SOON, **(params or {})}.items():
+        for key, value in {**PATIENT, **(params or {})}.items():
             argv += ["--param", f"{key}={value}"]
         if tls:
             argv += ["--tls-creds", tls]

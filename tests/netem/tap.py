@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 
-ETH_P_IP = 0x0800
+ETH_P_ALL = 0x0003     # <linux/if_ether.h>: less does not show what goes out
 OUTGOING = 4            # <linux/if_packet.h>
 SYN, ACK, RST = 0x02, 0x10, 0x04
 MAIN = b"QEVM"
@@ -37,7 +37,7 @@ class Tap:
         self._wake = self._thread = None
 
     def arm(self):
-        sockets = [self.link.socket(where, socket.SOCK_DGRAM, socket.AF_PACKET, socket.htons(ETH_P_IP))
+        sockets = [self.link.socket(where, socket.SOCK_DGRAM, socket.AF_PACKET, socket.htons(ETH_P_ALL))
                    for where in ("source", "destination")]
         self._wake = socket.socketpair()
         self._thread = threading.Thread(target=self._run, args=(*sockets, self._wake[1]), daemon=True)
@@ -69,7 +69,7 @@ class Tap:
 
     def _take(self, tap, at_source):
         data, address = tap.recvfrom(SEEN_BYTES)
-        if (address[2] == OUTGOING) != at_source or len(data) < 40 or data[9] != socket.IPPROTO_TCP:
+        if (address[2] == OUTGOING) != at_source or len(data) < 40 or data[0] >> 4 != 4 or data[9] != socket.IPPROTO_TCP:
             return
         header_bytes = (data[0] & 15) * 4
         here, there, sequence = struct.unpack_from(">HHI", data, header_bytes)
@@ -100,7 +100,7 @@ class Tap:
     def main_overtaken(self):
         """A multifd channel's first bytes were there before the main channel's (without TLS)."""
         firsts = [c.first for c in self.spoken if c.first in (MAIN, MULTIFD)]
-        return MAIN in firsts and firsts[0] != MAIN
+        return firsts[:1] == [MULTIFD]
 
     def misread(self, said):
         """said: {port: "main" or "multifd"} of the destination. What is not so, or None."""

@@ -1,0 +1,453 @@
+"""losses.py - one run: a QEMU sends its guest over a network that fails, and it ends in one of a few good ways
+
+What holds at the end:
+(1) It has landed, and every byte is that of the stopped source. It may have paused, and the source was told to come back.
+(2) Or the guest has not run at the destination, the destination has ended with its reason, and the source's guest runs on,
+    or runs when it is told to (`cont`).
+Anything else is Failed: a wrong byte, two guests, none, or an end that does not come.
+"""
+
+import dataclasses
+import os
+import re
+import signal
+import time
+
+import bed as beds
+from cases import FAST
+from qemu import Failed, Guest, MIB, QmpError, compare, wait_until, write_content
+
+MEMORY_MIB, CONTENT_MIB = 48, 24
+DIRTY = (16 * MIB, 17 * MIB)
+HUNG_SECONDS = 15           # so long one side may not notice what the other one has, when the network is there
+TOLD_SECONDS = 40           # a source that has not failed by then is told to give up
+MISREAD = re.compile(r"a second main|begins with 0x11223344|all are there: is multifd|a recovery, and nothing")
+PSK_ARGS = "tls-creds-psk,id=tls0,endpoint=client,dir={}/client"
+X509_ARGS = "tls-creds-x509,id=tls0,endpoint=client,dir={}/client"
+
+
+@dataclasses.dataclass
+class Loss:
+    name: str
+    script: object                      # a function of the run: from `migrate` to where the network is what it stays
+    link: dict = dataclasses.field(default_factory=dict)
+    postcopy: bool = True
+    preempt: bool = True
+    channels: int = 0                   # multifd
+    tls: str = ""                       # psk, x509
+    rate: int = 24 * MIB                # bytes a second that the source sends
+    soon: bool = True                   # the destination notices soon
+    quick: bool = False
+    since: tuple = (7, 2)
+    until: tuple = (99,)
+    seconds: int = 240                  # to the end of it, whatever happens
+
+    def caps(self):
+        return ["postcopy-ram"] * self.postcopy + ["postcopy-preempt"] * (self.postcopy and self.preempt) + \
+            ["multifd"] * bool(self.channels) + (["return-path"] if not self.postcopy else []) + ["pause-before-switchover", "events"]
+
+
+class Run:
+    def __init__(self, case, options, folder, bed):
+        self.case, self.options, self.folder, self.bed, self.link = case, options, folder, bed, bed.link
+        self.end = time.monotonic() + case.seconds
+        self.told = []              # what had to be said because nobody noticed
+        self.source = self.destination = None
+        self.coming_back = None     # how many events there were when the source was told to, until it is on its way
+        self.reordered = self.overtaken = False
+        self.connections = 0
+
+    # ---- the ends ------------------------------------------------------------------------------------------------
+
+    def execute(self):
+        """outcome, remark"""
+        try:
+            self.start()
+            self.case.script(self)
+            self.order()
+            return self.settle()
+        finally:
+            for end in (self.source, self.destination):
+                if end:
+                    end.close()
+
+    def start(self):
+        case, certs = self.case, os.path.join(self.options.shared, "certs")
+        kernel = Guest(self.options.shared).with_orders(os.path.join(self.folder, "guest.elf"), DIRTY, 1, 0)
+        content = write_content(os.path.join(self.options.shared, "content"), CONTENT_MIB * MIB)
+        args = ["-object", (PSK_ARGS if case.tls == "psk" else X509_ARGS).format(certs)] if case.tls else []
+        self.source = beds.Source(self.folder, self.options.binary, self.bed, machine="pc", memory_mib=MEMORY_MIB,
+                                  args=args, kernel=kernel, content=content)
+        self.source.start()
+        self.source.wait_guest(1)
+        self.destination = beds.Destination(self.folder, self.options.inmigrate, self.bed, "touch=2", case.postcopy,
+                                            case.seconds)
+        params = dict(beds.SOON) if case.soon else {}
+        if case.channels:
+            params["multifd-channels"] = case.channels
+        if case.tls:
+            params["tls-creds-type"] = case.tls
+        caps = [c for c in case.caps() if c not in ("pause-before-switchover", "events")]
+        self.destination.start(caps, params, os.path.join(certs, "server") if case.tls else None)
+        self.source.set(case.caps(), {"max-bandwidth": case.rate, "downtime-limit": 500,
+                                      **({"max-postcopy-bandwidth": case.rate} if case.postcopy else {}),
+                                      **({"multifd-channels": case.channels} if case.channels else {}),
+                                      **({"tls-creds": "tls0"} if case.tls else {})})
+
+    def order(self):
+        tap = self.bed.tap
+        tap.disarm()
+        self.reordered, self.overtaken = tap.out_of_order(), tap.main_overtaken()
+        self.connections = len(tap.accepted)
+        if not self.case.tls:
+            wrong = tap.misread(self.destination.channels())
+            if wrong:
+                raise Failed(wrong)
+
+    # ---- steps of a script ---------------------------------------------------------------------------------------
+
+    def migrate(self, resume=False):
+        if resume:
+            self.source.qmp.command("migrate", uri=beds.ADDRESS, resume=True)
+        else:
+            self.source.migrate(beds.ADDRESS)
+
+    def status(self):
+        return self.source.info().get("status", "none")
+
+    def over(self):
+        return self.destination.process.exited() is not None or \
+            self.status() in ("completed", "failed", "cancelled", "postcopy-paused")
+
+    def until(self, what, condition, seconds=60):
+        """Until that, or an end. Return: whether that."""
+        wait_until(what, lambda: condition() or self.over(), min(seconds, max(self.end - time.monotonic(), 0)), every=0.005)
+        return bool(condition())
+
+    def connections_wanted(self):
+        # A preempt channel comes now only with the machine types of 7.2 (spec/stream.md 6).
+        return 1 + self.case.channels + (self.case.postcopy and self.case.preempt and self.options.version < (8, 0))
+
+    def wait_set_up(self, seconds=60):
+        tap, channels = self.bed.tap, self.case.channels
+        silent = self.connections_wanted() - 1 - channels
+        try:
+            wait_until("set-up", lambda: (len(tap.accepted) >= self.connections_wanted() and
+                                          len(tap.spoken) >= self.connections_wanted() - silent) or self.over(), seconds)
+        except Failed:
+            pass   # then the loss ends here
+
+    def begin_postcopy(self):
+        """Said once the source accepts it."""
+        def said():
+            try:
+                self.source.qmp.command("migrate-start-postcopy")
+                return True
+            except QmpError:
+                return False
+        return self.until("postcopy to be accepted", said)
+
+    def go_on(self):
+        """At the switch the source waits for this."""
+        if not self.until("the switch", lambda: self.status() == "pre-switchover", 100):
+            return
+        self.source.qmp.command("migrate-continue", state="pre-switchover")
+
+    def switched(self):
+        return self.destination.said("the guest runs here") > 0
+
+    # ---- to the end ----------------------------------------------------------------------------------------------
+
+    def settle(self):
+        calm = None      # since when one side alone knows of a loss
+        while time.monotonic() < self.end:
+            status, exited = self.status(), self.destination.process.exited()
+            if exited == 0:
+                return self.landed()
+            if exited is not None:
+                return self.failed_cleanly(exited)
+            if status == "completed":
+                self.destination.wait_landed(30)
+                return self.landed()
+            if status == "pre-switchover":
+                self.source.qmp.command("migrate-continue", state="pre-switchover")
+            here = self.destination.said("postcopy is paused with") > self.destination.said("postcopy goes on:")
+            there = status == "postcopy-paused"
+            lost_there = there or status in ("failed", "cancelled")
+            if here and there:
+                calm = None
+                self.come_back()
+            elif here == lost_there:
+                calm = None
+            else:
+                calm = calm or time.monotonic()
+                if time.monotonic() > calm + HUNG_SECONDS:
+                    calm = None
+                    self.tell(here)
+            time.sleep(0.05)
+        raise Failed(f"no end after {self.case.seconds} s: the source is {self.status()}, the destination says "
+                     + self.destination.errors()[-600:])
+
+    def come_back(self):
+        """Once for each pause: QEMU 7.2 ends by an assertion when it is told again while it still connects."""
+        if self.coming_back is not None and not self.has_come_back():
+            return
+        try:
+            self.migrate(resume=True)
+        except QmpError:
+            return   # it is still busy with the loss
+        self.coming_back = len(self.source.qmp.events)
+
+    def has_come_back(self):
+        """Since it was told. It may have been paused again before anybody looked, so the events are asked."""
+        return any(e["event"] == "MIGRATION" and e["data"]["status"] == "postcopy-recover"
+                   for e in self.source.qmp.events[self.coming_back:])
+
+    def tell(self, paused_here):
+        """The other side has not noticed."""
+        if paused_here:
+            self.told.append("source")
+            try:
+                self.source.qmp.command("migrate-pause")
+            except QmpError:
+                pass  # it has noticed meanwhile
+        elif self.switched():
+            self.told.append("destination")
+            self.destination.process.child.send_signal(signal.SIGUSR1)
+
+    def remark(self, *more):
+        words = list(more)
+        if self.told:
+            words.append("told: " + " ".join(self.told))
+        if self.reordered:
+            words.append("accepted out of order" + (", main overtaken" if self.overtaken else ""))
+        return "; ".join(w for w in words if w)
+
+    def landed(self):
+        more = ""
+        try:
+            self.source.wait_status("completed", "postcopy-paused", seconds=HUNG_SECONDS)
+        except Failed as e:
+            if not self.switched() or self.source.running():
+                raise Failed(f"landed, and the source: {e}; its guest {'runs' if self.source.running() else 'stands'}") \
+                    from None
+            more = f"the source does not know ({self.status()})"
+        if self.status() == "postcopy-paused":
+            more = "the source does not know (postcopy-paused)"
+        if self.source.running():
+            raise Failed("landed, and the source's guest runs")
+        if not compare(self.source, self.destination).equal:
+            raise Failed("no RAM block could be compared")
+        stats = self.destination.stats()
+        if stats["status"] != "completed":
+            raise Failed(f"stats: status is {stats['status']!r}")
+        touch = stats.get("touch")
+        if touch and self.switched() and touch["intact"] != touch["stamps"]:
+            raise Failed(f"of {touch['stamps']} stamps {touch['intact']} are intact")
+        recoveries = stats.get("recovery", {}).get("recoveries", 0)
+        outcome = "recovered" if recoveries else "completed"
+        return outcome, self.remark(f"{recoveries} recoveries" if recoveries else "", more)
+
+    def failed_cleanly(self, exited):
+        why = self.destination.errors().strip().splitlines()[-1][-160:]
+        if exited != 1:
+            raise Failed(f"the destination ended with {exited}: {why}")
+        if self.switched():
+            raise Failed(f"the guest ran here, and the destination ended: {why}")
+        if MISREAD.search(self.destination.errors()):
+            raise Failed(f"a channel was taken for another: {why}")
+        more = self.source_gives_up()
+        if not self.source.running():
+            self.source.qmp.command("cont")
+            more = (more + ", " if more else "") + "cont"
+        wait_until("the source's guest to run", self.source.running, 5)
+        before = self.source.heartbeats()
+        wait_until("the source's guest to go on", lambda: self.source.heartbeats() > before, 15)
+        return "failed cleanly", self.remark(f"source {self.status()}", more, why)
+
+    def source_gives_up(self):
+        """By itself; or it is told to, as who looks after it would."""
+        def given_up():
+            return self.status() in ("failed", "cancelled")
+        try:
+            wait_until("", lambda: given_up() or self.status() in ("completed", "postcopy-paused"), TOLD_SECONDS)
+        except Failed:
+            pass
+        if given_up():
+            return ""
+        if self.status() == "completed":
+            raise Failed(f"the source has completed, and the destination failed: {self.destination.errors()[-300:]}")
+        # Up to 10.1 it takes a loss behind the package for one that can be recovered from (spec/stream.md 5.8).
+        words = f"was {self.status()}, told to cancel"
+        self.source.qmp.command("migrate_cancel")
+        wait_until("the source to give up", given_up, 20)
+        return words
+
+
+# ---- scripts -----------------------------------------------------------------------------------------------------
+
+def carry_on(run):
+    """To the switch, and behind it, whatever the network is."""
+    if run.case.postcopy and not run.begin_postcopy():
+        return
+    run.go_on()
+    if run.case.postcopy:
+        run.until("the guest to run here", run.switched, 60)
+
+
+def while_set_up(run):
+    """Loss while channels come about, and none then."""
+    run.migrate()
+    run.wait_set_up()
+    run.link.set(loss="0%")
+    carry_on(run)
+
+
+def throughout(run):
+    run.migrate()
+    carry_on(run)
+
+
+def blackout(phase, seconds):
+    """phase: where it begins."""
+    def script(run):
+        PHASES[phase](run, lambda: run.link.blackout(f"{seconds}s"))
+        wait_until("the black-out to end", lambda: run.link.stats(), 5)
+    script.__doc__ = f"a black-out of {seconds} s: {phase}"
+    return script
+
+
+def connecting(run, dark):
+    dark()
+    run.migrate()
+    carry_on(run)
+
+
+def half_connected(run, dark):
+    run.migrate()
+    wait_until("the first connection", lambda: run.bed.tap.accepted, 10, every=0.0005)
+    dark()
+    carry_on(run)
+
+
+def precopy(run, dark):
+    run.migrate()
+    run.until("pages", lambda: run.source.info().get("ram", {}).get("transferred", 0) > MIB)
+    dark()
+    carry_on(run)
+
+
+def switchover(run, dark):
+    """The source is about to stop its guest, or to send what remains."""
+    run.migrate()
+    if run.case.postcopy:
+        run.begin_postcopy()
+    run.until("the switch", lambda: run.status() == "pre-switchover", 60)
+    dark()
+    run.go_on()
+    if run.case.postcopy:
+        run.until("the guest to run here", run.switched, 60)
+
+
+def package(run, dark):
+    """Slowly, so that there is a middle of it."""
+    run.migrate()
+    run.begin_postcopy()
+    run.until("the switch", lambda: run.status() == "pre-switchover", 60)
+    run.link.set(rate="4Mbit")
+    run.go_on()
+    time.sleep(0.1)
+    dark()
+    run.link.set(rate="1Gbit")
+    run.until("the guest to run here", run.switched, 60)
+
+
+def postcopy(run, dark):
+    run.migrate()
+    carry_on(run)
+    dark()
+
+
+def recovery(run, dark):
+    """A first loss by force; the second when the source comes back."""
+    run.migrate()
+    carry_on(run)
+    run.destination.process.child.send_signal(signal.SIGUSR1)
+    wait_until("the source to pause", lambda: run.status() in ("postcopy-paused", "completed"), 20)
+    wait_until("the destination to pause", lambda: run.destination.said("postcopy is paused with") or run.over(), 20)
+    run.link.set(delay="30ms")
+    run.come_back()
+    # Its main channel, and the bitmaps of the blocks behind it.
+    time.sleep(0.1)
+    dark()
+    run.link.set(delay="0ms")
+
+
+PHASES = {"connecting": connecting, "half-connected": half_connected, "precopy": precopy, "switchover": switchover,
+          "package": package, "postcopy": postcopy, "recovery": recovery}
+
+# ---- the table ---------------------------------------------------------------------------------------------------
+
+HALF = {"loss": "50%"}
+SLOW = 3 * MIB
+NO_POSTCOPY = {"postcopy": False}
+MIXES = {
+    "delay": {"delay": "20ms"},
+    "jitter": {"delay": "10ms", "jitter": "8ms"},
+    "reorder": {"delay": "10ms", "reorder": "25%"},
+    "duplicate": {"duplicate": "20%"},
+    "corrupt": {"corrupt": "2%"},
+    "everything": {"delay": "5ms", "jitter": "4ms", "loss": "2%", "duplicate": "2%", "corrupt": "1%"},
+    "one-way": {"to_destination_loss": "10%", "to_source_delay": "30ms"},
+    "rate": {"rate": "100Mbit", "delay": "5ms"},
+    "burst": {"loss_burst": "2%,25%"},
+    "burst-long": {"loss_burst": "0.5%,10%"},
+}
+
+
+def set_ups():
+    for tls in ("", "psk"):
+        word = tls or "plain"
+        for channels in range(1, 9):
+            yield Loss(f"set-up-{word}-{channels}", while_set_up, HALF, channels=channels, tls=tls, soon=False,
+                       quick=channels in (2, 4, 8), **NO_POSTCOPY)
+        for preempt in (True, False):
+            yield Loss(f"set-up-{word}-{'preempt' if preempt else 'postcopy'}", while_set_up, HALF, preempt=preempt, tls=tls,
+                       soon=False, quick=preempt)
+    yield Loss("set-up-x509-3", while_set_up, HALF, channels=3, tls="x509", soon=False, **NO_POSTCOPY)
+    yield Loss("set-up-x509-preempt", while_set_up, HALF, tls="x509", soon=False)
+
+
+def kinds():
+    return (("multifd", {"channels": 2, **NO_POSTCOPY}), ("preempt", {}), ("plain", {"preempt": False}))
+
+
+def losses():
+    for percent in (5, 10, 20):
+        for kind, more in kinds():
+            yield Loss(f"loss-{percent}-{kind}", throughout, {"loss": f"{percent}%"}, soon=False,
+                       quick=percent == 5 and kind == "preempt", **more)
+    yield Loss("loss-10-psk", throughout, {"loss": "10%"}, tls="psk", soon=False)
+    for mix, settings in MIXES.items():
+        for kind, more in kinds()[:2]:
+            yield Loss(f"{mix}-{kind}", throughout, settings, soon=False, quick=mix == "everything" and kind == "preempt",
+                       **more)
+
+
+def blackouts():
+    for seconds in (1, 5, 30):
+        for phase in PHASES:
+            for kind, more in kinds():
+                if kind == "multifd" and phase in ("package", "postcopy", "recovery"):
+                    continue
+                # Of few pages in postcopy nothing would be left to lose.
+                rate = SLOW if phase in ("precopy", "package", "postcopy", "recovery") else 24 * MIB
+                quick = kind == "preempt" and (seconds, phase) in ((5, "postcopy"), (30, "postcopy"), (5, "recovery"),
+                                                                   (30, "switchover")) or \
+                    kind == "multifd" and (seconds, phase) in ((30, "precopy"), (1, "half-connected"), (30, "switchover"))
+                yield Loss(f"blackout-{seconds}-{phase}-{kind}", blackout(phase, seconds), rate=rate, quick=quick, **more)
+    for phase in ("postcopy", "recovery"):
+        yield Loss(f"blackout-30-{phase}-psk", blackout(phase, 30), rate=SLOW, tls="psk")
+
+
+CASES = [*set_ups(), *losses(), *blackouts()]
