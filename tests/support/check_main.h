@@ -2,7 +2,7 @@
  * check_main.h - what every test program made with Check shares
  *
  * A test program defines suite() and nothing else; main() runs it, prints what Check has to say, and tells the runner
- * (scripts/run-tests) how many tests passed, failed and were skipped. CHECK_RUN_CASE and the other variables of Check
+ * (scripts/run-tests) how many tests passed, failed and were skipped. CK_RUN_CASE and the other variables of Check
  * work as always.
  *
  * A program that has a main() of its own gets none from here, and may exit with 77 for "skipped".
@@ -11,6 +11,18 @@
 #define TESTS_SUPPORT_CHECK_MAIN_H
 
 #include <check.h>
+
+/* Is this a build with AddressSanitizer? */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WITH_ASAN 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define WITH_ASAN 1
+#endif
+#ifndef WITH_ASAN
+#define WITH_ASAN 0
+#endif
 
 /* Defined by the test program. */
 Suite *suite(void);

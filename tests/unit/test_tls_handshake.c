@@ -170,17 +170,6 @@ END_TEST
 
 #define PAINT 0xc5
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WITH_ASAN 1
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define WITH_ASAN 1
-#endif
-#ifndef WITH_ASAN
-#define WITH_ASAN 0
-#endif
-
 static size_t stack_used;
 
 /* Bytes of this coroutine's stack that differ from the paint, from the lowest such on. */
