@@ -164,6 +164,11 @@ endef
 $(foreach c,$(CONTROLS),$(eval $(call control,$(c))))
 CONTROL_PROGRAMS := $(foreach c,$(CONTROLS),$(B)control-$(c)/$(call control_word,$(c),3))
 
+# The program that goes by the order of arrival: tests/netem/run must find it out.
+NETEM_CONTROL := $(B)control-arrival-order/inmigrate
+$(NETEM_CONTROL): $(PROGRAM_OBJ) $(B)control-arrival-order/changed.o $(B)libinternal.a
+	$(call say,LD,control-arrival-order/inmigrate)$(LINK) -o $@ $(filter %.o,$^) $(B)libinternal.a $(DEP_LIBS)
+
 # The same for the program: `inmigrate stress` must find what a file of postcopy/ does wrong; tests/program/test_stress.py
 # has the runs that do.
 STRESS_CONTROLS := place:NO_WAKE_AFTER_EEXIST place:PLACE_BEFORE_CLAIM place:EAGAIN_DONE fault:IGNORE_REMOVE \
@@ -205,7 +210,8 @@ CK_TIMEOUT_MULTIPLIER ?= 5
 UBSAN_OPTIONS ?= print_stacktrace=1
 # A SIGBUS of the engine view comes where the thread touches memory, and nowhere else: its handler parks, and may allocate.
 TSAN_OPTIONS ?= second_deadlock_stack=1 report_signal_unsafe=0
-export CK_TIMEOUT_MULTIPLIER UBSAN_OPTIONS TSAN_OPTIONS
+CUTS ?= 24
+export CK_TIMEOUT_MULTIPLIER UBSAN_OPTIONS TSAN_OPTIONS CUTS
 endif
 TEST_TIMEOUT ?= 120
 # ThreadSanitizer is the slowest, and looks for what does not depend on where a stream is cut: the other flavours cut

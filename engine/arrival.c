@@ -268,6 +268,9 @@ bool arrival_has_silent(const struct inm *inm)
 	for (struct list *at = inm->unknown.next; at != &inm->unknown; at = at->next) {
 		const struct connection *conn = container_of(at, struct connection, node);
 
+		/* What is behind a main channel that is back early is of its network, not of this one. */
+		if (conn->early)
+			return false;
 		if (conn->silent && may_be_preempt(inm, &conn->hello))
 			return true;
 	}
@@ -297,6 +300,9 @@ static void check_preempt_lost(struct inm *inm, const struct hello *h, int resul
 
 	if ((result != -ENODATA && result != -ECONNRESET) || !may_be_preempt(inm, h) || arrival_has_silent(inm) ||
 	    !inm->postcopy.listening || inm->postcopy.missing_tpages == 0)
+		return;
+	/* Before RESUME nobody relies on a preempt channel, so this may have been a stranger as well. */
+	if (inm->recovering)
 		return;
 	err_set(&err, -ENODATA, "the preempt channel has ended with %llu pages missing",
 		(unsigned long long)inm->postcopy.missing_tpages);
@@ -355,19 +361,33 @@ static int meet_connection(void *arg)
 	return 0;
 }
 
-/* But those behind a main channel that is back already: they are its own. */
-void arrival_forget_silent(struct inm *inm)
+static bool source_is_back(const struct inm *inm)
 {
+	for (struct list *at = inm->unknown.next; at != &inm->unknown; at = at->next)
+		if (container_of(at, struct connection, node)->early)
+			return true;
+	return false;
+}
+
+/*
+ * But not those of a source that is back already: behind its main channel, and before it where the preempt channel has
+ * overtaken it. Of these only the oldest can be the lost one's, and only if that has never said a word.
+ */
+void arrival_forget_silent(struct inm *inm, bool preempt_known)
+{
+	bool back = source_is_back(inm);
 	struct list *at, *next;
 
 	for (at = inm->unknown.next; at != &inm->unknown; at = next) {
 		struct connection *conn = container_of(at, struct connection, node);
 
 		next = at->next;
-		if (conn->early)
+		if (conn->early || (back && preempt_known))
 			return;
-		if (conn->silent && conn->hello.got == 0)
+		if (conn->silent && conn->hello.got == 0) {
 			evict(conn);
+			preempt_known = true;
+		}
 	}
 }
 

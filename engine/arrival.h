@@ -47,8 +47,11 @@ may_park int arrival_secure(struct inm *inm, struct hello *h, uint64_t deadline_
 /** arrival_has_silent - is there a connection that has said nothing so far, and can only be the preempt channel? */
 bool arrival_has_silent(const struct inm *inm);
 
-/** arrival_forget_silent - a pause: connections that have said nothing were the lost network's, and are closed */
-void arrival_forget_silent(struct inm *inm);
+/**
+ * arrival_forget_silent - a pause: connections that have said nothing were the lost network's, and are closed
+ * @preempt_known: it had a preempt channel that is known as such, so that none of them is it
+ */
+void arrival_forget_silent(struct inm *inm, bool preempt_known);
 
 /**
  * arrival_reopen - stop listening where we do, and listen at @addr, or take the one channel it stands for as main

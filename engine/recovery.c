@@ -14,6 +14,12 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+/*
+ * It is waited for the embedder, and for as long as it takes. A deadline all the same: where nothing is listened to
+ * (after fd:, or an inm_recover that failed) the reactor would say that nothing can wake us.
+ */
+#define LOOK_NS (60 * NS_PER_S)
+
 void recovery_init(struct inm *inm)
 {
 	event_init(&inm->paused, &inm->reactor->sched, "a pause");
@@ -23,6 +29,8 @@ void recovery_init(struct inm *inm)
 
 static void begin_pause(struct inm *inm)
 {
+	bool preempt_known = inm->preempt.ch;
+
 	/* A recovery that failed is a part of the same pause. */
 	if (!inm->recovering)
 		inm->paused_ns = clock_now_ns();
@@ -37,7 +45,7 @@ static void begin_pause(struct inm *inm)
 	inm->main_seen = false;
 	event_clear(&inm->main_there);
 	group_init(&inm->loading, &inm->reactor->sched, "loading");
-	arrival_forget_silent(inm);
+	arrival_forget_silent(inm, preempt_known);
 	log_info(&inm->log, "postcopy is paused with %" PRIu64 " pages missing: %s", inm->postcopy.missing_tpages,
 		 inm->err.text);
 	snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s (%s)", inm->err.text, err_name(inm->err.code));
@@ -62,7 +70,9 @@ int recovery_pause(struct inm *inm)
 		/* What was missing has been discarded by the embedder, or has been on its way already. */
 		if (postcopy_all_here(pc))
 			return 1;
-		e = event_wait(&pc->all_here, DEADLINE_NEVER);
+		e = event_wait(&pc->all_here, deadline_after_ns(LOOK_NS));
+		if (e == -ETIMEDOUT)
+			e = 0;
 	}
 	if (e < 0 || atomic_load(&inm->cancel_asked))
 		return -ECANCELED;

@@ -288,8 +288,8 @@ static size_t local_run(const struct postcopy *pc, const struct pblock *pb, size
 	return run << pb->unit_shift;
 }
 
-/* Faults that could not be answered, more than could, and ranges that may be let go: they split mappings. */
-#define TURNED_AWAY_MAX 32u
+/* For so long no fault could be answered; and ranges that may be let go: they split the guest view's mapping. */
+#define TURNED_AWAY_NS (20 * NS_PER_MS)
 #define LET_GO_MAX 4096u
 
 /*
@@ -299,7 +299,11 @@ static size_t local_run(const struct postcopy *pc, const struct pblock *pb, size
  */
 static bool let_go(struct postcopy *pc, const struct block *b, uint64_t off)
 {
-	if (++pc->turned_away <= TURNED_AWAY_MAX || pc->let_go >= LET_GO_MAX ||
+	uint64_t now_ns = clock_now_ns();
+
+	if (pc->turned_away_ns == 0)
+		pc->turned_away_ns = now_ns;
+	if (now_ns - pc->turned_away_ns < TURNED_AWAY_NS || pc->let_go >= LET_GO_MAX ||
 	    uffd_unregister(&pc->guest, b->guest + off, b->hpage_bytes) < 0)
 		return false;
 	pc->let_go++;
@@ -332,7 +336,7 @@ void place_local(struct postcopy *pc, struct pblock *pb, size_t unit, bool walks
 			place_failed(pc, pb->b, off, (int)n);
 		if (n < 0 && n != -EEXIST)
 			return;
-		pc->turned_away -= pc->turned_away > 0;
+		pc->turned_away_ns = 0;
 		off += n < 0 ? pb->b->hpage_bytes : (size_t)n;
 	}
 }

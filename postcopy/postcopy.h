@@ -89,7 +89,7 @@ struct postcopy {
 	uint64_t missing_tpages; /* from LISTEN on */
 	unsigned placing;        /* coroutines that have received pages and are about to show them */
 	struct postcopy_counts counts;
-	unsigned turned_away;    /* faults that could not be answered, more than could; see place.c */
+	uint64_t turned_away_ns; /* since when no fault could be answered; 0: the last one was. See place.c */
 	unsigned let_go;         /* ranges that are not watched any more */
 };
 

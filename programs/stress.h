@@ -267,8 +267,8 @@ static inline uint32_t removals_done(const struct sblock *sb, uint32_t page)
 /* After it. */
 static inline uint32_t removals_begun(const struct sblock *sb, uint32_t page)
 {
-	atomic_thread_fence(memory_order_acquire);
-	return atomic_load_explicit(&sb->removes_begun[page], memory_order_relaxed);
+	/* No load: nothing keeps what was read before one from being read after it. */
+	return atomic_fetch_add_explicit(&sb->removes_begun[page], 0, memory_order_acq_rel);
 }
 
 /**

@@ -237,6 +237,17 @@ static const char *row_name(char buf[static 64], const struct row *row)
 	return buf;
 }
 
+/* Why nothing at all of a row was tried; NULL: something was, or not all for the same reason. */
+static const char *all_skipped(const struct row *row)
+{
+	const char *why = row->cells[0].skipped;
+
+	for (unsigned c = 0; why && c < COLUMNS; c++)
+		if (!row->cells[c].skipped || strcmp(row->cells[c].skipped, why))
+			return NULL;
+	return why;
+}
+
 static void print_table(const struct matrix *m)
 {
 	char name[64], word[32], p50[32], p99[32];
@@ -248,6 +259,8 @@ static void print_table(const struct matrix *m)
 	for (unsigned i = 0; i < m->row_count; i++) {
 		const struct row *row = &m->rows[i];
 
+		if (all_skipped(row))
+			continue;
 		printf("%-24s", row_name(name, row));
 		for (unsigned c = 0; c < COLUMNS; c++) {
 			const struct cell *cell = &row->cells[c];
@@ -268,9 +281,11 @@ static void print_skipped(const struct matrix *m)
 
 	for (unsigned i = 0; i < m->row_count; i++) {
 		const struct row *row = &m->rows[i];
-		const char *before = NULL;
+		const char *before = NULL, *all = all_skipped(row);
 
-		for (unsigned c = 0; c < COLUMNS; c++) {
+		if (all)
+			printf("skipped: %s: %s\n", row_name(name, row), all);
+		for (unsigned c = 0; !all && c < COLUMNS; c++) {
 			const char *why = row->cells[c].skipped;
 
 			if (why && (!before || strcmp(before, why)))

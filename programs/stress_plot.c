@@ -21,7 +21,7 @@ static const char script_begin[] =
 	"set tics nomirror out scale 0.5 textcolor rgb '#333333'\n"
 	"set grid ytics lc rgb '#e4e4e4' lw 1 dt solid\n"
 	"set lmargin at screen 0.095\nset rmargin at screen 0.915\n"
-	"set key horizontal maxrows 1 samplen 2 width -1 textcolor rgb '#333333'\n"
+	"set key horizontal maxrows 1 samplen 2 width -6 textcolor rgb '#333333'\n"
 	"set logscale y\n"
 	"set format y '%%.0s %%cs'\n";
 
@@ -32,7 +32,8 @@ static const char script_over_time[] =
 	"set xrange [0:%g]\nset xlabel 'seconds' offset 0,0.4\n"
 	"set ylabel 'how long a page is waited for' offset 0.5,0\n"
 	"set y2label 'faults a second' offset -0.5,0\n"
-	"set y2tics textcolor rgb '#333333'\nset format y2 '%%.0s%%c'\nset y2range [0:*]\n"
+	"set y2tics textcolor rgb '#333333'\n"
+	"set format y2 '%%.0s%%c'\nset y2range [0:*]\n"
 	"set key at screen 0.915,0.905 right\n"
 	"plot $over using 1:2 axes x1y2 with filledcurves y2=0 lc rgb '#e8eef7' title 'faults/s (right)', \\\n"
 	" $over using 1:3 with lines lw 2 lc rgb '#1f4e9c' title 'median', \\\n"
@@ -47,15 +48,17 @@ static const char script_distribution[] =
 	"set logscale x\nset xrange [%g:%g]\nset format x '%%.0s %%cs'\n"
 	"set xlabel 'how long a page is waited for' offset 0,0.4\n"
 	"set ylabel 'share of the waits, by doubling'\nset yrange [0:*]\n"
-	"set y2range [0:100]\nset y2tics 25 textcolor rgb '#333333'\nset format y2 '%%.0f %%%%'\nset y2label 'so long or less'\n"
-	"set key at screen 0.915,0.445 right\n"
+	"set y2range [0:100]\nset y2tics 25 textcolor rgb '#333333'\n"
+	"set format y2 '%%.0f %%%%'\nset y2label 'so long or less'\n"
+	"set key at screen 0.915,0.445 right width 0\n"
 	"do for [i = 1:3] {\n"
 	" t = real(word('%g %g %g', i))\n"
 	" c = word('#1f4e9c #e08e2b #c0504d', i)\n"
 	" set arrow i from t, graph 0 to t, graph 1 nohead lc rgb c lw 1 dt 2 front\n"
 	" set label i word('median p99 p99.9', i) at t, graph 0.965 offset 0.4,0 tc rgb c font ',11' front\n"
 	"}\n"
-	"plot $spread using 1:($2*log(2)/log($4)) with fillsteps fs solid 0.6 noborder lc rgb '#7fa3d4' title 'share', \\\n"
+	"plot $spread using 1:($2*log(2)/log($4)) \\\n"
+	" with fillsteps fs solid 0.6 noborder lc rgb '#7fa3d4' title 'share', \\\n"
 	" $spread using 1:3 axes x1y2 with lines lw 2 lc rgb '#444444' title 'so long or less (right)'\n"
 	"unset multiplot\n";
 
@@ -104,7 +107,7 @@ static unsigned find_steps(const struct stress_latency *l, unsigned *ret_first)
 	return end - first;
 }
 
-/* Steps are of different width on a logarithmic axis: with the ratio of its ends gnuplot makes densities of shares. */
+/* Steps are of different width on a logarithmic axis: with the ratio of their ends gnuplot makes shares densities. */
 static void write_spread(FILE *f, const struct stress_result *r)
 {
 	const struct stress_latency *l = &r->latency;

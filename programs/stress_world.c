@@ -63,6 +63,8 @@ static struct story_ring *story_of(const struct sblock *sb, uint32_t page)
 	return &sb->stories[page / sb->unit_pages / STORY_UNITS];
 }
 
+/* Two may write the same entry when one was held up for a whole turn of the ring: it is for reading by people. */
+__attribute__((no_sanitize("thread")))
 void story_add(struct stress *s, struct sblock *sb, uint32_t page, uint32_t count, enum story what, int32_t value)
 {
 	uint32_t neighbourhood = sb->unit_pages * STORY_UNITS, end = page + count;

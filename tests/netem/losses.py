@@ -4,6 +4,9 @@ What holds at the end:
 (1) It has landed, and every byte is that of the stopped source. It may have paused, and the source was told to come back.
 (2) Or the guest has not run at the destination, the destination has ended with its reason, and the source's guest runs on,
     or runs when it is told to (`cont`).
+(3) Or, of sources up to 10.1 alone: the destination has ended before the package was whole, so the guest has not run there,
+    and the source waits in postcopy-paused for a recovery that nobody can give it (spec/stream.md 2 and 5.8): its guest is
+    whole and stands, and QEMU refuses `cont`. Counted apart: a destination cannot prevent it.
 Anything else is Failed: a wrong byte, two guests, none, or an end that does not come.
 """
 
@@ -22,6 +25,8 @@ DIRTY = (16 * MIB, 17 * MIB)
 HUNG_SECONDS = 15           # so long one side may not notice what the other one has, when the network is there
 TOLD_SECONDS = 40           # a source that has not failed by then is told to give up
 MISREAD = re.compile(r"a second main|begins with 0x11223344|all are there: is multifd|a recovery, and nothing")
+TCP_ESTABLISHED, TCP_SYN_SENT = "01", "02"     # in /proc/net/tcp
+STUCK = ("postcopy-paused", "cancelling")
 PSK_ARGS = "tls-creds-psk,id=tls0,endpoint=client,dir={}/client"
 X509_ARGS = "tls-creds-x509,id=tls0,endpoint=client,dir={}/client"
 
@@ -89,7 +94,7 @@ class Run:
             params["tls-creds-type"] = case.tls
         caps = [c for c in case.caps() if c not in ("pause-before-switchover", "events")]
         self.destination.start(caps, params, os.path.join(certs, "server") if case.tls else None)
-        self.source.set(case.caps(), {"max-bandwidth": case.rate, "downtime-limit": 500,
+        self.source.set(case.caps(), {"max-bandwidth": case.rate, "downtime-limit": 20 if case.postcopy else 500,
                                       **({"max-postcopy-bandwidth": case.rate} if case.postcopy else {}),
                                       **({"multifd-channels": case.channels} if case.channels else {}),
                                       **({"tls-creds": "tls0"} if case.tls else {})})
@@ -185,18 +190,24 @@ class Run:
                     calm = None
                     self.tell(here)
             time.sleep(0.05)
-        raise Failed(f"no end after {self.case.seconds} s: the source is {self.status()}, the destination says "
+        raise Failed(f"no end after {self.case.seconds} s: the source is {self.status()}, told: {self.told}, the destination says "
                      + self.destination.errors()[-600:])
 
     def come_back(self):
         """Once for each pause: QEMU 7.2 ends by an assertion when it is told again while it still connects."""
-        if self.coming_back is not None and not self.has_come_back():
+        if self.coming_back is not None and not self.has_come_back() and (self.connects() or time.sleep(1) or self.connects()):
             return
         try:
             self.migrate(resume=True)
         except QmpError:
             return   # it is still busy with the loss
         self.coming_back = len(self.source.qmp.events)
+
+    def connects(self):
+        """The source has a connection, or tries to."""
+        with open(f"/proc/{self.source.process.child.pid}/net/tcp", encoding="ascii") as f:
+            rows = [line.split() for line in f][1:]
+        return any(row[2].endswith(f":{beds.PORT:04X}") and row[3] in (TCP_ESTABLISHED, TCP_SYN_SENT) for row in rows)
 
     def has_come_back(self):
         """Since it was told. It may have been paused again before anybody looked, so the events are asked."""
@@ -206,11 +217,15 @@ class Run:
     def tell(self, paused_here):
         """The other side has not noticed."""
         if paused_here:
-            self.told.append("source")
             try:
                 self.source.qmp.command("migrate-pause")
-            except QmpError:
-                pass  # it has noticed meanwhile
+                self.told.append("source")
+            except QmpError as e:
+                if self.status() == "postcopy-paused":
+                    return   # it has noticed meanwhile
+                # 7.2 knows no pause while it comes back.
+                self.source.qmp.command("yank", instances=[{"type": "migration"}])
+                self.told.append(f"source by yank ({e})")
         elif self.switched():
             self.told.append("destination")
             self.destination.process.child.send_signal(signal.SIGUSR1)
@@ -220,11 +235,15 @@ class Run:
         if self.told:
             words.append("told: " + " ".join(self.told))
         if self.reordered:
-            words.append("accepted out of order" + (", main overtaken" if self.overtaken else ""))
+            words.append("accepted out of order")
+        if self.overtaken:
+            words.append("main overtaken")
         return "; ".join(w for w in words if w)
 
     def landed(self):
-        more = ""
+        more = "" if self.switched() or not self.case.postcopy else "it came whole"
+        # What comes whole is written before the touchers run.
+        self.destination.undone = not self.switched()
         try:
             self.source.wait_status("completed", "postcopy-paused", seconds=HUNG_SECONDS)
         except Failed as e:
@@ -258,7 +277,12 @@ class Run:
             raise Failed(f"a channel was taken for another: {why}")
         more = self.source_gives_up()
         if not self.source.running():
-            self.source.qmp.command("cont")
+            try:
+                self.source.qmp.command("cont")
+            except QmpError as e:
+                if self.status() in STUCK and self.options.version < (10, 2) and self.case.postcopy:
+                    return "source stuck", self.remark(f"{self.status()}, {more}; {e}", why)
+                raise
             more = (more + ", " if more else "") + "cont"
         wait_until("the source's guest to run", self.source.running, 5)
         before = self.source.heartbeats()
@@ -279,8 +303,11 @@ class Run:
             raise Failed(f"the source has completed, and the destination failed: {self.destination.errors()[-300:]}")
         # Up to 10.1 it takes a loss behind the package for one that can be recovered from (spec/stream.md 5.8).
         words = f"was {self.status()}, told to cancel"
-        self.source.qmp.command("migrate_cancel")
-        wait_until("the source to give up", given_up, 20)
+        try:
+            self.source.qmp.command("migrate_cancel")
+        except QmpError as e:
+            return f"{words}: {e}"   # 10.0
+        wait_until("the source to give up", lambda: given_up() or self.status() in STUCK, 20)
         return words
 
 
@@ -442,7 +469,7 @@ def blackouts():
                     continue
                 # Of few pages in postcopy nothing would be left to lose.
                 rate = SLOW if phase in ("precopy", "package", "postcopy", "recovery") else 24 * MIB
-                quick = kind == "preempt" and (seconds, phase) in ((5, "postcopy"), (30, "postcopy"), (5, "recovery"),
+                quick = kind == "preempt" and (seconds, phase) in ((5, "postcopy"), (30, "postcopy"), (1, "recovery"),
                                                                    (30, "switchover")) or \
                     kind == "multifd" and (seconds, phase) in ((30, "precopy"), (1, "half-connected"), (30, "switchover"))
                 yield Loss(f"blackout-{seconds}-{phase}-{kind}", blackout(phase, seconds), rate=rate, quick=quick, **more)

@@ -108,7 +108,7 @@ class SetUp:
 class Counts:
     def __init__(self):
         self.lock = threading.Lock()
-        self.done = self.reordered = self.overtaken = self.wrong = self.hangs = self.wrong_overtaken = 0
+        self.done = self.reordered = self.overtaken = self.wrong = self.hangs = self.wrong_overtaken = self.wrong_in_order = 0
         self.first_wrong = ""
         self.seconds = 0.0
 
@@ -120,16 +120,17 @@ class Counts:
             self.overtaken += setup.overtaken
             self.wrong += bool(setup.wrong)
             self.wrong_overtaken += bool(setup.wrong) and setup.overtaken
+            self.wrong_in_order += bool(setup.wrong) and not (setup.overtaken or setup.reordered)
             self.hangs += bool(setup.hang)
             self.first_wrong = self.first_wrong or setup.wrong or setup.hang
 
 
-def run(options, program, count, enough=None):
+def run(options, name, program, count, enough=None):
     """count set-ups, on some links at the same time; fewer when enough(counts). Raises netem.NotHere."""
     counts, left, troubles = Counts(), iter(range(count)), []
 
     def work(number):
-        folder = f"{options.shared}/setups.{number}"
+        folder = f"{options.shared}/{name}.{number}"
         os.makedirs(folder, exist_ok=True)
         try:
             with beds.Bed(options, seed=options.seed + number) as bed:

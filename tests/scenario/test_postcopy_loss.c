@@ -1,6 +1,6 @@
 /*
  * The network is lost while the guest is in two halves: at each record's end and in the middle of one, on either
- * channel or on both. It is a pause that says which channel; who waits for a page waits on; only the embedder gives it up.
+ * channel or on both. It is a pause that says which channel; who waits for a page waits on; only the embedder gives up.
  */
 #include "tests/support/check_main.h"
 

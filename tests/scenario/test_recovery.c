@@ -1,0 +1,563 @@
+/*
+ * The source comes back (spec/stream.md 5.8): what somebody waits for is asked for again, and only when it can be; each
+ * step of the dialogue can fail and be tried again; what was half there comes anew; an embedder can give up anywhere.
+ */
+#include "tests/support/check_main.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "tests/support/huge_pool.h"
+#include "tests/support/recovery_scene.h"
+
+#define RAM_ID 2u
+#define THREADS 4u
+
+static const struct pc_block memories[][2] = {
+	{ { "pc.ram", 64, EMB_MEMFD }, { "vga.vram", 16, EMB_ANON } },
+	{ { "pc.ram", 64, EMB_ANON }, { "vga.vram", 16, EMB_MEMFD } },
+	{ { "pc.ram", 2 * 512, EMB_HUGETLB }, { "vga.vram", 16, EMB_MEMFD } },
+};
+#define MEMORIES 3
+#define HUGE_MEMORY 2
+
+/* Without a preempt channel; connected as up to machine type 7.2, also overtaking main; as later ones. */
+enum style { NO_PREEMPT, OLD, OLD_OVERTAKES, NEW, STYLES };
+
+static struct pc_opts opts_of(int memory, enum style style)
+{
+	static const enum pc_preempt preempts[] = { PC_NO_PREEMPT, PC_EARLY, PC_EARLY, PC_LATE };
+
+	if (memory == HUGE_MEMORY && huge_pool_free() < 2)
+		test_skip("no huge pages of 2 MiB");
+	return (struct pc_opts){ .blocks = memories[memory], .block_count = 2, .preempt = preempts[style],
+		                 .quiet = true, .unanswered = true, .look = pc_check_books,
+		                 .touch = { .threads = THREADS, .order = PC_SCATTERED, .write = true } };
+}
+
+static struct rec_opts back_of(enum style style)
+{
+	return (struct rec_opts){ .old = style == OLD || style == OLD_OVERTAKES,
+		                  .preempt_first = style == OLD_OVERTAKES };
+}
+
+static void begin_waiting(struct rec *r, const struct pc_opts *o)
+{
+	rec_begin(r, o);
+	pc_switch(&r->s);
+	ck_assert(rec_until(r, rec_all_wait, 5000));
+	rec_settle(r);
+}
+
+static void answer_and_finish(struct rec *r)
+{
+	pc_answer(&r->s);
+	rec_finish(r);
+}
+
+/* ---- what is waited for is asked for again ----------------------------------------------------------------------- */
+
+/* Of the units that somebody waits for. */
+static unsigned count_waited(const struct rec *r, bool *ret_each_asked)
+{
+	uint64_t seen[THREADS];
+	unsigned n = 0;
+
+	*ret_each_asked = true;
+	for (unsigned i = 0; i < THREADS; i++) {
+		unsigned block = atomic_load(&r->s.touchers[i].block), known = 0;
+		uint64_t tpage = atomic_load(&r->s.touchers[i].tpage);
+		uint64_t unit = (uint64_t)block << 32 | tpage / r->s.ram[block].unit_pages;
+
+		for (unsigned k = 0; k < n; k++)
+			known += seen[k] == unit;
+		if (known == 0)
+			seen[n++] = unit;
+		if (pc_asked_times(&r->s, block, tpage) != 1)
+			*ret_each_asked = false;
+	}
+	return n;
+}
+
+static unsigned count_asked(const struct rec *r)
+{
+	unsigned asked = 0;
+
+	for (unsigned b = 0; b < r->s.ram_count; b++)
+		for (uint64_t u = 0; u < r->s.ram[b].units; u++)
+			asked += r->s.ram[b].asked[u];
+	return asked;
+}
+
+static void check_asked_again(struct rec *r)
+{
+	unsigned asked, waited;
+	bool each;
+
+	/* On a machine that is busy it may take more than one look. */
+	for (unsigned looks = 0; looks < 100; looks++) {
+		rec_settle(r);
+		waited = count_waited(r, &each);
+		asked = count_asked(r);
+		if (each && asked == waited)
+			break;
+	}
+	ck_assert_msg(each && asked == waited, "%u pages are waited for, %u were asked for", waited, asked);
+	ck_assert_uint_ge(r->s.named_requests, 1);
+	ck_assert_msg(!r->s.breach[0], "%s", r->s.breach);
+}
+
+/* Faults that were outstanding at the loss, and faults of the time when nobody could be asked. */
+START_TEST(test_what_is_waited_for_is_asked_for_again_behind_the_ack)
+{
+	enum style style = (enum style)(_i % STYLES);
+	struct pc_opts o = opts_of(_i / STYLES, style);
+	struct rec_opts back = back_of(style);
+	struct rec r;
+
+	for (unsigned late = 0; late < 2; late++) {
+		o.touch.held = late;
+		rec_begin(&r, &o);
+		pc_switch(&r.s);
+		ck_assert(late || rec_until(&r, rec_all_wait, 5000));
+		rec_settle(&r);
+		ck_assert_uint_eq(r.s.request_count > 0, !late);
+		ck_assert(rec_pause(&r, REC_BOTH, false));
+		pc_touch(&r.s);
+		ck_assert(rec_until(&r, rec_all_wait, 5000));
+		back.stop = REC_PREEMPT;
+		rec_return(&r, &back);
+		ck_assert(rec_until(&r, rec_is_stopped, 5000));
+		rec_settle(&r);
+		ck_assert_int_eq(r.stage, REC_PREEMPT);
+		ck_assert_int_eq(inm_get_state(r.s.e.inm), INM_STATE_POSTCOPY_RECOVER);
+		/* A request that came now would lie where RESUME_ACK is expected. */
+		r.o.stop = REC_AWAY;
+		ck_assert(rec_until(&r, rec_is_back, 5000));
+		check_asked_again(&r);
+		answer_and_finish(&r);
+	}
+}
+END_TEST
+
+/* With all that waits for it: the library's thread is free, and the threads stay where they are. */
+START_TEST(test_nobody_goes_on_while_it_is_paused)
+{
+	const struct pc_opts o = opts_of(_i, NEW);
+	const struct rec_opts back = back_of(NEW);
+	unsigned long touched;
+	uint64_t until_ns;
+	struct rec r;
+
+	begin_waiting(&r, &o);
+	ck_assert(rec_pause(&r, REC_BOTH, false));
+	touched = pc_touched(&r.s);
+	until_ns = deadline_after_ns(100 * NS_PER_MS);
+	while (clock_now_ns() < until_ns)
+		if (!rec_turn(&r))
+			usleep(500);
+	ck_assert_uint_eq(pc_touched(&r.s), touched);
+	ck_assert(rec_all_wait(&r));
+	rec_recover(&r, &back);
+	answer_and_finish(&r);
+}
+END_TEST
+
+/* ---- losses in a row --------------------------------------------------------------------------------------------- */
+
+START_TEST(test_the_network_may_be_lost_again_and_again)
+{
+	enum style style = (enum style)(_i % STYLES);
+	struct pc_opts o = opts_of(_i / STYLES, style);
+	const struct rec_opts back = back_of(style);
+	struct rec r;
+
+	o.quiet = o.unanswered = false;
+	o.split = o.preempt != PC_NO_PREEMPT; /* so that there is something on main */
+	rec_begin(&r, &o);
+	pc_switch(&r.s);
+	rec_limit(&r, PC_MAIN, r.s.package_end + 9);
+	ck_assert(rec_until(&r, rec_guest_runs, 5000));
+	for (unsigned i = 0; i < 8; i++) {
+		/* Nearly always something is left: each time a few pages come, pieces of one where it is huge. */
+		ck_assert(rec_until(&r, rec_at_limit, 5000));
+		if (!rec_pause(&r, style == NO_PREEMPT ? REC_MAIN : (enum rec_cut)(i % REC_CUTS), false))
+			break;
+		rec_recover(&r, &back);
+		rec_limit(&r, PC_MAIN, 5 * PC_PAGE + 100 * i);
+	}
+	ck_assert_uint_ge(r.losses, 4);
+	rec_limit(&r, PC_MAIN, SIZE_MAX);
+	rec_finish(&r);
+}
+END_TEST
+
+/* Main has come to its end, and pages that were promised on the preempt channel are lost with it: main goes on anew. */
+START_TEST(test_a_loss_behind_the_end_of_main_reopens_its_sections)
+{
+	const struct pc_opts o = opts_of(_i, NEW);
+	const struct rec_opts back = back_of(NEW);
+	struct rec r;
+
+	begin_waiting(&r, &o);
+	for (unsigned i = 0; i < THREADS; i++) {
+		unsigned block = atomic_load(&r.s.touchers[i].block);
+
+		r.s.ram[block].sent[atomic_load(&r.s.touchers[i].tpage) / r.s.ram[block].unit_pages] = 1;
+	}
+	pc_push(&r.s);
+	rec_settle(&r);
+	ck_assert(r.s.ended);
+	ck_assert_int_eq(inm_get_state(r.s.e.inm), INM_STATE_POSTCOPY_ACTIVE);
+	ck_assert(rec_pause(&r, (enum rec_cut)(1 + _i % 2), false));
+	rec_recover(&r, &back);
+	answer_and_finish(&r);
+}
+END_TEST
+
+/* ---- the dialogue fails ------------------------------------------------------------------------------------------ */
+
+START_TEST(test_the_dialogue_may_break_at_any_byte)
+{
+	enum style style = (enum style)(_i % STYLES);
+	const struct pc_opts o = opts_of(_i / STYLES, style);
+	const struct rec_opts back = back_of(style);
+	struct rec_opts some = back;
+	struct rec r;
+
+	begin_waiting(&r, &o);
+	ck_assert(rec_pause(&r, REC_BOTH, false));
+	/* Both commands and all but the last byte of RESUME. */
+	for (some.allowed = 1; some.allowed < 12 + 14 + 5; some.allowed++)
+		rec_attempt(&r, &some, style == NO_PREEMPT ? REC_MAIN : (enum rec_cut)(some.allowed % REC_CUTS));
+	rec_recover(&r, &back);
+	check_asked_again(&r);
+	answer_and_finish(&r);
+}
+END_TEST
+
+START_TEST(test_the_dialogue_may_break_at_any_step)
+{
+	enum style style = (enum style)(_i % STYLES);
+	const struct pc_opts o = opts_of(_i / STYLES, style);
+	const struct rec_opts back = back_of(style);
+	struct rec r;
+
+	begin_waiting(&r, &o);
+	ck_assert(rec_pause(&r, REC_BOTH, false));
+	for (enum rec_stage stop = REC_CONNECTED; stop <= REC_PREEMPT; stop++)
+		for (enum rec_cut which = REC_MAIN; which < REC_CUTS; which++) {
+			struct rec_opts some = back;
+
+			some.stop = stop;
+			/* Of one channel: the other one is closed by the destination. */
+			if (which != REC_ONLY_PREEMPT || (style != NO_PREEMPT && stop == REC_PREEMPT))
+				rec_attempt(&r, &some, which);
+		}
+	rec_recover(&r, &back);
+	check_asked_again(&r);
+	/* Right behind the ack, and all asked for again: once more. */
+	ck_assert(rec_pause(&r, REC_BOTH, false));
+	rec_recover(&r, &back);
+	check_asked_again(&r);
+	answer_and_finish(&r);
+}
+END_TEST
+
+/* The source goes while its answer is being written: RESUME_ACK has gone out, or is about to. */
+START_TEST(test_an_ack_that_nobody_reads_is_a_loss_like_others)
+{
+	enum style style = (enum style)(_i % STYLES);
+	const struct pc_opts o = opts_of(_i / STYLES, style);
+	const struct rec_opts back = back_of(style);
+	struct wire script = { 0 };
+	struct rec_opts some = back;
+	struct rec r;
+
+	begin_waiting(&r, &o);
+	for (unsigned b = 0; b < r.s.ram_count; b++)
+		wire_recv_bitmap(&script, r.s.ram[b].said.name);
+	wire_resume(&script);
+	ck_assert(rec_pause(&r, REC_BOTH, false));
+	some.script = &script;
+	some.unread = true;
+	some.allowed = script.len;
+	some.old = true; /* so that the preempt channel is there */
+	for (unsigned i = 0; i < 3; i++)
+		rec_attempt(&r, &some, REC_BOTH);
+	ck_assert_uint_eq(r.returns, 3);
+	rec_recover(&r, &back);
+	check_asked_again(&r);
+	answer_and_finish(&r);
+	wire_fini(&script);
+}
+END_TEST
+
+/* ---- inside a bitmap --------------------------------------------------------------------------------------------- */
+
+/* Its bitmap is longer than what the socket holds. Nothing of the memory is ever touched. */
+static const struct pc_block vast[] = { { "pc.ram", 1 << 18, EMB_MEMFD } };
+
+/* The library's end of each connection is in this process. */
+static void shrink_buffers(const struct rec *r)
+{
+	int least = 1;
+
+	for (int fd = 3; fd < 64; fd++)
+		if (fd != r->fd)
+			setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &least, sizeof(least));
+}
+
+static void stop_inside_a_bitmap(struct rec *r)
+{
+	const struct rec_opts unread = { .unread = true, .stop = REC_ASKING };
+	struct rec_opts first = unread;
+
+	first.stop = REC_CONNECTED;
+	rec_return(r, &first);
+	rec_settle(r);
+	shrink_buffers(r);
+	r->o = unread;
+	ck_assert(rec_until(r, rec_is_stopped, 5000));
+	rec_settle(r);
+	ck_assert_int_eq(inm_get_state(r->s.e.inm), INM_STATE_POSTCOPY_RECOVER);
+}
+
+START_TEST(test_a_loss_inside_a_bitmap_is_tried_again)
+{
+	struct rec r;
+
+	rec_begin(&r, &(struct pc_opts){ .blocks = vast, .block_count = 1, .quiet = true, .touch = { .threads = 1 },
+	                                 .unanswered = true });
+	pc_switch(&r.s);
+	ck_assert(rec_until(&r, rec_all_wait, 5000));
+	ck_assert(rec_pause(&r, REC_BOTH, false));
+	for (unsigned i = 0; i < 2; i++) {
+		stop_inside_a_bitmap(&r);
+		if (_i)
+			break;
+		rec_lose(&r, REC_BOTH, false);
+		ck_assert(rec_until(&r, rec_is_paused, 5000));
+		rec_forget(&r);
+	}
+	if (!_i) {
+		rec_recover(&r, &(struct rec_opts){ .old = false });
+		rec_settle(&r);
+		ck_assert_uint_eq(pc_asked_times(&r.s, 0, 0), 1);
+	}
+	rec_give_up(&r);
+}
+END_TEST
+
+/* ---- huge pages -------------------------------------------------------------------------------------------------- */
+
+/* What they were before: not what the source has now. */
+static void send_stale(struct rec *r, unsigned line, uint64_t first, uint64_t end)
+{
+	struct wire *w = &r->s.lines[line].out;
+
+	if (line == PC_MAIN)
+		wire_part(w, WIRE_PART, RAM_ID);
+	for (uint64_t i = first; i < end; i++)
+		wire_content_record(w, r->s.ram[0].said.name, 0, i, true);
+	if (line == PC_MAIN) {
+		wire_eos(w);
+		wire_footer(w, RAM_ID);
+	}
+}
+
+/* Pieces on one channel or on both; each loss leaves others. Nothing of them may be seen in the end. */
+START_TEST(test_half_a_huge_page_comes_anew)
+{
+	enum style style = _i ? NEW : NO_PREEMPT;
+	const struct pc_opts o = opts_of(HUGE_MEMORY, style);
+	const struct rec_opts back = back_of(style);
+	struct rec r;
+
+	begin_waiting(&r, &o);
+	for (unsigned loss = 0; loss < 3; loss++) {
+		send_stale(&r, PC_MAIN, 100 * loss, 100 * loss + 100);
+		if (style == NEW)
+			send_stale(&r, PC_PREEMPT, 300, loss == 2 ? 512 : 400);
+		rec_settle(&r);
+		ck_assert(rec_pause(&r, REC_BOTH, false));
+		rec_recover(&r, &back);
+		for (unsigned i = 0; i < 512; i++)
+			ck_assert_uint_eq(r.received[0][i], 0);
+	}
+	check_asked_again(&r);
+	answer_and_finish(&r);
+}
+END_TEST
+
+/* ---- memory is given back ---------------------------------------------------------------------------------------- */
+
+static bool has_gone_on(struct rec *r)
+{
+	return pc_touched(&r->s) >= r->s.ram[0].unit_pages;
+}
+
+START_TEST(test_what_is_removed_while_it_is_paused_is_not_asked_for)
+{
+	struct pc_opts o = opts_of(_i, NEW);
+	const struct rec_opts back = back_of(NEW);
+	struct rec r;
+
+	o.touch.threads = 1;
+	o.touch.order = PC_UPWARDS;
+	begin_waiting(&r, &o);
+	ck_assert(rec_pause(&r, REC_BOTH, false));
+	ck_assert_uint_eq(pc_touched(&r.s), 0);
+	rec_remove(&r, 0, 0, 1);
+	rec_remove(&r, 1, 3, 5);
+	ck_assert(rec_until(&r, has_gone_on, 5000));
+	ck_assert(rec_until(&r, rec_all_wait, 5000));
+	/* The thread has found zeros, and waits for the next unit. */
+	ck_assert_uint_eq(pc_touched(&r.s), r.s.ram[0].unit_pages);
+	rec_recover(&r, &back);
+	ck_assert_uint_eq(r.received[0][0], 1);
+	ck_assert_uint_eq(r.received[1][2], 0);
+	ck_assert_uint_eq(r.received[1][3], 1);
+	ck_assert_uint_eq(r.received[1][4], 1);
+	rec_settle(&r);
+	ck_assert_uint_eq(pc_asked_times(&r.s, 0, 0), 0);
+	ck_assert_uint_eq(pc_asked_times(&r.s, 0, r.s.ram[0].unit_pages), 1);
+	answer_and_finish(&r);
+}
+END_TEST
+
+START_TEST(test_it_completes_when_all_that_was_missing_is_removed)
+{
+	const struct pc_opts o = opts_of(_i, NEW);
+	struct rec r;
+
+	begin_waiting(&r, &o);
+	ck_assert(rec_pause(&r, REC_BOTH, false));
+	rec_remove(&r, 0, 0, r.s.ram[0].units);
+	ck_assert_int_eq(inm_get_state(r.s.e.inm), INM_STATE_POSTCOPY_PAUSED);
+	rec_remove(&r, 1, 0, r.s.ram[1].units);
+	r.lost_at_end = true;
+	rec_finish(&r);
+}
+END_TEST
+
+/* ---- inside TLS -------------------------------------------------------------------------------------------------- */
+
+START_TEST(test_it_recovers_inside_tls)
+{
+	enum style style = (enum style)_i;
+	struct pc_opts o = opts_of(0, style);
+	const struct rec_opts back = back_of(style);
+	struct rec r;
+
+	o.tls = true;
+	/* Of a child that carries bytes to a line which is closed. */
+	signal(SIGPIPE, SIG_IGN);
+	for (enum rec_cut which = REC_MAIN; which < REC_CUTS; which++) {
+		if (which != REC_MAIN && style == NO_PREEMPT)
+			break;
+		begin_waiting(&r, &o);
+		ck_assert(rec_pause(&r, which, false));
+		rec_recover(&r, &back);
+		check_asked_again(&r);
+		ck_assert(rec_pause(&r, which, false));
+		rec_recover(&r, &back);
+		answer_and_finish(&r);
+	}
+}
+END_TEST
+
+/* ---- cancelled --------------------------------------------------------------------------------------------------- */
+
+static void cancel(struct rec *r)
+{
+	atomic_store(&r->s.lost, true);
+	atomic_store(&r->s.stop, true);
+	inm_cancel(r->s.e.inm);
+}
+
+/* Return: whether the recovery was so long. */
+static bool cancel_at(const struct pc_opts *o, enum style style, unsigned nth, size_t chunk_bytes)
+{
+	struct rec_opts back = back_of(style);
+	bool under_way;
+	struct rec r;
+
+	back.chunk_bytes = chunk_bytes;
+	begin_waiting(&r, o);
+	rec_lose(&r, REC_BOTH, false);
+	r.act = cancel;
+	r.act_at = r.turns + nth;
+	rec_until(&r, rec_is_paused, 5000);
+	rec_forget(&r);
+	if (r.s.result == 1)
+		rec_return(&r, &back);
+	rec_until(&r, rec_is_back, 5000);
+	under_way = r.turns > r.act_at;
+	rec_give_up(&r);
+	return under_way;
+}
+
+START_TEST(test_a_cancel_at_any_turn_of_a_recovery_gives_everything_back)
+{
+	enum style style = (enum style)(_i % STYLES);
+	const struct pc_opts o = opts_of(_i / STYLES % 2, style);
+	size_t chunk_bytes = _i / STYLES ? 3 : 0;
+	unsigned turns = 0;
+
+	while (turns < 300 && cancel_at(&o, style, turns, chunk_bytes))
+		turns++;
+	ck_assert_uint_ge(turns, chunk_bytes ? 10 : 5);
+	ck_assert_uint_lt(turns, 300);
+}
+END_TEST
+
+static void fill_pool(void)
+{
+	huge_pool_fill(8);
+}
+
+/* Others may have the pool while what needs none of it runs. */
+static TCase *of_memory(Suite *s, const char *name, bool huge)
+{
+	TCase *t = tcase_create(name);
+
+	if (huge)
+		tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
+	tcase_set_timeout(t, 60);
+	suite_add_tcase(s, t);
+	return t;
+}
+
+static void add_all(TCase *t, int first, int end)
+{
+	tcase_add_loop_test(t, test_what_is_waited_for_is_asked_for_again_behind_the_ack, first * STYLES, end * STYLES);
+	tcase_add_loop_test(t, test_a_loss_behind_the_end_of_main_reopens_its_sections, first, end);
+	tcase_add_loop_test(t, test_nobody_goes_on_while_it_is_paused, first, end);
+	tcase_add_loop_test(t, test_the_network_may_be_lost_again_and_again, first * STYLES, end * STYLES);
+	tcase_add_loop_test(t, test_the_dialogue_may_break_at_any_byte, first * STYLES, end * STYLES);
+	tcase_add_loop_test(t, test_the_dialogue_may_break_at_any_step, first * STYLES, end * STYLES);
+	tcase_add_loop_test(t, test_an_ack_that_nobody_reads_is_a_loss_like_others, first * STYLES, end * STYLES);
+	tcase_add_loop_test(t, test_what_is_removed_while_it_is_paused_is_not_asked_for, first, end);
+	tcase_add_loop_test(t, test_it_completes_when_all_that_was_missing_is_removed, first, end);
+}
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("recovery");
+	TCase *t = of_memory(s, "small", false);
+
+	add_all(t, 0, HUGE_MEMORY);
+	tcase_add_loop_test(t, test_a_loss_inside_a_bitmap_is_tried_again, 0, 2);
+	t = of_memory(s, "huge", true);
+	add_all(t, HUGE_MEMORY, MEMORIES);
+	tcase_add_loop_test(t, test_half_a_huge_page_comes_anew, 0, 2);
+	t = of_memory(s, "tls", false);
+	tcase_add_loop_test(t, test_it_recovers_inside_tls, 0, STYLES);
+	t = of_memory(s, "cancel", false);
+	tcase_add_loop_test(t, test_a_cancel_at_any_turn_of_a_recovery_gives_everything_back, 0, 2 * STYLES);
+	return s;
+}
