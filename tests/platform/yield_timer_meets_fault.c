@@ -30,7 +30,8 @@
 
 static size_t page;
 static uint8_t *ram;
-static int fired, wrong, in_registers = -1;
+static int fired, in_registers = -1;
+static _Atomic int wrong;
 static pthread_t toucher;
 
 static void on_timer(int sig, siginfo_t *info, void *context)
