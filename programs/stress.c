@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -45,7 +46,8 @@ static const double event_rate_usual[EVENT_COUNT] = {
 #define MATRIX_SECONDS 180
 #define SECONDS 10
 
-static volatile sig_atomic_t interrupted;
+/* Set by a signal, seen by every thread. */
+static atomic_int interrupted;
 
 static void on_interrupt(int sig)
 {

@@ -5,7 +5,6 @@
 #ifndef PROGRAMS_STRESS_RESULT_H
 #define PROGRAMS_STRESS_RESULT_H
 
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -49,7 +48,7 @@ struct stress_options {
 	bool quiet_limit; /* the kernel's limit is not measured */
 	int progress;     /* enum progress_mode */
 	const char *json, *plot;
-	const volatile sig_atomic_t *interrupted; /* becomes not 0: it ends early */
+	const atomic_int *interrupted; /* becomes not 0: it ends early */
 	/* For a run that cannot end in order, because a thread is stranded. May be NULL. */
 	void (*report_and_exit)(const struct stress_options *opts, struct stress_result *r);
 };
