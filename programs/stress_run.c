@@ -205,7 +205,7 @@ static may_park int run_round(struct stress *s, const struct log *log)
 	uint64_t before = atomic_load(&s->faults);
 	int r;
 
-	s->round++;
+	__atomic_store_n(&s->round, s->round + 1, __ATOMIC_RELAXED); /* the watcher looks at any time */
 	begin_postcopy(s, log);
 	r = world_begin_round(s);
 	if (r < 0)

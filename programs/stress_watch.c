@@ -217,7 +217,8 @@ static void show(struct watch *w, uint64_t now_ns)
 		return;
 	progress_say(&w->s->progress, "%.0f s: %" PRIu64 " faults, %" PRIu32 "/s; round %" PRIu32
 		     "; latency %s, p99 %s, longest %s; nothing wrong",
-		     (double)(now_ns - w->s->begin_ns) / 1e9, faults, last->faults_rate, w->s->round,
+		     (double)(now_ns - w->s->begin_ns) / 1e9, faults, last->faults_rate,
+		     __atomic_load_n(&w->s->round, __ATOMIC_RELAXED),
 		     human_time(p50, last->p50_ns), human_time(p99, last->p99_ns), human_time(max, last->max_ns));
 }
 
