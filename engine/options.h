@@ -2,8 +2,8 @@
  * options.h - capabilities and parameters of a migration, by QEMU's names
  *
  * Management tools set the same capabilities and parameters on both sides of a migration. Every name of QEMU 7.2 to
- * 11.1 is known here: one table for capabilities, one for parameters (options.c), each row with its source and what
- * this library makes of it. Three answers are possible: it works; it is accepted and has nothing to do on a
+ * 11.1 is known here: one table for capabilities, one for parameters (options_table.c), each row with its source and
+ * what this library makes of it. Three answers are possible: it works; it is accepted and has nothing to do on a
  * destination; it is refused, and the row says why. A setting that matters and is not to be had is never accepted in
  * silence.
  *

@@ -18,19 +18,9 @@ struct fault_thread *blocktime_thread(struct blocktime *bt, uint32_t tid)
 	return NULL;
 }
 
-static unsigned log2_of(uint64_t ns)
-{
-	unsigned i = ns ? 63u - (unsigned)__builtin_clzll(ns) : 0;
-
-	return i < BLOCKTIME_BUCKETS ? i : BLOCKTIME_BUCKETS - 1;
-}
-
 void blocktime_page(struct blocktime *bt, uint64_t ns)
 {
-	unsigned i = log2_of(ns);
-	uint64_t part = ((ns - (ns ? 1ull << i : 0)) * BLOCKTIME_PARTS) >> i;
-
-	bt->parts[i * BLOCKTIME_PARTS + (part < BLOCKTIME_PARTS ? part : BLOCKTIME_PARTS - 1)]++;
+	bt->parts[histogram_step(ns, BLOCKTIME_PARTS)]++;
 	bt->count++;
 	bt->sum_ns += ns;
 	if (ns > bt->max_ns)
@@ -55,19 +45,7 @@ void blocktime_goes_on(struct blocktime *bt, struct fault_thread *t, uint64_t no
 
 uint64_t blocktime_quantile(const struct blocktime *bt, unsigned permille)
 {
-	uint64_t due = (bt->count * permille + 999) / 1000, sum = 0, end;
-
-	if (bt->count == 0)
-		return 0;
-	for (unsigned i = 0; i < BLOCKTIME_BUCKETS * BLOCKTIME_PARTS; i++) {
-		sum += bt->parts[i];
-		if (sum >= due) {
-			end = (1ull << (i / BLOCKTIME_PARTS)) +
-			      (((uint64_t)(i % BLOCKTIME_PARTS + 1) << (i / BLOCKTIME_PARTS)) / BLOCKTIME_PARTS);
-			return end < bt->max_ns ? end : bt->max_ns;
-		}
-	}
-	return bt->max_ns;
+	return histogram_quantile(bt->parts, BLOCKTIME_PARTS, bt->max_ns, permille);
 }
 
 uint64_t blocktime_bucket(const struct blocktime *bt, unsigned i)

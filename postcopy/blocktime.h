@@ -6,10 +6,12 @@
 #ifndef POSTCOPY_BLOCKTIME_H
 #define POSTCOPY_BLOCKTIME_H
 
+#include "base/histogram.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
-#define BLOCKTIME_BUCKETS 40
+#define BLOCKTIME_BUCKETS HISTOGRAM_OCTAVES
 #define BLOCKTIME_THREADS 1024 /* told apart; more are counted together */
 /* Within a power of two so many parts: quantiles are right to 1/16. */
 #define BLOCKTIME_PARTS 16

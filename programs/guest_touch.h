@@ -15,6 +15,7 @@
 #ifndef PROGRAMS_GUEST_TOUCH_H
 #define PROGRAMS_GUEST_TOUCH_H
 
+#include "base/histogram.h"
 #include "programs/guest_ram.h"
 
 #include <pthread.h>
@@ -43,7 +44,7 @@ struct touch_options {
 	uint64_t passes;      /* 0: until the guest has landed, and then to the end of the pass */
 };
 
-#define TOUCH_OCTAVES 40
+#define TOUCH_OCTAVES HISTOGRAM_OCTAVES
 #define TOUCH_STEPS 8 /* of an octave, so that a percentile is right to an eighth */
 
 /* First accesses to a page that took longer than TOUCH_SLOW_NS, by the toucher's own clock. A page that was there

@@ -1,20 +1,8 @@
 #include "programs/stress_result.h"
 
-static unsigned step_of(uint64_t ns)
-{
-	unsigned octave = ns ? 63u - (unsigned)__builtin_clzll(ns) : 0;
-	unsigned part = octave >= 4 ? (unsigned)(ns >> (octave - 4)) & (LATENCY_STEPS - 1) : 0;
+#include "base/histogram.h"
 
-	return octave < LATENCY_OCTAVES ? octave * LATENCY_STEPS + part : LATENCY_OCTAVES * LATENCY_STEPS - 1;
-}
-
-/* The end of a step. */
-static uint64_t step_end_ns(unsigned i)
-{
-	uint64_t begin_ns = 1ull << (i / LATENCY_STEPS);
-
-	return begin_ns + begin_ns * (i % LATENCY_STEPS + 1) / LATENCY_STEPS;
-}
+_Static_assert(LATENCY_OCTAVES == HISTOGRAM_OCTAVES, "its steps are those of base/histogram.h");
 
 static void bump(_Atomic uint64_t *n, uint64_t by)
 {
@@ -26,7 +14,7 @@ void latency_add(struct stress_latency *l, uint64_t ns)
 {
 	bump(&l->count, 1);
 	bump(&l->sum_ns, ns);
-	bump(&l->steps[step_of(ns)], 1);
+	bump(&l->steps[histogram_step(ns, LATENCY_STEPS)], 1);
 	if (ns > atomic_load_explicit(&l->max_ns, memory_order_relaxed))
 		atomic_store_explicit(&l->max_ns, ns, memory_order_relaxed);
 }
@@ -51,7 +39,7 @@ void latency_subtract(struct stress_latency *sum, const struct stress_latency *b
 		sum->steps[i] -= before->steps[i];
 		count += sum->steps[i];
 		if (sum->steps[i])
-			max_ns = step_end_ns(i);
+			max_ns = histogram_end(i, LATENCY_STEPS);
 	}
 	sum->sum_ns -= before->sum_ns;
 	/* Not the difference of the counts: they may have been read in the middle of one. */
@@ -61,18 +49,11 @@ void latency_subtract(struct stress_latency *sum, const struct stress_latency *b
 
 uint64_t latency_quantile(const struct stress_latency *l, unsigned permille)
 {
-	uint64_t due = (l->count * permille + 999) / 1000, sum = 0, end_ns;
+	uint64_t steps[LATENCY_OCTAVES * LATENCY_STEPS];
 
-	if (l->count == 0)
-		return 0;
-	for (unsigned i = 0; i < LATENCY_OCTAVES * LATENCY_STEPS; i++) {
-		sum += l->steps[i];
-		if (sum < due)
-			continue;
-		end_ns = step_end_ns(i);
-		return end_ns < l->max_ns ? end_ns : l->max_ns;
-	}
-	return l->max_ns;
+	for (unsigned i = 0; i < LATENCY_OCTAVES * LATENCY_STEPS; i++)
+		steps[i] = atomic_load_explicit(&l->steps[i], memory_order_relaxed);
+	return histogram_quantile(steps, LATENCY_STEPS, l->max_ns, permille);
 }
 
 uint64_t latency_bucket(const struct stress_latency *l, unsigned octave)

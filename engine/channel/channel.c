@@ -56,6 +56,12 @@ bool chan_hung_up(const struct chan *ch)
 	return ch->ops->hung_up && ch->ops->hung_up(ch);
 }
 
+void chan_shut_down(struct chan *ch)
+{
+	if (ch && ch->ops->shut_down)
+		ch->ops->shut_down(ch);
+}
+
 void chan_close(struct chan *ch)
 {
 	if (ch)

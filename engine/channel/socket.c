@@ -108,6 +108,11 @@ static bool socket_hung_up(const struct chan *ch)
 	return poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP | POLLHUP | POLLERR);
 }
 
+static void socket_shut_down(struct chan *ch)
+{
+	shutdown(((struct socket_chan *)ch)->fd, SHUT_RDWR);
+}
+
 static void socket_close(struct chan *ch)
 {
 	struct socket_chan *sc = (struct socket_chan *)ch;
@@ -152,6 +157,7 @@ static const struct chan_ops socket_ops = {
 	.read_full = socket_read_full,
 	.write_all = socket_write_all,
 	.hung_up = socket_hung_up,
+	.shut_down = socket_shut_down,
 	.close = socket_close,
 };
 
