@@ -8,6 +8,7 @@
 #include "engine/channel/socket.h"
 #include "engine/channel/tls.h"
 #include "engine/incoming.h"
+#include "engine/recovery.h"
 #include "engine/switchover.h"
 
 #include <errno.h>
@@ -170,8 +171,7 @@ static void watch_set_up(struct inm *inm)
 	} while (!inm->main.ch || inm->main.ch->bytes_in != bytes);
 	err_set(&err, -EPROTO, "a multifd channel was refused, and the source has sent nothing for %llu s since",
 		(unsigned long long)(wait_ns / NS_PER_S));
-	inm->multifd.failed(inm->multifd.failed_opaque, -EPROTO, &err);
-	group_cancel(&inm->loading);
+	incoming_lost(inm, -EPROTO, &err);
 }
 
 /* ---- the line of those who have not said what they are ---- */
@@ -306,8 +306,7 @@ static void check_preempt_lost(struct inm *inm, const struct hello *h, int resul
 		return;
 	err_set(&err, -ENODATA, "the preempt channel has ended with %llu pages missing",
 		(unsigned long long)inm->postcopy.missing_tpages);
-	inm->load_ops.failed(inm, -ENODATA, &err);
-	group_cancel(&inm->loading);
+	incoming_lost(inm, -ENODATA, &err);
 }
 
 /* See recovery.h. Not longer than anybody else may be unknown. */
@@ -316,7 +315,8 @@ static may_park int await_loss(struct connection *conn, uint64_t deadline_ns)
 	struct inm *inm = conn->inm;
 	int e = 0;
 
-	if (hello_first(conn->hello.first, conn->hello.got) != HELLO_COMMAND || !inm->running || inm->recovering)
+	if (hello_first(conn->hello.first, conn->hello.got) != HELLO_COMMAND || !recovery_is_possible(inm) ||
+	    inm->recovering)
 		return 0;
 	log_info(&inm->log, "connection from %s: the source is back, and nothing has failed here; waiting for that",
 		 conn->name);

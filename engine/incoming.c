@@ -90,14 +90,36 @@ static void note_switchover(void *opaque)
 }
 
 /* The first error is kept: what comes after it is its consequence. */
+static void keep_first(struct err *kept, int result, const struct err *err)
+{
+	if (kept->code == 0 && result != -ECANCELED) {
+		*kept = *err;
+		kept->code = result;
+	}
+}
+
 static void note_failure(void *opaque, int result, const struct err *err)
 {
 	struct inm *inm = opaque;
 
-	if (inm->err.code == 0 && result != -ECANCELED) {
-		inm->err = *err;
-		inm->err.code = result;
-	}
+	keep_first(&inm->err, result, err);
+}
+
+void incoming_lost(void *opaque, int result, const struct err *err)
+{
+	struct inm *inm = opaque;
+
+	note_failure(inm, result, err);
+	group_cancel(&inm->loading);
+}
+
+static void note_refusal(void *opaque, int result, const struct err *err)
+{
+	struct inm *inm = opaque;
+
+	keep_first(&inm->refusal, result, err);
+	group_cancel(&inm->loading);
+	event_set(&inm->postcopy.all_here); /* for the story, where it waits for the source */
 }
 
 /* ---- the story ---- */
@@ -134,7 +156,8 @@ static int load_main(struct inm *inm, struct err *err)
 					   .device = give_device,
 					   .sync = sync_multifd,
 					   .switchover = note_switchover,
-					   .failed = note_failure };
+					   .lost = incoming_lost,
+					   .refused = note_refusal };
 	switchover_ops(&inm->load_ops);
 	recovery_ops(&inm->load_ops);
 	l->opts = &inm->opts;
@@ -144,7 +167,8 @@ static int load_main(struct inm *inm, struct err *err)
 	l->ops_opaque = inm;
 	l->ram = &inm->ram;
 	l->postcopy = &inm->postcopy;
-	l->tasks = &inm->loading;
+	l->tasks = &inm->package;
+	l->channels = &inm->loading;
 	e = load_init(l, &inm->reactor->sched, inm->main.ch, inm->main.first, inm->main.got);
 	if (e < 0)
 		return err_set(err, e, "no memory for the stream's buffer");
@@ -265,6 +289,21 @@ static int load_guest(struct inm *inm, int e)
 	return joined < 0 ? joined : -ECANCELED;
 }
 
+/* Half of the guest is here: whatever the error, only the embedder may give it up. */
+static may_park int recover_guest(struct inm *inm, int e)
+{
+	while (e < 0 && inm->err.code < 0 && recovery_begin(inm)) {
+		e = recovery_pause(inm);
+		if (e == 0)
+			e = load_guest(inm, 0);
+	}
+	if (e < 0 && inm->refusal.code < 0) {
+		inm->err = inm->refusal;
+		e = inm->err.code;
+	}
+	return e;
+}
+
 /* Return: 0 the guest is complete and accepted; a cancel that comes later is too late. */
 static int receive_guest(struct inm *inm)
 {
@@ -273,13 +312,9 @@ static int receive_guest(struct inm *inm)
 
 	if (e == 0)
 		incoming_set_state(inm, INM_STATE_ACTIVE);
-	e = load_guest(inm, e);
-	/* Half of the guest runs here: whatever the error, only the embedder may give it up. */
-	while (e < 0 && inm->running && inm->err.code < 0) {
-		e = recovery_pause(inm);
-		if (e == 0)
-			e = load_guest(inm, 0);
-	}
+	e = recover_guest(inm, load_guest(inm, e));
+	group_cancel(&inm->package);
+	group_join(&inm->package);
 	return e < 0 ? e : 0;
 }
 
@@ -366,6 +401,7 @@ static void prepare(struct inm *inm)
 	group_init(&inm->arrival, s, "arrival");
 	group_init(&inm->acceptors, s, "acceptors");
 	group_init(&inm->loading, s, "loading");
+	group_init(&inm->package, s, "package");
 	event_init(&inm->main_there, s, "main channel");
 	list_init(&inm->unknown);
 	inm->exec.pidfd = -1;

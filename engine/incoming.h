@@ -57,7 +57,8 @@ struct inm {
 	struct exec exec;
 	struct hello main;    /* main.ch is owned; NULL before it is there, and when it is closed */
 	bool main_seen;
-	struct group loading; /* the main stream's coroutine and the multifd channels'; the story's */
+	struct group loading; /* the coroutines of the channels, main's and the others'; the story's */
+	struct group package; /* the one that loads the devices of postcopy; the story's */
 	struct multifd multifd;
 	bool complete;        /* the guest is here and was accepted */
 	struct event main_there;
@@ -86,6 +87,7 @@ struct inm {
 
 	enum inm_state state;
 	struct err err; /* the first one; code 0 while there is none */
+	struct err refusal; /* why the guest cannot be taken, whatever the network does; likewise */
 	char error_text[sizeof(((struct err *)0)->text) + 200];
 	uint64_t begin_ns, switchover_ns, end_ns;
 	uint64_t main_bytes; /* of main channels that are closed */
@@ -97,6 +99,9 @@ void incoming_set_state(struct inm *inm, enum inm_state state);
 
 /** incoming_start - listen at @addr and set the story going. Return: 0, or why not; then nothing has begun. */
 int incoming_start(struct inm *inm, const struct address *addr, struct err *err);
+
+/** incoming_lost - the connection is lost, as somebody other than main's reader has found; @opaque: struct inm */
+void incoming_lost(void *opaque, int result, const struct err *err);
 
 /* For switchover.c: the embedder's ready, with a cancel in it heard; the run state that the stream said, or NULL. */
 may_park int incoming_ask_ready(struct inm *inm, struct err *err);

@@ -46,12 +46,26 @@ static void begin_pause(struct inm *inm)
 	event_clear(&inm->main_there);
 	group_init(&inm->loading, &inm->reactor->sched, "loading");
 	arrival_forget_silent(inm, preempt_known);
-	log_info(&inm->log, "postcopy is paused with %" PRIu64 " pages missing: %s", inm->postcopy.missing_tpages,
-		 inm->err.text);
+	log_info(&inm->log, "postcopy is paused with %" PRIu64 " pages missing%s: %s", inm->postcopy.missing_tpages,
+		 inm->running ? "" : ", and devices still to load", inm->err.text);
 	snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s (%s)", inm->err.text, err_name(inm->err.code));
 	inm->err = ERR_NONE;
 	incoming_set_state(inm, INM_STATE_POSTCOPY_PAUSED);
 	event_set(&inm->paused);
+}
+
+bool recovery_is_possible(const struct inm *inm)
+{
+	return inm->running ||
+	       (inm->listening.set && !inm->load.package.has_owner_ping && inm->refusal.code == 0);
+}
+
+bool recovery_begin(struct inm *inm)
+{
+	/* Whether the guest is ours depends on whether that can be written; if so, it runs when this returns. */
+	if (inm->load.package.pledging)
+		load_disconnect(&inm->load);
+	return recovery_is_possible(inm);
 }
 
 int recovery_pause(struct inm *inm)
@@ -61,14 +75,14 @@ int recovery_pause(struct inm *inm)
 
 	begin_pause(inm);
 	/* A cancel that was heard while something else failed is not heard again. */
-	while (e == 0 && !atomic_load(&inm->cancel_asked)) {
+	while (e == 0 && inm->refusal.code == 0 && !atomic_load(&inm->cancel_asked)) {
 		event_clear(&pc->all_here);
 		if (inm->reopened)
 			arrival_move(inm);
 		if (inm->main.ch)
 			break;
 		/* What was missing has been discarded by the embedder, or has been on its way already. */
-		if (postcopy_all_here(pc))
+		if (inm->running && postcopy_all_here(pc))
 			return 1;
 		e = event_wait(&pc->all_here, deadline_after_ns(LOOK_NS));
 		if (e == -ETIMEDOUT)
@@ -76,6 +90,8 @@ int recovery_pause(struct inm *inm)
 	}
 	if (e < 0 || atomic_load(&inm->cancel_asked))
 		return -ECANCELED;
+	if (inm->refusal.code < 0)
+		return inm->refusal.code;
 	event_clear(&inm->paused);
 	pc->ledger.back_ns = clock_now_ns();
 	incoming_set_state(inm, INM_STATE_POSTCOPY_RECOVER);
@@ -95,11 +111,15 @@ void recovery_force_pause(struct inm *inm)
 	struct err err = ERR_NONE;
 
 	/* It may have changed since inm_pause looked. */
-	if (!inm->running || inm->complete || !recovery_may_pause(inm->state))
+	if (inm->complete || !recovery_may_pause(inm->state))
 		return;
+	if (!recovery_is_possible(inm)) {
+		log_warn(&inm->log, "inm_pause: the guest has not started here, and its source would start it again "
+			 "if the connection were lost; nothing is done");
+		return;
+	}
 	err_set(&err, -ECONNABORTED, "inm_pause was called");
-	inm->load_ops.failed(inm, -ECONNABORTED, &err);
-	group_cancel(&inm->loading);
+	incoming_lost(inm, -ECONNABORTED, &err);
 }
 
 /* ---- the source is back ---- */
@@ -138,7 +158,7 @@ int recovery_load(struct inm *inm, struct err *err)
 	int e = incoming_secure_main(inm, err);
 
 	if (e == 0)
-		e = load_reconnect(&inm->load, &inm->reactor->sched, inm->main.ch, inm->main.first, inm->main.got, err);
+		e = load_reconnect(&inm->load, inm->main.ch, inm->main.first, inm->main.got, err);
 	if (e == 0 && multifd_drain(&inm->multifd) < 0)
 		e = err_set(err, -ENOMEM, "no memory for a coroutine");
 	if (e == 0)

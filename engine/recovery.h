@@ -1,7 +1,8 @@
 /*
- * recovery.h - the network fails while the guest runs here and pages of it are missing
+ * recovery.h - the network fails while half of the guest is here
  *
- * The guest is in two halves then, and neither is of use without the other. So the migration pauses: all its
+ * From LISTEN on the guest is in two halves, and neither is of use without the other (see package.h for the source that
+ * can take it back until RUN). So the migration pauses: all its
  * connections are closed, its guest runs on and waits where pages are missing, faults are collected, and the source
  * may come back, as often as it takes, at the same addresses or at another one (inm_recover). Only the embedder can
  * give up.
@@ -32,9 +33,18 @@ void recovery_init(struct inm *inm);
 void recovery_ops(struct load_ops *ops);
 
 /**
+ * recovery_is_possible - is half of the guest here, so that a loss of the connection is a pause and not the end?
+ */
+bool recovery_is_possible(const struct inm *inm);
+
+/* The same, asked when it is lost: a promise to the source that is under way is kept or broken by then. Parks: yes. */
+may_park bool recovery_begin(struct inm *inm);
+
+/**
  * recovery_pause - everything of the lost connection is taken back; then wait for the source
  * Parks: until a new main channel is there; no deadline, because only the embedder may give the guest up.
- * Return: 0 it is there; 1 nothing is missing any more, so that it is not needed; -ECANCELED.
+ * Return: 0 it is there; 1 nothing is missing any more, so that it is not needed; why the guest was refused meanwhile;
+ * -ECANCELED.
  */
 may_park int recovery_pause(struct inm *inm);
 

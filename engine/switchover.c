@@ -46,7 +46,7 @@ static int run_preempt(void *arg)
 		e = err_set(&err, -ENODATA, "the preempt channel has ended with %" PRIu64 " pages missing",
 			    inm->postcopy.missing_tpages);
 	if (e < 0) {
-		inm->load_ops.failed(inm, e, &err);
+		incoming_lost(inm, e, &err);
 		return e;
 	}
 	event_set(&inm->postcopy.all_here); /* for who waits to look again */
@@ -80,7 +80,7 @@ static int check_main(const struct inm *inm, struct err *err)
 {
 	if (!chan_hung_up(inm->main.ch))
 		return 0;
-	return err_set(err, -ENODATA, "the source closed the main channel while its preempt channel was waited for");
+	return err_set(err, -ENOTCONN, "the source closed the main channel while its preempt channel was waited for");
 }
 
 static uint64_t sooner(uint64_t a_ns, uint64_t b_ns)
@@ -118,13 +118,22 @@ int switchover_await_preempt(struct inm *inm, struct err *err)
 
 /* ---- what the load asks for ---- */
 
-static may_park int begin_listening(void *opaque, struct err *err)
+/* Main may not be the first channel whose loss is seen. */
+static may_park int await_channels(void *opaque, struct err *err)
 {
 	struct inm *inm = opaque;
 	int e = switchover_await_preempt(inm, err);
 
-	if (e == 0)
-		e = postcopy_listen(&inm->postcopy, err);
+	if (e == -ECANCELED && inm->err.code < 0)
+		return -ENOTCONN;
+	return e;
+}
+
+static int begin_listening(void *opaque, struct err *err)
+{
+	struct inm *inm = opaque;
+	int e = postcopy_listen(&inm->postcopy, err);
+
 	if (e < 0)
 		return e;
 	multifd_switch(&inm->multifd);
@@ -152,6 +161,7 @@ static void run(void *opaque)
 	log_info(&inm->log, "the guest runs here, with %" PRIu64 " pages missing", inm->postcopy.missing_tpages);
 	if (inm->ops.start_vcpus)
 		inm->ops.start_vcpus(inm->opaque, incoming_run_state(inm));
+	event_set(&inm->postcopy.all_here); /* for the story, where the source is away: it may not be needed any more */
 }
 
 static may_park int await_pages(void *opaque, struct err *err)
@@ -183,6 +193,7 @@ static may_park int await_pages(void *opaque, struct err *err)
 
 void switchover_ops(struct load_ops *ops)
 {
+	ops->await_channels = await_channels;
 	ops->listen = begin_listening;
 	ops->take_over = take_over;
 	ops->run = run;
@@ -197,21 +208,16 @@ static may_park int request_pages(void *opaque, const struct page_request *list,
 	struct err err = ERR_NONE;
 	int e = reply_request(&inm->load.reply, list, count, &err);
 
-	if (e < 0 && e != -ECANCELED) {
-		/* The reader of the channel may never find out: a source can be gone in one direction only. */
-		inm->load_ops.failed(inm, e, &err);
-		group_cancel(&inm->loading);
-	}
+	/* The reader of the channel may never find out: a source can be gone in one direction only. */
+	if (e < 0 && e != -ECANCELED)
+		incoming_lost(inm, e, &err);
 	return e;
 }
 
 /* Nothing here can go on: it is as if the network had failed. */
 static void give_in(void *opaque, int result, const struct err *err)
 {
-	struct inm *inm = opaque;
-
-	inm->load_ops.failed(inm, result, err);
-	group_cancel(&inm->loading);
+	incoming_lost(opaque, result, err);
 }
 
 /* In a signal handler, of a thread that is stuck anyway. */

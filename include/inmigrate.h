@@ -51,7 +51,8 @@ enum inm_state {
 	INM_STATE_ACTIVE,    /* the main channel is there and the stream is being loaded */
 	INM_STATE_POSTCOPY_ACTIVE, /* the guest runs here, or is about to, and pages of it are still at the source */
 	INM_STATE_POSTCOPY_PAUSED, /* the network failed in postcopy; inm_error() says how. The guest runs on until it
-	                            * touches a page that is missing; the source may come back: see inm_recover */
+	                            * touches a page that is missing (or is started, if its devices were still being
+	                            * loaded); the source may come back: see inm_recover */
 	INM_STATE_POSTCOPY_RECOVER, /* it has come back, and hears what is here */
 	INM_STATE_COMPLETED, /* landed: the guest is the embedder's */
 	INM_STATE_FAILED,    /* inm_error() says why; the source still has its guest if it used a return path */
@@ -230,9 +231,9 @@ void inm_cancel(struct inm *inm);
 
 /**
  * inm_pause - take the network for lost (a hung one, which nobody has closed): postcopy-active becomes postcopy-paused
- * For a guest that runs here with pages missing; all its connections are closed, and the source may come back.
- * From any thread and from a signal handler; the rest happens in run or dispatch. Return: 0 asked for; -EINVAL in
- * another state than postcopy-active and postcopy-recover.
+ * All connections are closed, and the source may come back. Before start_vcpus nothing is done where that would make
+ * the source (QEMU 10.2 on) run its guest again. From any thread and from a signal handler; the rest happens in run or
+ * dispatch. Return: 0 asked for; -EINVAL in another state than postcopy-active and postcopy-recover.
  */
 int inm_pause(struct inm *inm);
 

@@ -57,7 +57,7 @@ int chan_write_all(struct chan *ch, const void *buf, size_t bytes, uint64_t dead
 /** chan_hung_up - has the other end closed, as far as one can see without reading? Parks: no. */
 bool chan_hung_up(const struct chan *ch);
 
-/** chan_shut_down - both ways, for good: what is being read or written ends, with an error. NULL is allowed. Parks: no. */
+/** chan_shut_down - both ways, for good: who reads or writes is told. NULL is allowed. Parks: no. */
 void chan_shut_down(struct chan *ch);
 
 /** chan_close - and free. NULL is allowed. Parks: no. No operation of it may be under way. */

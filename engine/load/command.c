@@ -56,8 +56,14 @@ static int open_return_path(struct load *l, struct err *err)
 	return e;
 }
 
+/*
+ * A source that is gone does not miss the answer, and what it has sent is here to be read: the package, as it may be.
+ * Where it has left off, reading finds its end.
+ */
 static int answer_ping(struct load *l, const uint8_t *payload, struct err *err)
 {
+	int e;
+
 	if (!l->reply.open)
 		return err_set(err, -EPROTO, "the source has not opened a return path to answer on");
 	/* Answers come in the order of the questions (spec/stream.md 2), and main does not wait for the package. */
@@ -65,7 +71,8 @@ static int answer_ping(struct load *l, const uint8_t *payload, struct err *err)
 		l->package.pings[l->package.ping_count++] = be32_load(payload);
 		return 0;
 	}
-	return reply_pong(&l->reply, be32_load(payload), err);
+	e = reply_pong(&l->reply, be32_load(payload), err);
+	return e == -EPIPE || e == -ECONNRESET ? 0 : e;
 }
 
 static int advise(struct load *l, const uint8_t *payload, size_t len, struct err *err)
@@ -156,7 +163,7 @@ static int resume(struct load *l, struct err *err)
 	int e = l->ops->resume(l->ops_opaque, err);
 
 	if (e == 0)
-		l->phase = LOAD_RUNNING;
+		l->phase = LOAD_LISTENING;
 	return e;
 }
 

@@ -47,16 +47,17 @@ void load_fini(struct load *l)
 
 void load_disconnect(struct load *l)
 {
+	package_cut(&l->package);
 	reply_detach(&l->reply);
 	reader_fini(&l->reader);
 }
 
-int load_reconnect(struct load *l, struct sched *s, struct chan *ch, const void *first, size_t bytes, struct err *err)
+int load_reconnect(struct load *l, struct chan *ch, const void *first, size_t bytes, struct err *err)
 {
 	size_t chunk_bytes = l->reader.chunk_bytes;
 	int e;
 
-	reply_init(&l->reply, s, ch);
+	reply_attach(&l->reply, ch);
 	e = reply_open(&l->reply, err);
 	if (e < 0)
 		return e;
@@ -65,7 +66,6 @@ int load_reconnect(struct load *l, struct sched *s, struct chan *ch, const void 
 		return err_set(err, e, "no memory for the stream's buffer");
 	l->reader.chunk_bytes = chunk_bytes;
 	l->ram_loader.last = NULL;
-	package_resolve(&l->package);
 	sections_reopen(&l->sections);
 	return 0;
 }

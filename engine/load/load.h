@@ -36,7 +36,12 @@ struct load_ops {
 	/* The source has stopped its guest and says so (QEMU 10.0 on). */
 	void (*switchover)(void *opaque);
 
-	/* Postcopy. LISTEN: pages can be asked for and land, on all channels they will come on. Parks. */
+	/*
+	 * Postcopy. Wait for the channels that pages will come on. Parks. Return: 0; -ETIMEDOUT: one has not come;
+	 * -ENOTCONN: the connection was lost meanwhile; -ECANCELED.
+	 */
+	int (*await_channels)(void *opaque, struct err *err);
+	/* LISTEN: from here on pages can be asked for and land. */
 	int (*listen)(void *opaque, struct err *err);
 	/* All device state is loaded; the last chance to refuse the guest. */
 	int (*take_over)(void *opaque, struct err *err);
@@ -45,12 +50,17 @@ struct load_ops {
 	int (*resume)(void *opaque, struct err *err);
 	/* Main has ended as it should: wait for the pages that are still under way. Parks. */
 	int (*await_pages)(void *opaque, struct err *err);
-	/* A coroutine other than the stream's has failed. */
-	void (*failed)(void *opaque, int result, const struct err *err);
+	/* The connection was found lost by somebody other than its reader, who may never find out. */
+	void (*lost)(void *opaque, int result, const struct err *err);
+	/* The package cannot be loaded, and the guest not be taken, whatever the network does. */
+	void (*refused)(void *opaque, int result, const struct err *err);
 };
 
-/* Where the stream stands (spec/stream.md 5.2). From LISTENING on page records are those of postcopy. */
-enum load_phase { LOAD_PRECOPY, LOAD_ADVISED, LOAD_DISCARDING, LOAD_LISTENING, LOAD_RUNNING, LOAD_RECOVERING };
+/*
+ * Where the stream stands (spec/stream.md 5.2). From LISTENING on page records are those of postcopy; whether the guest
+ * runs by then is the package's business.
+ */
+enum load_phase { LOAD_PRECOPY, LOAD_ADVISED, LOAD_DISCARDING, LOAD_LISTENING, LOAD_RECOVERING };
 
 struct load {
 	const struct options *opts; /* not owned, as the rest up to the blank line */
@@ -60,7 +70,8 @@ struct load {
 	void *ops_opaque;
 	struct ram *ram;
 	struct postcopy *postcopy; /* used from the first discard on */
-	struct group *tasks;       /* where coroutines of the load live */
+	struct group *tasks;       /* where the package's coroutine lives: a loss of the connection does not end it */
+	struct group *channels;    /* those of the connection: cancelled when it is lost */
 
 	struct reader reader;
 	struct reply reply;
@@ -92,13 +103,16 @@ void load_fini(struct load *l);
  */
 may_park int load_stream(struct load *l, struct err *err);
 
-/* ---- after a loss, once the guest runs here (spec/stream.md 5.8) ---- */
+/* ---- after a loss, from LISTEN on (spec/stream.md 5.8) ---- */
 
-/** load_disconnect - the channel is lost; nobody may be reading or writing. What is known of the stream stays. */
-void load_disconnect(struct load *l);
+/**
+ * load_disconnect - the channel is lost; nobody may be reading. What is known of the stream stays.
+ * Parks: until nobody writes; see reply_detach. May be called again.
+ */
+may_park void load_disconnect(struct load *l);
 
 /** load_reconnect - the source is back on @ch, whose first @bytes were read already. Return: as load_init; -EPROTO. */
-int load_reconnect(struct load *l, struct sched *s, struct chan *ch, const void *first, size_t bytes, struct err *err);
+int load_reconnect(struct load *l, struct chan *ch, const void *first, size_t bytes, struct err *err);
 
 /**
  * load_recover - the source learns what is here, and the stream goes on to its end

@@ -10,6 +10,7 @@
 #include "engine/stream/trace.h"
 #include "engine/stream/wire.h"
 #include "inmigrate.h"
+#include "postcopy/postcopy.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -95,6 +96,18 @@ static int load_section(struct load *l, const struct split_section *sec, struct 
 	return device_deliver(l, &device, err);
 }
 
+/* Does the source hand the guest over by a PING of its own? */
+static bool find_owner_ping(const struct package *p)
+{
+	for (size_t i = 0; i < p->split.command_count; i++) {
+		const struct split_command *c = &p->split.commands[i];
+
+		if (c->command == WIRE_CMD_PING && be32_load(p->buf + c->payload_off) == PING_OWNER)
+			return true;
+	}
+	return false;
+}
+
 /* Once: what can still refuse the guest does so before anybody is told that it is ours. */
 static int take_over(struct load *l, bool *taken, struct err *err)
 {
@@ -102,6 +115,32 @@ static int take_over(struct load *l, bool *taken, struct err *err)
 		return 0;
 	*taken = true;
 	return l->ops->take_over(l->ops_opaque, err);
+}
+
+/* A loss of the connection is not the package's failure; and who has asked on a lost one waits for no answer. */
+static int answer(struct load *l, uint32_t value, struct err *err)
+{
+	int e = reply_pong(&l->reply, value, err);
+
+	if (e == 0 || e == -ECANCELED)
+		return e;
+	if (e != -ENOTCONN)
+		l->ops->lost(l->ops_opaque, e, err);
+	return 0;
+}
+
+/* What is known to have been told, or may have been, is: RUN follows without a park. */
+static int pledge(struct load *l, bool *taken, struct err *err)
+{
+	int e = take_over(l, taken, err);
+
+	if (e < 0)
+		return e;
+	l->package.pledging = true;
+	e = reply_pong(&l->reply, PING_OWNER, err);
+	l->package.pledging = false;
+	l->package.pledged = e == 0;
+	return e;
 }
 
 static int carry_out(struct load *l, const struct split_command *c, bool *taken, struct err *err)
@@ -115,14 +154,13 @@ static int carry_out(struct load *l, const struct split_command *c, bool *taken,
 		value = be32_load(p->buf + c->payload_off);
 		TRACE(l->trace, p->off + c->off, 1, "command PING %" PRIu32 " in the package", value);
 		if (value == PING_OWNER)
-			e = take_over(l, taken, err);
-		return e < 0 ? e : reply_pong(&l->reply, value, err);
+			return pledge(l, taken, err);
+		return p->cut ? 0 : answer(l, value, err);
 	case WIRE_CMD_POSTCOPY_RUN:
 		TRACE(l->trace, p->off + c->off, 1, "command POSTCOPY_RUN in the package");
 		e = take_over(l, taken, err);
 		if (e < 0)
 			return e;
-		l->phase = LOAD_RUNNING;
 		l->ops->run(l->ops_opaque);
 		return 0;
 	default:
@@ -131,12 +169,15 @@ static int carry_out(struct load *l, const struct split_command *c, bool *taken,
 }
 
 /*
- * Another coroutine of the load may have failed while a callback waited for a page: what the callback has read since is
- * zeros, and a reply that goes out at once does not park, so nothing else would stop us before RUN.
+ * The migration may have ended, or be about to, while a callback waited for a page; or the page may have been
+ * impossible to show. What the callback has read since is zeros, and a reply that goes out at once does not park, so
+ * nothing else would stop us before RUN.
  */
-static int check_alive(const struct load *l)
+static int check_alive(const struct load *l, struct err *err)
 {
-	return l->tasks->cancelled ? -ECANCELED : 0;
+	if (l->tasks->cancelled || (l->package.has_owner_ping && !l->package.pledged && l->channels->cancelled))
+		return -ECANCELED;
+	return l->postcopy->opened ? err_set(err, -EIO, "a page could not be shown to a device") : 0;
 }
 
 /* In the order of the package: commands and sections. */
@@ -150,10 +191,10 @@ static int load_all(struct load *l, struct err *err)
 	for (size_t i = 0; e == 0 && i <= s->command_count; i++) {
 		size_t until = i < s->command_count ? s->commands[i].section : s->section_count;
 
-		while (e == 0 && section < until && (e = check_alive(l)) == 0)
+		while (e == 0 && section < until && (e = check_alive(l, err)) == 0)
 			e = load_section(l, &s->sections[section++], err);
 		if (e == 0)
-			e = check_alive(l);
+			e = check_alive(l, err);
 		if (e == 0 && i < s->command_count)
 			e = carry_out(l, &s->commands[i], &taken, err);
 	}
@@ -167,26 +208,27 @@ static int run_package(void *arg)
 	int e = load_all(l, &err);
 
 	for (unsigned i = 0; e == 0 && i < l->package.ping_count; i++)
-		e = reply_pong(&l->reply, l->package.pings[i], &err);
+		e = answer(l, l->package.pings[i], &err);
 	if (e == 0) {
 		event_set(&l->package.done);
 		return 0;
 	}
 	err_up(&err, e, "package at 0x%" PRIx64, l->package.off);
-	l->ops->failed(l->ops_opaque, e, &err);
+	l->ops->refused(l->ops_opaque, e, &err);
 	return e;
 }
 
-void package_resolve(struct package *p)
+void package_cut(struct package *p)
 {
+	p->cut = true;
 	p->ping_count = 0;
-	event_set(&p->done);
 }
 
 int package_read(struct load *l, uint32_t bytes, struct err *err)
 {
 	struct package *p = &l->package;
-	int e = 0;
+	struct err listen_err = ERR_NONE;
+	int e = 0, lost;
 
 	if (bytes == 0 || bytes > PACKAGE_BYTES_MAX)
 		return err_set(err, -EPROTO, "a package of %" PRIu32 " bytes; 1 to %u are possible", bytes,
@@ -200,10 +242,18 @@ int package_read(struct load *l, uint32_t bytes, struct err *err)
 		return err_up(err, e, "package at 0x%" PRIx64, p->off);
 	l->split_by_footers = true;
 	TRACE(l->trace, p->off, 1, "command POSTCOPY_LISTEN in the package");
-	e = l->ops->listen(l->ops_opaque, err);
-	if (e < 0)
+	p->has_owner_ping = find_owner_ping(p);
+	lost = l->ops->await_channels(l->ops_opaque, err);
+	if (lost < 0 && (lost != -ENOTCONN || p->has_owner_ping))
+		return err_up(err, lost, "POSTCOPY_LISTEN");
+	e = l->ops->listen(l->ops_opaque, &listen_err);
+	if (e < 0) {
+		*err = listen_err;
 		return err_up(err, e, "POSTCOPY_LISTEN");
+	}
 	l->phase = LOAD_LISTENING;
 	e = group_spawn(l->tasks, "package", run_package, l);
-	return e < 0 ? err_set(err, e, "no memory for a coroutine") : 0;
+	if (e < 0)
+		return err_set(err, e, "no memory for a coroutine");
+	return lost;
 }

@@ -5,6 +5,10 @@
  * footers (it has no description). LISTEN is carried out where the stream stands; the devices are loaded in a coroutine
  * of their own, because a callback may touch a page that only comes on the main channel behind the package.
  *
+ * What is here is kept when the connection is lost: the devices are loaded and the guest started all the same, and a
+ * callback that waits for a page waits until the source is back. Except where the source asks, before RUN, whether the
+ * guest is ours (QEMU 10.2 on): until it has heard that it is, it would run the guest itself.
+ *
  * Source: spec/stream.md 5.1, 5.4, 7.4 B
  */
 #ifndef ENGINE_LOAD_PACKAGE_H
@@ -34,6 +38,10 @@ struct package {
 	struct split_result split;
 	struct event done; /* RUN has been carried out */
 	bool begun;
+	bool has_owner_ping; /* the source takes the guest back unless it is told that it is ours */
+	bool pledging;       /* it is being told */
+	bool pledged;        /* it has been */
+	bool cut;            /* the connection that it came on is lost: its PINGs are not to be answered */
 	uint32_t pings[PACKAGE_PINGS_MAX]; /* behind the package, to be answered when it is done: in their turn */
 	unsigned ping_count;
 };
@@ -47,12 +55,13 @@ static inline bool package_is_loading(const struct package *p)
 	return p->begun && !p->done.set;
 }
 
-/* package_resolve - RUN was carried out, and the channel it came on is lost: what was left to answer is not owed. */
-void package_resolve(struct package *p);
+/* package_cut - the channel it came on is lost: what was left to answer is not owed. */
+void package_cut(struct package *p);
 
 /**
  * package_read - @bytes of package behind its command, up to and with LISTEN; then the devices are loaded beside
- * Parks: yes. Return: 0; -EPROTO; -ENOMEM; what LISTEN failed with.
+ * Parks: yes. Return: 0; -EPROTO; -ENOMEM; what LISTEN failed with; -ENOTCONN: LISTEN was carried out, and the
+ * connection is lost.
  */
 may_park int package_read(struct load *l, uint32_t bytes, struct err *err);
 

@@ -19,11 +19,25 @@ void reply_init(struct reply *rp, struct sched *s, struct chan *ch)
 	mutex_init(&rp->lock, s, "return path");
 }
 
+void reply_attach(struct reply *rp, struct chan *ch)
+{
+	ASSERT(!rp->ch && !rp->lock.owner);
+	rp->ch = ch;
+	rp->last = NULL;
+}
+
 void reply_detach(struct reply *rp)
 {
-	ASSERT(!rp->lock.owner);
+	if (!rp->ch)
+		return;
+	chan_shut_down(rp->ch);
+	co_shield(rp->lock.sched, true);
+	/* No deadline: on a channel that is shut down, who writes ends at once. */
+	mutex_lock(&rp->lock, DEADLINE_NEVER);
 	rp->ch = NULL;
 	rp->open = false;
+	mutex_unlock(&rp->lock);
+	co_shield(rp->lock.sched, false);
 }
 
 int reply_open(struct reply *rp, struct err *err)
@@ -40,7 +54,9 @@ static int write_locked(struct reply *rp, const void *msg, size_t bytes, uint64_
 
 	if (r < 0)
 		return err_set(err, r, "waiting for the return path");
-	if (!rp->shut)
+	if (!rp->ch)
+		r = err_set(err, -ENOTCONN, "the connection was lost");
+	else if (!rp->shut)
 		r = chan_write_all(rp->ch, msg, bytes, deadline_ns, err);
 	mutex_unlock(&rp->lock);
 	return r;
@@ -52,7 +68,7 @@ static int reply_send(struct reply *rp, enum wire_reply type, const void *payloa
 	uint8_t msg[4 + 16];
 	int r;
 
-	ASSERT(rp->open && bytes <= sizeof(msg) - 4);
+	ASSERT(bytes <= sizeof(msg) - 4);
 	be16_store(msg, (uint16_t)type);
 	be16_store(msg + 2, (uint16_t)bytes);
 	if (bytes > 0)
@@ -100,7 +116,7 @@ int reply_request(struct reply *rp, const struct page_request *list, size_t coun
 	size_t bytes = 0;
 	int r;
 
-	ASSERT(rp->open && count <= REQUEST_BATCH_MAX);
+	ASSERT(count <= REQUEST_BATCH_MAX);
 	for (size_t i = 0; i < count; i++)
 		bytes += put_request(rp, msg + bytes, &list[i]);
 	r = write_locked(rp, msg, bytes, deadline_after_ns(REPLY_TIMEOUT_NS), err);
@@ -154,7 +170,7 @@ int reply_bitmap(struct reply *rp, const struct block *b, struct err *err)
 
 	if (r < 0)
 		return err_set(err, r, "waiting for the return path");
-	r = write_bitmap(rp, b, err);
+	r = rp->ch ? write_bitmap(rp, b, err) : err_set(err, -ENOTCONN, "the connection was lost");
 	mutex_unlock(&rp->lock);
 	PROBE2(engine__reply, (int)WIRE_REPLY_RECV_BITMAP, r);
 	return r < 0 ? err_up(err, r, "return path") : 0;

@@ -21,7 +21,7 @@ struct err;
 struct page_request;
 
 struct reply {
-	struct chan *ch; /* not owned */
+	struct chan *ch; /* not owned; NULL while the connection is lost */
 	struct mutex lock;
 	bool open; /* the source has said OPEN_RETURN_PATH */
 	bool shut; /* SHUT is sent: nothing may follow */
@@ -30,8 +30,14 @@ struct reply {
 
 void reply_init(struct reply *rp, struct sched *s, struct chan *ch);
 
-/* reply_detach - its channel is about to be closed, and nobody is writing: as if the source had never opened it. */
-void reply_detach(struct reply *rp);
+/**
+ * reply_detach - its channel is lost, and about to be closed: it is shut down, and as if the source had never opened it
+ * Who is writing fails, and so does who writes later, with -ENOTCONN. Parks: until nobody writes. May be called again.
+ */
+may_park void reply_detach(struct reply *rp);
+
+/* reply_attach - the source is back on @ch; nothing can be written before reply_open. */
+void reply_attach(struct reply *rp, struct chan *ch);
 
 /** reply_open - from here on the source listens. Return: 0; -EPROTO on a channel that cannot be written. */
 int reply_open(struct reply *rp, struct err *err);

@@ -9,7 +9,7 @@ import signal
 import cases_postcopy
 from cases_postcopy import IN_HUGE, SECRECY, Touched, pages_were_asked_for, postcopy, start_postcopy
 from qemu import Failed, MIB, QmpError, wait_until
-from wire import Wire
+from wire import Package, Wire
 
 # So slow that there is time to cut it; requests are served at once all the same with preempt.
 SLOW = {"max-bandwidth": 2 * MIB, "max-postcopy-bandwidth": 24 * MIB}
@@ -116,6 +116,17 @@ def lost_again(run):
     run.source.wait_status("completed", seconds=run.case.seconds, also=run.destination.check_alive)
 
 
+def behind_the_package(run):
+    """The devices are all there is of them: a source up to 10.1 has sent them, and cannot go on itself."""
+    run.wire.behind_package = Package()
+    wait_until("the source to begin", lambda: start_postcopy(run), 20, every=0.001)
+    wait_until("the package to pass", lambda: run.wire.behind_package is None, 20, every=0.002)
+    paused(run, 1)
+    come_back(run)
+    resumed(run, 1)
+    run.source.wait_status("completed", seconds=run.case.seconds, also=run.destination.check_alive)
+
+
 def came_back(run):
     if run.options.reference:
         return
@@ -159,6 +170,8 @@ CASES = [
     # QEMU 7.2 waits for ever for an answer on a connection that was lost before its first answer.
     recovery("lost-again", during=lost_again, since=(8, 0)),
     recovery("lost-again-plain", preempt=False, during=lost_again, since=(8, 0)),
+    recovery("behind-the-package", during=behind_the_package, quick=True, until=(10, 2)),
+    recovery("behind-the-package-plain", preempt=False, during=behind_the_package, until=(10, 2)),
     recovery("psk", secrecy="psk"),
     recovery("psk-plain", secrecy="psk", preempt=False),
     recovery("x509", secrecy="x509"),

@@ -4,12 +4,18 @@ All connections of one migration go through it, in the order in which they come.
 a network does that is lost: by a reset, by an end, or by silence. Python's standard library only.
 """
 
+import re
 import socket
 import struct
 import threading
 
 PIECE_BYTES = 1 << 16
+MAIN = b"QEVM"
 MULTIFD = b"\x11\x22\x33\x44"
+
+# Command PACKAGED, its four bytes of length, and the LISTEN it begins with (spec/stream.md 2, 5.4).
+PACKAGED = re.compile(rb"\x08\x00\x07\x00\x04(....)\x08\x00\x04\x00\x00", re.DOTALL)
+PACKAGED_BYTES = 14
 
 
 class Wire:
@@ -20,6 +26,7 @@ class Wire:
         self.passed = 0                   # bytes to the destination
         self.connections = 0
         self.cut_at = None                # so many bytes of these, and the next cut comes by itself
+        self.behind_package = None        # set to an empty Package: an end comes right behind the next package
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -83,6 +90,12 @@ class Wire:
                 if forwards and self._is_due(len(data)):
                     self.cut()
                     return
+                package = self.behind_package
+                if forwards and pair.first == MAIN and package and package.ends_in(data):
+                    to.sendall(data[:package.left])
+                    self.behind_package = None
+                    self.cut("end")
+                    return
                 to.sendall(data)
         except OSError:
             if not pair.lost:
@@ -93,6 +106,24 @@ class Wire:
         with self.lock:
             self.passed += count
             return self.cut_at is not None and self.passed >= self.cut_at
+
+
+class Package:
+    """Where the package ends in a stream that comes in pieces."""
+
+    def __init__(self):
+        self.tail, self.left = b"", None  # left: bytes of the package, and what is before it, in the piece to come
+
+    def ends_in(self, data):
+        if self.left is None:
+            found = PACKAGED.search(self.tail + data)
+            if found:
+                self.left = found.end(1) - len(self.tail) + int.from_bytes(found[1], "big")
+            self.tail = (self.tail + data)[-PACKAGED_BYTES:]
+        if self.left is not None and self.left > len(data):
+            self.left -= len(data)
+            return False
+        return self.left is not None
 
 
 class Pair:

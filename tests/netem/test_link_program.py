@@ -7,21 +7,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 
-import netem
-from test_kit import LinkTest, command, run
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import netem                                # noqa: E402
+from test_kit import LinkTest, command, run  # noqa: E402
+from waiting import wait_until               # noqa: E402
 
 MARK = "netem-test-mark"
-
-
-def wait_until(what, condition, seconds=10):
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(f"waited {seconds} s for {what}")
-        time.sleep(0.005)
 
 
 def processes(mark):

@@ -6,9 +6,13 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-import time
 import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+from waiting import wait_until  # noqa: E402,F401 (for the tests, which have it from here)
 
 PROGRAM = os.environ.get("TEST_PROGRAM", "build/inmigrate")
 PR_SET_PDEATHSIG = 1
@@ -26,14 +30,6 @@ def run(*args, data=None, stdin=subprocess.DEVNULL, seconds=30, text=True):
     if text:
         done.stdout, done.stderr = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     return done
-
-
-def wait_until(what, condition, seconds=10):
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(f"waited {seconds} s for {what}")
-        time.sleep(0.005)
 
 
 class Listen:

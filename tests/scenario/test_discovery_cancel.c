@@ -70,7 +70,7 @@ START_TEST(test_a_channel_that_is_being_handed_over_while_all_ends_is_given_back
 				several_settle(&s);
 				several_allow(&s, last, last ? 4 : 3);
 				several_settle(&s);
-				/* Written to the socket, and not yet looked at. */
+				/* Written to the socket; the library has had no turn to look at it. */
 				several_allow(&s, last, 64);
 				pump_step(&s.lines[last]);
 				for (unsigned i = 0; i < turns; i++)

@@ -382,13 +382,6 @@ END_TEST
 
 /* ---- behind the package, before RUN: a callback waits meanwhile -------------------------------------------------- */
 
-/* For a page that nobody sends. */
-static int wait_for_ever(struct pc *s, const struct inm_device *device)
-{
-	(void)device;
-	return inm_ram_await(s->e.inm, pc_guest(s, 0, 1), 1);
-}
-
 static const struct lie late_lies[] = {
 	{ "DISCARD after LISTEN", PC_AFTER_PACKAGE_END, put_discard, -EPROTO, "after LISTEN" },
 	{ "second package", PC_AFTER_PACKAGE_END, put_packaged, -EPROTO, "after LISTEN" },
@@ -406,12 +399,13 @@ static const struct lie late_lies[] = {
 };
 #define LATE_LIES ((int)(sizeof(late_lies) / sizeof(late_lies[0])))
 
-START_TEST(test_a_lie_behind_the_package_ends_it_as_long_as_the_guest_has_not_started)
+/* From a source that has the guest until it hears PONG 0x42. */
+START_TEST(test_a_lie_behind_the_package_ends_it_as_long_as_the_source_can_go_on)
 {
 	const struct lie *lie = &late_lies[_i];
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .quiet = true, .unanswered = true, .device = wait_for_ever,
+	pc_begin(&s, &(struct pc_opts){ .quiet = true, .unanswered = true, .modern = true, .device = pc_device_waits,
 	                                .inject_at = lie->at, .inject = lie->put });
 	pc_switch(&s);
 	pc_allow(&s, s.package_end); /* the device waits when the lie comes */
@@ -426,15 +420,16 @@ START_TEST(test_a_lie_behind_the_package_ends_it_as_long_as_the_guest_has_not_st
 }
 END_TEST
 
-/* When it runs, the guest is in two halves and nobody but the embedder gives it up. */
-START_TEST(test_a_lie_when_the_guest_runs_is_a_pause)
+/* When the devices are here, the guest is in two halves and nobody but the embedder gives it up. */
+START_TEST(test_a_lie_behind_the_package_is_a_pause_where_the_source_cannot_go_on)
 {
-	const struct lie *lie = &late_lies[_i];
+	const struct lie *lie = &late_lies[_i / 2];
+	bool runs = _i % 2;
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .quiet = true });
+	pc_begin(&s, &(struct pc_opts){ .quiet = true, .unanswered = true, .device = runs ? NULL : pc_device_waits });
 	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	ck_assert(pc_until(&s, runs ? pc_vcpus_started : pc_asked, 5000));
 	lie->put(&s, &s.lines[PC_MAIN].out);
 	ck_assert_msg(pc_until(&s, pc_paused, 5000), "%s: not paused", lie->name);
 	ck_assert_msg(strcasestr(inm_error(s.e.inm), lie->words), "no '%s' in: %s", lie->words, inm_error(s.e.inm));
@@ -520,8 +515,7 @@ START_TEST(test_huge_pages_are_discarded_whole)
 {
 	static const struct pc_block blocks[] = { { RAM, 1024, EMB_HUGETLB } };
 
-	if (huge_pool_free() < 2)
-		test_skip("no huge pages of 2 MiB");
+	huge_pool_need(2);
 	is_refused(&(struct pc_opts){ .blocks = blocks, .block_count = 1, .inject_at = PC_AFTER_DISCARD,
 	                              .inject = half_a_huge_page }, -EPROTO, "no whole pages");
 	is_refused(&(struct pc_opts){ .blocks = blocks, .block_count = 1, .inject_at = PC_AFTER_DISCARD,
@@ -530,31 +524,22 @@ START_TEST(test_huge_pages_are_discarded_whole)
 }
 END_TEST
 
-static void fill_pool(void)
-{
-	huge_pool_fill(4);
-}
-
 Suite *suite(void)
 {
 	Suite *s = suite_create("postcopy_commands");
-	TCase *t = tcase_create("refused");
+	TCase *t = suite_case(s, "refused", 20);
 
-	tcase_set_timeout(t, 20);
 	tcase_add_loop_test(t, test_what_does_not_belong_there_is_named_and_told, 0, LIES);
 	tcase_add_test(t, test_advise_must_fit_this_side);
 	tcase_add_test(t, test_a_package_has_a_length_a_beginning_and_an_end);
 	tcase_add_test(t, test_a_package_that_ends_early_is_an_end_of_the_stream);
-	tcase_add_loop_test(t, test_a_lie_behind_the_package_ends_it_as_long_as_the_guest_has_not_started, 0,
+	tcase_add_loop_test(t, test_a_lie_behind_the_package_ends_it_as_long_as_the_source_can_go_on, 0,
 			    LATE_LIES);
-	tcase_add_loop_test(t, test_a_lie_when_the_guest_runs_is_a_pause, 0, LATE_LIES);
-	suite_add_tcase(s, t);
+	tcase_add_loop_test(t, test_a_lie_behind_the_package_is_a_pause_where_the_source_cannot_go_on, 0,
+	                    2 * LATE_LIES);
 
-	t = tcase_create("discards");
-	tcase_set_timeout(t, 20);
-	tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
+	t = huge_pool_case(s, "discards", 20);
 	tcase_add_loop_test(t, test_discards_of_every_form_land, 0, 4);
 	tcase_add_test(t, test_huge_pages_are_discarded_whole);
-	suite_add_tcase(s, t);
 	return s;
 }

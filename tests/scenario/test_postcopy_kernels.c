@@ -119,27 +119,16 @@ static const struct pc_block memories[][2] = {
 };
 #define MEMORIES 3
 
-static struct pc_opts in_memory(int nth, struct pc_opts o)
-{
-	if (memories[nth][0].backing == EMB_HUGETLB && huge_pool_free() < 3)
-		test_skip("no huge pages of 2 MiB");
-	o.blocks = memories[nth];
-	o.block_count = 2;
-	o.look = pc_check_books;
-	return o;
-}
-
 /* A toucher has to be woken, and every byte has to be right, whatever a placement says. */
 START_TEST(test_placements_that_fail_are_read_the_same_from_every_kernel)
 {
 	struct pc s;
 
 	for (unsigned quiet = 0; quiet < 2; quiet++) {
-		struct pc_opts o = in_memory(_i % MEMORIES, (struct pc_opts){ .quiet = quiet, .preempt = PC_LATE,
-		                                                              .main_percent = 30, .twice_percent = 20,
-		                                                              .touch = { .threads = 4,
-		                                                                         .write = true } });
+		struct pc_opts o = { .quiet = quiet, .preempt = PC_LATE, .main_percent = 30, .twice_percent = 20,
+			             .touch = { .threads = 4, .write = true } };
 
+		o = pc_in_memory(memories[_i % MEMORIES], o);
 		pc_begin(&s, &o);
 		trick = _i / MEMORIES;
 		pc_finish(&s);
@@ -243,8 +232,9 @@ START_TEST(test_only_what_the_embedder_gave_is_watched)
 	if (!lists_flags())
 		test_skip("this kernel does not list what is watched");
 	for (unsigned spare = 0; spare <= 600; spare += 300) {
-		struct pc_opts o = in_memory(_i, (struct pc_opts){ .quiet = true, .spare_pages = spare });
+		struct pc_opts o = { .quiet = true, .spare_pages = spare };
 
+		o = pc_in_memory(memories[_i], o);
 		pc_begin(&s, &o);
 		pc_switch(&s);
 		ck_assert_uint_eq(watched(none, 1), 0);
@@ -258,25 +248,14 @@ START_TEST(test_only_what_the_embedder_gave_is_watched)
 }
 END_TEST
 
-static void fill_pool(void)
-{
-	huge_pool_fill(8);
-}
-
 Suite *suite(void)
 {
 	Suite *s = suite_create("postcopy_kernels");
-	TCase *t = tcase_create("played");
+	TCase *t = huge_pool_case(s, "played", 60);
 
-	tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
-	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, test_placements_that_fail_are_read_the_same_from_every_kernel, 0, TRICKS * MEMORIES);
-	suite_add_tcase(s, t);
 
-	t = tcase_create("watched");
-	tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
-	tcase_set_timeout(t, 60);
+	t = huge_pool_case(s, "watched", 60);
 	tcase_add_loop_test(t, test_only_what_the_embedder_gave_is_watched, 0, MEMORIES);
-	suite_add_tcase(s, t);
 	return s;
 }

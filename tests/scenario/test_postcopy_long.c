@@ -108,8 +108,7 @@ START_TEST(test_no_fault_is_lost_and_no_byte_is_wrong)
 	uint64_t wanted = text ? strtoull(text, NULL, 10) : 0, began_ns = clock_now_ns(), told_ns = began_ns;
 	struct sums sums = { 0 };
 
-	if (huge_pool_free() < 4)
-		test_skip("no huge pages of 2 MiB");
+	huge_pool_need(4);
 	while (sums.rounds < MEMORIES || (wanted ? sums.faults < wanted : clock_now_ns() < began_ns + SHORT_NS)) {
 		one_round(&sums);
 		if (wanted && clock_now_ns() > told_ns + 60 * NS_PER_S) {
@@ -124,19 +123,11 @@ START_TEST(test_no_fault_is_lost_and_no_byte_is_wrong)
 }
 END_TEST
 
-static void fill_pool(void)
-{
-	huge_pool_fill(8);
-}
-
 Suite *suite(void)
 {
 	Suite *s = suite_create("postcopy_long");
-	TCase *t = tcase_create("long");
+	TCase *t = huge_pool_case(s, "long", getenv("FAULTS") ? 0 : 60);
 
-	tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
-	tcase_set_timeout(t, getenv("FAULTS") ? 0 : 60);
 	tcase_add_test(t, test_no_fault_is_lost_and_no_byte_is_wrong);
-	suite_add_tcase(s, t);
 	return s;
 }

@@ -46,23 +46,9 @@ static bool names_it(const char *error, enum cut which)
 
 static struct pc_opts opts_of(int memory)
 {
-	if (memories[memory][0].backing == EMB_HUGETLB && huge_pool_free() < 2)
-		test_skip("no huge pages of 2 MiB");
-	return (struct pc_opts){ .blocks = memories[memory], .block_count = 2, .preempt = PC_LATE, .quiet = true,
-		                 .unanswered = true, .modern = memory % 2, .look = pc_check_books,
-		                 .touch = { .threads = THREADS, .order = PC_DOWNWARDS } };
-}
-
-/* All threads of the guest wait for a page that nobody has sent. */
-static bool all_wait(struct pc *s)
-{
-	for (unsigned i = 0; i < s->o.touch.threads; i++) {
-		uint64_t since_ns = atomic_load(&s->touchers[i].since_ns);
-
-		if (!since_ns || clock_now_ns() < since_ns + 5 * NS_PER_MS)
-			return false;
-	}
-	return s->vcpu_starts > 0;
+	return pc_in_memory(memories[memory], (struct pc_opts){
+		.preempt = PC_LATE, .quiet = true, .unanswered = true, .modern = memory % 2,
+		.touch = { .threads = THREADS, .order = PC_DOWNWARDS } });
 }
 
 /* The @nth after RUN: a page that nobody waits for, the threads being further behind; or a piece of a huge one. */
@@ -87,7 +73,7 @@ static void check_they_wait(struct pc *s)
 		usleep(1000);
 	}
 	ck_assert_uint_eq(pc_touched(s), touched);
-	ck_assert(all_wait(s));
+	ck_assert(pc_all_wait(s));
 	ck_assert_uint_eq(atomic_load(&s->wrong), 0);
 }
 
@@ -117,17 +103,6 @@ static void check_source_side(struct pc *s)
 	ck_assert_uint_eq(pc_reply_count(s, WIRE_RP_SHUT), 0);
 }
 
-/* The embedder gives the guest up. */
-static void give_up(struct pc *s)
-{
-	atomic_store(&s->lost, true);
-	atomic_store(&s->stop, true);
-	inm_cancel(s->e.inm);
-	pc_run(s, 5000);
-	pc_check_cancelled(s);
-	pc_end(s);
-}
-
 static void lose(int memory, enum cut which, unsigned records, size_t torn_bytes)
 {
 	const struct pc_opts o = opts_of(memory);
@@ -135,7 +110,7 @@ static void lose(int memory, enum cut which, unsigned records, size_t torn_bytes
 
 	pc_begin(&s, &o);
 	pc_switch(&s);
-	ck_assert(pc_until(&s, all_wait, 5000));
+	ck_assert(pc_until(&s, pc_all_wait, 5000));
 	for (unsigned i = 0; i < records; i++) {
 		send_record(&s, i);
 		pc_settle(&s);
@@ -151,7 +126,7 @@ static void lose(int memory, enum cut which, unsigned records, size_t torn_bytes
 	check_paused(&s, which);
 	check_they_wait(&s);
 	check_source_side(&s);
-	give_up(&s);
+	pc_give_up(&s);
 }
 
 START_TEST(test_a_loss_at_the_end_of_a_record_is_a_pause)
@@ -182,39 +157,28 @@ START_TEST(test_a_loss_right_behind_the_package_is_a_pause)
 		pc_begin(&s, &o);
 		pc_switch(&s);
 		pc_allow(&s, s.package_end + more);
-		ck_assert(pc_until(&s, all_wait, 5000));
+		ck_assert(pc_until(&s, pc_all_wait, 5000));
 		cut(&s, (enum cut)_i);
 		check_paused(&s, (enum cut)_i);
 		check_they_wait(&s);
-		give_up(&s);
+		pc_give_up(&s);
 	}
 }
 END_TEST
 
 /* ---- before the guest runs --------------------------------------------------------------------------------------- */
 
-/* For a page that nobody sends. */
-static int wait_for_ever(struct pc *s, const struct inm_device *device)
-{
-	(void)device;
-	return inm_ram_await(s->e.inm, pc_guest(s, 0, 1), 1);
-}
-
-static bool device_waits(struct pc *s)
-{
-	return pc_asked(s);
-}
-
-/* Between LISTEN and RUN the source still has its guest: it fails, and the source is told where it can be. */
-START_TEST(test_a_loss_between_listen_and_run_is_a_failure)
+/* Up to PONG 0x42 the source still has its guest: it fails, and the source is told where it can be. */
+START_TEST(test_a_loss_before_the_source_gave_the_guest_away_is_a_failure)
 {
 	const char *error;
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .preempt = PC_LATE, .quiet = true, .unanswered = true, .device = wait_for_ever,
-	                                .look = pc_check_books, .touch = { .threads = 1 } });
+	pc_begin(&s, &(struct pc_opts){ .preempt = PC_LATE, .quiet = true, .unanswered = true,
+	                                .device = pc_device_waits, .look = pc_check_books, .modern = true,
+	                                .touch = { .threads = 1 } });
 	pc_switch(&s);
-	ck_assert(pc_until(&s, device_waits, 5000));
+	ck_assert(pc_until(&s, pc_asked, 5000));
 	ck_assert_int_eq(inm_get_state(s.e.inm), INM_STATE_POSTCOPY_ACTIVE);
 	cut(&s, (enum cut)_i);
 	pc_run(&s, 5000);
@@ -232,26 +196,16 @@ START_TEST(test_a_loss_between_listen_and_run_is_a_failure)
 }
 END_TEST
 
-static void fill_pool(void)
-{
-	huge_pool_fill(4);
-}
-
 Suite *suite(void)
 {
 	Suite *s = suite_create("postcopy_loss");
-	TCase *t = tcase_create("pause");
+	TCase *t = huge_pool_case(s, "pause", 60);
 
-	tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
-	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, test_a_loss_at_the_end_of_a_record_is_a_pause, 0, MEMORIES * CUTS);
 	tcase_add_loop_test(t, test_a_loss_in_the_middle_of_a_record_is_a_pause, 0, 2 * MEMORIES);
 	tcase_add_loop_test(t, test_a_loss_right_behind_the_package_is_a_pause, 0, CUTS);
-	suite_add_tcase(s, t);
 
-	t = tcase_create("failure");
-	tcase_set_timeout(t, 20);
-	tcase_add_loop_test(t, test_a_loss_between_listen_and_run_is_a_failure, 0, CUTS);
-	suite_add_tcase(s, t);
+	t = suite_case(s, "failure", 20);
+	tcase_add_loop_test(t, test_a_loss_before_the_source_gave_the_guest_away_is_a_failure, 0, CUTS);
 	return s;
 }

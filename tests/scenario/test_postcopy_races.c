@@ -108,10 +108,7 @@ START_TEST(test_pages_removed_in_the_middle_of_a_run_are_counted_once_and_stay_z
 	pc_lose(&s);
 	ck_assert_msg(pc_until(&s, pc_paused, 3000), "four pages are missing, the source is lost: state %s (%d)",
 	              inm_state_name(inm_get_state(s.e.inm)), s.result);
-	inm_cancel(s.e.inm);
-	pc_run(&s, 5000);
-	pc_check_cancelled(&s);
-	pc_end(&s);
+	pc_give_up(&s);
 }
 END_TEST
 
@@ -139,10 +136,7 @@ START_TEST(test_a_page_that_cannot_be_written_is_not_received)
 	ck_assert_msg(pc_paused(&s), "the last page was lost, and the state is %s (%d)",
 	              inm_state_name(inm_get_state(s.e.inm)), s.result);
 	ck_assert_uint_eq(stats(&s).remaining_pages, 1);
-	inm_cancel(s.e.inm);
-	pc_run(&s, 5000);
-	pc_check_cancelled(&s);
-	pc_end(&s);
+	pc_give_up(&s);
 }
 END_TEST
 
@@ -187,12 +181,11 @@ START_TEST(test_a_guest_whose_device_read_zeros_because_of_a_failure_is_not_star
 {
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .quiet = true, .unanswered = true, .device = touch_missing,
-	                                .modern = _i == 1 });
+	pc_begin(&s, &(struct pc_opts){ .quiet = true, .unanswered = true, .modern = true, .device = touch_missing });
 	pc_switch(&s);
 	ck_assert(pc_until(&s, pc_asked, 5000));
 	pc_settle(&s);
-	if (_i < 2)
+	if (_i == 0)
 		put_garbage(&s, &s.lines[PC_MAIN].out);
 	else
 		shutdown(s.lines[PC_MAIN].fd, SHUT_WR);
@@ -210,7 +203,8 @@ START_TEST(test_a_lie_right_behind_the_package_keeps_the_guest_at_the_source)
 {
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .quiet = true, .inject_at = PC_AFTER_PACKAGE_END, .inject = put_garbage });
+	pc_begin(&s, &(struct pc_opts){ .quiet = true, .modern = true, .inject_at = PC_AFTER_PACKAGE_END,
+	                                .inject = put_garbage });
 	pc_switch(&s);
 	pc_run(&s, 2000);
 	ck_assert_msg(s.vcpu_starts == 0, "the guest was started after the failure: state %s, %s",
@@ -220,18 +214,12 @@ START_TEST(test_a_lie_right_behind_the_package_keeps_the_guest_at_the_source)
 }
 END_TEST
 
-static int wait_for_ever(struct pc *s, const struct inm_device *device)
-{
-	(void)device;
-	return inm_ram_await(s->e.inm, pc_guest(s, 0, 1), 1);
-}
-
 START_TEST(test_a_device_that_waits_for_a_page_the_source_never_sends_ends_with_the_stream)
 {
 	struct wire *w;
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .quiet = true, .unanswered = true, .device = wait_for_ever });
+	pc_begin(&s, &(struct pc_opts){ .quiet = true, .unanswered = true, .device = pc_device_waits });
 	pc_switch(&s);
 	ck_assert(pc_until(&s, pc_asked, 5000));
 	w = &s.lines[PC_MAIN].out;
@@ -299,10 +287,7 @@ START_TEST(test_who_waits_for_a_page_that_is_being_placed_when_the_network_fails
 		pc_settle(&s);
 	ck_assert_msg(pc_touched(&s) == 1, "page 0 is received, and its thread still waits; outstanding %lu",
 	              stats(&s).outstanding_faults);
-	inm_cancel(s.e.inm);
-	pc_run(&s, 5000);
-	pc_check_cancelled(&s);
-	pc_end(&s);
+	pc_give_up(&s);
 }
 END_TEST
 
@@ -322,8 +307,7 @@ START_TEST(test_an_address_behind_the_end_of_a_block_is_refused)
 {
 	struct pc s;
 
-	if (huge_pool_free() < 3)
-		test_skip("no huge pages");
+	huge_pool_need(2);
 	pc_begin(&s, &(struct pc_opts){ .blocks = odd, .block_count = 1, .device = await_behind_the_end });
 	pc_finish(&s);
 	ck_assert_int_eq(await_r1, -EFAULT);
@@ -379,40 +363,27 @@ START_TEST(test_a_flood_of_removals_does_not_stop_the_pages)
 	took_ns = clock_now_ns() - began_ns;
 	for (int i = 0; i < threads; i++)
 		remover_end(&s, &r[i]);
-	inm_cancel(s.e.inm);
-	pc_run(&s, 5000);
-	pc_check_cancelled(&s);
-	pc_end(&s);
+	pc_give_up(&s);
 	ck_assert_uint_lt(took_ns, 5 * NS_PER_S);
 }
 END_TEST
 
-static void fill_pool(void)
-{
-	huge_pool_fill(8);
-}
-
 Suite *suite(void)
 {
 	Suite *s = suite_create("postcopy_races");
-	TCase *t = tcase_create("races");
+	TCase *t = suite_case(s, "races", 40);
 
-	tcase_set_timeout(t, 40);
 	tcase_add_test(t, test_pages_removed_in_the_middle_of_a_run_are_counted_once_and_stay_zeros);
 	tcase_add_test(t, test_a_page_that_cannot_be_written_is_not_received);
 	tcase_add_loop_test(t, test_a_cancel_in_the_turn_of_the_loss_is_heard, 0, 2);
-	tcase_add_loop_test(t, test_a_guest_whose_device_read_zeros_because_of_a_failure_is_not_started, 0, 3);
+	tcase_add_loop_test(t, test_a_guest_whose_device_read_zeros_because_of_a_failure_is_not_started, 0, 2);
 	tcase_add_test(t, test_a_lie_right_behind_the_package_keeps_the_guest_at_the_source);
 	tcase_add_test(t, test_a_device_that_waits_for_a_page_the_source_never_sends_ends_with_the_stream);
 	tcase_add_test(t, test_who_waits_for_a_page_that_is_being_placed_when_the_network_fails_goes_on);
 	tcase_add_test(t, test_a_silent_preempt_channel_is_closed_at_a_pause);
 	/* But four threads that discard anonymous memory without a pause: two cores leave no gap then. */
 	tcase_add_loop_test(t, test_a_flood_of_removals_does_not_stop_the_pages, 0, 5);
-	suite_add_tcase(s, t);
-	t = tcase_create("huge");
-	tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
-	tcase_set_timeout(t, 40);
+	t = huge_pool_case(s, "huge", 40);
 	tcase_add_test(t, test_an_address_behind_the_end_of_a_block_is_refused);
-	suite_add_tcase(s, t);
 	return s;
 }

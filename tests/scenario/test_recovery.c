@@ -5,7 +5,6 @@
 #include "tests/support/check_main.h"
 
 #include <signal.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -14,7 +13,6 @@
 #include "tests/support/recovery_scene.h"
 
 #define RAM_ID 2u
-#define THREADS 4u
 
 static const struct pc_block memories[][2] = {
 	{ { "pc.ram", 64, EMB_MEMFD }, { "vga.vram", 16, EMB_ANON } },
@@ -24,38 +22,9 @@ static const struct pc_block memories[][2] = {
 #define MEMORIES 3
 #define HUGE_MEMORY 2
 
-/* Without a preempt channel; connected as up to machine type 7.2, also overtaking main; as later ones. */
-enum style { NO_PREEMPT, OLD, OLD_OVERTAKES, NEW, STYLES };
-
-static struct pc_opts opts_of(int memory, enum style style)
+static struct pc_opts opts_of(int memory, enum rec_style style)
 {
-	static const enum pc_preempt preempts[] = { PC_NO_PREEMPT, PC_EARLY, PC_EARLY, PC_LATE };
-
-	if (memory == HUGE_MEMORY && huge_pool_free() < 2)
-		test_skip("no huge pages of 2 MiB");
-	return (struct pc_opts){ .blocks = memories[memory], .block_count = 2, .preempt = preempts[style],
-		                 .quiet = true, .unanswered = true, .look = pc_check_books,
-		                 .touch = { .threads = THREADS, .order = PC_SCATTERED, .write = true } };
-}
-
-static struct rec_opts back_of(enum style style)
-{
-	return (struct rec_opts){ .old = style == OLD || style == OLD_OVERTAKES,
-		                  .preempt_first = style == OLD_OVERTAKES };
-}
-
-static void begin_waiting(struct rec *r, const struct pc_opts *o)
-{
-	rec_begin(r, o);
-	pc_switch(&r->s);
-	ck_assert(rec_until(r, rec_all_wait, 5000));
-	rec_settle(r);
-}
-
-static void answer_and_finish(struct rec *r)
-{
-	pc_answer(&r->s);
-	rec_finish(r);
+	return rec_story(memories[memory], style);
 }
 
 /* ---- what is waited for is asked for again ----------------------------------------------------------------------- */
@@ -63,11 +32,11 @@ static void answer_and_finish(struct rec *r)
 /* Of the units that somebody waits for. */
 static unsigned count_waited(const struct rec *r, bool *ret_each_asked)
 {
-	uint64_t seen[THREADS];
+	uint64_t seen[REC_THREADS];
 	unsigned n = 0;
 
 	*ret_each_asked = true;
-	for (unsigned i = 0; i < THREADS; i++) {
+	for (unsigned i = 0; i < REC_THREADS; i++) {
 		unsigned block = atomic_load(&r->s.touchers[i].block), known = 0;
 		uint64_t tpage = atomic_load(&r->s.touchers[i].tpage);
 		uint64_t unit = (uint64_t)block << 32 | tpage / r->s.ram[block].unit_pages;
@@ -113,9 +82,9 @@ static void check_asked_again(struct rec *r)
 /* Faults that were outstanding at the loss, and faults of the time when nobody could be asked. */
 START_TEST(test_what_is_waited_for_is_asked_for_again_behind_the_ack)
 {
-	enum style style = (enum style)(_i % STYLES);
-	struct pc_opts o = opts_of(_i / STYLES, style);
-	struct rec_opts back = back_of(style);
+	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
+	struct pc_opts o = opts_of(_i / REC_STYLES, style);
+	struct rec_opts back = rec_back(style);
 	struct rec r;
 
 	for (unsigned late = 0; late < 2; late++) {
@@ -133,12 +102,12 @@ START_TEST(test_what_is_waited_for_is_asked_for_again_behind_the_ack)
 		ck_assert(rec_until(&r, rec_is_stopped, 5000));
 		rec_settle(&r);
 		ck_assert_int_eq(r.stage, REC_PREEMPT);
-		ck_assert_int_eq(inm_get_state(r.s.e.inm), INM_STATE_POSTCOPY_RECOVER);
+		rec_check_state(&r, INM_STATE_POSTCOPY_RECOVER);
 		/* A request that came now would lie where RESUME_ACK is expected. */
 		r.o.stop = REC_AWAY;
 		ck_assert(rec_until(&r, rec_is_back, 5000));
 		check_asked_again(&r);
-		answer_and_finish(&r);
+		rec_answer_and_finish(&r);
 	}
 }
 END_TEST
@@ -146,13 +115,12 @@ END_TEST
 /* With all that waits for it: the library's thread is free, and the threads stay where they are. */
 START_TEST(test_nobody_goes_on_while_it_is_paused)
 {
-	const struct pc_opts o = opts_of(_i, NEW);
-	const struct rec_opts back = back_of(NEW);
+	const struct pc_opts o = opts_of(_i, REC_NEW);
 	unsigned long touched;
 	uint64_t until_ns;
 	struct rec r;
 
-	begin_waiting(&r, &o);
+	rec_begin_waiting(&r, &o);
 	ck_assert(rec_pause(&r, REC_BOTH, false));
 	touched = pc_touched(&r.s);
 	until_ns = deadline_after_ns(100 * NS_PER_MS);
@@ -161,8 +129,7 @@ START_TEST(test_nobody_goes_on_while_it_is_paused)
 			usleep(500);
 	ck_assert_uint_eq(pc_touched(&r.s), touched);
 	ck_assert(rec_all_wait(&r));
-	rec_recover(&r, &back);
-	answer_and_finish(&r);
+	rec_recover_and_finish(&r, REC_NEW);
 }
 END_TEST
 
@@ -170,9 +137,9 @@ END_TEST
 
 START_TEST(test_the_network_may_be_lost_again_and_again)
 {
-	enum style style = (enum style)(_i % STYLES);
-	struct pc_opts o = opts_of(_i / STYLES, style);
-	const struct rec_opts back = back_of(style);
+	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
+	struct pc_opts o = opts_of(_i / REC_STYLES, style);
+	const struct rec_opts back = rec_back(style);
 	struct rec r;
 
 	o.quiet = o.unanswered = false;
@@ -184,7 +151,7 @@ START_TEST(test_the_network_may_be_lost_again_and_again)
 	for (unsigned i = 0; i < 8; i++) {
 		/* Nearly always something is left: each time a few pages come, pieces of one where it is huge. */
 		ck_assert(rec_until(&r, rec_at_limit, 5000));
-		if (!rec_pause(&r, style == NO_PREEMPT ? REC_MAIN : (enum rec_cut)(i % REC_CUTS), false))
+		if (!rec_pause(&r, style == REC_NO_PREEMPT ? REC_MAIN : (enum rec_cut)(i % REC_CUTS), false))
 			break;
 		rec_recover(&r, &back);
 		rec_limit(&r, PC_MAIN, 5 * PC_PAGE + 100 * i);
@@ -198,12 +165,11 @@ END_TEST
 /* Main has come to its end, and pages that were promised on the preempt channel are lost with it: main goes on anew. */
 START_TEST(test_a_loss_behind_the_end_of_main_reopens_its_sections)
 {
-	const struct pc_opts o = opts_of(_i, NEW);
-	const struct rec_opts back = back_of(NEW);
+	const struct pc_opts o = opts_of(_i, REC_NEW);
 	struct rec r;
 
-	begin_waiting(&r, &o);
-	for (unsigned i = 0; i < THREADS; i++) {
+	rec_begin_waiting(&r, &o);
+	for (unsigned i = 0; i < REC_THREADS; i++) {
 		unsigned block = atomic_load(&r.s.touchers[i].block);
 
 		r.s.ram[block].sent[atomic_load(&r.s.touchers[i].tpage) / r.s.ram[block].unit_pages] = 1;
@@ -211,10 +177,9 @@ START_TEST(test_a_loss_behind_the_end_of_main_reopens_its_sections)
 	pc_push(&r.s);
 	rec_settle(&r);
 	ck_assert(r.s.ended);
-	ck_assert_int_eq(inm_get_state(r.s.e.inm), INM_STATE_POSTCOPY_ACTIVE);
+	rec_check_state(&r, INM_STATE_POSTCOPY_ACTIVE);
 	ck_assert(rec_pause(&r, (enum rec_cut)(1 + _i % 2), false));
-	rec_recover(&r, &back);
-	answer_and_finish(&r);
+	rec_recover_and_finish(&r, REC_NEW);
 }
 END_TEST
 
@@ -222,31 +187,31 @@ END_TEST
 
 START_TEST(test_the_dialogue_may_break_at_any_byte)
 {
-	enum style style = (enum style)(_i % STYLES);
-	const struct pc_opts o = opts_of(_i / STYLES, style);
-	const struct rec_opts back = back_of(style);
+	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
+	const struct pc_opts o = opts_of(_i / REC_STYLES, style);
+	const struct rec_opts back = rec_back(style);
 	struct rec_opts some = back;
 	struct rec r;
 
-	begin_waiting(&r, &o);
+	rec_begin_waiting(&r, &o);
 	ck_assert(rec_pause(&r, REC_BOTH, false));
 	/* Both commands and all but the last byte of RESUME. */
 	for (some.allowed = 1; some.allowed < 12 + 14 + 5; some.allowed++)
-		rec_attempt(&r, &some, style == NO_PREEMPT ? REC_MAIN : (enum rec_cut)(some.allowed % REC_CUTS));
+		rec_attempt(&r, &some, style == REC_NO_PREEMPT ? REC_MAIN : (enum rec_cut)(some.allowed % REC_CUTS));
 	rec_recover(&r, &back);
 	check_asked_again(&r);
-	answer_and_finish(&r);
+	rec_answer_and_finish(&r);
 }
 END_TEST
 
 START_TEST(test_the_dialogue_may_break_at_any_step)
 {
-	enum style style = (enum style)(_i % STYLES);
-	const struct pc_opts o = opts_of(_i / STYLES, style);
-	const struct rec_opts back = back_of(style);
+	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
+	const struct pc_opts o = opts_of(_i / REC_STYLES, style);
+	const struct rec_opts back = rec_back(style);
 	struct rec r;
 
-	begin_waiting(&r, &o);
+	rec_begin_waiting(&r, &o);
 	ck_assert(rec_pause(&r, REC_BOTH, false));
 	for (enum rec_stage stop = REC_CONNECTED; stop <= REC_PREEMPT; stop++)
 		for (enum rec_cut which = REC_MAIN; which < REC_CUTS; which++) {
@@ -254,7 +219,7 @@ START_TEST(test_the_dialogue_may_break_at_any_step)
 
 			some.stop = stop;
 			/* Of one channel: the other one is closed by the destination. */
-			if (which != REC_ONLY_PREEMPT || (style != NO_PREEMPT && stop == REC_PREEMPT))
+			if (which != REC_ONLY_PREEMPT || (style != REC_NO_PREEMPT && stop == REC_PREEMPT))
 				rec_attempt(&r, &some, which);
 		}
 	rec_recover(&r, &back);
@@ -263,21 +228,21 @@ START_TEST(test_the_dialogue_may_break_at_any_step)
 	ck_assert(rec_pause(&r, REC_BOTH, false));
 	rec_recover(&r, &back);
 	check_asked_again(&r);
-	answer_and_finish(&r);
+	rec_answer_and_finish(&r);
 }
 END_TEST
 
 /* The source goes while its answer is being written: RESUME_ACK has gone out, or is about to. */
 START_TEST(test_an_ack_that_nobody_reads_is_a_loss_like_others)
 {
-	enum style style = (enum style)(_i % STYLES);
-	const struct pc_opts o = opts_of(_i / STYLES, style);
-	const struct rec_opts back = back_of(style);
+	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
+	const struct pc_opts o = opts_of(_i / REC_STYLES, style);
+	const struct rec_opts back = rec_back(style);
 	struct wire script = { 0 };
 	struct rec_opts some = back;
 	struct rec r;
 
-	begin_waiting(&r, &o);
+	rec_begin_waiting(&r, &o);
 	for (unsigned b = 0; b < r.s.ram_count; b++)
 		wire_recv_bitmap(&script, r.s.ram[b].said.name);
 	wire_resume(&script);
@@ -291,7 +256,7 @@ START_TEST(test_an_ack_that_nobody_reads_is_a_loss_like_others)
 	ck_assert_uint_eq(r.returns, 3);
 	rec_recover(&r, &back);
 	check_asked_again(&r);
-	answer_and_finish(&r);
+	rec_answer_and_finish(&r);
 	wire_fini(&script);
 }
 END_TEST
@@ -323,7 +288,7 @@ static void stop_inside_a_bitmap(struct rec *r)
 	r->o = unread;
 	ck_assert(rec_until(r, rec_is_stopped, 5000));
 	rec_settle(r);
-	ck_assert_int_eq(inm_get_state(r->s.e.inm), INM_STATE_POSTCOPY_RECOVER);
+	rec_check_state(r, INM_STATE_POSTCOPY_RECOVER);
 }
 
 START_TEST(test_a_loss_inside_a_bitmap_is_tried_again)
@@ -372,15 +337,15 @@ static void send_stale(struct rec *r, unsigned line, uint64_t first, uint64_t en
 /* Pieces on one channel or on both; each loss leaves others. Nothing of them may be seen in the end. */
 START_TEST(test_half_a_huge_page_comes_anew)
 {
-	enum style style = _i ? NEW : NO_PREEMPT;
+	enum rec_style style = _i ? REC_NEW : REC_NO_PREEMPT;
 	const struct pc_opts o = opts_of(HUGE_MEMORY, style);
-	const struct rec_opts back = back_of(style);
+	const struct rec_opts back = rec_back(style);
 	struct rec r;
 
-	begin_waiting(&r, &o);
+	rec_begin_waiting(&r, &o);
 	for (unsigned loss = 0; loss < 3; loss++) {
 		send_stale(&r, PC_MAIN, 100 * loss, 100 * loss + 100);
-		if (style == NEW)
+		if (style == REC_NEW)
 			send_stale(&r, PC_PREEMPT, 300, loss == 2 ? 512 : 400);
 		rec_settle(&r);
 		ck_assert(rec_pause(&r, REC_BOTH, false));
@@ -389,7 +354,7 @@ START_TEST(test_half_a_huge_page_comes_anew)
 			ck_assert_uint_eq(r.received[0][i], 0);
 	}
 	check_asked_again(&r);
-	answer_and_finish(&r);
+	rec_answer_and_finish(&r);
 }
 END_TEST
 
@@ -402,13 +367,13 @@ static bool has_gone_on(struct rec *r)
 
 START_TEST(test_what_is_removed_while_it_is_paused_is_not_asked_for)
 {
-	struct pc_opts o = opts_of(_i, NEW);
-	const struct rec_opts back = back_of(NEW);
+	struct pc_opts o = opts_of(_i, REC_NEW);
+	const struct rec_opts back = rec_back(REC_NEW);
 	struct rec r;
 
 	o.touch.threads = 1;
 	o.touch.order = PC_UPWARDS;
-	begin_waiting(&r, &o);
+	rec_begin_waiting(&r, &o);
 	ck_assert(rec_pause(&r, REC_BOTH, false));
 	ck_assert_uint_eq(pc_touched(&r.s), 0);
 	rec_remove(&r, 0, 0, 1);
@@ -425,19 +390,19 @@ START_TEST(test_what_is_removed_while_it_is_paused_is_not_asked_for)
 	rec_settle(&r);
 	ck_assert_uint_eq(pc_asked_times(&r.s, 0, 0), 0);
 	ck_assert_uint_eq(pc_asked_times(&r.s, 0, r.s.ram[0].unit_pages), 1);
-	answer_and_finish(&r);
+	rec_answer_and_finish(&r);
 }
 END_TEST
 
 START_TEST(test_it_completes_when_all_that_was_missing_is_removed)
 {
-	const struct pc_opts o = opts_of(_i, NEW);
+	const struct pc_opts o = opts_of(_i, REC_NEW);
 	struct rec r;
 
-	begin_waiting(&r, &o);
+	rec_begin_waiting(&r, &o);
 	ck_assert(rec_pause(&r, REC_BOTH, false));
 	rec_remove(&r, 0, 0, r.s.ram[0].units);
-	ck_assert_int_eq(inm_get_state(r.s.e.inm), INM_STATE_POSTCOPY_PAUSED);
+	rec_check_state(&r, INM_STATE_POSTCOPY_PAUSED);
 	rec_remove(&r, 1, 0, r.s.ram[1].units);
 	r.lost_at_end = true;
 	rec_finish(&r);
@@ -448,24 +413,24 @@ END_TEST
 
 START_TEST(test_it_recovers_inside_tls)
 {
-	enum style style = (enum style)_i;
+	enum rec_style style = (enum rec_style)_i;
 	struct pc_opts o = opts_of(0, style);
-	const struct rec_opts back = back_of(style);
+	const struct rec_opts back = rec_back(style);
 	struct rec r;
 
 	o.tls = true;
 	/* Of a child that carries bytes to a line which is closed. */
 	signal(SIGPIPE, SIG_IGN);
 	for (enum rec_cut which = REC_MAIN; which < REC_CUTS; which++) {
-		if (which != REC_MAIN && style == NO_PREEMPT)
+		if (which != REC_MAIN && style == REC_NO_PREEMPT)
 			break;
-		begin_waiting(&r, &o);
+		rec_begin_waiting(&r, &o);
 		ck_assert(rec_pause(&r, which, false));
 		rec_recover(&r, &back);
 		check_asked_again(&r);
 		ck_assert(rec_pause(&r, which, false));
 		rec_recover(&r, &back);
-		answer_and_finish(&r);
+		rec_answer_and_finish(&r);
 	}
 }
 END_TEST
@@ -474,20 +439,18 @@ END_TEST
 
 static void cancel(struct rec *r)
 {
-	atomic_store(&r->s.lost, true);
-	atomic_store(&r->s.stop, true);
-	inm_cancel(r->s.e.inm);
+	pc_cancel(&r->s);
 }
 
 /* Return: whether the recovery was so long. */
-static bool cancel_at(const struct pc_opts *o, enum style style, unsigned nth, size_t chunk_bytes)
+static bool cancel_at(const struct pc_opts *o, enum rec_style style, unsigned nth, size_t chunk_bytes)
 {
-	struct rec_opts back = back_of(style);
+	struct rec_opts back = rec_back(style);
 	bool under_way;
 	struct rec r;
 
 	back.chunk_bytes = chunk_bytes;
-	begin_waiting(&r, o);
+	rec_begin_waiting(&r, o);
 	rec_lose(&r, REC_BOTH, false);
 	r.act = cancel;
 	r.act_at = r.turns + nth;
@@ -503,9 +466,9 @@ static bool cancel_at(const struct pc_opts *o, enum style style, unsigned nth, s
 
 START_TEST(test_a_cancel_at_any_turn_of_a_recovery_gives_everything_back)
 {
-	enum style style = (enum style)(_i % STYLES);
-	const struct pc_opts o = opts_of(_i / STYLES % 2, style);
-	size_t chunk_bytes = _i / STYLES ? 3 : 0;
+	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
+	const struct pc_opts o = opts_of(_i / REC_STYLES % 2, style);
+	size_t chunk_bytes = _i / REC_STYLES ? 3 : 0;
 	unsigned turns = 0;
 
 	while (turns < 300 && cancel_at(&o, style, turns, chunk_bytes))
@@ -515,32 +478,17 @@ START_TEST(test_a_cancel_at_any_turn_of_a_recovery_gives_everything_back)
 }
 END_TEST
 
-static void fill_pool(void)
-{
-	huge_pool_fill(8);
-}
-
-/* Others may have the pool while what needs none of it runs. */
-static TCase *of_memory(Suite *s, const char *name, bool huge)
-{
-	TCase *t = tcase_create(name);
-
-	if (huge)
-		tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
-	tcase_set_timeout(t, 60);
-	suite_add_tcase(s, t);
-	return t;
-}
-
 static void add_all(TCase *t, int first, int end)
 {
-	tcase_add_loop_test(t, test_what_is_waited_for_is_asked_for_again_behind_the_ack, first * STYLES, end * STYLES);
+	tcase_add_loop_test(t, test_what_is_waited_for_is_asked_for_again_behind_the_ack, first * REC_STYLES,
+			    end * REC_STYLES);
 	tcase_add_loop_test(t, test_a_loss_behind_the_end_of_main_reopens_its_sections, first, end);
 	tcase_add_loop_test(t, test_nobody_goes_on_while_it_is_paused, first, end);
-	tcase_add_loop_test(t, test_the_network_may_be_lost_again_and_again, first * STYLES, end * STYLES);
-	tcase_add_loop_test(t, test_the_dialogue_may_break_at_any_byte, first * STYLES, end * STYLES);
-	tcase_add_loop_test(t, test_the_dialogue_may_break_at_any_step, first * STYLES, end * STYLES);
-	tcase_add_loop_test(t, test_an_ack_that_nobody_reads_is_a_loss_like_others, first * STYLES, end * STYLES);
+	tcase_add_loop_test(t, test_the_network_may_be_lost_again_and_again, first * REC_STYLES, end * REC_STYLES);
+	tcase_add_loop_test(t, test_the_dialogue_may_break_at_any_byte, first * REC_STYLES, end * REC_STYLES);
+	tcase_add_loop_test(t, test_the_dialogue_may_break_at_any_step, first * REC_STYLES, end * REC_STYLES);
+	tcase_add_loop_test(t, test_an_ack_that_nobody_reads_is_a_loss_like_others, first * REC_STYLES,
+			    end * REC_STYLES);
 	tcase_add_loop_test(t, test_what_is_removed_while_it_is_paused_is_not_asked_for, first, end);
 	tcase_add_loop_test(t, test_it_completes_when_all_that_was_missing_is_removed, first, end);
 }
@@ -548,16 +496,17 @@ static void add_all(TCase *t, int first, int end)
 Suite *suite(void)
 {
 	Suite *s = suite_create("recovery");
-	TCase *t = of_memory(s, "small", false);
+	TCase *t = suite_case(s, "small", 60);
 
+	/* Others may have the pool while what needs none of it runs. */
 	add_all(t, 0, HUGE_MEMORY);
 	tcase_add_loop_test(t, test_a_loss_inside_a_bitmap_is_tried_again, 0, 2);
-	t = of_memory(s, "huge", true);
+	t = huge_pool_case(s, "huge", 60);
 	add_all(t, HUGE_MEMORY, MEMORIES);
 	tcase_add_loop_test(t, test_half_a_huge_page_comes_anew, 0, 2);
-	t = of_memory(s, "tls", false);
-	tcase_add_loop_test(t, test_it_recovers_inside_tls, 0, STYLES);
-	t = of_memory(s, "cancel", false);
-	tcase_add_loop_test(t, test_a_cancel_at_any_turn_of_a_recovery_gives_everything_back, 0, 2 * STYLES);
+	t = suite_case(s, "tls", 60);
+	tcase_add_loop_test(t, test_it_recovers_inside_tls, 0, REC_STYLES);
+	t = suite_case(s, "cancel", 60);
+	tcase_add_loop_test(t, test_a_cancel_at_any_turn_of_a_recovery_gives_everything_back, 0, 2 * REC_STYLES);
 	return s;
 }

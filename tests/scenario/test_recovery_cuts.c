@@ -7,8 +7,6 @@
  */
 #include "tests/support/check_main.h"
 
-#include <string.h>
-
 #include "tests/support/huge_pool.h"
 #include "tests/support/recovery_scene.h"
 
@@ -45,18 +43,13 @@ static struct pc_opts opts_of(const struct cut *c)
 {
 	bool preempt = c->mode == PUSHED_WITH_PREEMPT || c->mode == ASKED_ON_PREEMPT;
 
-	if (c->memory == HUGE_MEMORY && huge_pool_free() < 2)
-		test_skip("no huge pages of 2 MiB");
-	return (struct pc_opts){
-		.blocks = memories[c->memory],
-		.block_count = 2,
+	return pc_in_memory(memories[c->memory], (struct pc_opts){
 		.precopied = 10,
 		.preempt = !preempt ? PC_NO_PREEMPT : c->old ? PC_EARLY : PC_LATE,
 		.split = c->mode == PUSHED_WITH_PREEMPT,
 		.quiet = c->mode == ASKED_ON_MAIN || c->mode == ASKED_ON_PREEMPT,
-		.look = pc_check_books,
 		.touch = { .threads = 3, .order = (enum pc_order)(c->at % 3), .write = true, .passes = 2 },
-	};
+	});
 }
 
 static struct rec_opts back_of(const struct cut *c)
@@ -142,7 +135,6 @@ static size_t pages_of(int memory, enum mode mode)
 	return mode == PUSHED_WITH_PREEMPT ? 256 : 512;
 }
 
-
 START_TEST(test_a_cut_behind_each_record_loses_nothing)
 {
 	bool all = scene_env("CUTS", CUTS_DEFAULT) >= CUTS_ALL;
@@ -177,20 +169,11 @@ START_TEST(test_a_cut_at_any_byte_loses_nothing)
 }
 END_TEST
 
-static void fill_pool(void)
-{
-	huge_pool_fill(8);
-}
-
 static void add(Suite *s, const char *name, bool pool, const TTest *test)
 {
-	TCase *t = tcase_create(name);
+	TCase *t = pool ? huge_pool_case(s, name, 600) : suite_case(s, name, 600);
 
-	if (pool)
-		tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
-	tcase_set_timeout(t, 600);
 	tcase_add_loop_test(t, test, pool ? HUGE_MEMORY * MODES : 0, (pool ? MEMORIES : HUGE_MEMORY) * MODES);
-	suite_add_tcase(s, t);
 }
 
 Suite *suite(void)

@@ -5,8 +5,6 @@
 #include "tests/support/check_main.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -32,12 +30,7 @@ static const struct pc_block memories[][2] = {
 
 static struct pc_opts in_memory(int nth, struct pc_opts o)
 {
-	if (memories[nth][0].backing == EMB_HUGETLB && huge_pool_free() < 6)
-		test_skip("no huge pages of 2 MiB");
-	o.blocks = memories[nth];
-	o.block_count = 2;
-	o.look = pc_check_books;
-	return o;
+	return pc_in_memory(memories[nth], o);
 }
 
 /* ---- what goes before anybody touches it ------------------------------------------------------------------------- */
@@ -187,6 +180,15 @@ static struct pc_opts flood(int nth)
 	                                                         .pause_us = pause_of(nth / 4) } });
 }
 
+static void check_nobody_waited_long(struct pc *s)
+{
+	pc_check_landed(s);
+	ck_assert_uint_gt(atomic_load(&s->removals), 0);
+	ck_assert_msg(pc_worst_touch_ns(s) < BOUND_NS, "a touch took %llu ms beside %lu removals",
+	              (unsigned long long)(pc_worst_touch_ns(s) / NS_PER_MS), atomic_load(&s->removals));
+	pc_end(s);
+}
+
 /* Pages are pushed in runs, asked for, and placed by both channels, and removed all the while. */
 START_TEST(test_a_flood_of_removals_keeps_nobody_waiting)
 {
@@ -195,11 +197,7 @@ START_TEST(test_a_flood_of_removals_keeps_nobody_waiting)
 
 	pc_begin(&s, &o);
 	pc_finish(&s);
-	pc_check_landed(&s);
-	ck_assert_uint_gt(atomic_load(&s.removals), 0);
-	ck_assert_msg(pc_worst_touch_ns(&s) < BOUND_NS, "a touch took %llu ms beside %lu removals",
-	              (unsigned long long)(pc_worst_touch_ns(&s) / NS_PER_MS), atomic_load(&s.removals));
-	pc_end(&s);
+	check_nobody_waited_long(&s);
 }
 END_TEST
 
@@ -210,11 +208,7 @@ START_TEST(test_a_flood_of_removals_beside_a_source_of_its_own)
 
 	pc_begin(&s, &o);
 	pc_run_threaded(&s, END_MS);
-	pc_check_landed(&s);
-	ck_assert_uint_gt(atomic_load(&s.removals), 0);
-	ck_assert_msg(pc_worst_touch_ns(&s) < BOUND_NS, "a touch took %llu ms beside %lu removals",
-	              (unsigned long long)(pc_worst_touch_ns(&s) / NS_PER_MS), atomic_load(&s.removals));
-	pc_end(&s);
+	check_nobody_waited_long(&s);
 }
 END_TEST
 
@@ -230,11 +224,7 @@ START_TEST(test_who_touches_what_stays_is_served_beside_a_flood)
 
 	pc_begin(&s, &o);
 	pc_run_threaded(&s, END_MS);
-	pc_check_landed(&s);
-	ck_assert_uint_gt(atomic_load(&s.removals), 0);
-	ck_assert_msg(pc_worst_touch_ns(&s) < BOUND_NS, "a touch took %llu ms beside %lu removals",
-	              (unsigned long long)(pc_worst_touch_ns(&s) / NS_PER_MS), atomic_load(&s.removals));
-	pc_end(&s);
+	check_nobody_waited_long(&s);
 }
 END_TEST
 
@@ -428,36 +418,21 @@ START_TEST(test_half_a_guest_view_may_go)
 }
 END_TEST
 
-static void fill_pool(void)
-{
-	huge_pool_fill(12);
-}
-
-static TCase *with_pool(Suite *s, const char *name)
-{
-	TCase *t = tcase_create(name);
-
-	tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
-	tcase_set_timeout(t, 60);
-	suite_add_tcase(s, t);
-	return t;
-}
-
 Suite *suite(void)
 {
 	Suite *s = suite_create("removal");
-	TCase *t = with_pool(s, "late");
+	TCase *t = huge_pool_case(s, "late", 60);
 
 	tcase_add_loop_test(t, test_what_was_removed_is_zeros_is_not_asked_for_and_stays_zeros, 0, MEMORIES);
 	tcase_add_loop_test(t, test_who_waits_for_what_is_removed_goes_on, 0, 2);
 	tcase_add_loop_test(t, test_the_rest_of_a_run_may_be_removed_while_its_first_page_waits, 0, 2);
 
-	t = with_pool(s, "flood");
+	t = huge_pool_case(s, "flood", 60);
 	tcase_add_loop_test(t, test_a_flood_of_removals_keeps_nobody_waiting, 0, 4 * MEMORIES);
 	tcase_add_loop_test(t, test_a_flood_of_removals_beside_a_source_of_its_own, 0, 4 * MEMORIES);
 	tcase_add_loop_test(t, test_who_touches_what_stays_is_served_beside_a_flood, 0, MEMORIES);
 
-	t = with_pool(s, "moved");
+	t = huge_pool_case(s, "moved", 60);
 	tcase_add_test(t, test_a_guest_view_may_be_moved);
 	tcase_add_test(t, test_half_a_guest_view_may_go);
 	tcase_add_test(t, test_what_is_left_of_a_guest_view_is_served);

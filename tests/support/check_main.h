@@ -26,6 +26,8 @@
 
 /* Defined by the test program. */
 Suite *suite(void);
+/* A case of it, already added, whose tests may take so many seconds each; 0: as long as they like. */
+TCase *suite_case(Suite *s, const char *name, double seconds);
 
 /**
  * test_skip - end the test that runs now: it neither passed nor failed

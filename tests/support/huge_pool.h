@@ -8,10 +8,13 @@
 #ifndef TESTS_SUPPORT_HUGE_POOL_H
 #define TESTS_SUPPORT_HUGE_POOL_H
 
+#include <check.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define HUGE_POOL_BYTES (2ul << 20) /* of one page */
+#define HUGE_POOL_PAGES 12          /* enough for most */
 
 /* Waits for another program that holds the pool; takes care of @pages free ones when this process may. */
 void huge_pool_fill(long pages);
@@ -22,5 +25,10 @@ bool huge_pool_exists(void);
 long huge_pool_free(void);
 /* May the kernel make more of them when it is asked? */
 bool huge_pool_grows(void);
+
+/* As suite_case; the pool has HUGE_POOL_PAGES while its tests run. */
+TCase *huge_pool_case(Suite *s, const char *name, double seconds);
+/* Skips the test where so many are not free. */
+void huge_pool_need(uint64_t pages);
 
 #endif

@@ -14,10 +14,13 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "tests/support/check_main.h"
+#include "tests/support/huge_pool.h"
 #include "tests/support/tls_peer.h"
 
 #define END_MS 20000
 #define QUIET_MS 10
+#define CANCEL_MS 5000
+#define WAITS_NS (5 * NS_PER_MS) /* of somebody who waits in earnest */
 #define LOOK_MS 10 /* between two looks at the books */
 
 /* ---- callbacks --------------------------------------------------------------------------------------------------- */
@@ -92,6 +95,12 @@ static const struct inm_ops pc_ops = {
 
 /* ---- beginning --------------------------------------------------------------------------------------------------- */
 
+int pc_device_waits(struct pc *s, const struct inm_device *device)
+{
+	(void)device;
+	return inm_ram_await(s->e.inm, pc_guest(s, 0, 1), 1);
+}
+
 void pc_need(void)
 {
 	int fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
@@ -101,6 +110,21 @@ void pc_need(void)
 	if (fd < 0)
 		test_skip("no userfaultfd for this user");
 	close(fd);
+}
+
+struct pc_opts pc_in_memory(const struct pc_block blocks[static 2], struct pc_opts o)
+{
+	uint64_t pages = 0;
+
+	for (unsigned b = 0; b < 2; b++)
+		if (blocks[b].backing == EMB_HUGETLB)
+			pages += ((blocks[b].pages + o.spare_pages) * PC_PAGE + PC_HUGE_BYTES - 1) / PC_HUGE_BYTES;
+	if (pages > 0)
+		huge_pool_need(pages);
+	o.blocks = blocks;
+	o.block_count = 2;
+	o.look = pc_check_books;
+	return o;
 }
 
 static void *zeroed(uint64_t count)
@@ -346,6 +370,17 @@ bool pc_paused(struct pc *s)
 	return inm_get_state(s->e.inm) == INM_STATE_POSTCOPY_PAUSED;
 }
 
+bool pc_all_wait(struct pc *s)
+{
+	for (unsigned i = 0; i < s->o.touch.threads; i++) {
+		uint64_t since_ns = atomic_load(&s->touchers[i].since_ns);
+
+		if (!since_ns || clock_now_ns() < since_ns + WAITS_NS)
+			return false;
+	}
+	return s->vcpu_starts > 0;
+}
+
 /* ---- the source in a thread of its own --------------------------------------------------------------------------- */
 
 struct source_thread {
@@ -496,6 +531,13 @@ void pc_check_failed(struct pc *s, int code, const char *words)
 	ck_assert_uint_eq(shut_value(s), 1);
 }
 
+void pc_cancel(struct pc *s)
+{
+	atomic_store(&s->lost, true);
+	atomic_store(&s->stop, true);
+	inm_cancel(s->e.inm);
+}
+
 void pc_check_cancelled(struct pc *s)
 {
 	ck_assert_msg(s->result != 1, "%s; said: %s", state_text(s), s->said);
@@ -535,4 +577,12 @@ void pc_end(struct pc *s)
 	ck_assert_msg(rmdir(s->dir) == 0, "the socket is left behind: %s", strerror(errno));
 	ck_assert_msg(census_differs(&s->before) == 0, "something is left behind, see above");
 	census_free(&s->before);
+}
+
+void pc_give_up(struct pc *s)
+{
+	pc_cancel(s);
+	pc_run(s, CANCEL_MS);
+	pc_check_cancelled(s);
+	pc_end(s);
 }

@@ -145,7 +145,7 @@ struct pc_line {
 	size_t done;     /* of out.data, sent */
 	size_t sent;     /* in all */
 	size_t allowed;  /* in all */
-	bool held;       /* nothing is sent for now */
+	bool held;       /* nothing is sent while it is set */
 	bool broken;     /* the destination has closed it */
 	int last_block;  /* named last on it, or -1 */
 	struct tls_relay *relay;
@@ -231,13 +231,18 @@ struct pc {
 	char wrong_text[200];   /* of the first one, by who made wrong 1 */
 };
 
+/* @o in these two blocks, with an eye on the books; skips the test where there are no huge pages for them. */
+struct pc_opts pc_in_memory(const struct pc_block blocks[static 2], struct pc_opts o);
+/* A device that waits for page 1 of block 0 (pc_opts.device). */
+int pc_device_waits(struct pc *s, const struct inm_device *device);
+
 /* ---- the frame --------------------------------------------------------------------------------------------------- */
 
 /* The destination listens; nothing is connected. */
 void pc_begin(struct pc *s, const struct pc_opts *o);
 /* Connects what connects before the switch; all of precopy may go out and is worked through. */
 void pc_precopy(struct pc *s);
-/* Everything up to PING 4 may go out, too; nothing is worked through yet. pc_precopy if it was not called. */
+/* Everything up to PING 4 may go out, too, at the next turn. pc_precopy if it was not called. */
 void pc_switch(struct pc *s);
 /* A step of everybody. Return: whether anything moved. */
 bool pc_turn(struct pc *s);
@@ -258,12 +263,17 @@ bool pc_vcpus_started(struct pc *s);
 bool pc_touched_all(struct pc *s); /* the touchers are done */
 bool pc_asked(struct pc *s);       /* there is a request that is not answered */
 bool pc_paused(struct pc *s);
+bool pc_all_wait(struct pc *s);    /* each toucher waits for a page, and has done so for some milliseconds */
 
 void pc_check_landed(struct pc *s);
 /* Before RUN: it failed with @code and words as in several.h, the source was told SHUT 1, no vCPU was started. */
 void pc_check_failed(struct pc *s, int code, const char *words);
+/* inm_cancel, and the guest's threads end: what is missing reads as zeros then. */
+void pc_cancel(struct pc *s);
 /* After inm_cancel. */
 void pc_check_cancelled(struct pc *s);
+/* pc_cancel, and all that follows, to pc_end. */
+void pc_give_up(struct pc *s);
 /* inm freed, threads joined, lines closed. Done by the above. */
 void pc_free(struct pc *s);
 void pc_end(struct pc *s);
@@ -285,6 +295,8 @@ void pc_send_page(struct pc *s, unsigned line, unsigned block, uint64_t tpage);
 void pc_send_run(struct pc *s, unsigned line, unsigned block, uint64_t first, uint64_t end);
 void pc_lose(struct pc *s); /* all connections break */
 void pc_close_line(struct pc *s, unsigned line);
+/* What waits on it goes out, as far as the socket takes it, to @upto bytes in all. Return: whether anything moved. */
+bool pc_flush_line(struct pc_line *l, size_t upto);
 unsigned pc_asked_times(const struct pc *s, unsigned block, uint64_t tpage);
 unsigned pc_reply_count(const struct pc *s, uint16_t type);
 
@@ -307,7 +319,9 @@ bool pc_goes(const struct pc *s, unsigned block, uint64_t unit);
 int pc_remove(struct pc *s, unsigned block, uint64_t first, uint64_t end);
 /* Compares all of memory. Return: how many pages differ, the first few are printed. */
 unsigned pc_compare(struct pc *s);
+/* What a thread writes into a page, and in which word. */
 uint64_t pc_stamp(unsigned block, uint64_t tpage, unsigned thread);
+#define PC_STAMP_WORD(thread) (16u + (thread) * 8u)
 /* Where a page is in the guest view. */
 uint8_t *pc_guest(struct pc *s, unsigned block, uint64_t tpage);
 

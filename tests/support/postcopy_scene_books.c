@@ -1,6 +1,5 @@
 /* The library's own books in a postcopy scene: who waits, and for what. See postcopy_scene.h. */
 #include <check.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>

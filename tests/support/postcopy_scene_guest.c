@@ -16,7 +16,6 @@
 /* Words of a page that are compared at each touch; and where thread i has its stamp. */
 #define FIRST_WORD 1u
 #define LAST_WORD 510u
-#define STAMP_WORD(thread) (16u + (thread) * 8u)
 /* Prime, so that a walk by this stride comes everywhere. */
 #define SCATTER 7919u
 
@@ -68,10 +67,10 @@ static void look_at(struct pc *s, unsigned block, uint64_t tpage, unsigned word)
 static void stamp_page(struct pc_toucher *t, unsigned block, uint64_t tpage)
 {
 	struct pc *s = t->s;
-	volatile uint64_t *word = (volatile uint64_t *)pc_guest(s, block, tpage) + STAMP_WORD(t->id);
+	volatile uint64_t *word = (volatile uint64_t *)pc_guest(s, block, tpage) + PC_STAMP_WORD(t->id);
 	uint8_t *stamped = s->ram[block].stamped[t->id];
 	uint64_t expected = stamped[tpage] ? pc_stamp(block, tpage, t->id) :
-					     wire_content_word(block, tpage, STAMP_WORD(t->id));
+					     wire_content_word(block, tpage, PC_STAMP_WORD(t->id));
 	uint64_t found = *word;
 
 	if (found != expected && removal_of(s, block, tpage) == PC_KEPT)
@@ -320,8 +319,8 @@ static void expected_page(const struct pc *s, unsigned block, uint64_t tpage, co
 	for (unsigned i = 0; i < s->o.touch.threads; i++) {
 		uint64_t stamp = pc_stamp(block, tpage, i);
 
-		if (s->ram[block].stamped[i][tpage] && !(removed && memcmp(found + STAMP_WORD(i) * 8, &stamp, 8)))
-			memcpy(page + STAMP_WORD(i) * 8, &stamp, 8);
+		if (s->ram[block].stamped[i][tpage] && !(removed && memcmp(found + PC_STAMP_WORD(i) * 8, &stamp, 8)))
+			memcpy(page + PC_STAMP_WORD(i) * 8, &stamp, 8);
 	}
 }
 

@@ -6,7 +6,7 @@
  *   pc_switch(&r.s);
  *   rec_limit(&r, PC_MAIN, r.s.package_end + 5000);
  *   rec_until(&r, rec_at_limit, 5000);
- *   rec_lose(&r, REC_BOTH, false);
+ *   rec_pause(&r, REC_BOTH, false);
  *   rec_recover(&r, &(struct rec_opts){ .old = true });
  *   rec_finish(&r);                      checked to the last byte, and nothing is left behind
  *
@@ -31,6 +31,9 @@ enum rec_stage {
 	REC_RESUMING,  /* RESUME is on its way */
 	REC_BACK,      /* RESUME_ACK was read: the scene's source goes on */
 };
+
+/* How the preempt channel comes: not at all; as up to machine type 7.2, also overtaking main; as later ones. */
+enum rec_style { REC_NO_PREEMPT, REC_OLD, REC_OLD_OVERTAKES, REC_NEW, REC_STYLES };
 
 /* Which connections break. */
 enum rec_cut { REC_MAIN, REC_ONLY_PREEMPT, REC_BOTH, REC_CUTS };
@@ -123,6 +126,22 @@ void rec_move(struct rec *r, const char *uri);
 
 /* pc_remove in a thread of its own, while all goes on here. */
 void rec_remove(struct rec *r, unsigned block, uint64_t first, uint64_t end);
+
+/* ---- the usual story --------------------------------------------------------------------------------------------- */
+
+#define REC_THREADS 4u
+
+/* REC_THREADS write; only what is asked for is sent, and that from pc_answer on. */
+struct pc_opts rec_story(const struct pc_block blocks[static 2], enum rec_style style);
+/* How such a source comes back. */
+struct rec_opts rec_back(enum rec_style style);
+/* rec_begin, until all of them wait. */
+void rec_begin_waiting(struct rec *r, const struct pc_opts *o);
+/* pc_answer, rec_finish. */
+void rec_answer_and_finish(struct rec *r);
+/* rec_recover with rec_back, and that. */
+void rec_recover_and_finish(struct rec *r, enum rec_style style);
+void rec_check_state(const struct rec *r, enum inm_state state);
 
 /* Numbers that depend on nothing but @seed. */
 uint64_t rec_random(uint64_t *seed);

@@ -1,3 +1,4 @@
+/* A tail is split by its description, and the two have to agree: engine/load/split.h. */
 #include "engine/load/split.h"
 
 #include <errno.h>
@@ -505,229 +506,15 @@ START_TEST(test_split_no_devices_at_all)
 }
 END_TEST
 
-/* ---- globalstate ---- */
-
-START_TEST(test_split_globalstate)
-{
-	uint8_t body[104] = { 0, 0, 0, 8 };
-	struct split_globalstate g;
-	struct err err = ERR_NONE;
-
-	memcpy(body + 4, "running", 7);
-	ck_assert_int_eq(split_globalstate(&g, body, sizeof(body), &err), 0);
-	ck_assert_str_eq(g.run_state, "running");
-	ck_assert(!g.has_vm_was_suspended && !g.vm_was_suspended);
-	body[4 + 32] = 1;
-	body[4 + 33] = 1;
-	ck_assert_int_eq(split_globalstate(&g, body, sizeof(body), &err), 0);
-	ck_assert(g.has_vm_was_suspended && g.vm_was_suspended);
-	ck_assert_int_eq(split_globalstate(&g, body, 103, &err), -EPROTO);
-	body[3] = 9;
-	ck_assert_int_eq(split_globalstate(&g, body, sizeof(body), &err), -EPROTO);
-	body[3] = 8;
-	body[5] = '\n';
-	ck_assert_int_eq(split_globalstate(&g, body, sizeof(body), &err), -EPROTO);
-	memset(body + 4, 'x', 100);
-	body[3] = 101;
-	ck_assert_int_eq(split_globalstate(&g, body, sizeof(body), &err), -EPROTO);
-	memset(body, 0, sizeof(body));
-	body[3] = 1;
-	ck_assert_int_eq(split_globalstate(&g, body, sizeof(body), &err), -EPROTO);
-}
-END_TEST
-
-static void check_globalstate(struct tail *t)
-{
-	struct split_result r = tail_split(t);
-	const struct split_section *s = split_find(&r, t->buf, "globalstate", 0);
-	struct split_globalstate g;
-	struct err err = ERR_NONE;
-	char name[256];
-
-	ck_assert_ptr_nonnull(s);
-	ck_assert_str_eq(split_name(name, t->buf, s), "globalstate");
-	ck_assert_int_eq(split_globalstate(&g, t->buf + s->body_off, s->body_bytes, &err), 0);
-	ck_assert_str_eq(g.run_state, "prelaunch");
-	split_result_fini(&r);
-}
-
-START_TEST(test_split_globalstate_of_real_sources)
-{
-	for_each_tail(".tail", check_globalstate);
-}
-END_TEST
-
-/* ---- time: without sanitizers a tenth of each limit, or less ---- */
-
-/* Not ck_assert: it writes to a pipe each time, which is not what is measured. */
-static void still_more(struct split_tail *state, const uint8_t *buf, size_t bytes)
-{
-	struct split_result r = SPLIT_RESULT_NONE;
-	struct err err;
-
-	if (split_try_tail(state, &r, buf, bytes, &plain, &err) != 0)
-		ck_abort_msg("not 0 after %zu bytes", bytes);
-}
-
-START_TEST(test_split_ten_megabytes_in_a_blink)
-{
-	struct split_result r = SPLIT_RESULT_NONE, f = SPLIT_RESULT_NONE;
-	uint8_t *body = malloc(40000);
-	struct split_tail state = { 0 };
-	struct err err = ERR_NONE;
-	struct out o = { 0 }, json = { 0 };
-	uint64_t seed = 88172645463325252ull;
-	double start;
-
-	put(&json, "{\"page_size\": 4096, \"devices\": [", 32);
-	for (unsigned i = 0; i < 256; i++) {
-		char text[256];
-
-		for (size_t k = 0; k < 40000; k += 8)
-			be64_store(body + k, random_next(&seed));
-		full(&o, i + 1, "device", i, body, 40000);
-		snprintf(text, sizeof(text),
-		         "%s{\"name\": \"device\", \"instance_id\": %u, \"fields\": [{\"name\": \"data\", \"size\": "
-		         "40000, \"type\": \"b\"}]}",
-		         i ? ", " : "", i);
-		put(&json, text, strlen(text));
-	}
-	put(&json, "]}", 3);
-	eof_and(&o, (char *)json.p);
-	start = cpu_s();
-	ck_assert_int_eq(split_try_tail(&state, &r, o.p, o.n, &plain, &err), 1);
-	took("10 MB by description", start, 1.0);
-	start = cpu_s();
-	ck_assert_int_eq(split_by_footers(&f, o.p, r.eof_off + 1, SPLIT_TAIL, &plain, &err), 0);
-	took("10 MB by footers", start, 1.0);
-	same_sections(&r, &f);
-	split_result_fini(&f);
-	split_result_fini(&r);
-	/* As it would arrive, and as slowly as it can. */
-	memset(&state, 0, sizeof(state));
-	start = cpu_s();
-	for (size_t n = 0; n < o.n; n++)
-		still_more(&state, o.p, n);
-	took("10 MB byte by byte", start, 10);
-	free(o.p);
-	free(json.p);
-	free(body);
-}
-END_TEST
-
-START_TEST(test_split_hostile_announcements_cost_no_square)
-{
-	struct split_result r = SPLIT_RESULT_NONE;
-	struct split_tail state = { 0 };
-	struct err err = ERR_NONE;
-	struct out o = { 0 };
-	double start = cpu_s();
-
-	/* `00 06 be32 {` over and over; each length fits once, and each call ends in '}'. */
-	head(&o, 4, 7, "a", 0, 1);
-	for (size_t i = 0; i < (1 << 20) / 8; i++)
-		put(&o, "\x00\x06\x00\x00\x00\x02{}", 8);
-	for (size_t n = 0; n <= o.n; n++)
-		still_more(&state, o.p, n);
-	ck_assert_int_ne(state.miss.code, 0);
-	ck_assert_int_eq(split_tail_end(&state, o.p, o.n, &plain, &err), -EPROTO);
-	took("1 MiB of complete announcements", start, 5);
-	o.n = 15;
-	memset(&state, 0, sizeof(state));
-	start = cpu_s();
-	for (size_t i = 0; i < (1 << 20) / 7; i++)
-		put(&o, "\x00\x06\x00\x00\x00\x10{", 7);
-	put(&o, "}", 1);
-	for (size_t n = 0; n <= o.n; n++)
-		still_more(&state, o.p, n);
-	ck_assert_int_eq(split_tail_end(&state, o.p, o.n, &plain, &err), -EPROTO);
-	took("1 MiB of overlapping announcements", start, 5);
-	/* All lengths end at the same place, the last byte. */
-	start = cpu_s();
-	memset(&state, 0, sizeof(state));
-	for (size_t off = 15; off + 7 < o.n; off += 7)
-		be32_store(o.p + off + 2, (uint32_t)(o.n - off - 6));
-	ck_assert_int_eq(split_try_tail(&state, &r, o.p, o.n, &plain, &err), 0);
-	ck_assert_int_eq(split_tail_end(&state, o.p, o.n, &plain, &err), -EPROTO);
-	took("1 MiB of announcements of one end", start, 5);
-	/* Whole and valid ones, of nothing that is here. */
-	start = cpu_s();
-	memset(&state, 0, sizeof(state));
-	for (o.n = 15; o.n < 1 << 20;) {
-		eof_and(&o, TOP(""));
-		still_more(&state, o.p, o.n);
-	}
-	ck_assert_int_eq(split_tail_end(&state, o.p, o.n, &plain, &err), -EPROTO);
-	took("1 MiB of valid descriptions", start, 5);
-	/* Nothing but braces. */
-	start = cpu_s();
-	memset(&state, 0, sizeof(state));
-	memset(o.p + 15, '}', o.n - 15);
-	for (size_t n = 0; n <= o.n; n++)
-		still_more(&state, o.p, n);
-	took("1 MiB of braces, one by one", start, 5);
-	free(o.p);
-}
-END_TEST
-
-START_TEST(test_split_ten_megabytes_of_subsections)
-{
-	struct split_result r = SPLIT_RESULT_NONE;
-	struct split_tail state = { 0 };
-	struct err err = ERR_NONE;
-	struct out o = { 0 };
-	double start;
-
-	head(&o, 4, 7, "a", 0, 1);
-	for (unsigned i = 0; i < 1000000; i++)
-		put(&o, "\5\4s/bc\0\0\0\2", 10);
-	footer(&o, 7);
-	eof_and(&o,
-	        TOP("{\"name\": \"a\", \"instance_id\": 0, \"vmsd_name\": \"a\", \"version\": 1, \"fields\": "
-	            "[{\"name\": \"s\", "
-	            "\"array_len\": 1000000, \"type\": \"struct\", \"struct\": {\"vmsd_name\": \"s\", \"version\": 1, "
-	            "\"fields\": [], \"subsections\": [{\"vmsd_name\": \"s/bc\", \"version\": 2, \"fields\": []}]}, "
-	            "\"size\": 10}]}"));
-	start = cpu_s();
-	ck_assert_int_eq(try_all(&o, &plain, &r, &state, &err), 1);
-	took("10 MB of subsections", start, 1);
-	split_result_fini(&r);
-	free(o.p);
-}
-END_TEST
-
-START_TEST(test_split_deep_arrays_of_nothing_end)
-{
-	struct split_result r = SPLIT_RESULT_NONE;
-	struct split_tail state = { 0 };
-	struct err err = ERR_NONE;
-	struct out o = { 0 };
-	double start = cpu_s();
-
-	/* 2^62 empty structures with no byte behind them */
-	full(&o, 7, "a", 0, "", 0);
-	eof_and(&o, TOP("{\"name\": \"a\", \"instance_id\": 0, \"vmsd_name\": \"a\", \"version\": 1, \"fields\": "
-	                "[{\"name\": \"s\", "
-	                "\"array_len\": 4611686018427387904, \"type\": \"struct\", \"struct\": {\"vmsd_name\": \"s\", "
-	                "\"version\": 1, "
-	                "\"fields\": []}, \"size\": 0}]}"));
-	ck_assert_int_eq(try_all(&o, &plain, &r, &state, &err), 1);
-	took("2^62 empty structures", start, 1);
-	split_result_fini(&r);
-	free(o.p);
-}
-END_TEST
-
 Suite *suite(void)
 {
 	Suite *s = suite_create("split");
-	TCase *real = tcase_create("real"), *made = tcase_create("made"), *time_case = tcase_create("time");
+	TCase *real = tcase_create("real"), *made = tcase_create("made");
 
 	tcase_add_test(real, test_split_by_description_is_byte_exact_on_real_tails);
 	tcase_add_test(real, test_split_every_prefix_of_a_tail_needs_more);
 	tcase_add_test(real, test_split_no_byte_of_structure_goes_unchecked);
 	tcase_add_test(real, test_split_mutated_tails_are_told_apart_or_harmless);
-	tcase_add_test(real, test_split_globalstate_of_real_sources);
 	tcase_set_timeout(real, 100);
 	suite_add_tcase(s, real);
 	tcase_add_loop_test(made, test_split_says_why_a_description_does_not_agree, 0, (int)COUNT(stories));
@@ -742,13 +529,6 @@ Suite *suite(void)
 	tcase_add_test(made, test_split_early_sections_are_matched_and_passed_over);
 	tcase_add_test(made, test_split_early_id_is_not_used_again);
 	tcase_add_test(made, test_split_no_devices_at_all);
-	tcase_add_test(made, test_split_globalstate);
 	suite_add_tcase(s, made);
-	tcase_add_test(time_case, test_split_ten_megabytes_in_a_blink);
-	tcase_add_test(time_case, test_split_hostile_announcements_cost_no_square);
-	tcase_add_test(time_case, test_split_ten_megabytes_of_subsections);
-	tcase_add_test(time_case, test_split_deep_arrays_of_nothing_end);
-	tcase_set_timeout(time_case, 60);
-	suite_add_tcase(s, time_case);
 	return s;
 }

@@ -1,41 +1,21 @@
 /*
- * uffd.h against this kernel, and against others that are played: ioctl and uname are ours in this program, so that
- * older kernels, and newer ones, can be had without their machine. Closed doors are real ones: another user, a seccomp
- * policy, a root without /dev, no descriptors left.
+ * Ranges and placing, against this kernel, and against others that are played: ioctl is ours in this program, so that
+ * what older kernels and newer ones say can be had without their machine.
  */
-#include "config.h"
+#include "tests/unit/uffd_world.h"
 
-#include "base/err.h"
-#include "postcopy/uffd.h"
-#include "tests/support/check_main.h"
-
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/utsname.h>
-#include <sys/wait.h>
 #include <unistd.h>
-#if HAVE_VALGRIND
-#include <valgrind/valgrind.h>
-#else
-#define RUNNING_ON_VALGRIND 0
-#endif
 
 /* ---- a kernel that is played -------------------------------------------------------------------------------- */
 
-static const char *played_release;  /* NULL: the real one */
-static uint64_t played_features;    /* 0: the real ones */
 static struct {
 	int error;     /* negative errno, 0: success */
 	int64_t field; /* written where it is not NOT_WRITTEN */
@@ -43,18 +23,8 @@ static struct {
 static size_t played_count, played_next; /* placements */
 static uint64_t played_at[4];            /* where each was asked to begin */
 static uint64_t played_from[4];          /* and a copy's bytes */
-static int played_new_error;             /* of the device's ioctl; 0: the real one */
 
 #define NOT_WRITTEN INT64_MIN
-
-int uname(struct utsname *un)
-{
-	long r = syscall(SYS_uname, un);
-
-	if (r == 0 && played_release)
-		snprintf(un->release, sizeof(un->release), "%s", played_release);
-	return (int)r;
-}
 
 static int play(uint64_t at, __s64 *field)
 {
@@ -68,20 +38,6 @@ static int play(uint64_t at, __s64 *field)
 	return played[i].error ? -1 : 0;
 }
 
-static int play_api(int fd, struct uffdio_api *api)
-{
-	uint64_t ask = api->features;
-	int r;
-
-	if (ask & ~played_features) {
-		errno = EINVAL;
-		return -1;
-	}
-	r = (int)syscall(SYS_ioctl, fd, UFFDIO_API, api);
-	api->features &= played_features;
-	return r;
-}
-
 int ioctl(int fd, unsigned long request, ...)
 {
 	va_list ap;
@@ -90,12 +46,6 @@ int ioctl(int fd, unsigned long request, ...)
 	va_start(ap, request);
 	arg = va_arg(ap, void *);
 	va_end(ap);
-	if (request == UFFDIO_API && played_features)
-		return play_api(fd, arg);
-	if (request == _IO(0xAA, 0x00) && played_new_error) { /* USERFAULTFD_IOC_NEW */
-		errno = played_new_error;
-		return -1;
-	}
 	if (request == UFFDIO_COPY && played_count && played_next < played_count)
 		played_from[played_next] = ((struct uffdio_copy *)arg)->src;
 	if (request == UFFDIO_COPY && played_count)
@@ -117,37 +67,14 @@ static void script(int error, int64_t field)
 
 enum { PAGES = 8 };
 
-static struct uffd u;
-static struct err err;
 static size_t page;
 static int file;
 static uint8_t *guest, *landing, *bytes;
 
-static int count_descriptors(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	int n = 0;
-
-	ck_assert_ptr_nonnull(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
-
-/* valgrind does not know userfaultfd(2), and of its threads one runs at a time: one that waits for a page stops all. */
-static void need_the_real_machine(void)
-{
-	if (RUNNING_ON_VALGRIND)
-		test_skip("under valgrind");
-}
-
-/* In the test's own process, where a skip is one. */
 static void begin(uint64_t features)
 {
 	page = (size_t)sysconf(_SC_PAGESIZE);
-	if (uffd_open(&u, features, 0, &err) < 0)
-		test_skip(err.text);
+	open_or_skip(features);
 	bytes = malloc(PAGES * page);
 	for (size_t i = 0; i < PAGES * page; i++)
 		bytes[i] = (uint8_t)('A' + i / page);
@@ -199,305 +126,6 @@ static void assert_done(struct uffd_done done, size_t pages, int error)
 	ck_assert_int_eq(done.error, error);
 	ck_assert_uint_eq(done.bytes, pages * page);
 }
-
-/* ---- opening ------------------------------------------------------------------------------------------------ */
-
-START_TEST(test_open_does_not_block_and_is_not_inherited)
-{
-	struct uffd_msg msg;
-
-	begin(0);
-	ck_assert_int_eq(fcntl(u.fd, F_GETFL) & O_NONBLOCK, O_NONBLOCK);
-	ck_assert_int_eq(fcntl(u.fd, F_GETFD), FD_CLOEXEC);
-	ck_assert_int_eq(uffd_read(&u, &msg, 1), 0);
-	ck_assert_uint_eq(u.features, 0);
-}
-END_TEST
-
-START_TEST(test_open_takes_what_is_wanted_where_it_is)
-{
-	uint64_t known = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_THREAD_ID;
-	int before = count_descriptors();
-
-	if (uffd_open(&u, UFFD_FEATURE_MISSING_SHMEM, UFFD_FEATURE_THREAD_ID | 1ull << 63, &err) < 0)
-		test_skip(err.text);
-	ck_assert_uint_eq(u.features, known);
-	ck_assert_int_eq(count_descriptors(), before + 1);
-	uffd_close(&u);
-	ck_assert_int_eq(u.fd, -1);
-	uffd_close(&u);
-	ck_assert_int_eq(count_descriptors(), before);
-}
-END_TEST
-
-START_TEST(test_open_names_what_is_needed_and_not_there)
-{
-	int before = count_descriptors();
-
-	begin(0);
-	uffd_close(&u);
-	u.features = 77;
-	ck_assert_int_eq(uffd_open(&u, UFFD_FEATURE_MISSING_SHMEM | 1ull << 63, 0, &err), -ENOTSUP);
-	ck_assert_int_eq(err.code, -ENOTSUP);
-	ck_assert_ptr_nonnull(strstr(err.text, "bits 0x8000000000000000"));
-	ck_assert_ptr_null(strstr(err.text, "missing-shmem"));
-	ck_assert_uint_eq(u.features, 77); /* nothing is written */
-	ck_assert_int_eq(count_descriptors(), before);
-	u = UFFD_NONE;
-}
-END_TEST
-
-START_TEST(test_open_names_the_release_that_has_it)
-{
-	begin(0);
-	uffd_close(&u);
-	played_release = "5.10.0-old";
-	played_features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_SIGBUS;
-	ck_assert_int_eq(uffd_open(&u, UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_MISSING_SHMEM |
-	                           UFFD_FEATURE_EXACT_ADDRESS, 0, &err), -ENOTSUP);
-	ck_assert_str_eq(err.text, "userfaultfd: this kernel, 5.10.0-old, has no minor-shmem (Linux 5.14), "
-	                           "exact-address (Linux 5.18)");
-	ck_assert_int_eq(uffd_open(&u, UFFD_FEATURE_SIGBUS, UFFD_FEATURE_MINOR_SHMEM, &err), 0);
-	ck_assert_uint_eq(u.features, UFFD_FEATURE_SIGBUS);
-}
-END_TEST
-
-/* ---- doors: each in a process of its own, which can lose what it has ---------------------------------------- */
-
-struct verdict {
-	int r, left; /* descriptors it left open, the userfaultfd aside */
-	struct uffd u;
-	struct err err;
-	struct uffd_probe probe;
-};
-
-/* Every userfaultfd(2) from here on fails with @error. */
-static void forbid_call(int error)
-{
-	struct sock_filter filter[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)error),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog prog = { .len = 4, .filter = filter };
-
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) < 0)
-		_exit(3);
-}
-
-static void become_nobody(void)
-{
-	if (setresuid(65534, 65534, 65534) < 0)
-		_exit(3);
-}
-
-static void leave_dev(void)
-{
-	if (chroot("/proc/self/fdinfo") < 0 || chdir("/") < 0)
-		_exit(3);
-}
-
-static void lose_descriptors(void)
-{
-	struct rlimit limit = { 0, 0 };
-
-	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-		_exit(3);
-}
-
-/* Descriptors below 100 that are open, without /proc. */
-static int count_low(void)
-{
-	int n = 0;
-
-	for (int fd = 0; fd < 100; fd++)
-		n += fcntl(fd, F_GETFD) >= 0;
-	return n;
-}
-
-static struct verdict after(void (*lose)(void), int forbidden, uint64_t needed, uint64_t wanted)
-{
-	struct verdict *v = mmap(NULL, sizeof(*v), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), copy;
-	int status, before;
-	pid_t pid;
-
-	need_the_real_machine();
-	if (geteuid() != 0)
-		test_skip("only root can lose privileges");
-	ck_assert_ptr_ne(v, MAP_FAILED);
-	pid = fork();
-	if (pid == 0) {
-		before = count_low();
-		if (lose)
-			lose();
-		if (forbidden)
-			forbid_call(forbidden);
-		v->r = uffd_open(&v->u, needed, wanted, &v->err);
-		uffd_probe(&v->probe);
-		v->left = count_low() - before - (v->r == 0);
-		_exit(0);
-	}
-	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 3)
-		test_skip("root without the rights to lose privileges, or no seccomp");
-	ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-	copy = *v;
-	munmap(v, sizeof(*v));
-	ck_assert_int_eq(copy.left, 0);
-	return copy;
-}
-
-static bool sysctl_permits(void)
-{
-	FILE *f = fopen("/proc/sys/vm/unprivileged_userfaultfd", "re");
-	int c = f ? getc(f) : '0';
-
-	if (f)
-		fclose(f);
-	return c == '1';
-}
-
-static void need_closed_device(void)
-{
-	if (sysctl_permits())
-		test_skip("vm.unprivileged_userfaultfd is 1: the second door is open to all");
-	if (access("/dev/userfaultfd", F_OK) < 0)
-		test_skip("no /dev/userfaultfd, before Linux 6.1");
-}
-
-static void assert_says(const struct verdict *v, int code, const char *text)
-{
-	ck_assert_int_eq(v->r, code);
-	ck_assert_int_eq(v->err.code, code);
-	ck_assert_str_eq(v->err.text, text);
-	ck_assert_int_eq(v->probe.error, code);
-	ck_assert_str_eq(v->probe.error_text, text);
-	ck_assert_uint_eq(v->probe.count, 0);
-}
-
-START_TEST(test_the_device_is_the_first_door)
-{
-	struct verdict v;
-
-	if (access("/dev/userfaultfd", F_OK) < 0)
-		test_skip("no /dev/userfaultfd, before Linux 6.1");
-	v = after(NULL, EPERM, 0, 0);
-	ck_assert_int_eq(v.r, 0);
-	ck_assert_int_eq(v.u.door, UFFD_DOOR_DEVICE);
-	ck_assert_str_eq(v.probe.findings[0].name, "kernel-faults");
-	ck_assert(v.probe.findings[0].there);
-}
-END_TEST
-
-START_TEST(test_the_call_is_the_second_door)
-{
-	struct verdict v = after(leave_dev, 0, 0, 0);
-
-	ck_assert_int_eq(v.r, 0);
-	ck_assert_int_eq(v.u.door, UFFD_DOOR_SYSCALL);
-	ck_assert(v.probe.findings[0].there);
-}
-END_TEST
-
-START_TEST(test_user_mode_is_the_third_door_and_told)
-{
-	struct verdict v;
-
-	need_closed_device();
-	v = after(become_nobody, 0, 0, UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_THREAD_ID);
-	ck_assert_int_eq(v.r, 0);
-	ck_assert_int_eq(v.u.door, UFFD_DOOR_USER_MODE);
-	ck_assert_uint_eq(v.u.features, UFFD_FEATURE_THREAD_ID); /* the fork event needs a privilege */
-	ck_assert_int_eq(v.probe.door, UFFD_DOOR_USER_MODE);
-	ck_assert(!v.probe.findings[0].there);
-	ck_assert_str_eq(v.probe.findings[0].why_not,
-	                 "(KVM, vhost) /dev/userfaultfd: EACCES, system call: EPERM; permit this user the device, or "
-	                 "sysctl vm.unprivileged_userfaultfd=1");
-}
-END_TEST
-
-START_TEST(test_the_fork_event_needs_a_privilege)
-{
-	struct verdict v;
-
-	need_closed_device();
-	v = after(become_nobody, 0, UFFD_FEATURE_EVENT_FORK, 0);
-	ck_assert_int_eq(v.r, -EPERM);
-	ck_assert_str_eq(v.err.text, "userfaultfd: event-fork needs CAP_SYS_PTRACE");
-	ck_assert_int_eq(v.probe.error, 0);
-	for (size_t i = 0; i < v.probe.count; i++) {
-		bool is_fork = strcmp(v.probe.findings[i].name, "event-fork") == 0;
-
-		if (is_fork)
-			ck_assert_str_eq(v.probe.findings[i].why_not, "EPERM: needs CAP_SYS_PTRACE");
-		ck_assert(!is_fork || !v.probe.findings[i].there);
-	}
-}
-END_TEST
-
-START_TEST(test_closed_doors_are_all_told)
-{
-	struct verdict v;
-
-	need_closed_device();
-	v = after(become_nobody, EPERM, 0, 0);
-	assert_says(&v, -EPERM, "no userfaultfd: /dev/userfaultfd: EACCES; system call: EPERM; for user mode only: "
-	                        "EPERM; permit this user the device, or the call in the container's seccomp policy");
-	/* A kernel before 5.11 with neither the device nor the third door. */
-	v = after(become_nobody, EINVAL, 0, 0);
-	assert_says(&v, -EPERM, "no userfaultfd: /dev/userfaultfd: EACCES; system call: EINVAL; for user mode only: "
-	                        "EINVAL; CAP_SYS_PTRACE or sysctl vm.unprivileged_userfaultfd=1 would open the second");
-	/* The device shows that this is a policy, not a kernel without. */
-	v = after(become_nobody, ENOSYS, 0, 0);
-	ck_assert_int_eq(v.r, -EPERM);
-}
-END_TEST
-
-static void have_strange_device(void)
-{
-	played_new_error = ENOTTY;
-}
-
-START_TEST(test_a_device_that_gives_none_is_told)
-{
-	struct verdict v;
-
-	if (access("/dev/userfaultfd", F_OK) < 0)
-		test_skip("no /dev/userfaultfd, before Linux 6.1");
-	v = after(have_strange_device, EPERM, 0, 0);
-	assert_says(&v, -EPERM, "no userfaultfd: /dev/userfaultfd: ENOTTY; system call: EPERM; for user mode only: "
-	                        "EPERM; permit this user the device, or the call in the container's seccomp policy");
-}
-END_TEST
-
-START_TEST(test_a_kernel_without_is_told)
-{
-	struct verdict v = after(leave_dev, ENOSYS, 0, 0);
-
-	assert_says(&v, -ENOSYS, "no userfaultfd: /dev/userfaultfd: ENOENT; system call: ENOSYS; for user mode only: "
-	                         "ENOSYS; the kernel needs CONFIG_USERFAULTFD; a seccomp policy may also hide it");
-}
-END_TEST
-
-START_TEST(test_a_limit_is_not_a_closed_door)
-{
-	struct verdict v = after(lose_descriptors, 0, 0, 0);
-
-	ck_assert_int_eq(v.r, -EMFILE);
-	ck_assert_ptr_nonnull(strstr(v.err.text, "a limit of the process"));
-}
-END_TEST
-
-START_TEST(test_every_door_has_a_name)
-{
-	for (int d = 0; d < UFFD_DOOR_COUNT; d++) {
-		for (int e = 0; e < d; e++)
-			ck_assert_str_ne(uffd_door_name((enum uffd_door)d), uffd_door_name((enum uffd_door)e));
-	}
-	ck_assert_str_eq(uffd_door_name(UFFD_DOOR_COUNT), "?");
-}
-END_TEST
 
 /* ---- ranges ------------------------------------------------------------------------------------------------- */
 
@@ -691,92 +319,12 @@ START_TEST(test_nothing_done_without_an_error_is_an_error)
 }
 END_TEST
 
-/* ---- the probe ---------------------------------------------------------------------------------------------- */
-
-static const struct uffd_finding *find(const struct uffd_probe *p, const char *name)
-{
-	for (size_t i = 0; i < p->count; i++) {
-		if (strcmp(p->findings[i].name, name) == 0)
-			return &p->findings[i];
-	}
-	ck_abort_msg("no finding '%s'", name);
-}
-
-START_TEST(test_the_probe_leaves_nothing_and_explains_each_no)
-{
-	int before = count_descriptors();
-	struct uffd_probe p;
-
-	uffd_probe(&p);
-	if (p.error < 0)
-		test_skip(p.error_text);
-	ck_assert_int_eq(count_descriptors(), before);
-	ck_assert_uint_gt(p.count, 10);
-	ck_assert_uint_le(p.count, UFFD_FINDINGS_MAX);
-	for (size_t i = 0; i < p.count; i++) {
-		ck_assert_int_eq(p.findings[i].there, p.findings[i].why_not[0] == '\0');
-		ck_assert_ptr_eq(find(&p, p.findings[i].name), &p.findings[i]); /* no name twice */
-	}
-	ck_assert(find(&p, "missing")->there);
-}
-END_TEST
-
-START_TEST(test_the_probe_says_what_an_older_kernel_lacks)
-{
-	struct uffd_probe p;
-
-	played_release = "5.10.200-1-amd64";
-	played_features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_SIGBUS | UFFD_FEATURE_EVENT_REMOVE;
-	uffd_probe(&p);
-	if (p.error < 0)
-		test_skip(p.error_text);
-	ck_assert_uint_eq(p.features, played_features);
-	ck_assert(find(&p, "missing-shmem")->there);
-	ck_assert(!find(&p, "minor-shmem")->there);
-	ck_assert_str_eq(find(&p, "minor-shmem")->why_not, "needs Linux 5.14, this is 5.10.200-1-amd64");
-	/* Old enough, and yet not there: it is the build, or nobody knows. */
-	ck_assert_str_eq(find(&p, "missing-hugetlbfs")->why_not, "this kernel was built without CONFIG_HUGETLBFS");
-	ck_assert_str_eq(find(&p, "thread-id")->why_not, "this kernel, 5.10.200-1-amd64, does not offer it");
-	ck_assert_str_eq(find(&p, "move")->why_not, "needs Linux 6.8, this is 5.10.200-1-amd64");
-	played_release = "5.14.0";
-	uffd_probe(&p);
-	ck_assert_str_eq(find(&p, "minor-shmem")->why_not,
-	                 "this kernel was built without CONFIG_HAVE_ARCH_USERFAULTFD_MINOR (x86-64, arm64)");
-}
-END_TEST
-
-/* ------------------------------------------------------------------------------------------------------------- */
-
-static TCase *new_case(Suite *s, const char *name)
-{
-	TCase *t = tcase_create(name);
-
-	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_set_timeout(t, 20);
-	suite_add_tcase(s, t);
-	return t;
-}
-
 Suite *suite(void)
 {
 	Suite *s = suite_create("uffd");
-	TCase *t = new_case(s, "open");
+	TCase *t = suite_case(s, "place", 20);
 
-	tcase_add_test(t, test_open_does_not_block_and_is_not_inherited);
-	tcase_add_test(t, test_open_takes_what_is_wanted_where_it_is);
-	tcase_add_test(t, test_open_names_what_is_needed_and_not_there);
-	tcase_add_test(t, test_open_names_the_release_that_has_it);
-	t = new_case(s, "doors");
-	tcase_add_test(t, test_the_device_is_the_first_door);
-	tcase_add_test(t, test_the_call_is_the_second_door);
-	tcase_add_test(t, test_user_mode_is_the_third_door_and_told);
-	tcase_add_test(t, test_the_fork_event_needs_a_privilege);
-	tcase_add_test(t, test_closed_doors_are_all_told);
-	tcase_add_test(t, test_a_device_that_gives_none_is_told);
-	tcase_add_test(t, test_a_kernel_without_is_told);
-	tcase_add_test(t, test_a_limit_is_not_a_closed_door);
-	tcase_add_test(t, test_every_door_has_a_name);
-	t = new_case(s, "place");
+	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, test_errors_of_ranges_are_the_kernels);
 	tcase_add_test(t, test_what_is_not_registered_is_enoent);
 	tcase_add_test(t, test_copy_places_every_byte);
@@ -789,8 +337,5 @@ Suite *suite(void)
 	tcase_add_loop_test(t, test_a_part_that_was_placed_counts, 0, 6);
 	tcase_add_loop_test(t, test_a_part_and_then_the_rest_is_all, 0, 3);
 	tcase_add_loop_test(t, test_nothing_done_without_an_error_is_an_error, 0, 3);
-	t = new_case(s, "probe");
-	tcase_add_test(t, test_the_probe_leaves_nothing_and_explains_each_no);
-	tcase_add_test(t, test_the_probe_says_what_an_older_kernel_lacks);
 	return s;
 }
