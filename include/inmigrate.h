@@ -127,7 +127,7 @@ struct inm_ops {
 	int (*device)(void *opaque, const struct inm_device *device);
 
 	/* RAM and devices are complete. The last chance to refuse: whatever can fail here must be done here, because
-	 * the source gives its guest up when this has returned 0 and it has been told. The guest must not run yet.
+	 * the source gives its guest up when this has returned 0 and it has been told. The guest must not run before start_vcpus.
 	 * @run_state is what it was at the source: "running", "paused", ...; NULL where the stream does not say. */
 	int (*ready)(void *opaque, const char *run_state);
 

@@ -56,7 +56,7 @@ static int check_dates(const struct tls_file *f, gnutls_x509_crt_t crt, struct e
 	char date[DATE_BYTES];
 
 	if (from != (time_t)-1 && now < from)
-		return err_set(err, -EINVAL, "%s: the certificate is not yet valid: not before %s", f->path,
+		return err_set(err, -EINVAL, "%s: the certificate is valid only from %s on", f->path,
 			       date_text(date, from));
 	if (to != (time_t)-1 && now > to)
 		return err_set(err, -EINVAL, "%s: the certificate has expired, on %s", f->path, date_text(date, to));
@@ -230,7 +230,7 @@ static int check_crl_dates(const struct tls_file *f, gnutls_x509_crl_t crl, stru
 	char date[DATE_BYTES];
 
 	if (from != (time_t)-1 && now < from)
-		return err_set(err, -EINVAL, "%s: the list is not yet valid: not before %s", f->path,
+		return err_set(err, -EINVAL, "%s: the list is valid only from %s on", f->path,
 			       date_text(date, from));
 	if (to != (time_t)-1 && now > to)
 		return err_set(err, -EINVAL, "%s: the list is out of date since %s", f->path, date_text(date, to));

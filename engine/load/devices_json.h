@@ -53,7 +53,7 @@ json_t *devices_json_device(const uint8_t *buf, size_t bytes, const struct split
                             const struct vmdesc *d, uint64_t offset, const struct devices_json_opts *opts,
                             struct err *err);
 
-/** devices_json_new - the document, without devices yet. @tpage_bytes 0: no "page_size". NULL: no memory. */
+/** devices_json_new - the document, without devices. @tpage_bytes 0: no "page_size". NULL: no memory. */
 json_t *devices_json_new(enum split_way way, uint64_t tpage_bytes);
 
 /**

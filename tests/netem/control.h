@@ -41,7 +41,7 @@ bool control_known(const char *name, bool *ret_bare);
  */
 int control_apply(struct path paths[static 2], const char *name, const char *value, uint64_t now_ns, struct err *err);
 
-/** control_open - @path: of a Unix socket that is not there yet, or NULL. Return: 0 or negative errno. */
+/** control_open - @path: of a Unix socket to be made, or NULL. Return: 0 or negative errno. */
 int control_open(struct control *c, const char *path, struct path paths[static 2], struct err *err);
 void control_close(struct control *c);
 

@@ -48,7 +48,7 @@ struct several_opts {
 /* A destination listens; nobody has connected. @o NULL: defaults. */
 void several_begin(struct several *s, const struct multifd_opts *m, const struct several_opts *o);
 
-/* Connects a line that may send nothing yet. Return: its number. */
+/* Connects a line that may send nothing. Return: its number. */
 unsigned several_connect(struct several *s, const struct wire *w);
 /* Line 0 main, then the channels by id. */
 void several_connect_all(struct several *s);

@@ -422,7 +422,7 @@ START_TEST(test_the_probe_says_what_an_older_kernel_lacks)
 	ck_assert(find(&p, "missing-shmem")->there);
 	ck_assert(!find(&p, "minor-shmem")->there);
 	ck_assert_str_eq(find(&p, "minor-shmem")->why_not, "needs Linux 5.14, this is 5.10.200-1-amd64");
-	/* Old enough, and yet not there: it is the build, or nobody knows. */
+	/* Old enough, and not there all the same: it is the build, or nobody knows. */
 	ck_assert_str_eq(find(&p, "missing-hugetlbfs")->why_not, "this kernel was built without CONFIG_HUGETLBFS");
 	ck_assert_str_eq(find(&p, "thread-id")->why_not, "this kernel, 5.10.200-1-amd64, does not offer it");
 	ck_assert_str_eq(find(&p, "move")->why_not, "needs Linux 6.8, this is 5.10.200-1-amd64");
