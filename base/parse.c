@@ -94,6 +94,14 @@ int parse_on_off(const char *text, bool *ret_on)
 	return -EINVAL;
 }
 
+int parse_name(const char *text, const char *const *names, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (strcmp(text, names[i]) == 0)
+			return (int)i;
+	return -EINVAL;
+}
+
 int parse_uuid(const char *text, uint8_t ret_uuid[static 16])
 {
 	uint8_t uuid[16];

@@ -23,6 +23,9 @@ int parse_size(const char *text, uint64_t *ret_bytes);
 /** parse_on_off - on, yes, true, y or off, no, false, n, in lower case. Return: 0 or -EINVAL. */
 int parse_on_off(const char *text, bool *ret_on);
 
+/** parse_name - one of so many. Return: its index, or -EINVAL. */
+int parse_name(const char *text, const char *const *names, unsigned count);
+
 /** parse_uuid - 8-4-4-4-12 hexadecimal digits, either case, in the order of writing. Return: 0 or -EINVAL. */
 int parse_uuid(const char *text, uint8_t ret_uuid[static 16]);
 

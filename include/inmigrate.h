@@ -127,13 +127,15 @@ struct inm_ops {
 	int (*device)(void *opaque, const struct inm_device *device);
 
 	/* RAM and devices are complete. The last chance to refuse: whatever can fail here must be done here, because
-	 * the source gives its guest up when this has returned 0 and it has been told. The guest must not run before start_vcpus.
+	 * the source gives its guest up when this has returned 0 and it has been told. The guest must not run before
+	 * start_vcpus.
 	 * @run_state is what it was at the source: "running", "paused", ...; NULL where the stream does not say. */
 	int (*ready)(void *opaque, const char *run_state);
 
 	/* The source has been told and will not run the guest again: run it. The only place where that is safe; without
-	 * this call the guest is still the source's. In postcopy this comes in the state postcopy-active, while most
-	 * pages may still be missing: a thread that touches one waits until it has come. */
+	 * this call the guest is still the source's. In postcopy this comes in the state postcopy-active (or
+	 * postcopy-paused, when the network has failed meanwhile), while most pages may still be missing: a thread that
+	 * touches one waits until it has come. */
 	void (*start_vcpus)(void *opaque, const char *run_state);
 
 	void (*state_changed)(void *opaque, enum inm_state state);

@@ -247,7 +247,7 @@ int uffd_open(struct uffd *ret, uint64_t needed, uint64_t wanted, struct err *er
 		return lacks(needed & ~there, err);
 	ask = needed | (wanted & there);
 	fd = open_with(door, ask);
-	/* The one feature that is there and may be refused all the same: it asks for CAP_SYS_PTRACE, whatever the door. */
+	/* The one feature that may be refused although it is there: it asks for CAP_SYS_PTRACE, whatever the door. */
 	if (fd == -EPERM && (ask & ~needed & UFFD_FEATURE_EVENT_FORK)) {
 		ask &= ~(uint64_t)UFFD_FEATURE_EVENT_FORK;
 		fd = open_with(door, ask);

@@ -26,15 +26,6 @@ const char *touch_access_name(enum touch_access access)
 	return access_names[access];
 }
 
-static int find_name(const char *text, const char *const *names, int count)
-{
-	for (int i = 0; i < count; i++) {
-		if (strcmp(text, names[i]) == 0)
-			return i;
-	}
-	return -EINVAL;
-}
-
 static int parse_pattern(struct touch_options *o, const char *value)
 {
 	int found;
@@ -46,7 +37,7 @@ static int parse_pattern(struct touch_options *o, const char *value)
 			return -EINVAL;
 		return 0;
 	}
-	found = find_name(value, pattern_names, 4);
+	found = parse_name(value, pattern_names, 4);
 	if (found < 0 || found == TOUCH_STRIDE)
 		return -EINVAL;
 	o->pattern = (enum touch_pattern)found;
@@ -55,7 +46,7 @@ static int parse_pattern(struct touch_options *o, const char *value)
 
 static int parse_access(struct touch_options *o, const char *value)
 {
-	int found = find_name(value, access_names, 3);
+	int found = parse_name(value, access_names, 3);
 
 	if (found < 0)
 		return -EINVAL;

@@ -57,15 +57,6 @@ static void on_interrupt(int sig)
 
 /* ---- values ---- */
 
-/* Return: the index of @text in @names, or -EINVAL. */
-static int find_name(const char *text, const char *const *names, unsigned count)
-{
-	for (unsigned i = 0; i < count; i++)
-		if (strcmp(text, names[i]) == 0)
-			return (int)i;
-	return -EINVAL;
-}
-
 static int parse_real(const char *text, double max, double *ret)
 {
 	char *end;
@@ -137,7 +128,7 @@ static int parse_events(char *text, double rate[static EVENT_COUNT])
 		value = strchr(word, '=');
 		if (value)
 			*value++ = '\0';
-		e = find_name(word, event_names, EVENT_COUNT);
+		e = parse_name(word, event_names, EVENT_COUNT);
 		if (e < 0)
 			return -EINVAL;
 		rate[e] = event_rate_usual[e];
@@ -186,7 +177,7 @@ struct arguments {
 
 static int set_name(const char *value, const char *const *names, unsigned count, unsigned *bits)
 {
-	int found = find_name(value, names, count);
+	int found = parse_name(value, names, count);
 
 	if (found >= 0)
 		*bits |= 1u << found;
@@ -216,7 +207,7 @@ static int set_seconds(const char *value, struct arguments *a)
 
 static int set_choice(const char *value, const char *const *names, unsigned count, int *ret)
 {
-	int found = find_name(value, names, count);
+	int found = parse_name(value, names, count);
 
 	if (found < 0)
 		return found;
@@ -226,7 +217,7 @@ static int set_choice(const char *value, const char *const *names, unsigned coun
 
 static int set_pattern(const char *value, struct stress_options *o)
 {
-	int found = find_name(value, stress_pattern_names, PATTERN_COUNT);
+	int found = parse_name(value, stress_pattern_names, PATTERN_COUNT);
 
 	o->pattern = found < 0 ? o->pattern : (enum stress_pattern)found;
 	return found < 0 ? found : 0;

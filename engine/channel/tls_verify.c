@@ -22,7 +22,8 @@ static int explain_status(unsigned status, gnutls_alert_description_t *ret_alert
 	}
 	if (status & GNUTLS_CERT_NOT_ACTIVATED) {
 		*ret_alert = GNUTLS_A_CERTIFICATE_EXPIRED;
-		return err_set(err, -EACCES, "the source's certificate is valid only from a later time on; compare the clocks");
+		return err_set(err, -EACCES,
+			       "the source's certificate is valid only from a later time on; compare the clocks");
 	}
 	if (status & (GNUTLS_CERT_SIGNER_NOT_FOUND | GNUTLS_CERT_SIGNER_NOT_CA | GNUTLS_CERT_SIGNATURE_FAILURE)) {
 		*ret_alert = GNUTLS_A_UNKNOWN_CA;

@@ -133,7 +133,7 @@ class Stress(Case):
     def test_every_pattern_is_sound(self):
         for pattern in "seq", "stride", "random", "hot", "racing":
             with self.subTest(pattern=pattern):
-                counts = self.sound("--pattern", pattern, "--seconds", "0.3", "--no-limits")["counts"]
+                counts = self.sound("--pattern", pattern, "--faults", "5000", "--no-limits")["counts"]
                 self.assertEqual(counts["rival_placed"] > 0, pattern == "racing")
                 # Only who walks is asked ahead for.
                 self.assertEqual(counts["guess_hits"] > 100, pattern == "seq" or pattern == "stride", counts)

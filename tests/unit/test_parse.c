@@ -96,6 +96,19 @@ START_TEST(test_parse_size_multiplies_by_its_suffix)
 }
 END_TEST
 
+START_TEST(test_parse_name_is_the_place_of_the_whole_word)
+{
+	static const char *const names[] = { "seq", "stride", "" };
+
+	ck_assert_int_eq(parse_name("seq", names, 3), 0);
+	ck_assert_int_eq(parse_name("stride", names, 3), 1);
+	ck_assert_int_eq(parse_name("", names, 3), 2);
+	ck_assert_int_eq(parse_name("stride", names, 1), -EINVAL);
+	ck_assert_int_eq(parse_name("stri", names, 3), -EINVAL);
+	ck_assert_int_eq(parse_name("Seq", names, 3), -EINVAL);
+}
+END_TEST
+
 START_TEST(test_parse_on_off_knows_eight_words)
 {
 	static const char *const on[] = { "on", "yes", "true", "y" };
@@ -161,6 +174,7 @@ Suite *suite(void)
 	tcase_add_test(t, test_parse_u64_takes_the_whole_text_or_nothing);
 	tcase_add_test(t, test_parse_size_multiplies_by_its_suffix);
 	tcase_add_test(t, test_parse_on_off_knows_eight_words);
+	tcase_add_test(t, test_parse_name_is_the_place_of_the_whole_word);
 	tcase_add_test(t, test_parse_uuid_is_exact_about_its_form);
 	suite_add_tcase(s, t);
 	return s;
