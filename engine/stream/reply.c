@@ -124,43 +124,54 @@ int reply_request(struct reply *rp, const struct page_request *list, size_t coun
 	return r < 0 ? err_up(err, r, "return path") : 0;
 }
 
-/* Pieces of a bitmap that are written at a time. */
-#define BITMAP_WORDS 4096
+#define BITMAP_WORDS 4096 /* that are written at a time */
 #define BITMAP_END_MARK 0x0123456789abcdefull
 
-/* Byte i / 8, bit i % 8, on any machine: words with the least significant byte first. */
-static int write_words(struct reply *rp, const uint64_t *words, size_t count, struct err *err)
-{
-	uint8_t piece[8 * BITMAP_WORDS];
-	size_t n;
-	int r = 0;
+/* What is before the words and behind them goes with them: each write is a segment, and wakes the source. */
+struct bitmap_piece {
+	size_t bytes;
+	uint8_t buf[4 + 1 + BLOCK_NAME_BYTES_MAX + 8 + 8 * BITMAP_WORDS + 8];
+};
 
-	for (; r == 0 && count > 0; words += n, count -= n) {
-		n = count < BITMAP_WORDS ? count : BITMAP_WORDS;
-		for (size_t i = 0; i < n; i++)
-			be64_store(piece + 8 * i, __builtin_bswap64(words[i]));
-		r = chan_write_all(rp->ch, piece, 8 * n, deadline_after_ns(REPLY_TIMEOUT_NS), err);
-	}
-	return r;
+static void put_bitmap_head(struct bitmap_piece *piece, const struct block *b, size_t words)
+{
+	uint8_t *p = piece->buf;
+
+	be16_store(p, WIRE_REPLY_RECV_BITMAP);
+	be16_store(p + 2, (uint16_t)(1 + b->name_bytes));
+	p[4] = (uint8_t)b->name_bytes;
+	memcpy(p + 5, b->name, b->name_bytes);
+	be64_store(p + 5 + b->name_bytes, 8 * words);
+	piece->bytes = 5 + b->name_bytes + 8;
+}
+
+/* Byte i / 8, bit i % 8, on any machine: words with the least significant byte first. */
+static void put_words(struct bitmap_piece *piece, const uint64_t *words, size_t count)
+{
+	for (size_t i = 0; i < count; i++, piece->bytes += 8)
+		be64_store(piece->buf + piece->bytes, __builtin_bswap64(words[i]));
 }
 
 static int write_bitmap(struct reply *rp, const struct block *b, struct err *err)
 {
-	uint8_t head[4 + 1 + BLOCK_NAME_BYTES_MAX + 8], mark[8];
-	size_t words = (b->received.nbits + 63) / 64;
+	size_t words = (b->received.nbits + 63) / 64, n;
+	const uint64_t *p = b->received.words;
+	struct bitmap_piece piece;
 	int r;
 
-	be16_store(head, WIRE_REPLY_RECV_BITMAP);
-	be16_store(head + 2, (uint16_t)(1 + b->name_bytes));
-	head[4] = (uint8_t)b->name_bytes;
-	memcpy(head + 5, b->name, b->name_bytes);
-	be64_store(head + 5 + b->name_bytes, 8 * words);
-	be64_store(mark, BITMAP_END_MARK);
-	r = chan_write_all(rp->ch, head, 5 + b->name_bytes + 8, deadline_after_ns(REPLY_TIMEOUT_NS), err);
-	if (r == 0)
-		r = write_words(rp, b->received.words, words, err);
-	if (r == 0)
-		r = chan_write_all(rp->ch, mark, sizeof(mark), deadline_after_ns(REPLY_TIMEOUT_NS), err);
+	put_bitmap_head(&piece, b, words);
+	do {
+		n = words < BITMAP_WORDS ? words : BITMAP_WORDS;
+		put_words(&piece, p, n);
+		p += n;
+		words -= n;
+		if (words == 0) {
+			be64_store(piece.buf + piece.bytes, BITMAP_END_MARK);
+			piece.bytes += 8;
+		}
+		r = chan_write_all(rp->ch, piece.buf, piece.bytes, deadline_after_ns(REPLY_TIMEOUT_NS), err);
+		piece.bytes = 0;
+	} while (r == 0 && words > 0);
 	return r;
 }
 

@@ -1,0 +1,388 @@
+"""recovery.py - the network is lost in postcopy and comes back: how long until the guest has the page it waits for
+
+The same source, the same guest and the same walk as in postcopy.py, at random, into inmigrate and into QEMU's own
+destination. Everything passes through tests/bench/tap.py, which resets all connections CUTS times in a migration and
+notes what passes when the source is back. One clock for both.
+
+(1) The clock starts when the new main connection has been made. Before that destination and source are paused and the
+    destination listens: where a destination has to be told where (QEMU: migrate-recover), it has been.
+(2) It stops when a page has been passed on that the destination asks for on the new connection: somebody waits for it.
+    "first page" is the first one of all, pushed or asked for. "goes on" is when the destination asks for the next one:
+    the guest has been given its page, has run, and has touched another. That is the guest's view as far as the wire has
+    it; under tcg QEMU's guest may take some 10 us longer for that than a thread.
+(3) In between is a turn of one side after another. A turn begins when this side has been sent the question, ends when
+    its answer has come, and contains one wake-up. "here" is the sum of the destination's. What the tap needs is in no
+    turn, and in all sums.
+(4) What nobody waits for comes with PUSH bytes a second: a source counts by tenths of a second and sends all of one at
+    its beginning. Without preempt a request that it reads behind that waits for the next tenth; those called
+    `unlimited` have no limit. There a page comes behind all that is in the sockets, and four busy threads share the
+    processors. SOME bytes pass before each cut.
+(5) The guest's own clock has only its longest wait, QEMU's blocktime only sums: both have the pause in them, which
+    lasts as long as this program wants. So there is no column of them.
+(6) `floor` is what the protocol cannot do without: five messages one behind the other (all bitmaps wanted; bitmaps;
+    RESUME; RESUME_ACK and request; page), each a half of a round trip through the tap between processes that only
+    answer. With preempt there is another connection to be made behind the bitmaps; it is not in it.
+(7) inmigrate says itself (--stats, recovery.first_page_ms) how long the last recovery took, until the page was placed;
+    no QEMU says that. It runs with -v here, and what it writes then is in its numbers.
+(8) QEMU's destination does not turn Nagle's algorithm off: the second of two small writes waits until the source's
+    kernel has acknowledged the first, up to 40 ms when the source has nothing to say. How often bitmaps do is said in a
+    line of its own, because it depends on how fast they are read: 6 of 64 through this tap, and 8 of 24 without
+    any; more than half through a tap with a realtime priority, which therefore has none. A request waits likewise, for
+    the first page that is pushed.
+(9) The median of a migration's recoveries is one number; ratios are of one round, then the median.
+"""
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+
+import ends
+import qemu
+from machine import set_priority, wait_quiet, warm_free_memory
+from postcopy import LOW, Machines, PostcopyBench, Walk, WalkInmigrate, WalkQemu, WalkSource
+from qemu import Failed, MIB, QmpError, Skipped, wait_until
+
+CUTS = 8
+PUSH = 32 * MIB
+SOME = 2 * MIB
+WALK_MAX = 2048 * MIB
+HALF_TRIPS = 5
+STALL_US = 30000
+TAP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tap.py")
+
+
+class Recovery(Walk):
+    """times: how many times as much memory as was asked for; push: 0 without a limit."""
+
+    def __init__(self, name, preempt, times=1, push=PUSH):
+        super().__init__(name, "random", preempt=preempt, push=push)
+        self.name = "recovery-" + name
+        self.times = times
+
+
+RECOVERIES = (
+    Recovery("preempt", True),
+    Recovery("plain", False),
+    Recovery("preempt-double", True, times=2),
+    Recovery("preempt-unlimited", True, times=2, push=0),
+    Recovery("plain-unlimited", False, times=2, push=0),
+)
+
+
+class Tap:
+    """tests/bench/tap.py, and what it has seen."""
+
+    def __init__(self):
+        self.child = subprocess.Popen([sys.executable, TAP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                      start_new_session=True, preexec_fn=qemu._die_with_parent)
+        self.port = json.loads(self.child.stdout.readline())["port"]
+
+    def order(self, **order):
+        try:
+            self.child.stdin.write(json.dumps(order) + "\n")
+            self.child.stdin.flush()
+            return json.loads(self.child.stdout.readline())
+        except (OSError, ValueError) as e:
+            raise Failed(f"the tap has ended: {e}") from None
+
+    def target(self, uri):
+        """From "tcp:HOST:PORT". Returns where to connect to instead."""
+        host, port = uri[len("tcp:"):].rsplit(":", 1)
+        self.order(target=[host, int(port)])
+        return f"tcp:127.0.0.1:{self.port}"
+
+    def close(self):
+        self.child.stdin.close()
+        self.child.stdout.close()
+        self.child.kill()
+        self.child.wait()
+
+
+# ---- both ends ----
+
+class RecoverySource(WalkSource):
+    def again(self):
+        super().again()
+        self.qemu.set(params={"max-postcopy-bandwidth": self.machines.walk.push})
+
+    def begin(self, uri):
+        self.since = time.time()
+        self.qemu.migrate(uri)
+        wait_until("the source to begin", self._switch, 20, every=0.001)
+
+    def paused(self, check):
+        self.qemu.wait_status("postcopy-paused", seconds=20, also=check)
+
+    def come_back(self, uri, check):
+        """A source that is still busy with the loss refuses for a while."""
+        def accepted():
+            try:
+                self.qemu.qmp.command("migrate", uri=uri, resume=True)
+                return True
+            except QmpError as e:
+                check()
+                if "paused" not in str(e) and "Cannot resume" not in str(e):
+                    raise
+                return False
+        wait_until("the source to come back", accepted, 20)
+
+    def finish(self, check):
+        self.qemu.set(params={"max-postcopy-bandwidth": 0})
+        ends.wait_completed(self.qemu, self.since, check)
+
+
+class RecoveryQemu(WalkQemu):
+    def runs(self):
+        return self.qemu.info().get("status") == "postcopy-active"
+
+    def paused(self):
+        self.qemu.wait_status("postcopy-paused", seconds=20, also=self.check)
+
+    def listen_again(self):
+        self.qemu.qmp.command("migrate-recover", uri="tcp:127.0.0.1:0")
+        return f"tcp:127.0.0.1:{self.qemu.info()['socket-address'][0]['port']}"
+
+    @staticmethod
+    def own_ms():
+        return None
+
+
+class RecoveryInmigrate(WalkInmigrate):
+    pauses = 0
+
+    def __init__(self, machines, program, name):
+        super().__init__(machines, program, name, ("-v",))
+
+    def runs(self):
+        return "the guest runs here" in self.process.errors()
+
+    def paused(self):
+        def said():
+            self.check()
+            return self.process.errors().count("postcopy is paused") > self.pauses
+        wait_until("inmigrate to pause", said, 20)
+        self.pauses += 1
+
+    def listen_again(self):
+        return self._address()
+
+    def own_ms(self):
+        with open(self.stats_path) as f:
+            return json.load(f)["recovery"]["first_page_ms"]
+
+
+# ---- what was seen ----
+
+def read_notes(notes):
+    """The times of one recovery, in us from the new main connection."""
+    first, last = {}, {}
+    for what, detail, read, passed in notes:
+        first.setdefault(what, (detail, read, passed))
+        last[what] = (detail, read, passed)
+    zero = first["main"][2]
+    served = first["asked-page"]
+    found = {what: (first[what][2] - zero) / 1e3 for what in ("preempt", "resume", "resume-ack", "request")
+             if what in first}
+    found["bitmaps"] = (last["bitmap"][2] - zero) / 1e3
+    found["page"] = (min(served[2], first.get("page", served)[2]) - zero) / 1e3
+    found["asked"] = (served[2] - zero) / 1e3
+    # When something comes from the source its turn ends; when it has been passed on the destination's begins.
+    found["t_bitmaps"] = (last["bitmap"][1] - last["bitmap-wanted"][2]) / 1e3
+    found["t_ack"] = (first["resume-ack"][1] - first["resume"][2]) / 1e3
+    found["t_request"] = (first["request"][1] - first["resume"][2]) / 1e3
+    found["here"] = found["t_bitmaps"] + found["t_request"]
+    found["s_wanted"] = (first["bitmap-wanted"][1] - zero) / 1e3
+    found["s_resume"] = (first["resume"][1] - last["bitmap"][2]) / 1e3
+    found["s_page"] = (served[1] - first["request"][2]) / 1e3
+    later = [n for n in notes if n[0] == "request" and n[2] > served[2]]
+    found["goes_on"] = (later[0][2] - zero) / 1e3 if later else None
+    found["t_goes_on"] = (later[0][2] - served[2]) / 1e3 if later else None
+    return found
+
+
+class RecoveryBench(PostcopyBench):
+    def sides(self, machines):
+        program = self.options.inmigrate[0]
+        made = [lambda: RecoveryQemu(machines, False)]
+        if self.options.qemu_memfd:
+            made.append(lambda: RecoveryQemu(machines, True))
+        made.append(lambda: RecoveryInmigrate(machines, program, "inmigrate"))
+        for number, other in enumerate(self.options.inmigrate[1:]):
+            made.append(lambda p=other, n=f"inmigrate-{number + 2}": RecoveryInmigrate(machines, p, n))
+        return made
+
+    def recover(self, source, side, tap):
+        """One loss, and back. Returns what was seen, and seconds from the cut to the new connection."""
+        check = side.check
+        wait_until("pages to come", lambda: check() or tap.order(ask=True)["passed"] > SOME, 20)
+        cut_ns = tap.order(cut=True)["ns"]
+        source.paused(check)
+        side.paused()
+        uri = tap.target(side.listen_again())
+        time.sleep(0.05)          # whoever had to close something has
+        source.come_back(uri, check)
+
+        def over():
+            check()
+            seen = tap.order(ask=True)
+            return seen["over"] and seen["notes"]
+        try:
+            notes = wait_until("the guest to go on", over, 10, every=0.02)
+            found = read_notes(notes)
+        except (Failed, KeyError) as e:
+            raise Failed(f"{side.name}: {e!r}: {tap.order(ask=True)}; the source: {source.qemu.info()}") from None
+        found["notes"] = notes
+        found["away_ms"] = (notes[0][3] - cut_ns) / 1e6
+        return found
+
+    def once(self, source, side):
+        tap = Tap()
+        source.again()
+        try:
+            uri = tap.target(side.start())
+            for each in (source.qemu.process.child.pid, side.pid()):
+                set_priority(each, self.options.nice)
+            wait_quiet(self.options.patience, below=1.2)   # the guest on hold takes a CPU
+            if not self.options.cold:
+                warm_free_memory((LOW + source.size) * 5 // 4, small=True)
+            source.begin(uri)
+            wait_until("the guest to run there", lambda: side.check() or side.runs(), 20, every=0.002)
+            recoveries = [self.recover(source, side, tap) for _ in range(CUTS)]
+            source.finish(side.check)
+            side.landed()
+        except Failed:
+            time.sleep(0.5)
+            side.check()
+            raise
+        finally:
+            side.close()
+            tap.close()
+        return {"side": side.name, "recoveries": recoveries, "own_ms": side.own_ms()}
+
+    def variant(self, walk):
+        if self.options.walk * walk.times > WALK_MAX:
+            raise Skipped("the guest reaches no memory above 4 GiB")
+        folder = os.path.join(self.folder, walk.name)
+        os.makedirs(folder)
+        self.tick_ns = self.tick_ns or round((1 << 20) * 1e9 / self._tsc_hz())
+        machines = RecoveryMachines(self, walk, folder)
+        source = RecoverySource(machines)
+        rounds = []
+        try:
+            source.start()
+            sides = self.sides(machines)
+            for number in range((self.options.pairs + 1) // 2):
+                turn = sides if number % 2 == 0 else sides[::-1]
+                rounds.append({r["side"]: r for r in (self.once(source, make()) for make in turn)})
+                if self.options.runs:
+                    for r in rounds[-1].values():
+                        print_run(r)
+        finally:
+            source.close()
+        return {"rounds": rounds, "round_trip_us": round_trip_us()}
+
+
+class RecoveryMachines(Machines):
+    def __init__(self, bench, walk, folder):
+        super().__init__(bench, walk, folder)
+        self.length *= walk.times
+        self.size = LOW + self.length
+        program = qemu.Guest(bench.folder).program
+        self.kernel = walk.orders(program, os.path.join(folder, "guest.elf"), self.length, bench.tick_ns)
+
+
+def round_trip_us(count=500):
+    """Of a few bytes, directly and through the tap: medians."""
+    def answer(listener):
+        conn = listener.accept()[0]
+        conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while data := conn.recv(64):
+            conn.sendall(data)
+
+    tap = Tap()
+    found = {}
+    try:
+        for name in ("direct", "tap"):
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                pid = os.fork()
+                if pid == 0:
+                    answer(listener)
+                    os._exit(0)
+                port = listener.getsockname()[1]
+                if name == "tap":
+                    port = int(tap.target(f"tcp:127.0.0.1:{port}").rsplit(":", 1)[1])
+                found[name] = statistics.median(ask_often(port, count))
+            os.waitpid(pid, 0)
+    finally:
+        tap.close()
+    return found
+
+
+def ask_often(port, count):
+    took = []
+    with socket.create_connection(("127.0.0.1", port)) as conn:
+        conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(count):
+            time.sleep(0.0005)    # both sleep, as in a recovery, where each question comes after a while
+            begin = time.monotonic_ns()
+            conn.sendall(b"x" * 20)
+            conn.recv(64)
+            took.append((time.monotonic_ns() - begin) / 1e3)
+    return took
+
+
+# ---- the table ----
+
+COLUMNS = (("s_wanted", "source", 8), ("t_bitmaps", "bitmaps", 9), ("s_resume", "source", 8),
+           ("t_request", "ack+ask", 9),
+           ("s_page", "source", 8), ("t_goes_on", "goes on", 9), ("here", "here", 8), ("page", "first", 8),
+           ("asked", "asked", 8))
+RATIOS = (("here", "here"), ("page", "first page"), ("asked", "asked page"), ("goes_on", "goes on"))
+
+
+def medians(recoveries, key):
+    known = [r[key] for r in recoveries if r.get(key) is not None]
+    return statistics.median(known) if known else 0
+
+
+def line_of(name, recoveries):
+    return f"  {name:12}" + "".join(f"{medians(recoveries, key):{width}.0f}" for key, _, width in COLUMNS)
+
+
+def print_run(run):
+    own = f"   says itself {run['own_ms'] * 1000:.0f}" if run["own_ms"] is not None else ""
+    print(line_of(run["side"], run["recoveries"]) + own, flush=True)
+
+
+def print_recovery(walk, result, length):
+    rounds, trip = result["rounds"], result["round_trip_us"]
+    print(f"\n{walk.name}: {length * walk.times // MIB} MiB, {', '.join(walk.caps)}; {len(rounds)} rounds of {CUTS}"
+          " recoveries; medians in us")
+    print(f"  {'':12}" + "".join(f"{title:>{width}}" for _, title, width in COLUMNS))
+    for side in rounds[0]:
+        runs = [r[side] for r in rounds]
+        every = [each for r in runs for each in r["recoveries"]]
+        print(line_of(side, every))
+        asked = sorted(each["asked"] for each in every)
+        stalled = sum(each["t_bitmaps"] > STALL_US for each in every)
+        own = [r["own_ms"] for r in runs if r["own_ms"] is not None]
+        said = f"; says itself {statistics.median(own) * 1000:.0f}" if own else ""
+        print(f"  {'':12}asked page: {asked[0]:.0f} to {asked[-1]:.0f}; goes on"
+              f" {medians(every, 'goes_on'):.0f}; bitmaps stalled {stalled} of {len(every)}{said}")
+    print(f"  floor: {HALF_TRIPS} half round trips {HALF_TRIPS * trip['tap'] / 2:.0f} through the tap,"
+          f" {HALF_TRIPS * trip['direct'] / 2:.0f} without it")
+    result["ratios"] = {}
+    for side in rounds[0]:
+        for base in ("qemu", "qemu-memfd"):
+            if side.startswith("qemu") or base not in rounds[0]:
+                continue
+            found = {name: [medians(r[side]["recoveries"], key) / medians(r[base]["recoveries"], key) for r in rounds
+                            if medians(r[base]["recoveries"], key)] for key, name in RATIOS}
+            result["ratios"][f"{side} to {base}"] = {n: statistics.median(v) for n, v in found.items() if v}
+            print(f"  {side + ' to ' + base:26}" + "".join(
+                f"  {n} {statistics.median(v):.2f} ({min(v):.2f}-{max(v):.2f})" for n, v in found.items() if v),
+                flush=True)
