@@ -94,22 +94,50 @@ static int turn(struct reactor *r, uint64_t wait_until_ns, bool always)
 	return 0;
 }
 
-/* See reactor.h, eager. Return: 0, or the ring's error. */
-static int spin(struct reactor *r, uint64_t wait_until_ns)
+/* Look again until something is there, for @spin_ns. Return: so long it took; or the ring's error. */
+static int64_t spin(struct reactor *r, uint64_t spin_ns, uint64_t wait_until_ns)
 {
-	uint64_t now_ns = clock_now_ns(), end_ns = now_ns + REACTOR_SPIN_NS;
-	int ret = 0;
+	uint64_t begin_ns = clock_now_ns(), now_ns = begin_ns, end_ns = begin_ns + spin_ns;
+	int ret;
 
 	if (end_ns > wait_until_ns)
 		end_ns = wait_until_ns;
-	while (ret == 0 && now_ns < end_ns && !sched_has_ready(&r->sched)) {
+	while (now_ns < end_ns && !sched_has_ready(&r->sched)) {
 		ret = turn(r, 0, true);
+		if (ret < 0)
+			return ret;
 		now_ns = clock_now_ns();
 	}
-	return ret;
+	return (int64_t)(now_ns - begin_ns);
 }
 
-int reactor_run(struct reactor *r, const struct group *until, uint64_t deadline_ns)
+/* See reactor.h, eager and soon_ns. Return: 0, or the ring's error. */
+static int look_again(struct reactor *r, uint64_t wait_until_ns)
+{
+	uint64_t spin_ns = r->eager > 0 ? REACTOR_SPIN_NS : r->soon_ns;
+	struct look *look = r->eager > 0 ? &r->look_eager : &r->look_soon;
+	int64_t took_ns = 0;
+	bool found;
+
+	if (spin_ns == 0)
+		return 0;
+	if (look_worth(look)) {
+		took_ns = spin(r, spin_ns, wait_until_ns);
+		if (took_ns < 0)
+			return (int)took_ns;
+		found = sched_has_ready(&r->sched);
+		look_done(look, found);
+		if (r->eager > 0 || found) {
+			r->soon_ns -= (uint64_t)took_ns < r->soon_ns ? (uint64_t)took_ns : r->soon_ns;
+			return 0;
+		}
+	}
+	if (r->eager == 0)
+		r->soon_ns = 0;
+	return 0;
+}
+
+static int run(struct reactor *r, const struct group *until, uint64_t deadline_ns)
 {
 	uint64_t wait_ns;
 	int ret;
@@ -128,12 +156,22 @@ int reactor_run(struct reactor *r, const struct group *until, uint64_t deadline_
 		wait_ns = timer_next_ns(&r->sched.timers);
 		if (deadline_ns < wait_ns)
 			wait_ns = deadline_ns;
-		ret = r->eager > 0 && !sched_has_ready(&r->sched) ? spin(r, wait_ns) : 0;
+		ret = sched_has_ready(&r->sched) ? 0 : look_again(r, wait_ns);
 		if (ret == 0)
 			ret = turn(r, sched_has_ready(&r->sched) ? 0 : wait_ns, false);
 		if (ret < 0)
 			return ret;
 	}
+}
+
+int reactor_run(struct reactor *r, const struct group *until, uint64_t deadline_ns)
+{
+	int ret;
+
+	r->runs = true;
+	ret = run(r, until, deadline_ns);
+	r->runs = false;
+	return ret;
 }
 
 /*

@@ -8,6 +8,7 @@
 #define COROUTINE_REACTOR_H
 
 #include "coroutine/co.h"
+#include "coroutine/look.h"
 #include "coroutine/ring.h"
 
 #include <stddef.h>
@@ -27,6 +28,10 @@ struct reactor {
 	 * looks again for REACTOR_SPIN_NS before it sleeps: waking a sleeper costs more than many looks.
 	 */
 	unsigned eager;
+	/* Without one of those: for so long altogether it looks again, from the next time on that it would sleep. */
+	uint64_t soon_ns;
+	struct look look_eager, look_soon; /* by look.h: not where it finds nothing */
+	bool runs; /* reactor_run is at work: a coroutine that goes round and round costs the embedder nothing */
 	/* Told once per coroutine when nothing can ever happen again; may be NULL. */
 	void (*deadlock)(void *opaque, const struct co *co);
 	void *deadlock_opaque;

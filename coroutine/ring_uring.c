@@ -5,6 +5,9 @@
  * our thread, and never interrupt a system call or a coroutine. The ring is made disabled and enabled in its first
  * turn, so that the thread which runs it, not the one which made it, is the single issuer.
  *
+ * With that, the kernel sets a flag in shared memory when there is something for us: a turn that submits nothing and
+ * does not wait costs no system call where there is not.
+ *
  * The price: nothing produces completions while we do not ask, so the ring's own descriptor does not wake a poll(2) or
  * epoll_wait(2) (measured on 6.18; tests/platform/uring_poll.c). An eventfd registered with the ring does. It is silent
  * until somebody asks for it, and then each turn empties it before it asks the kernel: what is signalled later stays.
@@ -40,6 +43,7 @@ struct uring {
 	bool cancel_missed; /* of one in asked, perhaps */
 	bool retry_in_flight;
 	bool enabled;
+	bool flagged; /* the kernel says in shared memory when it has something for us */
 };
 
 static struct uring *of(struct ring *ring)
@@ -65,7 +69,7 @@ static int open_eventfd(struct uring *u)
 static int uring_open(struct ring **ret_ring, ring_done_fn *done)
 {
 	static const unsigned flag_sets[] = {
-		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
 		0, /* before 6.1 */
 	};
 	struct uring *u = calloc(1, sizeof(*u));
@@ -94,6 +98,7 @@ static int uring_open(struct ring **ret_ring, ring_done_fn *done)
 		free(u);
 		return r;
 	}
+	u->flagged = u->uring.flags & IORING_SETUP_TASKRUN_FLAG;
 	r = open_eventfd(u);
 	if (r < 0) {
 		io_uring_queue_exit(&u->uring);
@@ -213,6 +218,9 @@ static void uring_cancel(struct ring *ring, struct ring_op *op)
 	if (op->cancel_sent)
 		return;
 	op->cancel_sent = true;
+	/* By (2) of ring.h it completes now, whatever it waited for. */
+	ring->background_in_flight -= op->background;
+	op->background = false;
 	/* One that is still in the backlog stays there: the turn completes it unsent. */
 	if (!list_linked(&op->node))
 		list_push_tail(&u->cancels, &op->node);
@@ -339,6 +347,14 @@ static void retry_missed(struct uring *u)
 	io_uring_sqe_set_data(sqe, &u->cancels);
 }
 
+/* Nothing to submit, and nothing that the kernel would do if asked. What is in the completion queue is read anyway. */
+static bool is_idle(const struct uring *u)
+{
+	return u->flagged && io_uring_sq_ready(&u->uring) == 0 &&
+	       !(__atomic_load_n(u->uring.sq.kflags, __ATOMIC_ACQUIRE) &
+		 (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
+}
+
 /* Submit and, until @deadline_ns, wait for a completion; in one system call. */
 static int enter(struct uring *u, uint64_t deadline_ns)
 {
@@ -347,7 +363,7 @@ static int enter(struct uring *u, uint64_t deadline_ns)
 	uint64_t now;
 
 	if (deadline_ns == 0)
-		return io_uring_submit_and_get_events(&u->uring);
+		return is_idle(u) ? 0 : io_uring_submit_and_get_events(&u->uring);
 	if (deadline_ns == DEADLINE_NEVER)
 		return io_uring_submit_and_wait(&u->uring, 1);
 	now = clock_now_ns();

@@ -246,6 +246,18 @@ const char *inm_address(const struct inm *inm, unsigned index)
 	return l->sockets[index].text;
 }
 
+/* From any thread, and from a signal handler. */
+static void wake_watch(struct inm *inm)
+{
+	uint64_t one = 1;
+	int saved_errno = errno; /* a signal handler must leave it as it was */
+	/* The counter saturates long after the first of them was heard. */
+	ssize_t n = write(inm->wish_fd, &one, sizeof(one));
+
+	(void)n;
+	errno = saved_errno;
+}
+
 static int recover_at(struct inm *inm, const char *uri, struct err *err)
 {
 	struct address addr;
@@ -268,7 +280,10 @@ int inm_recover(struct inm *inm, const char *uri)
 	struct err err = ERR_NONE;
 	int r = recover_at(inm, uri, &err);
 
-	return r < 0 ? setting_failed(inm, r, &err) : 0;
+	if (r < 0)
+		return setting_failed(inm, r, &err);
+	wake_watch(inm); /* the embedder's loop may sleep on inm_fd */
+	return 0;
 }
 
 /* A bug of ours, if it ever happens: coroutines that wait for each other. Each is named. */
@@ -319,18 +334,6 @@ int inm_dispatch(struct inm *inm)
 	if (r < 0)
 		return r;
 	return under_way(inm) ? 1 : incoming_result(inm);
-}
-
-/* From any thread, and from a signal handler. */
-static void wake_watch(struct inm *inm)
-{
-	uint64_t one = 1;
-	int saved_errno = errno; /* a signal handler must leave it as it was */
-	/* The counter saturates long after the first of them was heard. */
-	ssize_t n = write(inm->wish_fd, &one, sizeof(one));
-
-	(void)n;
-	errno = saved_errno;
 }
 
 void inm_cancel(struct inm *inm)

@@ -269,7 +269,7 @@ bool arrival_has_silent(const struct inm *inm)
 		const struct connection *conn = container_of(at, struct connection, node);
 
 		/* What is behind a main channel that is back early is of its network, not of this one. */
-		if (conn->early)
+		if (conn->early && !inm->recovering)
 			return false;
 		if (conn->silent && may_be_preempt(inm, &conn->hello))
 			return true;
@@ -298,8 +298,8 @@ static void check_preempt_lost(struct inm *inm, const struct hello *h, int resul
 {
 	struct err err = ERR_NONE;
 
-	if ((result != -ENODATA && result != -ECONNRESET) || !may_be_preempt(inm, h) || arrival_has_silent(inm) ||
-	    !inm->postcopy.listening || inm->postcopy.missing_tpages == 0)
+	if (result >= 0 || result == -ECANCELED || result == -EPROTO || !may_be_preempt(inm, h) ||
+	    arrival_has_silent(inm) || !inm->postcopy.listening || inm->postcopy.missing_tpages == 0)
 		return;
 	/* Before RESUME nobody relies on a preempt channel, so this may have been a stranger as well. */
 	if (inm->recovering)
@@ -316,9 +316,9 @@ static may_park int await_loss(struct connection *conn, uint64_t deadline_ns)
 	int e = 0;
 
 	if (hello_first(conn->hello.first, conn->hello.got) != HELLO_COMMAND || !recovery_is_possible(inm) ||
-	    inm->recovering)
+	    (inm->recovering && !inm->main_seen))
 		return 0;
-	log_info(&inm->log, "connection from %s: the source is back, and nothing has failed here; waiting for that",
+	log_info(&inm->log, "connection from %s: a source that is back, and nothing has failed here; waiting for that",
 		 conn->name);
 	conn->early = true;
 	e = event_wait(&inm->paused, deadline_ns);
@@ -361,32 +361,22 @@ static int meet_connection(void *arg)
 	return 0;
 }
 
-static bool source_is_back(const struct inm *inm)
-{
-	for (struct list *at = inm->unknown.next; at != &inm->unknown; at = at->next)
-		if (container_of(at, struct connection, node)->early)
-			return true;
-	return false;
-}
-
 /*
- * But not those of a source that is back already: behind its main channel, and before it where the preempt channel has
- * overtaken it. Of these only the oldest can be the lost one's, and only if that has never said a word.
+ * Of those that are silent only the oldest can be the lost network's, and only if that has never said a word. One that
+ * has begun to say where a page lies can be nothing else.
  */
 void arrival_forget_silent(struct inm *inm, bool preempt_known)
 {
-	bool back = source_is_back(inm);
-	struct list *at, *next;
-
-	for (at = inm->unknown.next; at != &inm->unknown; at = next) {
+	if (preempt_known || !options_has(&inm->opts, CAP_POSTCOPY_PREEMPT))
+		return;
+	for (struct list *at = inm->unknown.next; at != &inm->unknown; at = at->next) {
 		struct connection *conn = container_of(at, struct connection, node);
 
-		next = at->next;
-		if (conn->early || (back && preempt_known))
+		if (conn->early)
 			return;
-		if (conn->silent && conn->hello.got == 0) {
+		if (conn->silent && (conn->hello.got == 0 || conn->hello.first[0] == 0)) {
 			evict(conn);
-			preempt_known = true;
+			return;
 		}
 	}
 }

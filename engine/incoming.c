@@ -58,20 +58,33 @@ static int ask_ram_block(void *opaque, struct inm_ram_block *block)
 	return unless_cancelled(inm, inm->ops.ram_block(inm->opaque, block));
 }
 
+/* Between these two a callback may touch guest memory that is missing. @what lives as long. */
+void incoming_enter_callback(struct inm *inm, const char *what)
+{
+	if (inm->postcopy.listening)
+		yield_watch(&inm->postcopy.yield, what);
+}
+
+void incoming_leave_callback(struct inm *inm)
+{
+	if (inm->postcopy.listening)
+		yield_unwatch(&inm->postcopy.yield);
+}
+
 static int give_device(void *opaque, const struct inm_device *device)
 {
 	struct inm *inm = opaque;
-
 	char what[300];
-	int r;
+	int r = 0;
 
 	PROBE2(engine__device, device->instance_id, device->bytes);
-	if (!inm->ops.device || !inm->postcopy.listening)
-		return unless_cancelled(inm, inm->ops.device ? inm->ops.device(inm->opaque, device) : 0);
-	snprintf(what, sizeof(what), "the callback for device '%s' instance %u", device->name, device->instance_id);
-	yield_watch(&inm->postcopy.yield, what);
-	r = inm->ops.device(inm->opaque, device);
-	yield_unwatch(&inm->postcopy.yield);
+	if (inm->ops.device) {
+		snprintf(what, sizeof(what), "the callback for device '%s' instance %u", device->name,
+			 device->instance_id);
+		incoming_enter_callback(inm, what);
+		r = inm->ops.device(inm->opaque, device);
+		incoming_leave_callback(inm);
+	}
 	return unless_cancelled(inm, r);
 }
 
@@ -131,8 +144,13 @@ const char *incoming_run_state(const struct inm *inm)
 
 int incoming_ask_ready(struct inm *inm, struct err *err)
 {
-	int e = inm->ops.ready ? inm->ops.ready(inm->opaque, incoming_run_state(inm)) : 0;
+	int e = 0;
 
+	if (inm->ops.ready) {
+		incoming_enter_callback(inm, "the callback ready");
+		e = inm->ops.ready(inm->opaque, incoming_run_state(inm));
+		incoming_leave_callback(inm);
+	}
 	e = unless_cancelled(inm, e);
 	return e < 0 ? err_set(err, e, "the guest is complete and was refused here: %s", strerror(-e)) : 0;
 }
@@ -282,6 +300,8 @@ static int load_guest(struct inm *inm, int e)
 		inm->err = ERR_NONE;
 		return 0;
 	}
+	if (e < 0 && e != -ECANCELED && inm->err.code == 0)
+		err_set(&inm->err, e, "no memory for a coroutine");
 	if (inm->err.code < 0)
 		return inm->err.code;
 	if (e < 0)
@@ -315,6 +335,9 @@ static int receive_guest(struct inm *inm)
 	e = recover_guest(inm, load_guest(inm, e));
 	group_cancel(&inm->package);
 	group_join(&inm->package);
+	/* A channel that came while the source was waited for. */
+	group_cancel(&inm->loading);
+	group_join(&inm->loading);
 	return e < 0 ? e : 0;
 }
 

@@ -103,6 +103,10 @@ int incoming_start(struct inm *inm, const struct address *addr, struct err *err)
 /** incoming_lost - the connection is lost, as somebody other than main's reader has found; @opaque: struct inm */
 void incoming_lost(void *opaque, int result, const struct err *err);
 
+/* Around a callback that may touch guest memory, in a coroutine; @what, for the watch, lives until it is left. */
+void incoming_enter_callback(struct inm *inm, const char *what);
+void incoming_leave_callback(struct inm *inm);
+
 /* For switchover.c: the embedder's ready, with a cancel in it heard; the run state that the stream said, or NULL. */
 may_park int incoming_ask_ready(struct inm *inm, struct err *err);
 const char *incoming_run_state(const struct inm *inm);

@@ -72,7 +72,10 @@ int switchover_preempt(struct inm *inm, struct hello *h, struct err *err)
 	log_info(&inm->log, "preempt channel: %s", inm->preempt.ch->name);
 	event_set(&inm->preempt_news);
 	e = group_spawn(&inm->loading, "preempt channel", run_preempt, inm);
-	return e < 0 ? err_set(err, e, "no memory for a coroutine") : 0;
+	if (e == 0)
+		return 0;
+	switchover_close_preempt(inm);
+	return err_set(err, e, "no memory for a coroutine");
 }
 
 /* Nobody reads the main channel meanwhile, so its end must be looked for. */
@@ -152,15 +155,18 @@ static may_park int take_over(void *opaque, struct err *err)
 	return incoming_ask_ready(opaque, err);
 }
 
-static void run(void *opaque)
+static may_park void run(void *opaque)
 {
 	struct inm *inm = opaque;
 
 	inm->running = true;
 	inm->running_ns = clock_now_ns();
 	log_info(&inm->log, "the guest runs here, with %" PRIu64 " pages missing", inm->postcopy.missing_tpages);
-	if (inm->ops.start_vcpus)
+	if (inm->ops.start_vcpus) {
+		incoming_enter_callback(inm, "the callback start_vcpus");
 		inm->ops.start_vcpus(inm->opaque, incoming_run_state(inm));
+		incoming_leave_callback(inm);
+	}
 	event_set(&inm->postcopy.all_here); /* for the story, where the source is away: it may not be needed any more */
 }
 
@@ -173,8 +179,12 @@ static may_park int await_pages(void *opaque, struct err *err)
 
 	while (e == 0 && !postcopy_all_here(pc)) {
 		missing = pc->missing_tpages;
-		if (pc->placing == 0 && (!options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) || inm->preempt_done)) {
-			/* What nobody has sent by now are zeros (spec/stream.md 5.7). */
+		/*
+		 * What nobody has sent by now are zeros (spec/stream.md 5.7). By preempt comes what was asked for, and
+		 * nothing else.
+		 */
+		if (pc->placing == 0 && (!options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) || inm->preempt_done ||
+					 ledger_is_empty(&pc->ledger))) {
 			log_warn(&inm->log, "%" PRIu64 " pages were announced and have not come: they are zeros",
 				 missing);
 			postcopy_complete(pc);

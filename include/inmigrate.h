@@ -194,7 +194,7 @@ int inm_listen(struct inm *inm, const char *uri);
 
 /**
  * inm_address - the @index-th address listened on, with the real port: "tcp:127.0.0.1:40123"
- * Return: NULL when there are no more; the string lives as long as @inm.
+ * Return: NULL when there are no more; the string lives as long as @inm, and changes with inm_recover.
  */
 const char *inm_address(const struct inm *inm, unsigned index);
 
@@ -250,11 +250,12 @@ int inm_pause(struct inm *inm);
 int inm_recover(struct inm *inm, const char *uri);
 
 /**
- * inm_ram_view - where a device callback may touch guest memory although pages are missing
+ * inm_ram_view - where a callback may touch guest memory although pages are missing
  * @addr: in the guest view, as ram_block answered it; @bytes: from there on, within the block
  * For blocks with a descriptor there is a second mapping, the engine view: an access to a missing page does not block
- * the thread but parks the callback until the page has come; all else goes on. Only in callbacks of this inm. A system
- * call that is given such an address fails with EFAULT where a page is missing: call inm_ram_await before.
+ * the thread but parks the callback until the page has come; all else goes on. Only in the callbacks device, ready and
+ * start_vcpus of this inm. A system call that is given such an address fails with EFAULT where a page is missing: call
+ * inm_ram_await before.
  * Return: the address in the engine view; outside postcopy, and for memory without a descriptor, @addr itself; NULL
  * when the range is not inside one block.
  */
@@ -262,8 +263,8 @@ void *inm_ram_view(struct inm *inm, void *addr, size_t bytes);
 
 /**
  * inm_ram_await - park until these pages have come
- * For memory without a descriptor, and before a system call is given guest memory. Only in device callbacks. In the
- * guest view or the engine view.
+ * For memory without a descriptor, and before a system call is given guest memory. In the same callbacks. In the guest
+ * view or the engine view.
  * Return: 0; -EFAULT when the range is not inside one block; -ECANCELED when the migration has failed or was cancelled
  * (the callback should return an error, which is then ignored).
  */

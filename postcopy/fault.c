@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/probe.h"
 #include "coroutine/io.h"
+#include "coroutine/look.h"
 #include "coroutine/reactor.h"
 #include "postcopy/place.h"
 #include "postcopy/postcopy.h"
@@ -173,6 +174,42 @@ ssize_t fault_poll(struct postcopy *pc)
 	return n;
 }
 
+/*
+ * A thread whose page has come goes on, and touches the next one: nobody has to wake us for that if we look again for a
+ * while. By reading the userfaultfd itself, which takes one system call where the ring takes three.
+ */
+/* All threads wait, and nobody is left to fault before an answer comes; at once it can come in so many turns. */
+#define LOOK_TURNS 4u
+
+/* Nothing is there: look again in the next turn? */
+static bool looks_again(struct postcopy *pc)
+{
+	uint64_t now_ns;
+
+	if (!pc->reactor->runs)
+		return false;
+	if (pc->blocktime.blocked_now >= pc->blocktime.thread_count && ++pc->look_turns > LOOK_TURNS)
+		return false;
+	now_ns = clock_now_ns();
+	if (pc->look_end_ns == 0 && look_worth(&pc->look))
+		pc->look_end_ns = now_ns + FAULT_SOON_NS;
+	if (now_ns < pc->look_end_ns)
+		return true;
+	if (pc->look_end_ns > 0)
+		look_done(&pc->look, false);
+	/* The reactor need not look for the same another time. */
+	pc->reactor->soon_ns = 0;
+	return false;
+}
+
+static void looked(struct postcopy *pc, bool found)
+{
+	if (found && pc->look_end_ns > 0)
+		look_done(&pc->look, true);
+	pc->look_end_ns = 0;
+	pc->look_turns = 0;
+}
+
 int fault_read(void *arg)
 {
 	struct postcopy *pc = arg;
@@ -183,7 +220,10 @@ int fault_read(void *arg)
 		n = fault_poll(pc);
 		if (n < 0)
 			return give_up(pc, (int)n, "reading the userfaultfd");
-		if (n == 0) {
+		if (n > 0)
+			looked(pc, true);
+		if (n == 0 && !looks_again(pc)) {
+			looked(pc, false);
 			/* No deadline: the guest may never touch what is missing. */
 			r = io_poll(pc->reactor, pc->guest.fd, POLLIN, DEADLINE_NEVER);
 			if (r < 0)

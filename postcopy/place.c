@@ -86,6 +86,8 @@ static int expose(struct postcopy *pc, const struct block *b, uint64_t off, size
 			bytes -= b->hpage_bytes < bytes ? b->hpage_bytes : bytes;
 			break;
 		default:
+			/* They are received, and the ledger forgets them: who waits there must come back. */
+			uffd_wake(&pc->guest, b->guest + off, bytes);
 			return done.error;
 		}
 	}
@@ -142,13 +144,16 @@ static int show_completed(struct postcopy *pc, struct pblock *pb, size_t tpage, 
 {
 	unsigned shift = pb->unit_shift - pc->ram->tpage_shift;
 	size_t unit = tpage >> shift, end = ((tpage + count - 1) >> shift) + 1, unit_bytes = pblock_unit_bytes(pb);
-	int r = 0;
+	int r = 0, one;
 
 	if (shift == 0)
 		return expose(pc, pb->b, (uint64_t)unit << pb->unit_shift, count << pb->unit_shift);
-	for (; r == 0 && unit < end; unit++)
-		if (pblock_complete(pb, unit, pc->ram->tpage_shift))
-			r = expose(pc, pb->b, (uint64_t)unit << pb->unit_shift, unit_bytes);
+	for (; unit < end; unit++) {
+		if (!pblock_complete(pb, unit, pc->ram->tpage_shift))
+			continue;
+		one = expose(pc, pb->b, (uint64_t)unit << pb->unit_shift, unit_bytes);
+		r = r < 0 ? r : one;
+	}
 	return r;
 }
 
@@ -158,8 +163,9 @@ static void tell(struct postcopy *pc, struct pblock *pb, size_t tpage, size_t co
 	unsigned shift = pb->unit_shift - pc->ram->tpage_shift;
 	size_t unit = tpage >> shift, end = ((tpage + count - 1) >> shift) + 1;
 
-	for (unit = bitmap_find_set(&pb->asked, unit); unit < end; unit = bitmap_find_set(&pb->asked, unit + 1))
-		if (pblock_complete(pb, unit, pc->ram->tpage_shift))
+	/* One by one: few of the units are asked for, and the next one that is may be at the other end of the block. */
+	for (; unit < end; unit++)
+		if (bitmap_test(&pb->asked, unit) && pblock_complete(pb, unit, pc->ram->tpage_shift))
 			ledger_landed(pc, pb, unit);
 	if (postcopy_all_here(pc))
 		event_set(&pc->all_here);

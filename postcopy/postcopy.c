@@ -16,6 +16,20 @@
 /* A device callback that has not come back, and has not parked, for so long blocks the thread. */
 #define WATCH_NS (5 * NS_PER_S)
 
+/* Not by bitmap_find_clear: where it finds none it looks on to the end of the block. */
+static bool all_set(const struct bitmap *bm, size_t first, size_t end)
+{
+	while (first < end) {
+		size_t in_word = 64 - first % 64, n = end - first < in_word ? end - first : in_word;
+		uint64_t mask = (n < 64 ? (1ull << n) - 1 : ~0ull) << (first % 64);
+
+		if (~bm->words[first / 64] & mask)
+			return false;
+		first += n;
+	}
+	return true;
+}
+
 bool pblock_complete(const struct pblock *pb, size_t unit, unsigned tpage_shift)
 {
 	unsigned shift = pb->unit_shift - tpage_shift;
@@ -28,7 +42,7 @@ bool pblock_complete(const struct pblock *pb, size_t unit, unsigned tpage_shift)
 		return block_is_received(pb->b, unit);
 	if (end > all)
 		end = all;
-	return bitmap_find_clear(&pb->b->received, first) >= end;
+	return all_set(&pb->b->received, first, end);
 }
 
 /* What this guest's memory needs of the kernel. */
@@ -266,6 +280,7 @@ static void forget_unit(struct postcopy *pc, struct block *b, size_t first, size
 			continue;
 		block_unmark_received(b, t);
 		pc->missing_tpages++;
+		pc->counts.pages--;
 		touched = true;
 	}
 	/* By (2) of block.h. */
@@ -303,6 +318,15 @@ void postcopy_pause(struct postcopy *pc)
 
 int postcopy_resume(struct postcopy *pc)
 {
+	int r = 0;
+
+	/* It has ended where the userfaultfd could not be read; perhaps now it can. */
+	if (group_empty(&pc->readers)) {
+		group_init(&pc->readers, &pc->reactor->sched, "page faults");
+		r = group_spawn_background(&pc->readers, "page faults", fault_read, pc);
+	}
+	if (r < 0)
+		return r;
 	ledger_offline(pc, false);
 	group_init(&pc->senders, &pc->reactor->sched, "page requests");
 	return group_spawn_background(&pc->senders, "page requests", ledger_send, pc);

@@ -23,6 +23,7 @@
 
 #include "base/bitmap.h"
 #include "coroutine/group.h"
+#include "coroutine/look.h"
 #include "coroutine/wait.h"
 #include "memory/block.h"
 #include "postcopy/blocktime.h"
@@ -90,6 +91,9 @@ struct postcopy {
 	unsigned placing;        /* coroutines that have received pages and are about to show them */
 	struct postcopy_counts counts;
 	uint64_t turned_away_ns; /* since when no fault could be answered; 0: the last one was. See place.c */
+	struct look look;        /* for the next fault; see fault.c */
+	uint64_t look_end_ns;    /* until then it is looked for; 0: it is not */
+	unsigned look_turns;
 	unsigned let_go;         /* ranges that are not watched any more */
 };
 

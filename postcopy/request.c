@@ -5,6 +5,7 @@
 #include "base/probe.h"
 #include "coroutine/reactor.h"
 #include "memory/block.h"
+#include "postcopy/fault.h"
 #include "postcopy/postcopy.h"
 
 #include <errno.h>
@@ -28,14 +29,26 @@ void ledger_init(struct ledger *l, struct sched *s)
 	event_init(&l->unsent_there, s, "a page to ask for");
 }
 
-static void free_blocked(struct want *w)
+/* For the next ones: a fault allocates nothing. */
+static void put_blocked(struct ledger *l, struct want *w)
 {
 	struct blocked_thread *t;
 
 	while ((t = w->blocked)) {
 		w->blocked = t->next;
-		free(t);
+		t->next = l->free_blocked;
+		l->free_blocked = t;
 	}
+}
+
+static struct blocked_thread *get_blocked(struct ledger *l)
+{
+	struct blocked_thread *t = l->free_blocked;
+
+	if (!t)
+		return malloc(sizeof(*t));
+	l->free_blocked = t->next;
+	return t;
 }
 
 /* An answer is due while somebody waits and the source can be asked: see struct reactor. */
@@ -58,6 +71,7 @@ static void count_outstanding(struct postcopy *pc, int change)
 void ledger_fini(struct postcopy *pc)
 {
 	struct ledger *l = &pc->ledger;
+	struct blocked_thread *t;
 	struct want *w;
 
 	l->outstanding = 0;
@@ -67,9 +81,13 @@ void ledger_fini(struct postcopy *pc)
 		while ((w = l->buckets[i])) {
 			l->buckets[i] = w->chain;
 			ASSERT(list_empty(&w->waiters));
-			free_blocked(w);
+			put_blocked(l, w);
 			free(w);
 		}
+	}
+	while ((t = l->free_blocked)) {
+		l->free_blocked = t->next;
+		free(t);
 	}
 	while ((w = l->free)) {
 		l->free = w->chain;
@@ -129,7 +147,7 @@ static void note_blocked(struct postcopy *pc, struct want *w, uint32_t tid, uint
 	for (t = w->blocked; t; t = t->next)
 		if (t->tid == tid)
 			return;
-	t = malloc(sizeof(*t));
+	t = get_blocked(&pc->ledger);
 	if (!t)
 		return;
 	*t = (struct blocked_thread){
@@ -205,10 +223,14 @@ void ledger_landed(struct postcopy *pc, struct pblock *pb, size_t unit)
 	PROBE3(postcopy__landed, pb->b->name, unit, now_ns - w->since_ns);
 	for (struct blocked_thread *t = w->blocked; t; t = t->next)
 		blocktime_goes_on(&pc->blocktime, t->thread, now_ns, now_ns - t->since_ns);
-	free_blocked(w);
+	if (w->blocked)
+		pc->reactor->soon_ns = FAULT_SOON_NS;
+	put_blocked(l, w);
 	release(w, 0);
 	w->chain = l->free;
 	l->free = w;
+	if (ledger_is_empty(l))
+		event_set(&pc->all_here);
 }
 
 void ledger_release_waiters(struct ledger *l)

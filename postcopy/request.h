@@ -49,6 +49,7 @@ struct ledger {
 	struct event unsent_there;
 	struct want *buckets[LEDGER_BUCKETS];
 	struct want *free;
+	struct blocked_thread *free_blocked;
 	size_t outstanding; /* entries that somebody waits for */
 	size_t guesses;     /* entries that nobody waits for */
 	bool offline;       /* nothing can be sent now */
@@ -74,6 +75,12 @@ bool ledger_guess(struct postcopy *pc, struct pblock *pb, size_t unit, uint64_t 
 
 /** ledger_landed - the unit is complete and placed: whoever waited goes on, and the entry is gone */
 void ledger_landed(struct postcopy *pc, struct pblock *pb, size_t unit);
+
+/* Has nothing been asked for, or is it about to be, that has not come? */
+static inline bool ledger_is_empty(const struct ledger *l)
+{
+	return l->outstanding == 0 && l->guesses == 0;
+}
 
 /* Whoever of our coroutines waits goes on with -ECANCELED; the entries stay. */
 void ledger_release_waiters(struct ledger *l);

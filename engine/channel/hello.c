@@ -81,7 +81,11 @@ static const struct row table[] = {
 	{ HELLO_PACKET, ANY, ANY, ANY, IN(HELLO_THERE), ANY, HELLO_REFUSED,
 	  "a multifd channel, and all are there: is multifd-channels the same on both sides?" },
 
-	{ HELLO_PAGE, ANY, ANY, ANY, ANY, IN(HELLO_OWED), HELLO_IS_PREEMPT, "the preempt channel, with a page" },
+	{ HELLO_PAGE, ANY, NO, ANY, ANY, IN(HELLO_OWED), HELLO_IS_PREEMPT, "the preempt channel, with a page" },
+	{ HELLO_PAGE, ANY, YES, NOT(HELLO_OWED), ANY, IN(HELLO_OWED), HELLO_IS_PREEMPT,
+	  "the preempt channel, with a page" },
+	{ HELLO_PAGE, ANY, YES, IN(HELLO_OWED), ANY, IN(HELLO_OWED), HELLO_REFUSED,
+	  "a page, and the main channel of the recovery is not there" },
 	{ HELLO_PAGE, ANY, ANY, ANY, ANY, IN(HELLO_OFF), HELLO_REFUSED,
 	  "a preempt channel, but capability postcopy-preempt is off here" },
 	{ HELLO_PAGE, ANY, ANY, ANY, ANY, IN(HELLO_THERE), HELLO_REFUSED, "a second preempt channel" },

@@ -6,11 +6,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "engine/incoming.h"
 #include "tests/support/recovery_scene.h"
 
@@ -212,6 +214,60 @@ START_TEST(test_recover_may_be_called_when_the_pause_is_told)
 }
 END_TEST
 
+/* With a loop of the embedder's own, as inm_dispatch says: only when the descriptor is readable. */
+static bool polled_until(struct rec *r, enum inm_state state, unsigned ms, struct pump *p)
+{
+	uint64_t deadline_ns = deadline_after_ns(ms * NS_PER_MS);
+
+	while (inm_get_state(r->s.e.inm) != state && clock_now_ns() < deadline_ns) {
+		struct pollfd pfd = { .fd = inm_fd(r->s.e.inm), .events = POLLIN };
+
+		if (p)
+			pump_step(p);
+		if (poll(&pfd, 1, 50) > 0)
+			r->s.result = inm_dispatch(r->s.e.inm);
+	}
+	return inm_get_state(r->s.e.inm) == state;
+}
+
+/* A connection; and an address behind one that could not be had: nothing else makes the descriptor readable. */
+START_TEST(test_recover_wakes_a_loop_that_sleeps)
+{
+	struct pc_opts o = rec_story(blocks, REC_NO_PREEMPT);
+	struct wire w = { 0 };
+	struct pump p;
+	char uri[32];
+	struct rec r;
+	int pair[2];
+
+	o.connect_deadline = "1";
+	rec_begin_waiting(&r, &o);
+	ck_assert(rec_pause(&r, REC_BOTH, false));
+	wire_recv_bitmap(&w, "pc.ram");
+	if (_i)
+		ck_assert_int_eq(inm_recover(r.s.e.inm, "tcp:192.0.2.1:4"), -EADDRNOTAVAIL);
+	rec_settle(&r);
+	polled_until(&r, INM_STATE_POSTCOPY_RECOVER, 6500, NULL); /* what else there was to do is done, the watch too */
+	if (_i) {
+		ck_assert_int_eq(inm_recover(r.s.e.inm, "tcp:127.0.0.1:0"), 0);
+		ck_assert_int_eq(pump_connect(&p, &w, inm_address(r.s.e.inm, 0)), 0);
+		p.end = PUMP_HOLD;
+	} else {
+		ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+		snprintf(uri, sizeof(uri), "fd:%d", pair[1]);
+		ck_assert_int_eq(inm_recover(r.s.e.inm, uri), 0);
+	}
+	ck_assert_msg(polled_until(&r, INM_STATE_POSTCOPY_RECOVER, 3000, _i ? &p : NULL), "silent for 3 s: state %s",
+	              inm_state_name(inm_get_state(r.s.e.inm)));
+	if (_i)
+		pump_close(&p);
+	else
+		close(pair[0]);
+	rec_give_up(&r);
+	wire_fini(&w);
+}
+END_TEST
+
 /* ---- before the guest runs here ---------------------------------------------------------------------------------- */
 
 static bool has_failed(struct rec *r)
@@ -259,6 +315,7 @@ Suite *suite(void)
 	tcase_add_test(t, test_recover_is_for_a_paused_migration);
 	tcase_add_loop_test(t, test_recover_moves_to_another_address, 0, 5 * REC_STYLES);
 	tcase_add_loop_test(t, test_recover_takes_a_connection, 0, 2);
+	tcase_add_loop_test(t, test_recover_wakes_a_loop_that_sleeps, 0, 2);
 	tcase_add_loop_test(t, test_recover_may_be_called_when_the_pause_is_told, 0, REC_STYLES);
 	tcase_add_loop_test(t, test_a_loss_before_run_is_a_failure_that_the_source_hears_of, 0, 4);
 	return s;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "engine/incoming.h"
 #include "tests/support/recovery_scene.h"
 
 #define RAM_ID 2u
@@ -75,6 +76,71 @@ START_TEST(test_a_source_that_is_back_early_is_kept_until_the_loss_shows)
 }
 END_TEST
 
+/* In the middle of a recovery, too: the first one to come back falls silent, and only its source knows. */
+START_TEST(test_a_source_may_be_back_early_again_in_a_recovery)
+{
+	enum rec_style style = _i ? REC_NEW : REC_NO_PREEMPT;
+	struct rec_opts back = rec_back(style);
+	struct rec r;
+	int old;
+
+	begin_waiting(&r, style);
+	ck_assert(rec_pause(&r, REC_BOTH, false));
+	back.stop = REC_ASKED;
+	rec_return(&r, &back);
+	ck_assert(rec_until(&r, rec_is_stopped, 5000));
+	old = r.fd;
+	r.fd = -1;
+	rec_forget(&r);
+	back.stop = REC_AWAY;
+	rec_return(&r, &back);
+	rec_settle(&r);
+	ck_assert_int_eq(inm_pause(r.s.e.inm), 0);
+	r.losses++;
+	ck_assert_msg(rec_until(&r, rec_is_back, 4000), "stage %d, state %s; said: %s", (int)r.stage,
+	              inm_state_name(inm_get_state(r.s.e.inm)), r.s.said);
+	close(old);
+	rec_answer_and_finish(&r);
+}
+END_TEST
+
+static bool has_preempt(struct rec *r)
+{
+	return r->s.e.inm->preempt.ch;
+}
+
+/* It is connected, and its first bytes are on their way, when the loss shows: it is not the lost preempt channel. */
+START_TEST(test_a_main_channel_that_is_silent_when_the_loss_shows_is_kept)
+{
+	enum rec_style style = _i ? REC_NEW : REC_NO_PREEMPT;
+	struct rec_opts back = rec_back(style);
+	int fds[2];
+	struct rec r;
+
+	begin_waiting(&r, style);
+	if (style == REC_NEW) {
+		/* The preempt channel has spoken. */
+		pc_answer(&r.s);
+		ck_assert(rec_until(&r, has_preempt, 5000));
+		r.s.answering = false;
+		ck_assert(rec_until(&r, rec_all_wait, 5000));
+	}
+	keep_old(&r, fds);
+	back.stop = REC_CONNECTED;
+	rec_return(&r, &back);
+	rec_settle(&r);
+	for (unsigned i = 0; i < 2; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	r.losses++;
+	ck_assert(rec_until(&r, rec_is_paused, 3000));
+	r.o.stop = REC_AWAY;
+	ck_assert_msg(rec_until(&r, rec_is_back, 3000), "stage %d, state %s; said: %s", (int)r.stage,
+	              inm_state_name(inm_get_state(r.s.e.inm)), r.s.said);
+	rec_answer_and_finish(&r);
+}
+END_TEST
+
 /* ---- strangers --------------------------------------------------------------------------------------------------- */
 
 enum stranger { CLOSES, SILENT, HALF, HTTP, NEW_MIGRATION, CHANNEL, STRANGERS };
@@ -128,6 +194,36 @@ START_TEST(test_strangers_do_not_disturb_a_recovery)
 }
 END_TEST
 
+/* A page, and no main channel that it could belong to: the source that comes then finds all as it was. */
+START_TEST(test_a_page_of_a_stranger_while_it_is_paused_is_refused)
+{
+	const struct rec_opts back = rec_back(REC_NEW);
+	struct wire w = { 0 };
+	struct pump p;
+	struct rec r;
+
+	wire_bytes(&w, "\0\0\0\0", 4);
+	begin_waiting(&r, REC_NEW);
+	ck_assert(rec_pause(&r, REC_BOTH, false));
+	ck_assert_int_eq(pump_connect(&p, &w, r.s.address), 0);
+	p.end = _i == 1 ? PUMP_CLOSE : PUMP_HOLD;
+	pump_step(&p);
+	rec_settle(&r);
+	rec_check_state(&r, INM_STATE_POSTCOPY_PAUSED);
+	if (_i != 2) {
+		rec_recover(&r, &back);
+		pump_close(&p);
+		rec_answer_and_finish(&r);
+	} else {
+		pc_cancel(&r.s);
+		rec_settle(&r);
+		pump_close(&p);
+		rec_give_up(&r);
+	}
+	wire_fini(&w);
+}
+END_TEST
+
 static void settle_until_closed(struct rec *r, struct pump *p, unsigned ms)
 {
 	uint64_t deadline_ns = deadline_after_ns(ms * NS_PER_MS);
@@ -160,10 +256,13 @@ START_TEST(test_a_second_main_channel_of_a_recovery_is_refused)
 	ck_assert_int_eq(pump_connect(&p, &w, r.s.address), 0);
 	p.return_path = true;
 	p.end = PUMP_HOLD;
-	settle_until_closed(&r, &p, 3000);
+	pump_step(&p);
+	rec_settle(&r);
 	rec_check_state(&r, INM_STATE_POSTCOPY_RECOVER);
 	r.o.stop = REC_AWAY;
 	ck_assert(rec_until(&r, rec_is_back, 5000));
+	/* It might have been the source, back again after a loss that has not shown here. */
+	settle_until_closed(&r, &p, 3000);
 	rec_answer_and_finish(&r);
 	wire_fini(&w);
 }
@@ -365,9 +464,12 @@ Suite *suite(void)
 	TCase *t = suite_case(s, "early", 30);
 
 	tcase_add_loop_test(t, test_a_source_that_is_back_early_is_kept_until_the_loss_shows, 0, 3 * REC_STYLES);
+	tcase_add_loop_test(t, test_a_source_may_be_back_early_again_in_a_recovery, 0, 2);
+	tcase_add_loop_test(t, test_a_main_channel_that_is_silent_when_the_loss_shows_is_kept, 0, 2);
 
 	t = suite_case(s, "strangers", 30);
 	tcase_add_loop_test(t, test_strangers_do_not_disturb_a_recovery, 0, REC_STYLES * STRANGERS);
+	tcase_add_loop_test(t, test_a_page_of_a_stranger_while_it_is_paused_is_refused, 0, 3);
 	tcase_add_loop_test(t, test_a_second_main_channel_of_a_recovery_is_refused, 0, REC_STYLES);
 	tcase_add_loop_test(t, test_a_recovery_of_nothing_is_refused_and_all_goes_on, 0, REC_STYLES);
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "engine/incoming.h"
 #include "tests/support/postcopy_scene.h"
 
 /* More than the buffers of a connection hold, several times. */
@@ -153,6 +154,72 @@ START_TEST(test_a_connection_that_never_comes_is_named_and_the_source_told)
 }
 END_TEST
 
+/* ---- ready and start_vcpus --------------------------------------------------------------------------------------- */
+
+static struct pc *looks;
+static struct inm_ops before;
+static uint64_t looked_word;
+
+static void look_at_a_missing_page(void)
+{
+	looked_word = load_word(inm_ram_view(looks->e.inm, pc_guest(looks, 0, TOUCHED_PAGE), PC_PAGE));
+}
+
+static int ready_that_looks(void *opaque, const char *run_state)
+{
+	look_at_a_missing_page();
+	return before.ready(opaque, run_state);
+}
+
+static void start_vcpus_that_looks(void *opaque, const char *run_state)
+{
+	look_at_a_missing_page();
+	before.start_vcpus(opaque, run_state);
+}
+
+/* They park like a device's callback. */
+START_TEST(test_the_last_callbacks_may_touch_what_is_missing)
+{
+	struct pc_opts o = outrun(PC_LATE);
+	struct pc s;
+
+	o.device = NULL;
+	begin(&s, &o);
+	looks = &s;
+	before = s.e.inm->ops;
+	if (_i)
+		s.e.inm->ops.start_vcpus = start_vcpus_that_looks;
+	else
+		s.e.inm->ops.ready = ready_that_looks;
+	pc_finish(&s);
+	pc_check_landed(&s);
+	ck_assert_uint_eq(looked_word, wire_content_word(0, TOUCHED_PAGE, 0));
+	pc_end(&s);
+}
+END_TEST
+
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
+
+/* By preempt comes what was asked for, and main has ended: nobody will send the rest (spec/stream.md 5.7). */
+START_TEST(test_what_was_announced_and_is_not_sent_is_zeros_at_once)
+{
+	struct pc_opts o = outrun(PC_LATE);
+	uint64_t began_ns = clock_now_ns();
+	struct pc s;
+
+	o.device = NULL;
+	o.touch.threads = 0;
+	begin(&s, &o);
+	s.ram[0].sent[TOUCHED_PAGE] = 1; /* so the source believes */
+	ck_assert_int_eq(pc_finish(&s), 0);
+	ck_assert_uint_lt(clock_now_ns() - began_ns, 15 * NS_PER_S); /* LAST_PAGES_NS is 30 s */
+	ck_assert_uint_eq(load_word(pc_guest(&s, 0, TOUCHED_PAGE)), 0);
+	ck_assert_uint_eq(load_word(pc_guest(&s, 0, TOUCHED_PAGE + 1)), wire_content_word(0, TOUCHED_PAGE + 1, 0));
+	pc_free(&s);
+	pc_end(&s);
+}
+END_TEST
+
 /* ---- who blocks the thread --------------------------------------------------------------------------------------- */
 
 static int told = -1;
@@ -251,6 +318,10 @@ Suite *suite(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, test_a_connection_that_never_comes_is_named_and_the_source_told);
 	suite_add_tcase(s, t);
+
+	t = suite_case(s, "last", 60);
+	tcase_add_loop_test(t, test_the_last_callbacks_may_touch_what_is_missing, 0, 2);
+	tcase_add_test(t, test_what_was_announced_and_is_not_sent_is_zeros_at_once);
 
 	t = tcase_create("watch");
 	tcase_set_timeout(t, 60);

@@ -26,7 +26,7 @@ static enum hello_role expected_role(const struct hello_state *s, enum hello_fir
 	if (first == HELLO_PACKET)
 		return multifd_owed && !s->recovery ? HELLO_IS_MULTIFD : HELLO_REFUSED;
 	if (first == HELLO_PAGE)
-		return preempt_owed ? HELLO_IS_PREEMPT : HELLO_REFUSED;
+		return preempt_owed && !(s->recovery && main_owed) ? HELLO_IS_PREEMPT : HELLO_REFUSED;
 	if (first != HELLO_NOTHING)
 		return HELLO_REFUSED;
 	if (!preempt_owed || main_owed)
