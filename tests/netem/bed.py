@@ -1,8 +1,11 @@
 """bed.py - what every loss test stands on: a link, the two ends' programs at its ends, and a tap on it"""
 
+import errno
+import functools
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -14,11 +17,14 @@ import qemu            # noqa: E402
 from tap import Tap    # noqa: E402
 
 PORT = 4444
+PATIENT_SECONDS = 120       # for what must come, however slow the machine is
 ADDRESS = f"tcp:{netem.Link.destination}:{PORT}"
 
 # Of each namespace, where the kernel has it. SYNs are repeated every second, and lost data too: otherwise the pauses double
-# up to two minutes, and a black-out of 30 s is followed by one of 30 s more in which nobody tries.
-SYSCTLS = {"tcp_syn_linear_timeouts": 60, "tcp_rto_max_ms": 1000, "tcp_syn_retries": 60, "tcp_synack_retries": 30}
+# up to two minutes, and a black-out of 30 s is followed by one of 30 s more in which nobody tries. Then more tries have to fail
+# until a kernel gives up: 15, which is its default for a quarter of an hour, would be 15 s.
+SYSCTLS = {"tcp_syn_linear_timeouts": 60, "tcp_rto_max_ms": 1000, "tcp_syn_retries": 60, "tcp_synack_retries": 30,
+           "tcp_retries2": 255}
 # At 50 % loss the channels take their time.
 PATIENT = {"connect-deadline": 80}
 # A destination that notices soon: in 4 s of silence.
@@ -53,6 +59,20 @@ class Bed:
             self.tap.disarm()
         self.link.__exit__()
 
+    def wait_port(self):
+        """Until nobody listens any more: the kernel closes what a ring of a program that was killed has, a bit later."""
+        def is_free():
+            with self.link.socket("destination") as s:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    s.bind((netem.Link.destination, PORT))
+                except OSError as e:
+                    if e.errno != errno.EADDRINUSE:
+                        raise
+                    return False
+                return True
+        qemu.wait_until("the port to be free", is_free, PATIENT_SECONDS)
+
     def prefix(self, where):
         """Words before a command that is to run there; the process is the command itself."""
         return ["env", *(f"{k}={v}" for k, v in self.link.environment.items()),
@@ -78,7 +98,7 @@ class Destination(cases_postcopy.Touched):
         if tls:
             argv += ["--tls-creds", tls]
         self.process = qemu.Process(self.name, argv, self.folder)
-        self.address()
+        self.address(seconds=60)
         return self
 
     def channels(self):
@@ -95,6 +115,17 @@ class Source(qemu.Qemu):
     def __init__(self, folder, binary, bed, **more):
         super().__init__(folder, binary, **more)
         self.argv = bed.prefix("source") + self.argv
+
+    def start(self, pass_fds=()):
+        """Its monitor stands still while the network does, in a TLS handshake for one (7.2)."""
+        super().start(pass_fds)
+        self.qmp.command = functools.partial(self.qmp.command, _seconds=PATIENT_SECONDS)
+        return self
+
+    def be_humble(self):
+        """The guest never rests. It gets what time the others leave."""
+        for cpu in self.qmp.command("query-cpus-fast"):
+            os.setpriority(os.PRIO_PROCESS, cpu["thread-id"], 19)
 
 
 def make_certs(folder):

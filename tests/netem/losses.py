@@ -4,10 +4,11 @@ What holds at the end:
 (1) It has landed, and every byte is that of the stopped source. It may have paused, and the source was told to come back.
 (2) Or the guest has not run at the destination, the destination has ended with its reason, and the source's guest runs on,
     or runs when it is told to (`cont`).
-(3) Or, of sources up to 10.1 alone: the destination has ended before the package was whole, so the guest has not run there,
-    and the source waits in postcopy-paused for a recovery that nobody can give it (spec/stream.md 2 and 5.8): its guest is
-    whole and stands, and QEMU refuses `cont`. Counted apart: a destination cannot prevent it.
-Anything else is Failed: a wrong byte, two guests, none, or an end that does not come.
+(3) Or "source stuck", counted apart: the source's guest is whole and stands, and QEMU refuses `cont`. See
+    SOURCE_STUCK_UNTIL.
+(4) Or "source lost", counted apart: the guest waits at the destination for pages, and the source cannot come back. See
+    SOURCE_LOST_UNTIL.
+Anything else is Failed: a wrong byte, two guests, none, or an end that does not come. How long it takes is not judged.
 """
 
 import dataclasses
@@ -17,15 +18,40 @@ import signal
 import time
 
 import bed as beds
+from bed import PATIENT_SECONDS
 from cases import FAST
 from qemu import Failed, Guest, MIB, QmpError, compare, wait_until, write_content
 
 MEMORY_MIB, CONTENT_MIB = 48, 24
 DIRTY = (16 * MIB, 17 * MIB)
-HUNG_SECONDS = 15           # so long one side may not notice what the other one has, when the network is there
+HUNG_SECONDS = 15           # so long one side may not notice what the other one has; then it is told
 TOLD_SECONDS = 40           # a source that has not failed by then is told to give up
+SET_UP_SECONDS = 60         # then the loss ends, too
 MISREAD = re.compile(r"a second main|begins with 0x11223344|all are there: is multifd|a recovery, and nothing")
+AGAIN = "source to begin again"
 TCP_ESTABLISHED, TCP_SYN_SENT = "01", "02"     # in /proc/net/tcp
+OUTCOMES = ("completed", "recovered", "failed cleanly", "source stuck", "source lost")
+# Source stuck: of postcopy from QEMU 7.2 to 10.1 alone. They wait for no answer at the switch: as soon as the package is
+# written, which is when the kernel has taken it, they are in postcopy-active, and take any loss for one to recover from
+# (spec/stream.md 2 and 5.8). When nothing of it has arrived, the destination has no LISTEN, and nothing to recover: it
+# ends, as it must, because it cannot tell this from a loss in precopy. The source stays postcopy-paused, or after
+# migrate_cancel cancelling, and refuses `cont`; no destination can prevent that. From 10.2 on a source waits for PONG 0x42,
+# and runs its guest again. With LISTEN here the destination has to wait for the source, and "stuck" is a failure.
+SOURCE_STUCK_UNTIL = (10, 2)
+# Source lost: of QEMU 7.2, in three ways. (a) A connection that is lost while it comes back, before the last bitmap is there:
+# it stays in postcopy-recover without a connection, refuses migrate-pause and another resume, and a yank changes nothing.
+# With QEMU 7.2 as the destination it is the same, and that one dies of SIGSEGV as soon as its kernel tells it of the loss.
+# It sets no deadlines, so a black-out of 30 s alone does not harm it. Nor does it harm ours, whose deadlines are longer by
+# default; those of SOON make it notice. (b) With multifd: when those channels are lost, every recovery ends with its first
+# SYNC ("multifd_send_sync_main: channel 0 has already quit"), having sent no page. Or it stands still with that SYNC, in
+# postcopy-active, with its main connection alone; there is nothing that either end could notice. (c) It ends by an assertion
+# in its yank.c: a connection of an attempt that has failed comes about.
+SOURCE_LOST_UNTIL = (8, 0)
+LOST_TELLINGS = 2           # (a) is believed when the source has been told so often
+LOST_RECOVERIES = 3         # (b), after so many of them
+STILL_SECONDS = 60          # (b), when it has sent nothing for so long
+ASSERTS = "yank_register_function: Assertion"
+QUIT = re.compile(r"multifd_send_sync_main: channel \d+ has already quit")
 STUCK = ("postcopy-paused", "cancelling")
 PSK_ARGS = "tls-creds-psk,id=tls0,endpoint=client,dir={}/client"
 X509_ARGS = "tls-creds-x509,id=tls0,endpoint=client,dir={}/client"
@@ -45,7 +71,11 @@ class Loss:
     quick: bool = False
     since: tuple = (7, 2)
     until: tuple = (99,)
-    seconds: int = 240                  # to the end of it, whatever happens
+    again: tuple = (99,)                # the version from which on it works again
+    seconds: int = 300                  # to the end of it, whatever happens
+
+    def fits(self, version):
+        return self.since <= version < self.until or version >= self.again
 
     def caps(self):
         return ["postcopy-ram"] * self.postcopy + ["postcopy-preempt"] * (self.postcopy and self.preempt) + \
@@ -61,6 +91,8 @@ class Run:
         self.coming_back = None     # how many events there were when the source was told to, until it is on its way
         self.reordered = self.overtaken = False
         self.connections = 0
+        self.dark_until = self.sent_since = 0
+        self.sent = None
 
     # ---- the ends ------------------------------------------------------------------------------------------------
 
@@ -71,6 +103,11 @@ class Run:
             self.case.script(self)
             self.order()
             return self.settle()
+        except Failed:
+            if self.options.version < SOURCE_LOST_UNTIL and self.source and self.source.process.exited() is not None and \
+                    ASSERTS in self.source.process.errors():
+                return "source lost", self.remark("it ended by its own assertion")
+            raise
         finally:
             for end in (self.source, self.destination):
                 if end:
@@ -84,7 +121,8 @@ class Run:
         self.source = beds.Source(self.folder, self.options.binary, self.bed, machine="pc", memory_mib=MEMORY_MIB,
                                   args=args, kernel=kernel, content=content)
         self.source.start()
-        self.source.wait_guest(1)
+        self.source.wait_guest(1, PATIENT_SECONDS)
+        self.source.be_humble()
         self.destination = beds.Destination(self.folder, self.options.inmigrate, self.bed, "touch=2", case.postcopy,
                                             case.seconds)
         params = dict(beds.SOON) if case.soon else {}
@@ -124,21 +162,29 @@ class Run:
         return self.destination.process.exited() is not None or \
             self.status() in ("completed", "failed", "cancelled", "postcopy-paused")
 
-    def until(self, what, condition, seconds=60):
+    def until(self, what, condition):
         """Until that, or an end. Return: whether that."""
-        wait_until(what, lambda: condition() or self.over(), min(seconds, max(self.end - time.monotonic(), 0)), every=0.005)
+        wait_until(what, lambda: condition() or self.over(), min(PATIENT_SECONDS, max(self.end - time.monotonic(), 0)),
+                   every=0.02)
         return bool(condition())
+
+    def darken(self, seconds):
+        self.link.blackout(f"{seconds}s")
+        self.dark_until = time.monotonic() + seconds
+
+    def is_light(self):
+        return time.monotonic() > self.dark_until
 
     def connections_wanted(self):
         # A preempt channel comes now only with the machine types of 7.2 (spec/stream.md 6).
         return 1 + self.case.channels + (self.case.postcopy and self.case.preempt and self.options.version < (8, 0))
 
-    def wait_set_up(self, seconds=60):
+    def wait_set_up(self):
         tap, channels = self.bed.tap, self.case.channels
         silent = self.connections_wanted() - 1 - channels
         try:
             wait_until("set-up", lambda: (len(tap.accepted) >= self.connections_wanted() and
-                                          len(tap.spoken) >= self.connections_wanted() - silent) or self.over(), seconds)
+                                          len(tap.spoken) >= self.connections_wanted() - silent) or self.over(), SET_UP_SECONDS)
         except Failed:
             pass   # then the loss ends here
 
@@ -154,12 +200,16 @@ class Run:
 
     def go_on(self):
         """At the switch the source waits for this."""
-        if not self.until("the switch", lambda: self.status() == "pre-switchover", 100):
+        if not self.until("the switch", lambda: self.status() == "pre-switchover"):
             return
         self.source.qmp.command("migrate-continue", state="pre-switchover")
 
     def switched(self):
         return self.destination.said("the guest runs here") > 0
+
+    def listened(self):
+        """LISTEN is here: from now on a loss is a pause."""
+        return self.destination.said("pages are still to come") > 0
 
     # ---- to the end ----------------------------------------------------------------------------------------------
 
@@ -172,13 +222,15 @@ class Run:
             if exited is not None:
                 return self.failed_cleanly(exited)
             if status == "completed":
-                self.destination.wait_landed(30)
+                self.destination.wait_landed(PATIENT_SECONDS)
                 return self.landed()
             if status == "pre-switchover":
                 self.source.qmp.command("migrate-continue", state="pre-switchover")
             here = self.destination.said("postcopy is paused with") > self.destination.said("postcopy goes on:")
             there = status == "postcopy-paused"
             lost_there = there or status in ("failed", "cancelled")
+            if self.is_lost():
+                return self.lost()
             if here and there:
                 calm = None
                 self.come_back()
@@ -192,6 +244,28 @@ class Run:
             time.sleep(0.05)
         raise Failed(f"no end after {self.case.seconds} s: the source is {self.status()}, told: {self.told}, the destination says "
                      + self.destination.errors()[-600:])
+
+    def is_lost(self):
+        if self.options.version >= SOURCE_LOST_UNTIL:
+            return False
+        if self.case.channels and self.is_still():
+            return True
+        yanked = [t for t in self.told if t.startswith("source by yank")]
+        return self.status() == "postcopy-recover" and len(yanked) >= LOST_TELLINGS and not self.connects() or \
+            len(QUIT.findall(self.source.process.errors())) >= LOST_RECOVERIES
+
+    def is_still(self):
+        """The source has come back, and has sent nothing for long."""
+        sent = (self.status(), self.source.info().get("ram", {}).get("transferred"), self.destination.said("goes on:"))
+        if sent != self.sent:
+            self.sent, self.sent_since = sent, time.monotonic()
+        return sent[0] == "postcopy-active" and sent[2] > 0 and time.monotonic() > self.sent_since + STILL_SECONDS
+
+    def lost(self):
+        """Nobody has done anything wrong here: its guest waits."""
+        if self.source.running():
+            raise Failed("postcopy is paused, and the source's guest runs")
+        return "source lost", self.remark(self.status(), f"{self.destination.said('postcopy goes on:')} recoveries")
 
     def come_back(self):
         """Once for each pause: QEMU 7.2 ends by an assertion when it is told again while it still connects."""
@@ -226,9 +300,35 @@ class Run:
                 # 7.2 knows no pause while it comes back.
                 self.source.qmp.command("yank", instances=[{"type": "migration"}])
                 self.told.append(f"source by yank ({e})")
-        elif self.switched():
+        elif self.unheard():
+            self.again()
+        elif self.listened():
             self.told.append("destination")
             self.destination.process.child.send_signal(signal.SIGUSR1)
+
+    def unheard(self):
+        """The destination has not had the first byte of main's, and waits for a source."""
+        return not self.destination.said("main channel: ")
+
+    def again(self):
+        """Nothing has begun there, so it can begin once more; or the source is stuck."""
+        if self.status() not in ("failed", "cancelled"):
+            self.destination.process.child.send_signal(signal.SIGTERM)
+            return
+        self.told.append(AGAIN)
+        try:
+            wait_until("the source's old connections to end", lambda: not self.connects(), HUNG_SECONDS)
+        except Failed:
+            pass    # then they stay
+        try:
+            if not self.source.running():
+                self.source.qmp.command("cont")
+            self.migrate()
+        except QmpError as e:
+            self.told.append(str(e))
+            self.destination.process.child.send_signal(signal.SIGTERM)
+            return
+        carry_on(self)
 
     def remark(self, *more):
         words = list(more)
@@ -273,20 +373,21 @@ class Run:
             raise Failed(f"the destination ended with {exited}: {why}")
         if self.switched():
             raise Failed(f"the guest ran here, and the destination ended: {why}")
-        if MISREAD.search(self.destination.errors()):
+        # The multifd channels of an attempt that began without a main channel are those of nobody, and may be there still.
+        if MISREAD.search(self.destination.errors()) and AGAIN not in self.told:
             raise Failed(f"a channel was taken for another: {why}")
         more = self.source_gives_up()
         if not self.source.running():
             try:
                 self.source.qmp.command("cont")
             except QmpError as e:
-                if self.status() in STUCK and self.options.version < (10, 2) and self.case.postcopy:
+                if self.status() in STUCK and self.options.version < SOURCE_STUCK_UNTIL and not self.listened():
                     return "source stuck", self.remark(f"{self.status()}, {more}; {e}", why)
                 raise
             more = (more + ", " if more else "") + "cont"
-        wait_until("the source's guest to run", self.source.running, 5)
+        wait_until("the source's guest to run", self.source.running, PATIENT_SECONDS)
         before = self.source.heartbeats()
-        wait_until("the source's guest to go on", lambda: self.source.heartbeats() > before, 15)
+        wait_until("the source's guest to go on", lambda: self.source.heartbeats() > before, PATIENT_SECONDS)
         return "failed cleanly", self.remark(f"source {self.status()}", more, why)
 
     def source_gives_up(self):
@@ -307,7 +408,7 @@ class Run:
             self.source.qmp.command("migrate_cancel")
         except QmpError as e:
             return f"{words}: {e}"   # 10.0
-        wait_until("the source to give up", lambda: given_up() or self.status() in STUCK, 20)
+        wait_until("the source to give up", lambda: given_up() or self.status() in STUCK, PATIENT_SECONDS)
         return words
 
 
@@ -319,7 +420,7 @@ def carry_on(run):
         return
     run.go_on()
     if run.case.postcopy:
-        run.until("the guest to run here", run.switched, 60)
+        run.until("the guest to run here", run.switched)
 
 
 def while_set_up(run):
@@ -338,8 +439,7 @@ def throughout(run):
 def blackout(phase, seconds):
     """phase: where it begins."""
     def script(run):
-        PHASES[phase](run, lambda: run.link.blackout(f"{seconds}s"))
-        wait_until("the black-out to end", lambda: run.link.stats(), 5)
+        PHASES[phase](run, lambda: run.darken(seconds))
     script.__doc__ = f"a black-out of {seconds} s: {phase}"
     return script
 
@@ -352,7 +452,7 @@ def connecting(run, dark):
 
 def half_connected(run, dark):
     run.migrate()
-    wait_until("the first connection", lambda: run.bed.tap.accepted, 10, every=0.0005)
+    wait_until("the first connection", lambda: run.bed.tap.accepted, PATIENT_SECONDS, every=0.0005)
     dark()
     carry_on(run)
 
@@ -361,6 +461,8 @@ def precopy(run, dark):
     run.migrate()
     run.until("pages", lambda: run.source.info().get("ram", {}).get("transferred", 0) > MIB)
     dark()
+    # Postcopy is not asked for in the dark: that would be a black-out at the switch.
+    run.until("light", run.is_light)
     carry_on(run)
 
 
@@ -369,24 +471,24 @@ def switchover(run, dark):
     run.migrate()
     if run.case.postcopy:
         run.begin_postcopy()
-    run.until("the switch", lambda: run.status() == "pre-switchover", 60)
+    run.until("the switch", lambda: run.status() == "pre-switchover")
     dark()
     run.go_on()
     if run.case.postcopy:
-        run.until("the guest to run here", run.switched, 60)
+        run.until("the guest to run here", run.switched)
 
 
 def package(run, dark):
     """Slowly, so that there is a middle of it."""
     run.migrate()
     run.begin_postcopy()
-    run.until("the switch", lambda: run.status() == "pre-switchover", 60)
+    run.until("the switch", lambda: run.status() == "pre-switchover")
     run.link.set(rate="4Mbit")
     run.go_on()
     time.sleep(0.1)
     dark()
     run.link.set(rate="1Gbit")
-    run.until("the guest to run here", run.switched, 60)
+    run.until("the guest to run here", run.switched)
 
 
 def postcopy(run, dark):
@@ -400,8 +502,9 @@ def recovery(run, dark):
     run.migrate()
     carry_on(run)
     run.destination.process.child.send_signal(signal.SIGUSR1)
-    wait_until("the source to pause", lambda: run.status() in ("postcopy-paused", "completed"), 20)
-    wait_until("the destination to pause", lambda: run.destination.said("postcopy is paused with") or run.over(), 20)
+    wait_until("the source to pause", lambda: run.status() in ("postcopy-paused", "completed"), PATIENT_SECONDS)
+    wait_until("the destination to pause", lambda: run.destination.said("postcopy is paused with") or
+               run.destination.process.exited() is not None, PATIENT_SECONDS)
     run.link.set(delay="30ms")
     run.come_back()
     # Its main channel, and the bitmaps of the blocks behind it.
@@ -412,12 +515,15 @@ def recovery(run, dark):
 
 PHASES = {"connecting": connecting, "half-connected": half_connected, "precopy": precopy, "switchover": switchover,
           "package": package, "postcopy": postcopy, "recovery": recovery}
+POSTCOPY_PHASES = ("package", "postcopy", "recovery")
 
 # ---- the table ---------------------------------------------------------------------------------------------------
 
 HALF = {"loss": "50%"}
 SLOW = 3 * MIB
 NO_POSTCOPY = {"postcopy": False}
+# From 8.1 to 10.0 a source refuses both together (spec/stream.md 5.6).
+MULTIFD_POSTCOPY = {"channels": 2, "until": (8, 1), "again": (10, 1)}
 MIXES = {
     "delay": {"delay": "20ms"},
     "jitter": {"delay": "10ms", "jitter": "8ms"},
@@ -431,16 +537,29 @@ MIXES = {
     "burst-long": {"loss_burst": "0.5%,10%"},
 }
 
+# Some of everything: channels 1 to 8, plain and TLS, with a preempt channel and without; each share of loss; bursts; a
+# black-out in each phase.
+QUICK = set("""
+    set-up-plain-1 set-up-plain-3 set-up-plain-6 set-up-plain-8 set-up-plain-postcopy
+    set-up-psk-2 set-up-psk-4 set-up-psk-5 set-up-psk-7 set-up-psk-preempt set-up-x509-3
+    loss-5-preempt loss-10-psk loss-20-multifd loss-20-plain burst-preempt burst-long-multifd everything-preempt
+    blackout-5-connecting-multifd blackout-1-half-connected-multifd
+    blackout-1-precopy-plain blackout-30-precopy-multifd blackout-30-precopy-preempt
+    blackout-30-switchover-preempt blackout-30-switchover-multifd blackout-5-package-plain blackout-5-package-preempt
+    blackout-5-postcopy-preempt blackout-30-postcopy-plain blackout-1-postcopy-multifd
+    blackout-1-recovery-preempt blackout-5-recovery-plain blackout-1-recovery-multifd
+""".split())
+
 
 def set_ups():
     for tls in ("", "psk"):
         word = tls or "plain"
         for channels in range(1, 9):
             yield Loss(f"set-up-{word}-{channels}", while_set_up, HALF, channels=channels, tls=tls, soon=False,
-                       quick=channels in (2, 4, 8), **NO_POSTCOPY)
+                       **NO_POSTCOPY)
         for preempt in (True, False):
             yield Loss(f"set-up-{word}-{'preempt' if preempt else 'postcopy'}", while_set_up, HALF, preempt=preempt, tls=tls,
-                       soon=False, quick=preempt)
+                       soon=False)
     yield Loss("set-up-x509-3", while_set_up, HALF, channels=3, tls="x509", soon=False, **NO_POSTCOPY)
     yield Loss("set-up-x509-preempt", while_set_up, HALF, tls="x509", soon=False)
 
@@ -452,29 +571,33 @@ def kinds():
 def losses():
     for percent in (5, 10, 20):
         for kind, more in kinds():
-            yield Loss(f"loss-{percent}-{kind}", throughout, {"loss": f"{percent}%"}, soon=False,
-                       quick=percent == 5 and kind == "preempt", **more)
+            yield Loss(f"loss-{percent}-{kind}", throughout, {"loss": f"{percent}%"}, soon=False, **more)
     yield Loss("loss-10-psk", throughout, {"loss": "10%"}, tls="psk", soon=False)
     for mix, settings in MIXES.items():
         for kind, more in kinds()[:2]:
-            yield Loss(f"{mix}-{kind}", throughout, settings, soon=False, quick=mix == "everything" and kind == "preempt",
-                       **more)
+            yield Loss(f"{mix}-{kind}", throughout, settings, soon=False, **more)
+
+
+def kinds_of(phase):
+    """Where there is postcopy, multifd is there with it; with a preempt channel as well where that makes a difference."""
+    if phase not in POSTCOPY_PHASES:
+        return kinds()
+    both = (("multifd-preempt", MULTIFD_POSTCOPY),) if phase == "recovery" else ()
+    return (*kinds()[1:], ("multifd", {"preempt": False, **MULTIFD_POSTCOPY}), *both)
 
 
 def blackouts():
     for seconds in (1, 5, 30):
         for phase in PHASES:
-            for kind, more in kinds():
-                if kind == "multifd" and phase in ("package", "postcopy", "recovery"):
-                    continue
+            for kind, more in kinds_of(phase):
                 # Of few pages in postcopy nothing would be left to lose.
-                rate = SLOW if phase in ("precopy", "package", "postcopy", "recovery") else 24 * MIB
-                quick = kind == "preempt" and (seconds, phase) in ((5, "postcopy"), (30, "postcopy"), (1, "recovery"),
-                                                                   (30, "switchover")) or \
-                    kind == "multifd" and (seconds, phase) in ((30, "precopy"), (1, "half-connected"), (30, "switchover"))
-                yield Loss(f"blackout-{seconds}-{phase}-{kind}", blackout(phase, seconds), rate=rate, quick=quick, **more)
+                rate = SLOW if phase in ("precopy", *POSTCOPY_PHASES) else 24 * MIB
+                yield Loss(f"blackout-{seconds}-{phase}-{kind}", blackout(phase, seconds), rate=rate, **more)
     for phase in ("postcopy", "recovery"):
         yield Loss(f"blackout-30-{phase}-psk", blackout(phase, 30), rate=SLOW, tls="psk")
 
 
 CASES = [*set_ups(), *losses(), *blackouts()]
+for case in CASES:
+    case.quick = case.name in QUICK
+assert QUICK <= {case.name for case in CASES}

@@ -9,6 +9,7 @@ import select
 import socket
 import struct
 import threading
+import time
 
 ETH_P_ALL = 0x0003     # <linux/if_ether.h>: less does not show what goes out
 OUTGOING = 4            # <linux/if_packet.h>
@@ -16,6 +17,7 @@ SYN, ACK, RST = 0x02, 0x10, 0x04
 MAIN = b"QEVM"
 MULTIFD = b"\x11\x22\x33\x44"
 SEEN_BYTES = 256
+DRAIN_SECONDS = 2
 
 
 class Connection:
@@ -50,6 +52,7 @@ class Tap:
         self.arm()
 
     def disarm(self):
+        """All that has passed by then has been seen."""
         if self._thread:
             self._wake[0].close()
             self._thread.join()
@@ -57,18 +60,35 @@ class Tap:
             self._thread = None
 
     def _run(self, source, destination, wake):
+        # Not select(): there are many taps, and its descriptors end at 1024.
+        poll = select.poll()
+        for s in (source, destination, wake):
+            poll.register(s, select.POLLIN)
+        end = None
         with source, destination:
             while True:
-                ready = select.select([source, destination, wake], [], [])[0]
-                if wake in ready:
-                    return
-                # The source first: nothing arrives before it was sent.
-                for s in (source, destination):
-                    if s in ready:
-                        self._take(s, s is source)
+                ready = {fd for fd, _ in poll.poll()}
+                if wake.fileno() in ready:
+                    # What has passed by now is looked at, unless there is no end of it.
+                    end = end or time.monotonic() + DRAIN_SECONDS
+                    if len(ready) == 1 or time.monotonic() > end:
+                        return
+                # All of the source first: nothing arrives before it was sent.
+                while self._take(source, True):
+                    pass
+                if destination.fileno() in ready:
+                    self._take(destination, False)
 
     def _take(self, tap, at_source):
-        data, address = tap.recvfrom(SEEN_BYTES)
+        """One packet. Return: whether there was one."""
+        try:
+            data, address = tap.recvfrom(SEEN_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        self._look(data, address, at_source)
+        return True
+
+    def _look(self, data, address, at_source):
         if (address[2] == OUTGOING) != at_source or len(data) < 40 or data[0] >> 4 != 4 or data[9] != socket.IPPROTO_TCP:
             return
         header_bytes = (data[0] & 15) * 4
