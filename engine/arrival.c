@@ -59,7 +59,7 @@ static struct hello_state arrival_state(const struct inm *inm)
 		.tls = inm->tls != NULL,
 		.recovery = inm->recovering,
 		.main = inm->main_seen ? HELLO_THERE : HELLO_OWED,
-		.multifd = m->channels == 0 ? HELLO_OFF : m->present < m->channels ? HELLO_OWED : HELLO_THERE,
+		.multifd = m->channels == 0 ? HELLO_OFF : multifd_is_full(m) ? HELLO_THERE : HELLO_OWED,
 		.preempt = !options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) ? HELLO_OFF :
 			   inm->preempt.ch || inm->preempt_done		  ? HELLO_THERE :
 									    HELLO_OWED,

@@ -56,6 +56,11 @@ bool chan_hung_up(const struct chan *ch)
 	return ch->ops->hung_up && ch->ops->hung_up(ch);
 }
 
+size_t chan_pending(const struct chan *ch)
+{
+	return ch->ops->pending ? ch->ops->pending(ch) : SIZE_MAX;
+}
+
 void chan_shut_down(struct chan *ch)
 {
 	if (ch && ch->ops->shut_down)

@@ -26,6 +26,8 @@ struct chan_ops {
 	int (*write_all)(struct chan *ch, const void *buf, size_t bytes, uint64_t deadline_ns, struct err *err);
 	/* May be NULL: not known. */
 	bool (*hung_up)(const struct chan *ch);
+	/* May be NULL: not known. */
+	size_t (*pending)(const struct chan *ch);
 	/* May be NULL: it has no other end. */
 	void (*shut_down)(struct chan *ch);
 	void (*close)(struct chan *ch);
@@ -56,6 +58,9 @@ int chan_write_all(struct chan *ch, const void *buf, size_t bytes, uint64_t dead
 
 /** chan_hung_up - has the other end closed, as far as one can see without reading? Parks: no. */
 bool chan_hung_up(const struct chan *ch);
+
+/** chan_pending - bytes that have come and were not read; inside TLS with all its records' own. SIZE_MAX: not known. */
+size_t chan_pending(const struct chan *ch);
 
 /** chan_shut_down - both ways, for good: who reads or writes is told. NULL is allowed. Parks: no. */
 void chan_shut_down(struct chan *ch);

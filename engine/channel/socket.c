@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 struct socket_chan {
@@ -108,6 +109,13 @@ static bool socket_hung_up(const struct chan *ch)
 	return poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP | POLLHUP | POLLERR);
 }
 
+static size_t socket_pending(const struct chan *ch)
+{
+	int bytes = 0;
+
+	return ioctl(((const struct socket_chan *)ch)->fd, FIONREAD, &bytes) == 0 ? (size_t)bytes : SIZE_MAX;
+}
+
 static void socket_shut_down(struct chan *ch)
 {
 	shutdown(((struct socket_chan *)ch)->fd, SHUT_RDWR);
@@ -157,6 +165,7 @@ static const struct chan_ops socket_ops = {
 	.read_full = socket_read_full,
 	.write_all = socket_write_all,
 	.hung_up = socket_hung_up,
+	.pending = socket_pending,
 	.shut_down = socket_shut_down,
 	.close = socket_close,
 };

@@ -225,6 +225,14 @@ static bool tls_hung_up(const struct chan *ch)
 	return chan_hung_up(((const struct tls_chan *)ch)->plain);
 }
 
+static size_t tls_pending(const struct chan *ch)
+{
+	const struct tls_chan *tc = (const struct tls_chan *)ch;
+	size_t plain = chan_pending(tc->plain);
+
+	return plain == SIZE_MAX ? plain : plain + (tc->in_end - tc->in_start) + tc->packet_bytes;
+}
+
 static void tls_shut_down(struct chan *ch)
 {
 	chan_shut_down(((struct tls_chan *)ch)->plain);
@@ -246,6 +254,7 @@ static const struct chan_ops tls_ops = {
 	.readv = tls_readv,
 	.write_all = tls_write_all,
 	.hung_up = tls_hung_up,
+	.pending = tls_pending,
 	.shut_down = tls_shut_down,
 	.close = tls_close,
 };

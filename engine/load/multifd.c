@@ -400,8 +400,49 @@ static bool give_place(struct multifd *m, struct multifd_channel *old)
 	m->slots[old->id] = NULL;
 	m->present--;
 	old->replaced = true;
+	m->came_again = true;
 	co_cancel(old->co);
 	return true;
+}
+
+/* The rest of one packet without pages, and what TLS puts around it and behind. */
+#define REMAINS_BYTES_MAX (MULTIFD_HEADER_BYTES_MAX + 128)
+
+/*
+ * It has ended and left no more than its first packet, while nobody has begun to read: remains of an attempt that
+ * failed. (A source that has sent all of a guest and closed has left at least one packet more.)
+ */
+static bool is_dead(const struct multifd_channel *c)
+{
+	return !c->m->started.set && !c->ended && c->co && chan_hung_up(c->ch) &&
+	       chan_pending(c->ch) <= REMAINS_BYTES_MAX;
+}
+
+bool multifd_is_full(const struct multifd *m)
+{
+	if (m->present < m->channels)
+		return false;
+	for (unsigned i = 0; i < m->channels; i++)
+		if (is_dead(m->slots[i]))
+			return false;
+	return true;
+}
+
+/*
+ * The source has come again, and others of its channels are on their way: none of those that are there lives, or one
+ * has given its place already. (One alone that has ended among others that live ends the migration.)
+ */
+static void bury_dead(struct multifd *m)
+{
+	unsigned dead = 0;
+
+	for (unsigned i = 0; i < m->channels; i++)
+		dead += m->slots[i] && is_dead(m->slots[i]);
+	if (dead < m->present && !m->came_again)
+		return;
+	for (unsigned i = 0; i < m->channels; i++)
+		if (m->slots[i] && is_dead(m->slots[i]))
+			give_place(m, m->slots[i]);
 }
 
 /* Return: the id, or why this connection is no channel of ours. */
@@ -494,6 +535,7 @@ static int await_all_present(struct multifd *m, struct err *err)
 	uint64_t deadline_ns = deadline_after_ns(m->opts->connect_deadline_s * NS_PER_S);
 	int e;
 
+	bury_dead(m);
 	while (m->present < m->channels) {
 		e = check_ended(m, err);
 		if (e < 0)

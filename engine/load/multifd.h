@@ -51,6 +51,7 @@ struct multifd {
 	struct event arrived;  /* set when a channel joins */
 	struct event started;  /* set at the first sync point: all are there, the blocks are known, readers may begin */
 	struct event changed;  /* set when a channel comes to a SYNC or ends */
+	bool came_again;       /* a channel has given its place to another attempt's */
 	bool switched;         /* postcopy has begun: no packet may carry pages, and SYNC means nothing */
 	struct multifd_counts counts;
 };
@@ -60,6 +61,9 @@ void multifd_init(struct multifd *m, struct sched *s);
 
 /* All readers must have ended. */
 void multifd_fini(struct multifd *m);
+
+/* Are all channels there, and none of them a remainder of an attempt that failed? */
+bool multifd_is_full(const struct multifd *m);
 
 /**
  * multifd_join - a connection that began like a multifd channel becomes one

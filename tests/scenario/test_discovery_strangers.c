@@ -144,6 +144,37 @@ START_TEST(test_a_channel_that_went_before_main_came_leaves_its_place)
 }
 END_TEST
 
+/*
+ * All of them had come, with their first packets, and main was lost on the way: a connection of another attempt is not
+ * one too many, in whatever order they come.
+ */
+START_TEST(test_all_channels_of_an_attempt_that_failed_leave_their_places)
+{
+	static const unsigned orders[][3] = { { 0, 1, 2 }, { 1, 2, 0 }, { 2, 0, 1 }, { 2, 1, 0 } };
+	const struct multifd_opts m = { .channels = 2 };
+	struct several s;
+	unsigned line;
+
+	several_begin(&s, &m, NULL);
+	for (unsigned i = 0; i < 2; i++) {
+		line = several_connect(&s, &s.h.channels[i]);
+		several_allow(&s, line, wire_find(&s.h.channels[i], "interval", 0));
+	}
+	several_settle(&s);
+	for (unsigned i = 0; i < 2; i++)
+		several_close(&s, i);
+	several_settle(&s);
+	for (unsigned i = 0; i < 3; i++) {
+		line = several_connect(&s, several_wire(&s, orders[_i][i]));
+		several_allow(&s, line, SEVERAL_ALL);
+		several_settle(&s);
+	}
+	several_run(&s, 5000);
+	several_check_landed(&s);
+	several_end(&s);
+}
+END_TEST
+
 /* It spoke as main does, so it is main: its end ends the migration, by name. */
 START_TEST(test_main_magic_and_the_end_is_a_named_error)
 {
@@ -263,6 +294,7 @@ Suite *suite(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, test_a_stranger_changes_nothing, 0, sizeof(strangers) / sizeof(strangers[0]));
 	tcase_add_loop_test(t, test_a_channel_that_went_before_main_came_leaves_its_place, 0, 2);
+	tcase_add_loop_test(t, test_all_channels_of_an_attempt_that_failed_leave_their_places, 0, 4);
 	tcase_add_test(t, test_main_magic_and_the_end_is_a_named_error);
 	tcase_add_test(t, test_a_silent_stranger_is_closed_at_its_deadline_and_no_one_waits_for_it);
 	tcase_add_test(t, test_a_byte_now_and_then_does_not_hold_a_place);
