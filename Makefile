@@ -244,6 +244,7 @@ check: tests need-check
 	@$(MAKE) check-fuzz check-cli check-netem-link
 	@$(MAKE) check-control
 	@$(RUN_TESTS) --timeout 600 --once --live --name tidy -- $(RUN_TIDY) || :
+	@$(MAKE) check-stress
 	@$(MAKE) check-interop
 	@$(MAKE) check-netem-quick
 	$(counts_end)
@@ -287,6 +288,13 @@ check-netem: $(PROGRAM) $(NETEM) $(NETEM_CONTROL)
 	$(counts_begin)
 	@$(RUN_NETEM) 7200 -- $(NETEM_RUN) || :
 	$(counts_end)
+
+# Every combination of memory, placement and events that this kernel has, a moment each.
+STRESS_SECONDS ?= 60
+.PHONY: check-stress
+check-stress: $(PROGRAM)
+	@$(RUN_TESTS) --timeout 600 --once --name stress -- $(SRC)/scripts/with-huge-pages 64 \
+		$(OUT)/inmigrate stress --matrix --seconds $(STRESS_SECONDS) || :
 
 # They pass when they fail, as they must.
 check-control: $(CONTROL_PROGRAMS)
@@ -462,8 +470,9 @@ help:
 
 #: all                   the library, static and shared, and the program
 #: tests                 also every test, bench, fuzzer and example, without running them
-#: check                 unit, scenario and platform tests, fuzz regressions, tidy, a quick interop, quick loss tests; the
-#:                       last line is the sum
+#: check                 unit, scenario and platform tests, fuzz regressions, tidy, a minute of stress, a quick interop,
+#:                       quick loss tests; the last line is the sum
+#: check-stress          `inmigrate stress --matrix`, STRESS_SECONDS of it [60]
 #: check-unit            the unit tests
 #: check-control         scenarios against a library that lacks one protection: each must fail
 #: check-cli             the program: options, exit status, files, signals
