@@ -10,18 +10,13 @@ import unittest
 
 import stream
 from program import PROGRAM, Case, wait_until
+from hugepages import POOL, huge_pages, pool
 from stream import Source
 
 MIB = 1 << 20
 RAM = {b"pc.ram": stream.content(256 * 1024), b"0000:00:02.0/vga.vram": stream.content(64 * 1024, seed=2)}
-POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 # C0 and C1 controls without the newline, and DEL: what a terminal obeys.
 CONTROLS = set(range(0x20)) - {0x0a} | set(range(0x7f, 0xa0))
-
-
-def pool(name, value=None):
-    with open(POOL + name, "r" if value is None else "w") as f:
-        return int(f.read()) if value is None else f.write(str(value))
 
 
 def alive_in_group(group):
@@ -131,17 +126,13 @@ class Landing(Case):
     def test_huge_pages_hold_the_guest_and_none_are_an_error(self):
         if not os.path.exists(POOL) or pool("nr_overcommit_hugepages"):
             raise unittest.SkipTest("this kernel has no pool of 2 MiB pages, or one without an end")
-        before = pool("nr_hugepages")
-        if pool("free_hugepages") == 0:
-            listen, shut = self.land_in_huge_pages(RAM)
-            self.assertEqual((listen.child.returncode, shut), (1, 1), listen.err)
-            self.assertRegex(listen.err, rb"block 'pc\.ram' .*Cannot allocate memory")
-        try:
-            try:
-                pool("nr_hugepages", before + 8)
-            except OSError:
-                pass
-            if pool("free_hugepages") < 4:
+        with huge_pages(0) as free:
+            if free == 0:
+                listen, shut = self.land_in_huge_pages(RAM)
+                self.assertEqual((listen.child.returncode, shut), (1, 1), listen.err)
+                self.assertRegex(listen.err, rb"block 'pc\.ram' .*Cannot allocate memory")
+        with huge_pages(8) as free:
+            if free < 4:
                 raise unittest.SkipTest("there are no huge pages, and this process may not make any")
             # Not a multiple of 2 MiB.
             blocks = {b"pc.ram": stream.content(3 * MIB + 8192), b"rom": stream.content(4096, seed=3)}
@@ -149,9 +140,6 @@ class Landing(Case):
             self.assertEqual((listen.child.returncode, shut), (0, 0), listen.err)
             for name, content in blocks.items():
                 self.assertEqual(self.read(f"ram/{name.decode()}.raw"), content)
-        finally:
-            if pool("nr_hugepages") != before:
-                pool("nr_hugepages", before)
 
     # ---- the end from outside ----
 

@@ -11,8 +11,8 @@ import xml.etree.ElementTree
 
 import program
 from program import Case, run
+from hugepages import huge_pages
 
-POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
 SRCDIR = os.environ.get("TEST_SRCDIR", ".")
 
 # What is wrong in a library made for this (Makefile, STRESS_CONTROLS): the run that finds it, and what it says.
@@ -28,14 +28,6 @@ CONTROLS = {
 
 def stress(*args, seconds=60):
     return run("stress", "--progress", "never", *args, seconds=seconds)
-
-
-def huge_pages_free():
-    try:
-        with open(POOL, encoding="ascii") as f:
-            return int(f.read())
-    except FileNotFoundError:
-        return 0
 
 
 
@@ -114,9 +106,9 @@ class Stress(Case):
     def test_every_memory_is_sound(self):
         for memory, more in {"anon": (), "thp": (), "memfd": ("--own-faults", "500"),
                              "hugetlb-2m": ("--own-faults", "500")}.items():
-            if memory == "hugetlb-2m" and huge_pages_free() < 8:
-                continue
-            with self.subTest(memory=memory):
+            with self.subTest(memory=memory), huge_pages(64) as free:
+                if memory == "hugetlb-2m" and free < 8:
+                    self.skipTest("no huge pages of 2 MiB")
                 found = self.sound("--memory", memory, "--seconds", "1", "--events", "remove,unmap,remap,fork",
                                    "--duplicates", "0.1", "--no-limits", *more)
                 counts = found["counts"]
@@ -295,9 +287,9 @@ class Stress(Case):
         if not os.path.isdir(folder):
             self.skipTest("the programs with bugs were not made: see STRESS_CONTROLS in the Makefile")
         for name, (args, said) in CONTROLS.items():
-            if "hugetlb" in args and huge_pages_free() < 8:
-                continue
-            with self.subTest(bug=name):
+            with self.subTest(bug=name), huge_pages(64) as free:
+                if "hugetlb" in args and free < 8:
+                    self.skipTest("no huge pages of 2 MiB")
                 # Where there is no bug, the same run finds nothing.
                 self.sound("--no-limits", "--seconds", "0.3", *args.split())
                 self.find(name, args, said)
