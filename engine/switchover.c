@@ -179,12 +179,11 @@ static may_park int await_pages(void *opaque, struct err *err)
 
 	while (e == 0 && !postcopy_all_here(pc)) {
 		missing = pc->missing_tpages;
-		/*
-		 * What nobody has sent by now are zeros (spec/stream.md 5.7). By preempt comes what was asked for, and
-		 * nothing else.
-		 */
-		if (pc->placing == 0 && (!options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) || inm->preempt_done ||
-					 ledger_is_empty(&pc->ledger))) {
+		if (pc->placing == 0 && (!options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) || inm->preempt_done)) {
+			/*
+			 * What nobody has sent by now are zeros (spec/stream.md 5.7). That nothing is asked for does not
+			 * tell: half of a huge page may come by preempt, behind the other one on main.
+			 */
 			log_warn(&inm->log, "%" PRIu64 " pages were announced and have not come: they are zeros",
 				 missing);
 			postcopy_complete(pc);

@@ -229,8 +229,6 @@ void ledger_landed(struct postcopy *pc, struct pblock *pb, size_t unit)
 	release(w, 0);
 	w->chain = l->free;
 	l->free = w;
-	if (ledger_is_empty(l))
-		event_set(&pc->all_here);
 }
 
 void ledger_release_waiters(struct ledger *l)

@@ -76,12 +76,6 @@ bool ledger_guess(struct postcopy *pc, struct pblock *pb, size_t unit, uint64_t 
 /** ledger_landed - the unit is complete and placed: whoever waited goes on, and the entry is gone */
 void ledger_landed(struct postcopy *pc, struct pblock *pb, size_t unit);
 
-/* Has nothing been asked for, or is it about to be, that has not come? */
-static inline bool ledger_is_empty(const struct ledger *l)
-{
-	return l->outstanding == 0 && l->guesses == 0;
-}
-
 /* Whoever of our coroutines waits goes on with -ECANCELED; the entries stay. */
 void ledger_release_waiters(struct ledger *l);
 

@@ -355,7 +355,7 @@ static void begin_at_the_seam(struct pc *s)
 
 static void end_at_the_seam(struct pc *s)
 {
-	pc_send_unit(s, PC_MAIN, 1, 3); /* nobody has asked for it: at the end preempt would not be waited for */
+	pc_send_unit(s, PC_PREEMPT, 1, 3);
 	pc_finish(s);
 	pc_check_landed(s);
 	pc_end(s);
@@ -412,7 +412,6 @@ START_TEST(test_half_a_guest_view_may_go)
 	move(&s, &m);
 	for (uint64_t i = 0; i < 128; i += 3)
 		pc_send_unit(&s, i % 2 ? PC_MAIN : PC_PREEMPT, 0, 127 + i % 129);
-	pc_settle(&s); /* as above */
 	pc_finish(&s);
 	pc_check_landed(&s);
 	pc_end(&s);

@@ -198,28 +198,6 @@ START_TEST(test_the_last_callbacks_may_touch_what_is_missing)
 }
 END_TEST
 
-/* ---- the end ----------------------------------------------------------------------------------------------------- */
-
-/* By preempt comes what was asked for, and main has ended: nobody will send the rest (spec/stream.md 5.7). */
-START_TEST(test_what_was_announced_and_is_not_sent_is_zeros_at_once)
-{
-	struct pc_opts o = outrun(PC_LATE);
-	uint64_t began_ns = clock_now_ns();
-	struct pc s;
-
-	o.device = NULL;
-	o.touch.threads = 0;
-	begin(&s, &o);
-	s.ram[0].sent[TOUCHED_PAGE] = 1; /* so the source believes */
-	ck_assert_int_eq(pc_finish(&s), 0);
-	ck_assert_uint_lt(clock_now_ns() - began_ns, 15 * NS_PER_S); /* LAST_PAGES_NS is 30 s */
-	ck_assert_uint_eq(load_word(pc_guest(&s, 0, TOUCHED_PAGE)), 0);
-	ck_assert_uint_eq(load_word(pc_guest(&s, 0, TOUCHED_PAGE + 1)), wire_content_word(0, TOUCHED_PAGE + 1, 0));
-	pc_free(&s);
-	pc_end(&s);
-}
-END_TEST
-
 /* ---- who blocks the thread --------------------------------------------------------------------------------------- */
 
 static int told = -1;
@@ -321,7 +299,6 @@ Suite *suite(void)
 
 	t = suite_case(s, "last", 60);
 	tcase_add_loop_test(t, test_the_last_callbacks_may_touch_what_is_missing, 0, 2);
-	tcase_add_test(t, test_what_was_announced_and_is_not_sent_is_zeros_at_once);
 
 	t = tcase_create("watch");
 	tcase_set_timeout(t, 60);
