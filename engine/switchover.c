@@ -181,8 +181,8 @@ static may_park int await_pages(void *opaque, struct err *err)
 		missing = pc->missing_tpages;
 		if (pc->placing == 0 && (!options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) || inm->preempt_done)) {
 			/*
-			 * What nobody has sent by now are zeros (spec/stream.md 5.7). That nothing is asked for does not
-			 * tell: half of a huge page may come by preempt, behind the other one on main.
+			 * What nobody has sent by now are zeros (spec/stream.md 5.7). That nothing is asked for does
+			 * not tell: half of a huge page may come by preempt, behind the other one on main.
 			 */
 			log_warn(&inm->log, "%" PRIu64 " pages were announced and have not come: they are zeros",
 				 missing);

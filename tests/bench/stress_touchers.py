@@ -18,6 +18,7 @@ Exit status: 0 measured, 1 a run failed, 2 usage.
 
 import argparse
 import json
+import os
 import shlex
 import statistics
 import subprocess
