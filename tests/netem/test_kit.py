@@ -120,6 +120,7 @@ class Flow:
         self._out.connect(self._in.getsockname())
         self.sent, self.got, self.damaged = [], [], 0
         self._start_ns = time.time_ns()  # the clock of those stamps
+        self._before = self._stats()["packets"]  # of other flows over the same link
 
     def close(self):
         self._out.close()
@@ -165,13 +166,17 @@ class Flow:
                 self._take_until(start + n * every)
             elif n % 512 == 511:
                 # A TUN device drops what finds its queue full: not the loss that is asked for.
-                self.wait_until(lambda: self._stats()["packets"] >= len(self.sent))
+                self.wait_until(lambda: self._arrived(self._stats()))
             self.sent.append(self.now())
             self._out.send(self._body(base + n, size))
         return self
 
     def _stats(self):
         return self._link.stats()[self._name]
+
+    def _arrived(self, stats):
+        """All that was sent is known to the link."""
+        return stats["packets"] - self._before >= len(self.sent)
 
     def wait_until(self, condition, seconds=20):
         end = time.monotonic() + seconds
@@ -184,7 +189,7 @@ class Flow:
         """Until nothing is on the way any more."""
         def is_over():
             s = self._stats()
-            return s["packets"] >= len(self.sent) and s["in_flight"] == 0
+            return self._arrived(s) and s["in_flight"] == 0
         self.wait_until(is_over)
         self._take()
         missed = self._stats()["missed"]

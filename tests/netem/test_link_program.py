@@ -162,7 +162,7 @@ class Ends(LinkTest):
         mark = f"{MARK}-{os.getpid()}-killed"
         self.addCleanup(end_processes, mark)
         process = self.begin("echo ready; exec sleep 1000", env={**os.environ, "MARK": mark})
-        self.assertEqual(len(processes(mark)), 2)
+        wait_until("the link and its command", lambda: len(processes(mark)) == 2)
         process.kill()
         process.wait(10)
         wait_until("the command to die", lambda: not processes(mark))
