@@ -1,0 +1,201 @@
+/* base/bitmap.h, with three words and a bit, so that every kind of border is there. */
+#include "base/bitmap.h"
+#include "tests/support/check_main.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum { NBITS = 3 * 64 + 1 };
+
+static struct bitmap bm;
+
+static void bitmap_setup(void)
+{
+	ck_assert_int_eq(bitmap_init(&bm, NBITS), 0);
+}
+
+static void bitmap_teardown(void)
+{
+	bitmap_fini(&bm);
+}
+
+/* Exactly [first, first + count) is @value, all else is not. */
+static void assert_only(size_t first, size_t count, bool value)
+{
+	for (size_t i = 0; i < NBITS; i++) {
+		bool inside = i >= first && i - first < count;
+
+		/* Not an assertion for each bit: Check does some work for every one it sees. */
+		if (bitmap_test(&bm, i) != (inside ? value : !value))
+			ck_abort_msg("bit %zu after range %zu+%zu", i, first, count);
+	}
+}
+
+START_TEST(test_bitmap_begins_clear)
+{
+	ck_assert_uint_eq(bitmap_count(&bm), 0);
+	ck_assert_uint_eq(bitmap_find_set(&bm, 0), NBITS);
+	ck_assert_uint_eq(bitmap_find_clear(&bm, 0), 0);
+}
+END_TEST
+
+START_TEST(test_bitmap_set_and_clear_touch_one_bit)
+{
+	for (size_t i = 0; i < NBITS; i++) {
+		bitmap_set(&bm, i);
+		assert_only(i, 1, true);
+		bitmap_clear(&bm, i);
+		ck_assert_uint_eq(bitmap_count(&bm), 0);
+	}
+}
+END_TEST
+
+START_TEST(test_bitmap_set_range_sets_these_and_no_others)
+{
+	for (size_t first = 0; first <= NBITS; first++) {
+		for (size_t count = 0; count <= NBITS - first; count += count < 3 ? 1 : 13) {
+			bitmap_set_range(&bm, first, count);
+			assert_only(first, count, true);
+			ck_assert_uint_eq(bitmap_count(&bm), count);
+			bitmap_clear_range(&bm, 0, NBITS);
+			ck_assert_uint_eq(bitmap_count(&bm), 0);
+		}
+	}
+}
+END_TEST
+
+START_TEST(test_bitmap_clear_range_clears_these_and_no_others)
+{
+	for (size_t first = 0; first <= NBITS; first++) {
+		for (size_t count = 0; count <= NBITS - first; count += count < 3 ? 1 : 13) {
+			bitmap_set_range(&bm, 0, NBITS);
+			bitmap_clear_range(&bm, first, count);
+			assert_only(first, count, false);
+		}
+	}
+}
+END_TEST
+
+START_TEST(test_bitmap_ranges_meet_word_borders_exactly)
+{
+	static const size_t ranges[][2] = { { 0, 64 },   { 64, 64 }, { 63, 1 },   { 63, 2 },   { 64, 1 },
+					    { 0, 65 },   { 1, 63 },  { 1, 127 },  { 127, 66 }, { 128, 65 },
+					    { 192, 1 },  { 191, 2 }, { 0, NBITS }, { 0, 192 } };
+
+	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+		bitmap_set_range(&bm, ranges[i][0], ranges[i][1]);
+		assert_only(ranges[i][0], ranges[i][1], true);
+		bitmap_clear_range(&bm, ranges[i][0], ranges[i][1]);
+		ck_assert_uint_eq(bitmap_count(&bm), 0);
+	}
+}
+END_TEST
+
+START_TEST(test_bitmap_find_set_at_the_last_bit)
+{
+	bitmap_set(&bm, NBITS - 1);
+	ck_assert_uint_eq(bitmap_find_set(&bm, 0), NBITS - 1);
+	ck_assert_uint_eq(bitmap_find_set(&bm, NBITS - 1), NBITS - 1);
+	ck_assert_uint_eq(bitmap_find_set(&bm, NBITS), NBITS);
+}
+END_TEST
+
+START_TEST(test_bitmap_find_clear_at_the_last_bit)
+{
+	bitmap_set_range(&bm, 0, NBITS - 1);
+	ck_assert_uint_eq(bitmap_find_clear(&bm, 0), NBITS - 1);
+	ck_assert_uint_eq(bitmap_find_clear(&bm, NBITS - 1), NBITS - 1);
+}
+END_TEST
+
+START_TEST(test_bitmap_find_clear_does_not_see_past_the_end)
+{
+	/* The last word has 63 bits that are nobody's, and clear. */
+	bitmap_set_range(&bm, 0, NBITS);
+	ck_assert_uint_eq(bitmap_find_clear(&bm, 0), NBITS);
+	ck_assert_uint_eq(bitmap_find_clear(&bm, NBITS - 1), NBITS);
+}
+END_TEST
+
+START_TEST(test_bitmap_find_starts_at_from_inclusive)
+{
+	bitmap_set(&bm, 10);
+	bitmap_set(&bm, 64);
+	bitmap_set(&bm, 130);
+	ck_assert_uint_eq(bitmap_find_set(&bm, 10), 10);
+	ck_assert_uint_eq(bitmap_find_set(&bm, 11), 64);
+	ck_assert_uint_eq(bitmap_find_set(&bm, 64), 64);
+	ck_assert_uint_eq(bitmap_find_set(&bm, 65), 130);
+	ck_assert_uint_eq(bitmap_find_clear(&bm, 10), 11);
+	ck_assert_uint_eq(bitmap_find_clear(&bm, 63), 63);
+	ck_assert_uint_eq(bitmap_find_clear(&bm, 64), 65);
+}
+END_TEST
+
+START_TEST(test_bitmap_of_nothing_finds_nothing)
+{
+	struct bitmap none;
+
+	ck_assert_int_eq(bitmap_init(&none, 0), 0);
+	ck_assert_uint_eq(bitmap_find_set(&none, 0), 0);
+	ck_assert_uint_eq(bitmap_find_clear(&none, 0), 0);
+	ck_assert_uint_eq(bitmap_count(&none), 0);
+	bitmap_fini(&none);
+}
+END_TEST
+
+START_TEST(test_bitmap_find_clear_stops_at_the_end_of_a_full_last_word)
+{
+	struct bitmap whole;
+
+	ck_assert_int_eq(bitmap_init(&whole, 128), 0);
+	bitmap_set_range(&whole, 0, 128);
+	ck_assert_uint_eq(bitmap_find_clear(&whole, 0), 128);
+	ck_assert_uint_eq(bitmap_count(&whole), 128);
+	bitmap_fini(&whole);
+}
+END_TEST
+
+START_TEST(test_bitmap_fini_twice_is_harmless)
+{
+	struct bitmap b;
+
+	ck_assert_int_eq(bitmap_init(&b, 100), 0);
+	bitmap_fini(&b);
+	ck_assert_ptr_null(b.words);
+	bitmap_fini(&b);
+}
+END_TEST
+
+START_TEST(test_bitmap_that_fits_no_address_space_is_enomem)
+{
+	struct bitmap b;
+
+	ck_assert_int_eq(bitmap_init(&b, SIZE_MAX / 2), -ENOMEM);
+	ck_assert_ptr_null(b.words);
+	bitmap_fini(&b);
+}
+END_TEST
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("bitmap");
+	TCase *tc = tcase_create("bitmap");
+
+	tcase_add_checked_fixture(tc, bitmap_setup, bitmap_teardown);
+	tcase_add_test(tc, test_bitmap_begins_clear);
+	tcase_add_test(tc, test_bitmap_set_and_clear_touch_one_bit);
+	tcase_add_test(tc, test_bitmap_set_range_sets_these_and_no_others);
+	tcase_add_test(tc, test_bitmap_clear_range_clears_these_and_no_others);
+	tcase_add_test(tc, test_bitmap_ranges_meet_word_borders_exactly);
+	tcase_add_test(tc, test_bitmap_find_set_at_the_last_bit);
+	tcase_add_test(tc, test_bitmap_find_clear_at_the_last_bit);
+	tcase_add_test(tc, test_bitmap_find_clear_does_not_see_past_the_end);
+	tcase_add_test(tc, test_bitmap_find_starts_at_from_inclusive);
+	tcase_add_test(tc, test_bitmap_of_nothing_finds_nothing);
+	tcase_add_test(tc, test_bitmap_find_clear_stops_at_the_end_of_a_full_last_word);
+	tcase_add_test(tc, test_bitmap_fini_twice_is_harmless);
+	tcase_add_test(tc, test_bitmap_that_fits_no_address_space_is_enomem);
+	suite_add_tcase(s, tc);
+	return s;
+}
