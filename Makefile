@@ -46,12 +46,13 @@ SUPPORT_SRC := $(call find,tests/support/*.c)
 UNIT_SRC := $(call find,tests/unit/test_*.c)
 SCENARIO_SRC := $(call find,tests/scenario/test_*.c)
 PLATFORM_SRC := $(call find,tests/platform/*.c)
+BUDGET_SRC := $(call find,tests/budget/test_*.c)
 BENCH_SRC := $(call find,tests/bench/bench_*.c)
 FUZZ_SRC := $(call find,tests/fuzz/fuzz_*.c)
 EXAMPLE_SRC := $(call find,examples/*.c)
 NETEM_SRC := $(call find,tests/netem/*.c)
-ALL_SRC := $(LIB_SRC) $(PROGRAM_SRC) $(SUPPORT_SRC) $(UNIT_SRC) $(SCENARIO_SRC) $(PLATFORM_SRC) $(BENCH_SRC) \
-	$(FUZZ_SRC) $(EXAMPLE_SRC) $(NETEM_SRC) tests/fuzz/driver.c
+ALL_SRC := $(LIB_SRC) $(PROGRAM_SRC) $(SUPPORT_SRC) $(UNIT_SRC) $(SCENARIO_SRC) $(PLATFORM_SRC) $(BUDGET_SRC) \
+	$(BENCH_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC) $(NETEM_SRC) tests/fuzz/driver.c
 
 objects = $(addprefix $(B),$(addsuffix .o,$(basename $(1))))
 programs = $(addprefix $(B),$(basename $(1)))
@@ -62,12 +63,13 @@ SUPPORT_OBJ := $(call objects,$(SUPPORT_SRC))
 UNIT := $(call programs,$(UNIT_SRC))
 SCENARIO := $(call programs,$(SCENARIO_SRC))
 PLATFORM := $(call programs,$(PLATFORM_SRC))
+BUDGET := $(call programs,$(BUDGET_SRC))
 BENCH := $(call programs,$(BENCH_SRC))
 FUZZ := $(call programs,$(FUZZ_SRC))
 EXAMPLES := $(call programs,$(EXAMPLE_SRC))
 NETEM := $(if $(NETEM_SRC),$(B)tests/netem/link)
 # The long ones first: several run at the same time.
-TESTS := $(SCENARIO) $(UNIT) $(PLATFORM)
+TESTS := $(SCENARIO) $(BUDGET) $(UNIT) $(PLATFORM)
 
 LIB_A := $(B)libinmigrate.a
 LIB_SO := $(B)libinmigrate.so.$(VERSION)
@@ -137,6 +139,9 @@ $(B)inmigrate: $(PROGRAM_OBJ) $(B)libinternal.a
 $(TESTS) $(BENCH): $(B)%: $(B)%.o $(B)libsupport.a $(B)libinternal.a
 	$(call say,LD,$*)$(LINK) $(WRAPPED:%=-Wl,--wrap=%) -o $@ $< -Wl,--start-group $(B)libsupport.a $(B)libinternal.a -Wl,--end-group \
 		$(DEP_LIBS) $(CHECK_LIBS)
+
+# Each switch of stacks is seen: tests/support/stall.h.
+$(BUDGET): WRAPPED := ctx_switch
 
 # What the kernel says only when it is short of something is said by the test.
 $(B)tests/scenario/test_recovery_faults: WRAPPED := uffd_continue uffd_read group_spawn hello_read ledger_send

@@ -173,12 +173,15 @@ static void run_next(struct sched *s)
 
 void sched_run_ready(struct sched *s)
 {
+	uint64_t before = s->switches;
+
 	ASSERT(s->current == &s->main);
 	if (list_empty(&s->ready))
 		return;
 	s->main.state = CO_READY;
 	list_push_tail(&s->ready, &s->main.node);
 	run_next(s);
+	s->round_switches = s->switches - before;
 }
 
 void sched_fire_timers(struct sched *s, uint64_t now_ns)
@@ -301,16 +304,21 @@ int co_park_uninterruptible(struct sched *s, const char *kind, const char *name)
 	return park(s, NULL, DEADLINE_NEVER);
 }
 
-int co_yield(struct sched *s)
+void co_yield_shielded(struct sched *s)
 {
 	struct co *co = s->current;
 
 	ASSERT(co != &s->main);
-	if (co_take_cancel(s))
-		return -ECANCELED;
 	co->state = CO_READY;
 	list_push_tail(&s->ready, &co->node);
 	run_next(s);
+}
+
+int co_yield(struct sched *s)
+{
+	if (co_take_cancel(s))
+		return -ECANCELED;
+	co_yield_shielded(s);
 	return 0;
 }
 

@@ -75,6 +75,10 @@ struct sched {
 	struct timer_heap timers;
 	struct stack_cache stacks;
 	uint64_t switches;
+	uint64_t round_switches; /* of them in the last sched_run_ready */
+	size_t turn_work;        /* turn.h, as the next two: done since the last look at the clock */
+	uint64_t turn_switches;  /* what switches was when the turn's end was set */
+	uint64_t turn_end_ns;
 	size_t asan_main_bytes; /* of the thread's own stack */
 	const void *asan_main_stack;
 	sigset_t tsan_signals; /* what the thread has blocked outside its coroutines; used under ThreadSanitizer */
@@ -126,6 +130,9 @@ may_park int co_park_uninterruptible(struct sched *s, const char *kind, const ch
 
 /* To the end of the ready queue. Return: 0 or -ECANCELED (consuming it). */
 may_park int co_yield(struct sched *s);
+
+/* The same, and a cancel stays pending. */
+may_park void co_yield_shielded(struct sched *s);
 
 /* @co must be parked. */
 void co_wake(struct co *co, int result);
