@@ -61,7 +61,7 @@ int switchover_preempt(struct inm *inm, struct hello *h, struct err *err)
 	/* Its first bytes and the end of the stream came in the same turn. */
 	if (inm->loading.cancelled)
 		return -ECANCELED;
-	e = reader_init(&inm->preempt_reader, h->ch, h->first, h->got);
+	e = reader_init(&inm->preempt_reader, &inm->reactor->sched, h->ch, h->first, h->got);
 	if (e < 0)
 		return err_set(err, e, "no memory for the preempt channel's buffer");
 	inm->preempt = *h;

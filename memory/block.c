@@ -36,20 +36,15 @@ void ram_fini(struct ram *ram)
 	for (size_t i = 0; i < ram->count; i++)
 		block_free(ram->blocks[i]);
 	free(ram->blocks);
+	names_fini(&ram->names);
 	ram->blocks = NULL;
-	ram->count = 0;
+	ram->count = ram->room = 0;
 	ram->total_bytes = 0;
 }
 
 struct block *ram_find(const struct ram *ram, const char *name, size_t name_bytes)
 {
-	for (size_t i = 0; i < ram->count; i++) {
-		struct block *b = ram->blocks[i];
-
-		if (b->name_bytes == name_bytes && memcmp(b->name, name, name_bytes) == 0)
-			return b;
-	}
-	return NULL;
+	return names_find(&ram->names, name, name_bytes);
 }
 
 /* What backs @fd: hugetlbfs says its page size as the block size of the file system, and cannot be written to. */
@@ -111,12 +106,22 @@ static int use_addr(struct block *b, const struct block_source *source)
 
 static int ram_append(struct ram *ram, struct block *b)
 {
-	struct block **blocks = realloc(ram->blocks, (ram->count + 1) * sizeof(*blocks));
+	size_t room = ram->room ? 2 * ram->room : 16;
+	struct block **blocks;
+	int r;
 
-	if (!blocks)
-		return -ENOMEM;
-	ram->blocks = blocks;
-	blocks[ram->count++] = b;
+	if (ram->count == ram->room) {
+		blocks = reallocarray(ram->blocks, room, sizeof(struct block *));
+		if (!blocks)
+			return -ENOMEM;
+		ram->blocks = blocks;
+		ram->room = room;
+	}
+	r = names_add(&ram->names, b);
+	if (r < 0)
+		return r;
+	b->index = ram->count;
+	ram->blocks[ram->count++] = b;
 	ram->total_bytes += b->used_bytes;
 	return 0;
 }

@@ -17,6 +17,7 @@
 #define MEMORY_BLOCK_H
 
 #include "base/bitmap.h"
+#include "memory/names.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,6 +30,7 @@
 struct block {
 	char name[BLOCK_NAME_BYTES_MAX + 1]; /* NUL-terminated; may hold any byte but NUL */
 	size_t name_bytes;
+	size_t index;             /* in ram->blocks */
 	uint64_t used_bytes;      /* as announced by the source, a multiple of the tpage */
 	size_t hpage_bytes;
 	uint8_t *landing;         /* used_bytes of the landing view */
@@ -51,7 +53,8 @@ static inline bool block_is_anonymous(const struct block *b)
 
 struct ram {
 	struct block **blocks; /* owned; pointers, so that a block's address never changes */
-	size_t count;
+	size_t count, room;
+	struct names names;
 	unsigned tpage_shift;
 	uint64_t total_bytes;
 };

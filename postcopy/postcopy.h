@@ -155,11 +155,7 @@ may_park void postcopy_end(struct postcopy *pc);
 
 static inline struct pblock *postcopy_block(const struct postcopy *pc, const struct block *b)
 {
-	size_t i = 0;
-
-	while (pc->blocks[i].b != b)
-		i++;
-	return &pc->blocks[i];
+	return &pc->blocks[b->index];
 }
 
 static inline size_t pblock_unit_bytes(const struct pblock *pb)

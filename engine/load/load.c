@@ -34,7 +34,7 @@ int load_init(struct load *l, struct sched *s, struct chan *ch, const void *firs
 	l->ram_loader.sync = l->ops->sync;
 	l->ram_loader.sync_opaque = l->ops_opaque;
 	package_init(&l->package, s);
-	return reader_init(&l->reader, ch, first, bytes);
+	return reader_init(&l->reader, s, ch, first, bytes);
 }
 
 void load_fini(struct load *l)
@@ -61,7 +61,7 @@ int load_reconnect(struct load *l, struct chan *ch, const void *first, size_t by
 	e = reply_open(&l->reply, err);
 	if (e < 0)
 		return e;
-	e = reader_init(&l->reader, ch, first, bytes);
+	e = reader_init(&l->reader, l->reader.sched, ch, first, bytes);
 	if (e < 0)
 		return err_set(err, e, "no memory for the stream's buffer");
 	l->reader.chunk_bytes = chunk_bytes;

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/text.h"
+#include "coroutine/turn.h"
 #include "engine/load/block_list.h"
 #include "engine/load/inflate.h"
 #include "engine/load/xbzrle.h"
@@ -33,15 +34,6 @@ struct record {
 	uint8_t *page;
 };
 
-static size_t block_index(const struct ram *ram, const struct block *block)
-{
-	size_t i = 0;
-
-	while (ram->blocks[i] != block)
-		i++;
-	return i;
-}
-
 static int name_block(struct ram_loader *l, struct reader *r, struct err *err)
 {
 	char name[256];
@@ -58,14 +50,13 @@ static int name_block(struct ram_loader *l, struct reader *r, struct err *err)
 		return err_set(err, -EPROTO, "a page for block '%s', which is shared and not sent",
 			       TEXT_QUOTE(name, bytes));
 	l->last = block;
-	l->last_index = block_index(l->ram, block);
 	return 0;
 }
 
 /* Rounds are not marked in most releases' streams. A scan goes through the list upwards; turning back begins one. */
 static void count_rounds(struct ram_loader *l, const struct record *rec)
 {
-	uint64_t position = (uint64_t)l->last_index << 48 | rec->tpage;
+	uint64_t position = (uint64_t)rec->block->index << 48 | rec->tpage;
 
 	if (position < l->last_position || l->counts.rounds == 0)
 		l->counts.rounds++;
@@ -149,7 +140,8 @@ static int load_pages(struct ram_loader *l, struct reader *r, struct record *rec
 	}
 	l->counts.normal += (uint64_t)count;
 	l->last_position += (uint64_t)count - 1;
-	return land(l, rec, count, err);
+	e = land(l, rec, count, err);
+	return e < 0 ? e : turn_spend(r->sched, (size_t)count * bytes);
 }
 
 static int load_xbzrle(struct ram_loader *l, struct reader *r, const struct record *rec, struct err *err)

@@ -45,7 +45,6 @@ struct ram_loader {
 	bool advised;               /* POSTCOPY_ADVISE was read with page sizes: the list may hold some */
 	bool flushed;               /* a FLUSH record was read: they are the sync points, and not every EOS */
 	struct block *last;         /* what CONTINUE means; survives sections */
-	size_t last_index;
 	uint64_t last_position;     /* of the last page, for counting rounds */
 	struct ram_counts counts;
 	struct iovec pages[BLOCK_LAND_MAX];

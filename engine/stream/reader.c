@@ -3,6 +3,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "coroutine/turn.h"
 #include "engine/channel/channel.h"
 
 #include <errno.h>
@@ -10,10 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-int reader_init(struct reader *r, struct chan *ch, const void *first, size_t bytes)
+int reader_init(struct reader *r, struct sched *s, struct chan *ch, const void *first, size_t bytes)
 {
 	ASSERT(bytes <= READER_NEED_MAX);
-	*r = (struct reader){ .ch = ch, .deadline_ns = DEADLINE_NEVER, .tail = bytes };
+	*r = (struct reader){ .ch = ch, .sched = s, .deadline_ns = DEADLINE_NEVER, .tail = bytes };
 	r->buf = malloc(READER_BUFFER_BYTES);
 	if (!r->buf)
 		return -ENOMEM;
@@ -84,10 +85,13 @@ int reader_need(struct reader *r, size_t bytes, struct err *err)
 {
 	struct iovec iov;
 	ssize_t n;
+	int e;
 
 	ASSERT(bytes <= READER_NEED_MAX);
-	if (reader_buffered(r) >= bytes)
-		return 0;
+	/* By (4). What is done with them is of the same order as taking them. */
+	e = turn_spend(r->sched, TURN_STEP + bytes);
+	if (e < 0 || reader_buffered(r) >= bytes)
+		return e;
 	make_room(r, bytes);
 	while (reader_buffered(r) < bytes) {
 		iov = free_space(r);
@@ -112,16 +116,15 @@ static size_t take_buffered(struct reader *r, void *dst, size_t bytes)
 
 int reader_bytes(struct reader *r, void *dst, size_t bytes, struct err *err)
 {
-	size_t got = take_buffered(r, dst, bytes);
-	int e;
+	size_t got = 0;
+	int e = 0;
 
-	while (got < bytes) {
+	while (e == 0 && got < bytes) {
 		e = reader_need(r, 1, err);
-		if (e < 0)
-			return e;
-		got += take_buffered(r, (char *)dst + got, bytes - got);
+		if (e == 0)
+			got += take_buffered(r, (char *)dst + got, bytes - got);
 	}
-	return 0;
+	return e;
 }
 
 int reader_u8(struct reader *r, uint8_t *ret, struct err *err)

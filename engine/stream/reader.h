@@ -8,6 +8,9 @@
  * (1) reader_off() is the offset of the next byte in the stream, counted from its first: what error texts name.
  * (2) Bytes come from the channel once, and are never lost: an interrupted read leaves what it got in the buffer.
  * (3) One coroutine reads.
+ * (4) Whoever reads gives others their turn (turn.h): what has been received may be a megabyte of small things, and
+ *     taking them out of the buffer would never park. So every function below that may park does so now and then, also
+ *     when all it needs is here; a cancel that is heard there takes nothing out.
  */
 #ifndef ENGINE_STREAM_READER_H
 #define ENGINE_STREAM_READER_H
@@ -31,7 +34,8 @@ struct err;
 
 
 struct reader {
-	struct chan *ch; /* not owned */
+	struct chan *ch; /* not owned, as the next */
+	struct sched *sched;
 	uint8_t *buf;    /* owned, READER_BUFFER_BYTES */
 	size_t head, tail;
 	uint64_t head_off; /* stream offset of buf[head] */
@@ -46,7 +50,7 @@ struct reader {
  * a dead one is found by TCP's keepalive or the embedder's patience.
  * Return: 0 or -ENOMEM.
  */
-int reader_init(struct reader *r, struct chan *ch, const void *first, size_t bytes);
+int reader_init(struct reader *r, struct sched *s, struct chan *ch, const void *first, size_t bytes);
 void reader_fini(struct reader *r);
 
 static inline uint64_t reader_off(const struct reader *r)

@@ -1,0 +1,80 @@
+/* Small records in large numbers: what one costs, and how long others wait meanwhile. */
+#include "tests/support/check_main.h"
+#include "tests/support/roomy.h"
+
+#include <stdlib.h>
+
+#define BLOCKS 4096u
+#define RECORDS (512u << 10)
+
+/* 12 to 14 us each before names had an index. */
+#define NS_PER_BYTE_MAX 30
+
+static void play_records(const char *what, unsigned blocks, unsigned name_bytes)
+{
+	struct wire_block *list = roomy_names(blocks, name_bytes, WIRE_TPAGE_BYTES);
+	struct roomy r = { .bytes = (uint64_t)blocks * WIRE_TPAGE_BYTES };
+	struct wire w = { 0 };
+
+	stall_need_figures();
+	roomy_begin(&r);
+	roomy_head(&w, false);
+	roomy_ram(&w, list, blocks);
+	wire_part(&w, WIRE_PART, 2);
+	for (unsigned i = 0; i < RECORDS; i++)
+		wire_zero(&w, list[blocks - 1].name, 0, 0);
+	wire_eos(&w);
+	wire_footer(&w, 2);
+	roomy_tail(&w);
+	ck_assert_msg(roomy_land(&r, &w, &(struct land_opts){ 0 }) == 0, "%s", r.error);
+	ck_assert_uint_eq(r.stats.zero_pages, RECORDS);
+	stall_check(&r.seen, what);
+	stall_check_cpu(&r.seen, what, w.len, NS_PER_BYTE_MAX);
+	wire_fini(&w);
+	free(list);
+	roomy_end(&r);
+}
+
+START_TEST(test_records_of_one_block_do_not_hold_up_others)
+{
+	play_records("records of one block", 1, 4);
+}
+END_TEST
+
+START_TEST(test_records_that_name_the_last_of_4096_blocks_do_not_hold_up_others)
+{
+	play_records("records that name the last of 4096 blocks", BLOCKS, 4);
+}
+END_TEST
+
+START_TEST(test_a_list_of_4096_blocks_with_long_names_does_not_hold_up_others)
+{
+	struct wire_block *list = roomy_names(BLOCKS, 250, WIRE_TPAGE_BYTES);
+	struct roomy r = { .bytes = (uint64_t)BLOCKS * WIRE_TPAGE_BYTES };
+	struct wire w = { 0 };
+
+	stall_need_figures();
+	roomy_begin(&r);
+	roomy_head(&w, false);
+	roomy_ram(&w, list, BLOCKS);
+	roomy_tail(&w);
+	ck_assert_msg(roomy_land(&r, &w, &(struct land_opts){ 0 }) == 0, "%s", r.error);
+	ck_assert_uint_eq(r.blocks, BLOCKS);
+	stall_check(&r.seen, "4096 blocks");
+	stall_check_cpu(&r.seen, "4096 blocks", w.len, NS_PER_BYTE_MAX);
+	wire_fini(&w);
+	free(list);
+	roomy_end(&r);
+}
+END_TEST
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("stall_records");
+	TCase *t = suite_case(s, "records", 120);
+
+	tcase_add_test(t, test_records_of_one_block_do_not_hold_up_others);
+	tcase_add_test(t, test_records_that_name_the_last_of_4096_blocks_do_not_hold_up_others);
+	tcase_add_test(t, test_a_list_of_4096_blocks_with_long_names_does_not_hold_up_others);
+	return s;
+}
