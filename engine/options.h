@@ -124,6 +124,7 @@ struct options {
 
 	uint64_t multifd_channels;
 	int multifd_compression; /* enum multifd_compression */
+	uint64_t multifd_window_limit_bytes; /* ours: engine/load/multifd_decode.h */
 	int mode;                /* enum migration_mode */
 	bool direct_io;
 	char tls_creds[OPTIONS_TEXT_BYTES];

@@ -229,6 +229,8 @@ static const struct param_row params[] = {
 		"machine type the stream must name; empty: any" },
 	{ "ram-limit", NULL, NULL, DEST, WORKS, PARAM_SIZE, FIELD(ram_limit_bytes), 4096, SIZE_BYTES_MAX, NULL,
 		"bytes", "16T", "a guest with more RAM is refused" },
+	{ "multifd-window-limit", NULL, NULL, DEST, WORKS, PARAM_SIZE, FIELD(multifd_window_limit_bytes), 1u << 20,
+		SIZE_BYTES_MAX, NULL, "bytes", "1G", "memory of all channels together for decompressing zstd" },
 	{ "connect-deadline", NULL, NULL, DEST, WORKS, PARAM_U64, FIELD(connect_deadline_s), 1, 86400, NULL, "s", "10",
 		"an unidentified connection is closed after so long, and so long a channel is waited for" },
 	{ "postcopy-prefetch", NULL, NULL, DEST, WORKS, PARAM_BOOL, FIELD(postcopy_prefetch), 0, 0, NULL, "", "on",

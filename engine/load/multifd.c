@@ -42,6 +42,7 @@ void multifd_init(struct multifd *m, struct sched *s)
 
 	m->channels = options_has(m->opts, CAP_MULTIFD) ? (unsigned)m->opts->multifd_channels : 0;
 	m->compression = flags[m->opts->multifd_compression];
+	m->windows.bytes_max = m->opts->multifd_window_limit_bytes;
 	event_init(&m->arrived, s, "multifd channels");
 	event_init(&m->changed, s, "multifd sync");
 	event_init(&m->started, s, "list of RAM blocks");
@@ -475,7 +476,7 @@ static int channel_new(struct multifd_channel **ret, struct multifd *m, unsigned
 	if (!c || !c->payload)
 		e = err_set(err, -ENOMEM, "no memory for a multifd channel");
 	if (e == 0 && m->compression)
-		e = multifd_decoder_new(&c->decoder, m->compression, err);
+		e = multifd_decoder_new(&c->decoder, m->compression, &m->windows, err);
 	if (e < 0) {
 		channel_free(c);
 		return e;

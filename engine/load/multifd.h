@@ -17,6 +17,7 @@
 
 #include "coroutine/group.h"
 #include "coroutine/wait.h"
+#include "engine/load/multifd_decode.h"
 #include "engine/load/multifd_packet.h"
 
 #include <stdbool.h>
@@ -45,6 +46,7 @@ struct multifd {
 
 	unsigned channels;     /* how many there must be; 0: multifd is off */
 	unsigned compression;  /* flag of packets with pages */
+	struct multifd_windows windows;                      /* what the channels' decoders hold */
 	struct multifd_channel *slots[MULTIFD_CHANNELS_MAX]; /* owned */
 	unsigned present;
 	unsigned at_sync;      /* channels that wait at a SYNC */

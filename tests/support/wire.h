@@ -336,6 +336,7 @@ void wire_multifd_device(struct wire *w, const char *name, uint32_t instance_id,
 /* One compressed stream a channel; @method 0 copies. */
 struct wire_encoder;
 struct wire_encoder *wire_encoder_new(uint32_t method);
+struct wire_encoder *wire_encoder_new_at(uint32_t method, int level);
 void wire_encoder_free(struct wire_encoder *enc);
 /* The next piece of the stream, flushed. Return: its length; at most @cap or it aborts. */
 size_t wire_encode(struct wire_encoder *enc, const void *src, size_t bytes, void *ret_piece, size_t cap);

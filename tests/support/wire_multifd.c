@@ -78,15 +78,20 @@ struct wire_encoder {
 
 struct wire_encoder *wire_encoder_new(uint32_t method)
 {
+	return wire_encoder_new_at(method, 1);
+}
+
+struct wire_encoder *wire_encoder_new_at(uint32_t method, int level)
+{
 	struct wire_encoder *enc = calloc(1, sizeof(*enc));
 
 	ASSERT(enc);
 	enc->method = method;
 	if (method == WIRE_MULTIFD_ZLIB)
-		ASSERT(deflateInit(&enc->zlib, 1) == Z_OK);
+		ASSERT(deflateInit(&enc->zlib, level) == Z_OK);
 	if (method == WIRE_MULTIFD_ZSTD) {
 		enc->zstd = ZSTD_createCStream();
-		ASSERT(enc->zstd && !ZSTD_isError(ZSTD_initCStream(enc->zstd, 1)));
+		ASSERT(enc->zstd && !ZSTD_isError(ZSTD_initCStream(enc->zstd, level)));
 	}
 	return enc;
 }

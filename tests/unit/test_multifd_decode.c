@@ -22,6 +22,7 @@ static const unsigned methods[] = { MULTIFD_ZLIB, MULTIFD_ZSTD };
 struct link {
 	struct wire_encoder *enc;
 	struct multifd_decoder *dec;
+	struct multifd_windows windows;
 	uint8_t *piece;
 	size_t piece_bytes;
 	uint8_t *sent, *landed; /* 128 pages; 128 pages with a canary page behind each */
@@ -32,8 +33,9 @@ struct link {
 static void link_open(struct link *l, unsigned method)
 {
 	memset(l, 0, sizeof(*l));
+	l->windows.bytes_max = 64u << 20;
 	l->enc = wire_encoder_new(method);
-	ck_assert_int_eq(multifd_decoder_new(&l->dec, method, &l->err), 0);
+	ck_assert_int_eq(multifd_decoder_new(&l->dec, method, &l->windows, &l->err), 0);
 	l->piece = malloc(PIECE_MAX);
 	l->sent = malloc(128 * PAGE);
 	l->landed = malloc(258 * PAGE);
@@ -212,7 +214,7 @@ START_TEST(test_the_other_methods_stream_and_garbage_are_refused)
 	link_open(&l, methods[!_i]);
 	send_pages(&l, 2, 1);
 	multifd_decoder_free(l.dec);
-	ck_assert_int_eq(multifd_decoder_new(&l.dec, methods[_i], &l.err), 0);
+	ck_assert_int_eq(multifd_decoder_new(&l.dec, methods[_i], &l.windows, &l.err), 0);
 	ck_assert_int_eq(receive(&l, 2), -EPROTO);
 	link_close(&l);
 }
@@ -255,18 +257,107 @@ START_TEST(test_a_zlib_stream_that_ends_is_refused)
 }
 END_TEST
 
-/* The window is the peer's word: 2 GiB of it is not allocated. */
-START_TEST(test_a_zstd_window_beyond_the_limit_is_refused)
+/* A frame that asks for a window of 2^@log, and one page of 0xaa as a run. */
+struct frame {
+	uint8_t bytes[9 + 1];
+};
+
+static struct frame frame_of(unsigned log)
 {
-	/* Magic, no content size and no single segment, window descriptor: 2^(10 + 21); then a block. */
-	static const uint8_t frame[] = { 0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 0x01, 0x80, 0x00, 0, 0, 0, 0, 0, 0, 0 };
+	uint32_t block = 0 | 1u << 1 | PAGE << 3; /* not the last one; a run; its length */
+
+	/* Magic; no content size and no single segment; window descriptor. */
+	return (struct frame){ { 0x28, 0xb5, 0x2f, 0xfd, 0x00, (uint8_t)((log - 10) << 3), (uint8_t)block,
+		                 (uint8_t)(block >> 8), (uint8_t)(block >> 16), 0xaa } };
+}
+
+/* The window is the peer's word: what level 20 needs is there, and beyond it nothing is allocated. */
+START_TEST(test_a_zstd_window_beyond_that_of_level_20_is_refused)
+{
 	size_t before_kib = census_rss_kib();
 	struct link l;
 
-	link_open(&l, MULTIFD_ZSTD);
-	ck_assert_int_eq(receive_bytes(&l, 1, frame, sizeof(frame)), -EPROTO);
+	for (unsigned log = 12; log <= 41; log++) {
+		struct frame frame = frame_of(log);
+		int r;
+
+		link_open(&l, MULTIFD_ZSTD);
+		r = receive_bytes(&l, 1, frame.bytes, sizeof(frame.bytes));
+		ck_assert_msg(r == (log > 25 ? -EPROTO : 0), "2^%u: %d: %s", log, r, l.err.text);
+		if (log > 25)
+			ck_assert_msg(strstr(l.err.text, "window of more than 33554432 bytes"), "%s", l.err.text);
+		link_close(&l);
+		ck_assert_uint_eq(l.windows.bytes, 0);
+	}
 	ck_assert_uint_lt(census_rss_kib(), before_kib + 16384);
+}
+END_TEST
+
+/* Each alone is in order. */
+START_TEST(test_zstd_windows_are_bounded_together)
+{
+	struct frame frame = frame_of(25);
+	struct link links[3];
+	int r;
+
+	for (unsigned i = 0; i < 3; i++) {
+		link_open(&links[i], MULTIFD_ZSTD);
+		multifd_decoder_free(links[i].dec);
+		links[0].windows.bytes_max = 80u << 20;
+		ck_assert_int_eq(multifd_decoder_new(&links[i].dec, MULTIFD_ZSTD, &links[0].windows, &links[i].err), 0);
+		r = receive_bytes(&links[i], 1, frame.bytes, sizeof(frame.bytes));
+		ck_assert_msg(r == (i < 2 ? 0 : -EPROTO), "%u: %d: %s", i, r, links[i].err.text);
+	}
+	ck_assert_msg(strstr(links[2].err.text, "multifd-window-limit"), "%s", links[2].err.text);
+	for (unsigned i = 3; i-- > 0;)
+		link_close(&links[i]);
+	ck_assert_uint_eq(links[0].windows.bytes, 0);
+}
+END_TEST
+
+/* What a source at level 20 sends, with a page that comes again after 20 MiB. */
+START_TEST(test_a_zstd_stream_of_level_20_is_decoded)
+{
+	struct link l;
+
+	link_open(&l, MULTIFD_ZSTD);
+	wire_encoder_free(l.enc);
+	l.enc = wire_encoder_new_at(MULTIFD_ZSTD, 20);
+	srand(5);
+	for (unsigned i = 0; i < 44; i++) {
+		/* The first packet once more, which is short only where the window is as wide as that. */
+		srand(i == 43 ? 5 : 100 + i);
+		send_pages(&l, 128, i == 43 ? 1 : i + 1);
+		ck_assert_msg(receive(&l, 128) == 0, "packet %u: %s", i, l.err.text);
+		ck_assert(same(&l, 128));
+	}
+	ck_assert_uint_ge(l.windows.bytes, 32u << 20);
 	link_close(&l);
+}
+END_TEST
+
+/* Decoders of old formats hold what they like, and are in libzstd all the same. */
+START_TEST(test_a_zstd_frame_of_an_old_format_is_refused)
+{
+	struct link l;
+
+	for (unsigned version = 0; version < 8; version++) {
+		uint8_t frame[64] = { (uint8_t)(0x20 + version), 0xb5, 0x2f, 0xfd, 0x00, (27 - 10) << 3 };
+
+		for (unsigned own = 0; own < 2; own++) {
+			struct frame first = frame_of(20);
+
+			link_open(&l, MULTIFD_ZSTD);
+			if (own) {
+				/* The frame before it has ended: a block that says it is the last one. */
+				first.bytes[6] |= 1;
+				ck_assert_int_eq(receive_bytes(&l, 1, first.bytes, sizeof(first.bytes)), 0);
+			}
+			ck_assert_int_eq(receive_bytes(&l, 1, frame, sizeof(frame)), -EPROTO);
+			ck_assert_msg(strstr(l.err.text, "does not begin as a frame does"), "%s", l.err.text);
+			link_close(&l);
+		}
+	}
 }
 END_TEST
 
@@ -301,7 +392,10 @@ Suite *suite(void)
 	tcase_add_loop_test(t, test_bit_flips_stay_inside_the_pages, 0, METHODS);
 	tcase_add_loop_test(t, test_an_empty_payload_is_refused, 0, METHODS);
 	tcase_add_test(t, test_a_zlib_stream_that_ends_is_refused);
-	tcase_add_test(t, test_a_zstd_window_beyond_the_limit_is_refused);
+	tcase_add_test(t, test_a_zstd_window_beyond_that_of_level_20_is_refused);
+	tcase_add_test(t, test_zstd_windows_are_bounded_together);
+	tcase_add_test(t, test_a_zstd_stream_of_level_20_is_decoded);
+	tcase_add_test(t, test_a_zstd_frame_of_an_old_format_is_refused);
 	tcase_add_test(t, test_a_decoder_that_was_not_made_can_be_freed);
 	suite_add_tcase(s, t);
 	return s;

@@ -72,7 +72,8 @@ static const struct {
 	{ "multifd-flush-after-each-section", "auto" }, { "x-preempt-pre-7-2", "auto" },
 	{ "multifd-clean-tls-termination", "auto" }, { "switchover-ack-legacy", "auto" },
 	/* ours */
-	{ "uuid", "" }, { "machine", "" }, { "ram-limit", "17592186044416" }, { "connect-deadline", "10" },
+	{ "uuid", "" }, { "machine", "" }, { "ram-limit", "17592186044416" },
+	{ "multifd-window-limit", "1073741824" }, { "connect-deadline", "10" },
 	{ "postcopy-prefetch", "on" },
 	{ "keepalive-idle", "10" }, { "keepalive-interval", "5" }, { "keepalive-count", "6" },
 	{ "tcp-user-timeout", "40000" },
@@ -355,6 +356,7 @@ START_TEST(test_parameter_refuses_and_says_why)
 		{ "switchover-ack-legacy", "yes", -EINVAL, "auto|on|off" },
 		{ "uuid", "00112233-4455-6677-8899-aabbccddeef", -EINVAL, "xxxxxxxx-" },
 		{ "ram-limit", "0", -ERANGE, "4096.." },
+		{ "multifd-window-limit", "4096", -ERANGE, "1048576.." },
 		{ "connect-deadline", "0", -ERANGE, "1..86400" },
 		{ "keepalive-count", "128", -ERANGE, "1..127" },
 	};
