@@ -184,12 +184,40 @@ void sched_run_ready(struct sched *s)
 	s->round_switches = s->switches - before;
 }
 
+void sched_was_away(struct sched *s, uint64_t from_ns, uint64_t to_ns)
+{
+	s->away_from_ns = from_ns;
+	s->away_to_ns = to_ns;
+}
+
+/* What @deadline_ns is worth now. */
+static uint64_t moved_deadline(const struct sched *s, uint64_t deadline_ns)
+{
+	bool passed_away = deadline_ns > s->away_from_ns && deadline_ns <= s->away_to_ns;
+
+	return passed_away ? deadline_ns + (s->away_to_ns - s->away_from_ns) : deadline_ns;
+}
+
+static void arm(struct sched *s, struct co *co, uint64_t deadline_ns)
+{
+	uint64_t moved_ns = moved_deadline(s, deadline_ns);
+
+	co->deadline_moved = moved_ns != deadline_ns;
+	timer_arm(&s->timers, &co->timer, moved_ns);
+}
+
 void sched_fire_timers(struct sched *s, uint64_t now_ns)
 {
 	struct timer *t;
 
-	while ((t = timer_pop_due(&s->timers, now_ns)))
-		co_wake(container_of(t, struct co, timer), -ETIMEDOUT);
+	while ((t = timer_pop_due(&s->timers, now_ns))) {
+		struct co *co = container_of(t, struct co, timer);
+
+		if (!co->deadline_moved && moved_deadline(s, t->deadline_ns) > now_ns)
+			arm(s, co, t->deadline_ns);
+		else
+			co_wake(co, -ETIMEDOUT);
+	}
 }
 
 static void co_entry(void *arg)
@@ -259,7 +287,7 @@ static int park(struct sched *s, struct list *list, uint64_t deadline_ns)
 	if (list)
 		list_push_tail(list, &co->node);
 	if (deadline_ns != DEADLINE_NEVER)
-		timer_arm(&s->timers, &co->timer, deadline_ns);
+		arm(s, co, deadline_ns);
 	run_next(s); /* never empty: the thread's own context waits in it */
 	co->wait_kind = NULL;
 	result = co->wake_result;

@@ -50,6 +50,7 @@ struct co {
 	int wake_result;
 	bool cancel_pending;   /* asked for and not delivered so far */
 	bool interruptible;    /* the park under way ends at a cancel */
+	bool deadline_moved;   /* that of the park under way: once is enough, see sched_was_away */
 	bool shielded;         /* cancels stay pending; see co_shield */
 	bool background;       /* waits for something that may never come, and that is all right (deadlock report) */
 	const char *wait_kind; /* for the deadlock report: "semaphore", "recv"; NULL while not parked */
@@ -73,6 +74,7 @@ struct sched {
 	size_t count; /* coroutines alive, background ones included */
 	size_t background_count;
 	struct timer_heap timers;
+	uint64_t away_from_ns, away_to_ns; /* see sched_was_away */
 	struct stack_cache stacks;
 	uint64_t switches;
 	uint64_t round_switches; /* of them in the last sched_run_ready */
@@ -94,6 +96,15 @@ void sched_run_ready(struct sched *s);
 
 /** sched_fire_timers - wake each coroutine whose deadline has passed, with -ETIMEDOUT */
 void sched_fire_timers(struct sched *s, uint64_t now_ns);
+
+/**
+ * sched_was_away - the thread did not run from @from_ns to @to_ns: it was stopped, frozen, or busy elsewhere
+ * What came in that time lies unread, so nobody may be called late for it. A deadline that passed then moves: as much
+ * of it is left after @to_ns as there was at @from_ns. Also the same deadline in the next park of its owner, because a
+ * handshake waits several times by one deadline. Each moves once, so that a thread that is away all the time still
+ * comes to its deadlines.
+ */
+void sched_was_away(struct sched *s, uint64_t from_ns, uint64_t to_ns);
 
 static inline bool sched_has_ready(const struct sched *s)
 {

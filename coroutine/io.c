@@ -6,6 +6,7 @@
 #include "coroutine/reactor.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/mman.h>
 
 #if HAVE_VALGRIND
@@ -61,23 +62,19 @@ static const char *const kind_names[] = {
 	[RING_TIMEOUT] = "timeout",
 };
 
-int32_t io_run(struct reactor *r, struct ring_op *op, uint64_t deadline_ns)
+/* Return: 0: op->res is the result. Else why there is none. */
+static int run_until(struct reactor *r, struct ring_op *op, uint64_t deadline_ns)
 {
 	struct sched *s = &r->sched;
 	const char *kind = kind_names[op->kind];
 	int why;
 
-	/* Not even begun when a cancel is pending already: it is delivered here. */
-	if (co_take_cancel(s))
-		return -ECANCELED;
 	op->waiter = s->current;
 	op->background = s->current->background;
 	r->ring->class->submit(r->ring, op);
 	why = co_park(s, NULL, deadline_ns, kind, "ring");
-	if (why == 0) {
-		kernel_wrote(op);
-		return op->res;
-	}
+	if (why == 0)
+		return 0;
 
 	/* Withdrawn, but ours again only when the ring says so. No deadline: the kernel completes what is cancelled.
 	 * It may have completed already, in a turn between the cancel and now. */
@@ -89,6 +86,40 @@ int32_t io_run(struct reactor *r, struct ring_op *op, uint64_t deadline_ns)
 		return why;
 	if (why == -ECANCELED)
 		co_cancel_again(s);
+	return 0;
+}
+
+/*
+ * What is cancelled ends as cancelled even if its bytes came in the same moment, or before, while this process was
+ * stopped. So who has waited too long looks once more: here, for all who wait for bytes. False: there is nothing.
+ */
+static bool look_once_more(struct ring_op *op)
+{
+	struct pollfd p = { .fd = op->fd, .events = POLLIN };
+
+	if (op->kind == RING_RECV || op->kind == RING_RECVMSG) {
+		op->flags = (op->flags & ~(uint32_t)MSG_WAITALL) | MSG_DONTWAIT;
+		op->async = false;
+		return true;
+	}
+	return (op->kind == RING_READ || op->kind == RING_READV) && op->off == RING_OFF_CURRENT && poll(&p, 1, 0) > 0;
+}
+
+int32_t io_run(struct reactor *r, struct ring_op *op, uint64_t deadline_ns)
+{
+	int why;
+
+	/* Not even begun when a cancel is pending already: it is delivered here. */
+	if (co_take_cancel(&r->sched))
+		return -ECANCELED;
+	why = run_until(r, op, deadline_ns);
+	if (why == -ETIMEDOUT && look_once_more(op)) {
+		why = run_until(r, op, DEADLINE_NEVER); /* no deadline: it ends at once */
+		if (why == 0 && op->res == -EAGAIN)
+			why = -ETIMEDOUT;
+	}
+	if (why < 0)
+		return why;
 	kernel_wrote(op);
 	return op->res;
 }

@@ -79,18 +79,51 @@ static int report_deadlock(struct reactor *r)
 	return -EDEADLK;
 }
 
+/* Later than this is no delay of the scheduler's any more. */
+#define AWAY_NS (20 * NS_PER_MS)
+
+/*
+ * Deadlines that have passed, and nobody looked for so long at what had come before them: the process was stopped, its
+ * group frozen, or a callback of the embedder's took its time.
+ */
+static void notice_absence(struct reactor *r, uint64_t now_ns)
+{
+	uint64_t due_ns = timer_next_ns(&r->sched.timers);
+
+	if (due_ns < r->looked_ns)
+		due_ns = r->looked_ns;
+	if (due_ns < now_ns && now_ns - due_ns > AWAY_NS)
+		sched_was_away(&r->sched, r->looked_ns, now_ns);
+}
+
+static void pass_time(struct reactor *r)
+{
+	uint64_t now_ns;
+
+	if (timer_next_ns(&r->sched.timers) == DEADLINE_NEVER) {
+		r->looked_ns = 0;
+		return;
+	}
+	now_ns = clock_now_ns();
+	if (r->looked_ns)
+		notice_absence(r, now_ns);
+	r->looked_ns = now_ns;
+	sched_fire_timers(&r->sched, now_ns);
+}
+
 static int turn(struct reactor *r, uint64_t wait_until_ns, bool always)
 {
 	int n;
 
+	if (r->looked_ns == 0 && timer_next_ns(&r->sched.timers) != DEADLINE_NEVER)
+		r->looked_ns = clock_now_ns();
 	/* Nothing submitted, nothing under way, no wish to wait: the kernel has nothing to tell. */
 	if (r->ring->in_flight > 0 || wait_until_ns > 0 || always) {
 		n = r->ring->class->turn(r->ring, wait_until_ns);
 		if (n < 0)
 			return n;
 	}
-	if (timer_next_ns(&r->sched.timers) != DEADLINE_NEVER)
-		sched_fire_timers(&r->sched, clock_now_ns());
+	pass_time(r);
 	return 0;
 }
 

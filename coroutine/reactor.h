@@ -30,6 +30,7 @@ struct reactor {
 	unsigned eager;
 	/* Without one of those: for so long altogether it looks again, from the next time on that it would sleep. */
 	uint64_t soon_ns;
+	uint64_t looked_ns;                /* at what had come, and at the clock; 0: nobody waited for a time then */
 	struct look look_eager, look_soon; /* by look.h: not where it finds nothing */
 	bool runs; /* reactor_run is at work: a coroutine that goes round and round costs the embedder nothing */
 	/* Told once per coroutine when nothing can ever happen again; may be NULL. */

@@ -405,6 +405,45 @@ START_TEST(test_io_waitall_timed_out_half_way_returns_what_came)
 }
 END_TEST
 
+struct late {
+	uint64_t deadline_ns;
+	long result[2];
+};
+
+/* Its own deadline has passed when it sends, and the reader's has, too, whose turn is after this one's. */
+static int sends_late(void *arg)
+{
+	struct late *late = arg;
+
+	io_sleep_until(r, late->deadline_ns - 1);
+	ck_assert_int_eq(write(sv[1], "xy", 2), 2);
+	return 0;
+}
+
+static int reads_late(void *arg)
+{
+	struct late *late = arg;
+	char buf[4];
+
+	late->result[0] = io_recv(r, sv[0], buf, 1, 0, late->deadline_ns);
+	late->result[1] = io_recv(r, sv[0], buf, 4, MSG_WAITALL, late->deadline_ns);
+	return 0;
+}
+
+START_TEST(test_io_what_came_before_the_reader_noticed_its_deadline_is_read)
+{
+	for (int i = 0; i < 20; i++) {
+		struct late late = { .deadline_ns = soon(2) };
+
+		spawn(sends_late, &late);
+		spawn(reads_late, &late);
+		run();
+		ck_assert_int_eq(late.result[0], 1);
+		ck_assert_int_eq(late.result[1], 1);
+	}
+}
+END_TEST
+
 Suite *suite(void)
 {
 	Suite *s = suite_create("io");
@@ -423,6 +462,7 @@ Suite *suite(void)
 	tcase_add_test(tc, test_io_completed_and_cancelled_in_one_turn_keeps_the_bytes);
 	tcase_add_test(tc, test_io_completion_read_between_the_cancel_and_the_turn_is_kept);
 	tcase_add_test(tc, test_io_deadline_that_passed_while_bytes_came_gives_the_bytes);
+	tcase_add_test(tc, test_io_what_came_before_the_reader_noticed_its_deadline_is_read);
 	tcase_add_loop_test(tc, test_io_waitall_cancelled_half_way_returns_what_came, 0, 2);
 	tcase_add_loop_test(tc, test_io_waitall_timed_out_half_way_returns_what_came, 0, 2);
 	suite_add_tcase(s, tc);

@@ -437,6 +437,106 @@ START_TEST(test_reactor_two_in_one_thread_do_not_meet)
 }
 END_TEST
 
+/* ---- a thread that was stopped ---- */
+
+#define STOPPED_MS 120
+
+struct stopped {
+	int pair[2];
+	struct event said; /* set when the byte has been read */
+	uint64_t deadline_ns;
+	int waited, again, later;
+};
+
+static int reads_a_byte(void *arg)
+{
+	struct stopped *st = arg;
+	char byte;
+
+	ck_assert_int_eq(io_recv(r, st->pair[0], &byte, 1, 0, soon(60000)), 1);
+	/* What it says next takes a few turns, as in a handshake. */
+	for (int i = 0; i < 5; i++)
+		co_yield (&r->sched);
+	event_set(&st->said);
+	return 0;
+}
+
+static int waits_by_one_deadline(void *arg)
+{
+	struct stopped *st = arg;
+
+	st->deadline_ns = soon(STOPPED_MS / 4);
+	st->waited = event_wait(&st->said, st->deadline_ns);
+	event_clear(&st->said);
+	st->again = event_wait(&st->said, st->deadline_ns); /* nobody says anything any more */
+	return 0;
+}
+
+/* The byte comes before the deadline, and the thread runs only long after it. */
+static int stops_the_thread(void *arg)
+{
+	struct stopped *st = arg;
+
+	ck_assert_int_eq(io_sleep_until(r, soon(1)), 0);
+	ck_assert_int_eq(write(st->pair[1], "x", 1), 1);
+	usleep(STOPPED_MS * 1000);
+	return 0;
+}
+
+START_TEST(test_reactor_what_came_while_the_thread_was_stopped_is_in_time)
+{
+	struct stopped st = { .waited = 1, .again = 1 };
+	uint64_t began_ns = clock_now_ns();
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, st.pair), 0);
+	event_init(&st.said, &r->sched, "said");
+	spawn(waits_by_one_deadline, &st);
+	spawn(reads_a_byte, &st);
+	spawn(stops_the_thread, &st);
+	ck_assert_int_eq(reactor_run(r, &g, soon(60000)), 0);
+	ck_assert_int_eq(st.waited, 0);
+	/* And the deadline comes all the same. */
+	ck_assert_int_eq(st.again, -ETIMEDOUT);
+	ck_assert_uint_gt(clock_now_ns() - began_ns, STOPPED_MS * NS_PER_MS);
+	close(st.pair[0]);
+	close(st.pair[1]);
+}
+END_TEST
+
+static int waits(void *arg)
+{
+	struct stopped *st = arg;
+
+	st->waited = event_wait(&st->said, soon(STOPPED_MS / 4));
+	return 0;
+}
+
+static int is_away_until_it_is_over(void *arg)
+{
+	struct stopped *st = arg;
+
+	while (st->waited == 1) {
+		usleep(STOPPED_MS * 1000 / 2);
+		co_yield (&r->sched);
+		if (++st->later > 100)
+			return 0;
+	}
+	return 0;
+}
+
+START_TEST(test_reactor_a_deadline_comes_also_when_the_thread_is_away_again_and_again)
+{
+	struct stopped st = { .waited = 1 };
+
+	event_init(&st.said, &r->sched, "said");
+	spawn(waits, &st);
+	spawn(is_away_until_it_is_over, &st);
+	ck_assert_int_eq(reactor_run(r, &g, soon(60000)), 0);
+	ck_assert_int_eq(st.waited, -ETIMEDOUT);
+	ck_assert_int_lt(st.later, 10);
+}
+END_TEST
+
 Suite *suite(void)
 {
 	Suite *s = suite_create("reactor");
@@ -447,6 +547,8 @@ Suite *suite(void)
 	tcase_add_test(tc, test_reactor_run_waits_for_deadlines_in_order);
 	tcase_add_test(tc, test_reactor_run_ends_at_its_own_deadline);
 	tcase_add_test(tc, test_reactor_run_deadline_comes_also_when_somebody_yields_for_ever);
+	tcase_add_test(tc, test_reactor_what_came_while_the_thread_was_stopped_is_in_time);
+	tcase_add_test(tc, test_reactor_a_deadline_comes_also_when_the_thread_is_away_again_and_again);
 	tcase_add_test(tc, test_reactor_signals_neither_end_nor_stretch_a_sleep);
 	tcase_add_test(tc, test_reactor_deadlock_names_who_waits_and_for_what);
 	tcase_add_test(tc, test_reactor_deadline_is_no_deadlock);
