@@ -1,7 +1,8 @@
 #include "base/text.h"
 
-#include <stdio.h>
 #include <string.h>
+
+static const char hex[] = "0123456789abcdef";
 
 const char *text_quote(char buf[static TEXT_QUOTE_BYTES], const void *bytes, size_t len)
 {
@@ -15,10 +16,14 @@ const char *text_quote(char buf[static TEXT_QUOTE_BYTES], const void *bytes, siz
 			out += 3;
 			break;
 		}
-		if (in[i] < 0x20 || in[i] > 0x7e || in[i] == '\'' || in[i] == '"' || in[i] == '\\')
-			out += (size_t)sprintf(buf + out, "\\x%02x", in[i]);
-		else
+		if (in[i] >= 0x20 && in[i] <= 0x7e && in[i] != '\'' && in[i] != '"' && in[i] != '\\') {
 			buf[out++] = (char)in[i];
+			continue;
+		}
+		buf[out++] = '\\';
+		buf[out++] = 'x';
+		buf[out++] = hex[in[i] >> 4];
+		buf[out++] = hex[in[i] & 15];
 	}
 	buf[out] = '\0';
 	return buf;

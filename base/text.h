@@ -13,6 +13,7 @@
 /**
  * text_quote - copy @len bytes of @bytes into @buf as printable ASCII
  * @buf: TEXT_QUOTE_BYTES long; bytes outside 0x20..0x7e, quotes and backslashes become \xNN
+ * May be called in a signal handler.
  * Return: @buf, NUL-terminated.
  */
 const char *text_quote(char buf[static TEXT_QUOTE_BYTES], const void *bytes, size_t len);

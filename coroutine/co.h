@@ -52,6 +52,7 @@ struct co {
 	bool interruptible;    /* the park under way ends at a cancel */
 	bool deadline_moved;   /* that of the park under way: once is enough, see sched_was_away */
 	bool shielded;         /* cancels stay pending; see co_shield */
+	bool in_handler;       /* it runs, or parks, in a signal handler: nothing of the embedder's may be called */
 	bool background;       /* waits for something that may never come, and that is all right (deadlock report) */
 	const char *wait_kind; /* for the deadlock report: "semaphore", "recv"; NULL while not parked */
 	const char *wait_name;

@@ -3,6 +3,7 @@
  */
 #include "inmigrate.h"
 
+#include "base/assert.h"
 #include "base/clock.h"
 #include "engine/channel/channel.h"
 #include "engine/incoming.h"
@@ -71,6 +72,7 @@ static void write_log(void *opaque, enum log_level level, const char *text)
 {
 	struct inm *inm = opaque;
 
+	ASSERT(!inm->reactor || !inm->reactor->sched.current->in_handler); /* by (5) of yield.h */
 	inm->ops.log(inm->opaque, (enum inm_log_level)level, text);
 }
 
@@ -130,10 +132,13 @@ int inm_new(struct inm **ret_inm, const struct inm_config *config, const struct 
 		return -ENOMEM;
 	memcpy(&inm->ops, ops, ops->size);
 	inm->opaque = opaque;
+	inm->stuck = STUCK_NONE;
 	options_init(&inm->opts);
 	set_up_voice(inm, config);
 	inm->wish_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = inm->wish_fd < 0 ? -errno : get_reactor(inm, config);
+	if (r == 0)
+		r = stuck_init(&inm->stuck);
 	if (r == 0)
 		r = apply_config(inm, config);
 	if (r < 0) {
@@ -165,6 +170,7 @@ void inm_free(struct inm *inm)
 		inm->reactor->deadlock = NULL;
 	if (inm->wish_fd >= 0)
 		close(inm->wish_fd);
+	stuck_fini(&inm->stuck);
 	if (inm->reactor_is_ours)
 		reactor_free(inm->reactor);
 	free(inm);
@@ -352,6 +358,19 @@ int inm_pause(struct inm *inm)
 }
 
 /* ---- looking ---- */
+
+/* These two from any thread. */
+int inm_stuck_fd(const struct inm *inm)
+{
+	return inm ? inm->stuck.fd : -EINVAL;
+}
+
+int inm_stuck_text(struct inm *inm, char *buf, size_t bytes)
+{
+	if (!inm || (!buf && bytes > 0))
+		return -EINVAL;
+	return (int)stuck_text(&inm->stuck, buf, bytes);
+}
 
 enum inm_state inm_get_state(const struct inm *inm)
 {

@@ -3,6 +3,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/probe.h"
+#include "base/text.h"
 #include "coroutine/io.h"
 #include "engine/arrival.h"
 #include "engine/channel/channel.h"
@@ -22,6 +23,7 @@
 void incoming_set_state(struct inm *inm, enum inm_state state)
 {
 	ASSERT(state_may_change(inm->state, state));
+	ASSERT(!inm->reactor->sched.current->in_handler); /* by (5) of yield.h */
 	PROBE3(engine__state, inm, (int)inm->state, (int)state);
 	/* Other threads look at it: inm_pause. */
 	__atomic_store_n(&inm->state, state, __ATOMIC_RELAXED);
@@ -67,20 +69,26 @@ void incoming_enter_callback(struct inm *inm, const char *what)
 
 void incoming_leave_callback(struct inm *inm)
 {
+	const char *line;
+
 	if (inm->postcopy.listening)
 		yield_unwatch(&inm->postcopy.yield);
+	/* Now, and not when it was found out: the callback may have held what the log callback needs. */
+	line = stuck_line(&inm->stuck);
+	if (line)
+		log_write(&inm->log, LOG_ERROR, "%s", line);
 }
 
 static int give_device(void *opaque, const struct inm_device *device)
 {
 	struct inm *inm = opaque;
-	char what[300];
+	char what[STUCK_WHAT_BYTES];
 	int r = 0;
 
 	PROBE2(engine__device, device->instance_id, device->bytes);
 	if (inm->ops.device) {
-		snprintf(what, sizeof(what), "the callback for device '%s' instance %u", device->name,
-			 device->instance_id);
+		snprintf(what, sizeof(what), "the callback for device '%s' instance %u",
+			 TEXT_QUOTE(device->name, strlen(device->name)), device->instance_id);
 		incoming_enter_callback(inm, what);
 		r = inm->ops.device(inm->opaque, device);
 		incoming_leave_callback(inm);

@@ -42,6 +42,7 @@ struct inm {
 	struct reactor *reactor;
 	bool reactor_is_ours;
 	int wish_fd; /* eventfd, owned: inm_cancel and inm_pause write, the watch reads */
+	struct stuck stuck; /* other threads look at it: inm_stuck_text */
 	atomic_bool cancel_asked; /* for who does not park before the watch has its turn */
 
 	struct group root;    /* the story and the watch */

@@ -229,14 +229,6 @@ static void give_in(void *opaque, int result, const struct err *err)
 	incoming_lost(opaque, result, err);
 }
 
-/* In a signal handler, of a thread that is stuck anyway. */
-static void say_stuck(void *opaque, const char *what, const char *text)
-{
-	struct inm *inm = opaque;
-
-	log_write(&inm->log, LOG_ERROR, "%s: %s", what, text);
-}
-
 void switchover_init(struct inm *inm)
 {
 	struct sched *s = &inm->reactor->sched;
@@ -248,8 +240,9 @@ void switchover_init(struct inm *inm)
 					   .log = &inm->log,
 					   .request = request_pages,
 					   .failed = give_in,
-					   .stuck = say_stuck,
 					   .opaque = inm,
+					   .stuck = &inm->stuck,
+					   .stuck_after_ns = inm->opts.stuck_after_ms * NS_PER_MS,
 					   .prefetch_on = inm->opts.postcopy_prefetch };
 }
 

@@ -270,6 +270,26 @@ void *inm_ram_view(struct inm *inm, void *addr, size_t bytes);
  */
 int inm_ram_await(struct inm *inm, const void *addr, size_t bytes);
 
+/**
+ * inm_stuck_fd - readable while a callback holds the thread that runs the migration, and nobody has read about it
+ * In postcopy a callback must not hold it for long: the pages that the guest waits for come on that thread. After
+ * parameter stuck-after (5 s) this descriptor becomes readable, and again after 2, 4, ... times as long. It is for
+ * another thread, because the one that is held may be held for ever: it touches a missing page in the guest view, say.
+ * Poll it, do not read it: inm_stuck_text does. It belongs to @inm, and is the same from inm_new to inm_free. From any
+ * thread. Return: the descriptor; -EINVAL for NULL.
+ */
+int inm_stuck_fd(const struct inm *inm);
+
+/**
+ * inm_stuck_text - which callback holds the thread now, and where it is: one line, printable ASCII
+ * "the callback for device 'x' instance 0: stuck for 5 s at pc 0x401234, registers point into block 'pc.ram' at ...".
+ * From any thread, but not while another one is in inm_free; it waits for nobody. When the callback has returned, the
+ * same line goes to the callback log, as an error.
+ * @buf: of @bytes bytes, gets as much as fits, and a NUL
+ * Return: the length of the whole line; 0: nothing is held now; -EINVAL for NULL.
+ */
+int inm_stuck_text(struct inm *inm, char *buf, size_t bytes);
+
 enum inm_state inm_get_state(const struct inm *inm);
 
 /* The first error of this migration, one line: what, where in the stream, why. NULL if there is none. */

@@ -13,9 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A device callback that has not come back, and has not parked, for so long blocks the thread. */
-#define WATCH_NS (5 * NS_PER_S)
-
 /* Not by bitmap_find_clear: where it finds none it looks on to the end of the block. */
 static bool all_set(const struct bitmap *bm, size_t first, size_t end)
 {
@@ -202,13 +199,6 @@ static void count_missing(struct postcopy *pc)
 		event_set(&pc->all_here);
 }
 
-static void relay_stuck(void *opaque, const char *what, const char *text)
-{
-	struct postcopy *pc = opaque;
-
-	pc->stuck(pc->opaque, what, text);
-}
-
 static int open_descriptors(struct postcopy *pc, struct err *err)
 {
 	uint64_t needed = features_needed(pc->ram);
@@ -232,13 +222,13 @@ int postcopy_listen(struct postcopy *pc, struct err *err)
 	event_init(&pc->all_here, s, "the last page");
 	pc->yield.sched = s;
 	pc->yield.fault = fault_engine;
-	pc->yield.stuck = relay_stuck;
+	pc->yield.stuck = pc->stuck;
 	pc->yield.opaque = pc;
 	pc->listening = true; /* so that postcopy_end takes back what comes now */
 	r = open_descriptors(pc, err);
 	if (r < 0)
 		return r;
-	r = yield_begin(&pc->yield, WATCH_NS);
+	r = yield_begin(&pc->yield, pc->stuck ? pc->stuck_after_ns : 0);
 	if (r < 0)
 		return err_set(err, r, "a handler for SIGBUS: %s", strerror(-r));
 	r = make_blocks(pc);

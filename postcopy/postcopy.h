@@ -70,9 +70,9 @@ struct postcopy {
 	int (*request)(void *opaque, const struct page_request *list, size_t count);
 	/* Something of ours has failed, and pages cannot be placed, or faults not read. */
 	void (*failed)(void *opaque, int result, const struct err *err);
-	/* The engine's thread has blocked in memory of the guest. See yield.h. */
-	void (*stuck)(void *opaque, const char *what, const char *text);
 	void *opaque;
+	struct stuck *stuck;   /* hears of callbacks that hold the thread; NULL: nobody does */
+	uint64_t stuck_after_ns; /* so long a callback may run; 0: for ever, nothing is measured */
 	bool prefetch_on;
 
 	struct pblock *blocks; /* owned; as ram->blocks */

@@ -2,6 +2,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -287,37 +288,29 @@ static uintptr_t pc_of(const ucontext_t *uc)
 /* ---- one line, made in a signal handler: nothing of stdio ---- */
 
 struct line {
-	char text[480];
+	char text[STUCK_WHERE_BYTES];
 	size_t len;
 };
 
 static void put(struct line *l, const char *s)
 {
 	for (; *s && l->len + 1 < sizeof(l->text); s++)
-		l->text[l->len++] = *s >= 0x20 && *s <= 0x7e ? *s : '?';
+		l->text[l->len++] = *s;
 	l->text[l->len] = '\0';
 }
 
-static void put_number(struct line *l, uint64_t n, unsigned base)
+static void put_hex(struct line *l, uint64_t n)
 {
 	char digits[24];
 	size_t i = sizeof(digits);
 
 	digits[--i] = '\0';
 	do {
-		digits[--i] = "0123456789abcdef"[n % base];
-		n /= base;
+		digits[--i] = "0123456789abcdef"[n % 16];
+		n /= 16;
 	} while (n > 0);
-	put(l, base == 16 ? "0x" : "");
+	put(l, "0x");
 	put(l, digits + i);
-}
-
-static void put_duration(struct line *l, uint64_t ns)
-{
-	uint64_t ms = ns / NS_PER_MS;
-
-	put_number(l, ms % 1000 == 0 ? ms / 1000 : ms, 10);
-	put(l, ms % 1000 == 0 ? " s" : " ms");
 }
 
 /* A value inside a guest view is an address in use, most probably. Return: how many were named. */
@@ -338,9 +331,9 @@ static unsigned put_registers(struct line *l, const struct yield *y, const ucont
 			break;
 		}
 		put(l, named++ > 0 ? ", block '" : ", registers point into block '");
-		put(l, range->name);
+		put(l, TEXT_QUOTE(range->name, strlen(range->name)));
 		put(l, "' at ");
-		put_number(l, value - (uintptr_t)range->begin, 16);
+		put_hex(l, value - (uintptr_t)range->begin);
 		put(l, " (");
 		put(l, name);
 		put(l, ")");
@@ -378,17 +371,15 @@ static void speak(struct yield *y, const ucontext_t *uc)
 {
 	struct line l = { .len = 0 };
 
-	put(&l, "stuck for ");
-	put_duration(&l, y->due_ns - y->since_ns);
 	put(&l, " at pc ");
-	put_number(&l, pc_of(uc), 16);
+	put_hex(&l, pc_of(uc));
 	if (put_registers(&l, y, uc) > 0)
 		put(&l, ": it probably touches the guest view, where a missing page blocks this thread;"
 		        " the engine view (inm_ram_view) does not");
 	else
 		put(&l, ": busy or blocked elsewhere");
 	y->stuck_times++;
-	y->stuck(y->opaque, y->watched, l.text);
+	stuck_note(y->stuck, l.text);
 }
 
 /* Return: false if it is not a timer of ours. */
@@ -402,10 +393,13 @@ static bool watch_fired(const siginfo_t *info, const ucontext_t *uc)
 	if (!y->watched || clock_now_ns() < y->due_ns)
 		return true;
 	if (y->sched->current == y->watched_co) {
+		y->sched->current->in_handler = true;
 		speak(y, uc);
+		y->sched->current->in_handler = false;
 	} else {
 		y->since_ns = clock_now_ns(); /* parked without a word: that is not stuck */
 		y->stuck_times = 0;
+		stuck_enter(y->stuck, y->watched, y->watch_ns);
 	}
 	watch_again(y);
 	return true;
@@ -415,6 +409,8 @@ static void watch(struct yield *y, const char *what)
 {
 	y->watched_co = y->sched->current;
 	y->stuck_times = 0;
+	if (y->stuck)
+		stuck_enter(y->stuck, what, y->watch_ns);
 	if (y->timer_made) {
 		y->since_ns = clock_now_ns();
 		y->due_ns = DEADLINE_NEVER;
@@ -438,6 +434,8 @@ void yield_unwatch(struct yield *y)
 	__atomic_store_n(&y->watched, NULL, __ATOMIC_RELEASE);
 	if (y->timer_made)
 		timer_stop(y);
+	if (y->stuck)
+		stuck_leave(y->stuck);
 }
 
 /* ---- a fault ---- */
@@ -490,6 +488,7 @@ static void mask_to_frame(ucontext_t *uc)
 static bool faulted(const siginfo_t *info, ucontext_t *uc)
 {
 	struct yield *y = info->si_code == BUS_ADRERR ? domain_of((uintptr_t)info->si_addr) : NULL;
+	struct co *co;
 	const char *what;
 
 	if (!y || !may_fault(y) || comes_for_ever(y, info->si_addr, pc_of(uc)))
@@ -498,7 +497,10 @@ static bool faulted(const siginfo_t *info, ucontext_t *uc)
 	what = y->watched;
 	yield_unwatch(y);
 	y->faults++;
+	co = y->sched->current;
+	co->in_handler = true;
 	y->fault(y->opaque, info->si_addr); /* parks */
+	co->in_handler = false;
 	watch(y, what);
 	mask_to_frame(uc);
 	return true;

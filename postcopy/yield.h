@@ -13,6 +13,7 @@
  *
  * A callback that touches the guest view instead blocks the thread that would bring the page. The watch finds it: a
  * timer whose signal is SIGBUS too, so that no signal number of the embedder's is taken, with a look at the registers.
+ * What it finds it notes, and says nothing: see stuck.h.
  *
  * Invariants:
  * (1) A fault parks only between yield_watch and yield_unwatch, in the coroutine that called yield_watch. Everywhere
@@ -25,6 +26,32 @@
  *     EINTR, not before watch_ns. One that has been given a guest view address and waits for the page inside the kernel
  *     is not interrupted: the watch speaks when it is over, and with its signal pending the thread spins until then
  *     (tests/platform/yield_timer_meets_fault.c).
+ * (5) No code of the embedder's runs in the handler, but its own handler for SIGBUS, which is handed what is not ours.
+ *     Whoever calls the embedder asserts that (co->in_handler). All that does run there is in the table below.
+ *
+ * What runs in the handler, and why it may:
+ *
+ *   the timer's signal, at any instruction of a callback
+ *     domains_here, is_domain_here, range_of  loads of a thread-local (initial-exec) and of lists that nobody changes
+ *                                             while a callback runs
+ *     speak, put...                           stores into a buffer on the stack; text_quote of names
+ *     stuck_note                              stores into a fixed buffer, timerfd_settime(2)
+ *     clock_now_ns, watch_again               clock_gettime(2), timer_settime(2): both in signal-safety(7)
+ *   the SIGBUS of a fault, at an instruction of a callback that accesses the engine view
+ *     yield_unwatch, watch                    timer_settime(2), timerfd_settime(2), stores
+ *     mask_of_frame, mask_to_frame            pthread_sigmask(3)
+ *     fault (fault_engine)                    not what signal-safety(7) allows: it takes from the ledger, which may
+ *                                             call malloc(3), and parks. It need not: the signal is synchronous. What
+ *                                             it interrupts is an access to guest memory in the embedder's code, which
+ *                                             is in the middle of nothing of ours, nor of the allocator's or stdio's
+ *                                             own data. It places with ioctl(2), logs nothing, and calls back nobody:
+ *                                             a failure is kept for the migration's coroutine, which speaks of it.
+ *   any other SIGBUS
+ *     chain, call_former, end_by_default      sigaction(2), pthread_sigmask(3), rt_tgsigqueueinfo(2), raise(3), and
+ *                                             the handler that was there before, as the kernel would have called it
+ *
+ * While a callback is parked in a fault, other coroutines run, and so may other callbacks of the embedder's, log among
+ * them: on the same thread, and on another stack, outside the handler. A lock that the parked one holds is not free.
  *
  * The former handler is called as the kernel would (its arguments, its mask, SA_RESETHAND), except that it runs on the
  * stack of the coroutine, also with SA_ONSTACK. Who puts a handler on top of this one must hand on what is not its own,
@@ -36,6 +63,7 @@
 #define POSTCOPY_YIELD_H
 
 #include "coroutine/co.h"
+#include "postcopy/stuck.h"
 
 #include <signal.h>
 #include <stdbool.h>
@@ -62,12 +90,8 @@ struct yield {
 	 * accessible, or opened the whole view.
 	 */
 	void (*fault)(void *opaque, void *addr);
-	/*
-	 * The thread has been in @what for so long; @text is one line that says where, as far as one can see. Runs in a
-	 * signal handler in the middle of @what's code, whatever lock that holds: only what signal-safety(7) allows.
-	 */
-	void (*stuck)(void *opaque, const char *what, const char *text);
 	void *opaque;
+	struct stuck *stuck; /* hears what is watched, and what the watch finds; needed with a timer */
 
 	struct yield *next;        /* of this thread's domains */
 	struct yield_range *views; /* owned; the engine views: a fault there parks */

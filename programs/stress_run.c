@@ -103,14 +103,6 @@ static may_park int phase_await(struct stress *s)
 
 /* ---- a round ---- */
 
-static void on_stuck(void *opaque, const char *what, const char *text)
-{
-	/* In a signal handler: the watcher has the last word. */
-	(void)opaque;
-	(void)what;
-	(void)text;
-}
-
 static void on_log(void *opaque, enum log_level level, const char *text)
 {
 	/* The library warns of what it did not expect, and nothing here is unexpected. */
@@ -124,7 +116,6 @@ static void begin_postcopy(struct stress *s, const struct log *log)
 				    .reactor = s->reactor,
 				    .log = log,
 				    .request = source_request,
-				    .stuck = on_stuck,
 				    .opaque = s,
 				    .prefetch_on = !s->opts.prefetch_off };
 }

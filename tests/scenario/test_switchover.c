@@ -198,87 +198,6 @@ START_TEST(test_the_last_callbacks_may_touch_what_is_missing)
 }
 END_TEST
 
-/* ---- who blocks the thread --------------------------------------------------------------------------------------- */
-
-static int told = -1;
-
-/* In a signal handler. */
-static void tell(void *opaque, enum inm_log_level level, const char *text)
-{
-	ssize_t ignored;
-
-	(void)opaque;
-	if (level != INM_LOG_ERROR)
-		return;
-	ignored = write(told, text, strlen(text));
-	(void)ignored;
-}
-
-/* What a callback must not do: it waits for a page in the thread that would bring it. */
-static int touch_the_guest_view(struct pc *s, const struct inm_device *device)
-{
-	(void)device;
-	return load_word(pc_guest(s, 0, TOUCHED_PAGE)) == wire_content_word(0, TOUCHED_PAGE, 0) ? 0 : -EILSEQ;
-}
-
-static _Noreturn void hang(int report)
-{
-	struct pc_opts o = outrun(PC_LATE);
-	struct pc s;
-
-	told = report;
-	o.device = touch_the_guest_view;
-	o.log = tell;
-	begin(&s, &o);
-	pc_finish(&s);
-	_exit(0);
-}
-
-/* Return: what was logged as an error within @ms. */
-static void read_report(int fd, char *text, size_t bytes, unsigned ms)
-{
-	uint64_t deadline_ns = deadline_after_ns(ms * NS_PER_MS);
-	size_t len = 0;
-
-	while (len == 0 && clock_now_ns() < deadline_ns) {
-		struct pollfd pfd = { .fd = fd, .events = POLLIN };
-
-		if (poll(&pfd, 1, 100) > 0) {
-			ssize_t n = read(fd, text + len, bytes - 1 - len);
-
-			if (n <= 0)
-				break;
-			len += (size_t)n;
-		}
-	}
-	text[len] = 0;
-}
-
-START_TEST(test_a_callback_that_touches_the_guest_view_hangs_and_is_named)
-{
-	char text[1024];
-	uint64_t began_ns = clock_now_ns();
-	int fds[2], status;
-	pid_t child;
-
-	ck_assert_int_eq(pipe(fds), 0);
-	pc_need();
-	child = fork();
-	ck_assert_int_ge(child, 0);
-	if (child == 0)
-		hang(fds[1]);
-	close(fds[1]);
-	read_report(fds[0], text, sizeof(text), 15000);
-	ck_assert_uint_ge(clock_now_ns() - began_ns, 4 * NS_PER_S);
-	ck_assert_int_eq(waitpid(child, &status, WNOHANG), 0); /* it hangs */
-	kill(child, SIGKILL);
-	ck_assert_int_eq(waitpid(child, &status, 0), child);
-	close(fds[0]);
-	ck_assert_msg(strstr(text, "the callback for device '0000:00:03.0/virtio-net' instance 0"), "%s", text);
-	ck_assert_msg(strstr(text, "pc.ram"), "%s", text);
-}
-END_TEST
-
 Suite *suite(void)
 {
 	Suite *s = suite_create("switchover");
@@ -299,10 +218,5 @@ Suite *suite(void)
 
 	t = suite_case(s, "last", 60);
 	tcase_add_loop_test(t, test_the_last_callbacks_may_touch_what_is_missing, 0, 2);
-
-	t = tcase_create("watch");
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_a_callback_that_touches_the_guest_view_hangs_and_is_named);
-	suite_add_tcase(s, t);
 	return s;
 }

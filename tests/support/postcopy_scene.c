@@ -68,7 +68,6 @@ static void on_state(void *opaque, enum inm_state state)
 	embedder_ops.state_changed(opaque, state);
 }
 
-/* May be called in a signal handler: only memory of ours. */
 static void on_log(void *opaque, enum inm_log_level level, const char *text)
 {
 	struct pc *s = scene_of(opaque);
@@ -194,6 +193,8 @@ static void configure(struct pc *s)
 	}
 	set_parameter(s, "postcopy-prefetch", s->o.prefetch ? "on" : "off");
 	set_parameter(s, "connect-deadline", s->o.connect_deadline ? s->o.connect_deadline : "5");
+	if (s->o.stuck_after)
+		set_parameter(s, "stuck-after", s->o.stuck_after);
 	if (s->o.tls)
 		configure_tls(s);
 }

@@ -106,6 +106,7 @@ struct pc_opts {
 	bool tls;
 	bool prefetch;
 	const char *connect_deadline; /* seconds; NULL: 5 */
+	const char *stuck_after;      /* milliseconds; NULL: the default */
 	struct pc_touch touch;
 	struct pc_balloon balloon;
 	void (*look)(struct pc *s);   /* every few milliseconds, in the migration's thread, between two of its turns */

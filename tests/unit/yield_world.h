@@ -178,10 +178,8 @@ struct domain {
 	size_t parked_count, parked_max;
 	bool last_first; /* the order in which pages come */
 	bool never;      /* the page is not brought */
-	unsigned stuck_count;
-	char stuck_what[64], stuck_text[512];
-	int done; /* by whoever waits for the callback to be called stuck */
-	void (*on_stuck)(struct domain *d);
+	struct stuck stuck;
+	int done; /* the callback has returned */
 };
 
 static inline void on_fault(void *opaque, void *addr)
@@ -200,16 +198,10 @@ static inline void on_fault(void *opaque, void *addr)
 	co_park_uninterruptible(&d->w.sched, "page", "test");
 }
 
-static inline void on_stuck(void *opaque, const char *what, const char *text)
+/* What was noted since the callback began. Read while it is busy, between two runs of the handler. */
+static inline unsigned stuck_notes(const struct domain *d)
 {
-	struct domain *d = opaque;
-
-	strncpy(d->stuck_what, what, sizeof(d->stuck_what) - 1);
-	strncpy(d->stuck_text, text, sizeof(d->stuck_text) - 1);
-	d->stuck_count++;
-	if (d->on_stuck)
-		d->on_stuck(d);
-	__atomic_store_n(&d->done, 1, __ATOMIC_RELEASE);
+	return __atomic_load_n(&d->stuck.notes, __ATOMIC_ACQUIRE);
 }
 
 static inline void domain_begin(struct domain *d, uint64_t watch_ns)
@@ -217,7 +209,8 @@ static inline void domain_begin(struct domain *d, uint64_t watch_ns)
 	memset(d, 0, sizeof(*d));
 	world_init(&d->w);
 	ram_make(&d->ram, 4096, PAGES);
-	d->y = (struct yield){ .sched = &d->w.sched, .fault = on_fault, .stuck = on_stuck, .opaque = d };
+	d->y = (struct yield){ .sched = &d->w.sched, .fault = on_fault, .opaque = d, .stuck = &d->stuck };
+	ck_assert_int_eq(stuck_init(&d->stuck), 0);
 	ck_assert_int_eq(yield_begin(&d->y, watch_ns), 0);
 	ck_assert_int_eq(yield_add_view(&d->y, d->ram.view, d->ram.bytes, "pc.ram"), 0);
 	ck_assert_int_eq(yield_add_guest(&d->y, d->ram.guest, d->ram.bytes, "pc.ram"), 0);
@@ -226,6 +219,7 @@ static inline void domain_begin(struct domain *d, uint64_t watch_ns)
 static inline void domain_end(struct domain *d)
 {
 	yield_end(&d->y);
+	stuck_fini(&d->stuck);
 	ram_free(&d->ram);
 	world_fini(&d->w);
 }

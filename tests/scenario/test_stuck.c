@@ -1,0 +1,284 @@
+/*
+ * A callback holds the thread that runs the migration: under a lock that the log callback takes, or for ever, at a page
+ * that this thread would have to bring. Another thread learns which one it is (inm_stuck_fd, inm_stuck_text); nothing
+ * of the embedder's is called until the callback has returned.
+ */
+#include "tests/support/check_main.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "engine/incoming.h"
+#include "tests/support/postcopy_scene.h"
+
+#define TOUCHED_PAGE 3
+#define DEVICE "the callback for device '0000:00:03.0/virtio-net' instance 0: stuck for "
+#define PATIENCE_MS 20000 /* of everybody with everybody: far longer than anything takes */
+
+/* The embedder, beside what postcopy_scene has of it. */
+static struct world {
+	struct pc s;
+	struct inm_ops before;
+	struct pc_thread thread;
+	pthread_mutex_t lock; /* of its logger */
+	bool slow_ready;      /* it is ready that is slow, and not the device */
+	atomic_int held;      /* the lock, by the slow callback */
+	atomic_int broken;    /* a line came while it was held */
+	atomic_uint lines;    /* that name a callback as stuck */
+	char line[1024];      /* the last one */
+	atomic_int read;      /* the other thread has read about it */
+	int text_bytes;
+	char text[1024];
+} w;
+
+/* ---- a slow callback under the logger's lock -------------------------------------------------------------------- */
+
+static void log_under_the_lock(void *opaque, enum inm_log_level level, const char *text)
+{
+	(void)opaque;
+	(void)level;
+	if (atomic_load(&w.held))
+		atomic_store(&w.broken, 1);
+	pthread_mutex_lock(&w.lock); /* for ever, if this thread has it */
+	if (strstr(text, ": stuck for ")) {
+		snprintf(w.line, sizeof(w.line), "%s", text);
+		atomic_fetch_add(&w.lines, 1);
+	}
+	pthread_mutex_unlock(&w.lock);
+}
+
+/* Works until another thread has read that it is stuck. */
+static int work_under_the_lock(void)
+{
+	uint64_t until_ns = deadline_after_ns(PATIENCE_MS * NS_PER_MS);
+
+	pthread_mutex_lock(&w.lock);
+	atomic_store(&w.held, 1);
+	while (!atomic_load(&w.read) && clock_now_ns() < until_ns)
+		;
+	atomic_store(&w.held, 0);
+	pthread_mutex_unlock(&w.lock);
+	return 0;
+}
+
+static int slow_device(struct pc *s, const struct inm_device *device)
+{
+	(void)s;
+	(void)device;
+	return w.slow_ready ? 0 : work_under_the_lock();
+}
+
+static int slow_ready(void *opaque, const char *run_state)
+{
+	if (w.slow_ready)
+		work_under_the_lock();
+	return w.before.ready(opaque, run_state);
+}
+
+static void *reads_what_is_stuck(void *arg)
+{
+	struct inm *inm = arg;
+	struct pollfd p = { .fd = inm_stuck_fd(inm), .events = POLLIN };
+
+	if (poll(&p, 1, PATIENCE_MS) == 1)
+		w.text_bytes = inm_stuck_text(inm, w.text, sizeof(w.text));
+	atomic_store(&w.read, 1);
+	return NULL;
+}
+
+static void begin(const struct pc_opts *o)
+{
+	pthread_mutex_init(&w.lock, NULL);
+	pc_begin(&w.s, o);
+	pc_reserve(&w.s, 0, TOUCHED_PAGE);
+}
+
+/* ready, and a device. */
+START_TEST(test_a_slow_callback_that_holds_the_logs_lock_goes_on_and_is_named)
+{
+	struct pc_opts o = { .touch = { .threads = 1 }, .device = slow_device, .log = log_under_the_lock,
+		             .stuck_after = "50" };
+	const char *words = _i ? "the callback ready: stuck for " : DEVICE;
+	char rest[8];
+
+	w.slow_ready = _i;
+	begin(&o);
+	w.before = w.s.e.inm->ops;
+	w.s.e.inm->ops.ready = slow_ready;
+	pc_thread_start(&w.thread, reads_what_is_stuck, w.s.e.inm);
+	pc_finish(&w.s);
+	pc_thread_join(&w.thread);
+	/* It has returned: nothing is stuck now. */
+	ck_assert_int_eq(inm_stuck_text(w.s.e.inm, rest, sizeof(rest)), 0);
+	ck_assert_str_eq(rest, "");
+	pc_check_landed(&w.s);
+	ck_assert_int_eq(atomic_load(&w.broken), 0);
+	ck_assert_msg(strncmp(w.text, words, strlen(words)) == 0, "%s", w.text);
+	ck_assert_int_eq(w.text_bytes, (int)strlen(w.text));
+	ck_assert_msg(strstr(w.text, ": busy or blocked elsewhere"), "%s", w.text);
+	ck_assert_uint_eq(atomic_load(&w.lines), 1);
+	ck_assert_msg(strncmp(w.line, words, strlen(words)) == 0, "%s", w.line);
+	pc_end(&w.s);
+}
+END_TEST
+
+/* ---- who parks is not stuck -------------------------------------------------------------------------------------- */
+
+static int waits_for_a_page(struct pc *s, const struct inm_device *device)
+{
+	uint8_t *view = inm_ram_view(s->e.inm, pc_guest(s, 0, TOUCHED_PAGE), PC_PAGE);
+
+	(void)device;
+	return *(volatile uint64_t *)view == wire_content_word(0, TOUCHED_PAGE, 0) ? 0 : -EILSEQ;
+}
+
+START_TEST(test_a_callback_that_waits_for_its_page_is_not_stuck)
+{
+	struct pc_opts o = { .touch = { .threads = 1 }, .unanswered = true, .stuck_after = "20" };
+	char text[100];
+
+	o.device = _i ? pc_device_waits : waits_for_a_page;
+	begin(&o);
+	pc_reserve(&w.s, 0, 1);
+	pc_switch(&w.s);
+	ck_assert(pc_until(&w.s, pc_asked, PATIENCE_MS));
+	/* Long enough for both who find out. */
+	ck_assert_int_eq(poll(&(struct pollfd){ .fd = inm_stuck_fd(w.s.e.inm), .events = POLLIN }, 1, 300), 0);
+	ck_assert_int_eq(inm_stuck_text(w.s.e.inm, text, sizeof(text)), 0);
+	pc_answer(&w.s);
+	pc_finish(&w.s);
+	pc_check_landed(&w.s);
+	pc_end(&w.s);
+}
+END_TEST
+
+/* ---- for ever ---------------------------------------------------------------------------------------------------- */
+
+static int report = -1;
+
+static int touch_the_guest_view(struct pc *s, const struct inm_device *device)
+{
+	(void)device;
+	return *(volatile uint64_t *)pc_guest(s, 0, TOUCHED_PAGE) ? 0 : -EILSEQ;
+}
+
+/* The kernel touches it, and a signal does not end that wait. */
+static int read_into_the_guest_view(struct pc *s, const struct inm_device *device)
+{
+	int fds[2];
+
+	(void)device;
+	if (pipe(fds) < 0 || write(fds[1], "x", 1) != 1)
+		return -errno;
+	return read(fds[0], pc_guest(s, 0, TOUCHED_PAGE), 1) == 1 ? 0 : -errno;
+}
+
+static void *tells_what_is_stuck(void *arg)
+{
+	struct inm *inm = arg;
+	struct pollfd p = { .fd = inm_stuck_fd(inm), .events = POLLIN };
+	char text[1024];
+	int n = poll(&p, 1, PATIENCE_MS) == 1 ? inm_stuck_text(inm, text, sizeof(text)) : 0;
+
+	n = n > 0 ? (int)write(report, text, (size_t)n) : 0;
+	(void)n;
+	return NULL;
+}
+
+static _Noreturn void hang(pc_device_fn *device)
+{
+	struct pc_opts o = { .touch = { .threads = 1 }, .device = device, .stuck_after = "50" };
+
+	begin(&o);
+	pc_thread_start(&w.thread, tells_what_is_stuck, w.s.e.inm);
+	pc_finish(&w.s);
+	_exit(0);
+}
+
+static void hangs_and_is_named(pc_device_fn *device, const char *words)
+{
+	struct pollfd pfd = { .events = POLLIN };
+	char text[1024] = "";
+	int fds[2], status;
+	ssize_t n = 0;
+	pid_t child;
+
+	ck_assert_int_eq(pipe(fds), 0);
+	pc_need();
+	child = fork();
+	ck_assert_int_ge(child, 0);
+	if (child == 0) {
+		report = fds[1];
+		hang(device);
+	}
+	close(fds[1]);
+	pfd.fd = fds[0];
+	if (poll(&pfd, 1, PATIENCE_MS) > 0)
+		n = read(fds[0], text, sizeof(text) - 1);
+	ck_assert_int_eq(waitpid(child, &status, WNOHANG), 0); /* it hangs */
+	kill(child, SIGKILL);
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	close(fds[0]);
+	ck_assert_int_gt(n, 0);
+	ck_assert_msg(strncmp(text, DEVICE, strlen(DEVICE)) == 0, "%s", text);
+	ck_assert_msg(strstr(text, words), "%s", text);
+}
+
+START_TEST(test_a_callback_that_touches_the_guest_view_hangs_and_is_named)
+{
+	hangs_and_is_named(touch_the_guest_view, "block 'pc.ram' at 0x");
+}
+END_TEST
+
+START_TEST(test_a_system_call_that_is_given_the_guest_view_hangs_and_is_named)
+{
+	hangs_and_is_named(read_into_the_guest_view, "inside a system call");
+}
+END_TEST
+
+/* ---- the calls --------------------------------------------------------------------------------------------------- */
+
+START_TEST(test_the_calls_have_an_answer_in_every_state)
+{
+	struct inm_ops ops = { .size = sizeof(ops), .ram_block = embedder_ops.ram_block };
+	char text[4] = "abc";
+	struct inm *inm;
+	int fd;
+
+	ck_assert_int_eq(inm_stuck_fd(NULL), -EINVAL);
+	ck_assert_int_eq(inm_stuck_text(NULL, text, sizeof(text)), -EINVAL);
+	ck_assert_int_eq(inm_new(&inm, NULL, &ops, NULL), 0);
+	fd = inm_stuck_fd(inm);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 0), 0);
+	ck_assert_int_eq(inm_stuck_text(inm, NULL, 4), -EINVAL);
+	ck_assert_int_eq(inm_stuck_text(inm, NULL, 0), 0);
+	ck_assert_int_eq(inm_stuck_text(inm, text, sizeof(text)), 0);
+	ck_assert_str_eq(text, "");
+	ck_assert_int_eq(inm_set_parameter(inm, "stuck-after", "0"), 0);
+	inm_free(inm);
+}
+END_TEST
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("stuck");
+	TCase *t = suite_case(s, "slow", 60);
+
+	tcase_add_loop_test(t, test_a_slow_callback_that_holds_the_logs_lock_goes_on_and_is_named, 0, 2);
+	tcase_add_loop_test(t, test_a_callback_that_waits_for_its_page_is_not_stuck, 0, 2);
+	t = suite_case(s, "for_ever", 60);
+	tcase_add_test(t, test_a_callback_that_touches_the_guest_view_hangs_and_is_named);
+	tcase_add_test(t, test_a_system_call_that_is_given_the_guest_view_hangs_and_is_named);
+	t = suite_case(s, "calls", 20);
+	tcase_add_test(t, test_the_calls_have_an_answer_in_every_state);
+	return s;
+}
