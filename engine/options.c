@@ -343,6 +343,24 @@ static int check_tls(const struct options *opts, struct err *err)
 	return 0;
 }
 
+/*
+ * Without a description only footers tell where a device's state ends, and a package never has a description
+ * (spec/stream.md 7.4). Said here, because by the time the state comes the source has stopped its guest.
+ */
+static int check_division(const struct options *opts, struct err *err)
+{
+	if (opts->send_section_footer)
+		return 0;
+	if (opts->suppress_vmdesc)
+		return err_set(err, -ENOTSUP, "parameters 'send-section-footer' off and 'suppress-vmdesc' on: such a "
+			       "stream does not tell where the state of a device ends; start the source with "
+			       "-global migration.send-section-footer=on");
+	if (options_has(opts, CAP_POSTCOPY_RAM))
+		return err_set(err, -ENOTSUP, "capability 'postcopy-ram' needs parameter 'send-section-footer' on: in "
+			       "postcopy nothing else tells where the state of a device ends");
+	return 0;
+}
+
 int options_check(const struct options *opts, struct err *err)
 {
 	int r;
@@ -358,6 +376,8 @@ int options_check(const struct options *opts, struct err *err)
 				       options_cap_row(rule->other)->name);
 	}
 	r = check_tls(opts, err);
+	if (r == 0)
+		r = check_division(opts, err);
 	if (r == 0)
 		r = check_plain(opts, CAP_ZERO_COPY_SEND, err);
 	return r < 0 ? r : check_plain(opts, CAP_MAPPED_RAM, err);

@@ -223,7 +223,8 @@ const char *options_get_parameter(const struct options *opts, const char *name, 
 
 /**
  * options_check - does everything fit together?
- * Return: 0; -EINVAL, the text names the options and their conflict.
+ * Return: 0; -EINVAL, the text names the options and their conflict; -ENOTSUP: they are those of a stream that cannot
+ * be landed.
  * Source: spec/control.md 4, "Dependencies"
  */
 int options_check(const struct options *opts, struct err *err);

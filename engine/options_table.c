@@ -53,7 +53,8 @@ static const struct cap_row caps[CAP_COUNT] = {
 	[CAP_POSTCOPY_PREEMPT]    = { "postcopy-preempt", "7.2", NULL, BOTH, WORKS, NULL }, /* stream.md 6 */
 	[CAP_SWITCHOVER_ACK]      = { "switchover-ack", "8.1", NULL, BOTH, WORKS, NULL }, /* stream.md 3 */
 	[CAP_DIRTY_LIMIT]         = { "dirty-limit", "8.1", NULL, SRC, NONE, NULL },
-	[CAP_MAPPED_RAM]          = { "mapped-ram", "9.0", NULL, BOTH, REFUSED, "mapped-ram is not in this version" },
+	[CAP_MAPPED_RAM]          = { "mapped-ram", "9.0", NULL, BOTH, REFUSED,
+		"a file with a fixed place for each page is not read here; save the guest with mapped-ram off" },
 };
 
 static const struct option_word compression_words[] = {

@@ -60,7 +60,7 @@ static int read_bits(struct reader *r, bool zeroes, struct err *err)
 }
 
 /* Return: 1 at EOS, 0 go on, negative an error. */
-static int read_chunk(struct reader *r, const struct trace *trace, struct err *err)
+static int read_chunk(struct reader *r, const struct trace *trace, bool *announced, struct err *err)
 {
 	uint8_t flags;
 	int e = reader_u8(r, &flags, err);
@@ -69,6 +69,8 @@ static int read_chunk(struct reader *r, const struct trace *trace, struct err *e
 		return e;
 	if (flags & CHUNK_RESERVED)
 		return err_set(err, -EPROTO, "chunk flags 0x%02x", flags);
+	if (flags & CHUNK_START)
+		*announced = true;
 	if (flags & CHUNK_DEVICE_NAME)
 		e = read_name(r, "node", trace, err);
 	if (e == 0 && flags & CHUNK_BITMAP_NAME)
@@ -80,14 +82,14 @@ static int read_chunk(struct reader *r, const struct trace *trace, struct err *e
 	return e < 0 ? e : flags & CHUNK_EOS;
 }
 
-int bitmaps_read_body(struct reader *r, const struct trace *trace, struct err *err)
+int bitmaps_read_body(struct reader *r, const struct trace *trace, bool *announced, struct err *err)
 {
 	uint64_t off;
 	int e;
 
 	do {
 		off = reader_off(r);
-		e = read_chunk(r, trace, err);
+		e = read_chunk(r, trace, announced, err);
 	} while (e == 0);
 	if (e < 0)
 		return err_up(err, e, "chunk at 0x%" PRIx64, off);

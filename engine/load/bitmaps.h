@@ -9,11 +9,18 @@
 
 #include "coroutine/co.h"
 
+#include <stdbool.h>
+
 struct err;
 struct reader;
 struct trace;
 
-/** bitmaps_read_body - a START, PART or END body. Parks: yes. Return: 0, -EPROTO, or the reader's error. */
-may_park int bitmaps_read_body(struct reader *r, const struct trace *trace, struct err *err);
+/**
+ * bitmaps_read_body - a START, PART or END body
+ * @announced: set to true when the body announces a bitmap. A source that has none sends an empty START, and never an
+ * END.
+ * Parks: yes. Return: 0, -EPROTO, or the reader's error.
+ */
+may_park int bitmaps_read_body(struct reader *r, const struct trace *trace, bool *announced, struct err *err);
 
 #endif

@@ -75,7 +75,7 @@ static int read_body(struct load *l, struct section *sec, bool start, struct err
 {
 	if (sec->kind == SECTION_RAM)
 		return ram_load_body(&l->ram_loader, &l->reader, start, err);
-	return bitmaps_read_body(&l->reader, l->trace, err);
+	return bitmaps_read_body(&l->reader, l->trace, &sec->owes_end, err);
 }
 
 static int read_footer(struct load *l, uint32_t section_id, struct err *err)
@@ -97,7 +97,28 @@ static int read_footer(struct load *l, uint32_t section_id, struct err *err)
 	return e < 0 ? err_up(err, e, "footer at 0x%" PRIx64, off) : 0;
 }
 
-/* Live handlers we can read; nothing tells where the body of another one ends (spec/stream.md 7.4 C). */
+static bool ends_with(const char *name, const char *end)
+{
+	size_t bytes = strlen(name), end_bytes = strlen(end);
+
+	return bytes >= end_bytes && strcmp(name + bytes - end_bytes, end) == 0;
+}
+
+/* Nothing tells where the body of an unknown section ends (spec/stream.md 7.4 C). */
+static int refuse_live(const char *name, struct err *err)
+{
+	if (strcmp(name, "dirty-bitmap") == 0)
+		return err_set(err, -EPROTO, "the source has capability dirty-bitmaps on; it is off here");
+	if (strcmp(name, "block") == 0)
+		return err_set(err, -ENOTSUP, "the source has capability block on: %s",
+			       options_cap_row(CAP_BLOCK)->note);
+	if (ends_with(name, "/vfio"))
+		return err_set(err, -ENOTSUP, "a device of the host's (VFIO), whose state is not taken here; unplug it "
+			       "before the migration");
+	return err_set(err, -EPROTO, "a live section that is not known here, and cannot be skipped");
+}
+
+/* Live handlers we can read. */
 static int kind_of(const struct load *l, const char *name, uint32_t instance_id, uint32_t version_id,
 		   enum section_kind *ret, struct err *err)
 {
@@ -115,7 +136,7 @@ static int kind_of(const struct load *l, const char *name, uint32_t instance_id,
 				       version_id);
 		return 0;
 	}
-	return err_set(err, -EPROTO, "a live section that is not known here and cannot be skipped");
+	return refuse_live(name, err);
 }
 
 static int read_start_header(struct load *l, struct section **ret, struct err *err)
@@ -146,6 +167,8 @@ static int read_start_header(struct load *l, struct section **ret, struct err *e
 			e = err_set(err, -EPROTO, "its id %" PRIu32 " or its name was used before", section_id);
 		else if (e < 0)
 			err_set(err, e, "too many sections");
+		else
+			(*ret)->owes_end = kind == SECTION_RAM;
 	}
 	return e < 0 ? err_up(err, e, "section '%s'", TEXT_QUOTE(name, bytes)) : 0;
 }
@@ -209,16 +232,31 @@ static int read_part_or_end(struct load *l, uint64_t off, bool end, struct err *
 	return 0;
 }
 
+/* What comes at @off ends the live sections, and one of them has not had its END. */
+static int refuse_unended(const struct load *l, const char *what, uint64_t off, struct err *err)
+{
+	const struct section *open = sections_first_open(&l->sections);
+
+	if (open && open->kind != SECTION_RAM)
+		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 " before section '%s' has ended", what, off,
+			       open->name);
+	return err_set(err, -EPROTO, "%s at 0x%" PRIx64 " before RAM has ended", what, off);
+}
+
 static int read_early_full(struct load *l, uint64_t off, struct err *err)
 {
+	const struct section *open = sections_first_open(&l->sections);
 	uint32_t id = 0;
 	int e;
 
-	if (l->rounds_begun)
-		return err_set(err, -EPROTO,
-			       "device state at 0x%" PRIx64 " before RAM has ended: a background snapshot, "
-			       "which is of a guest that runs on at the source",
-			       off);
+	if (l->rounds_begun) {
+		e = refuse_unended(l, "device state", off, err);
+		/* Only a snapshot's RAM has no END (spec/stream.md 1.5). */
+		if (open && open->kind == SECTION_RAM)
+			err_set(err, e, "device state at 0x%" PRIx64 " before RAM has ended: a background snapshot, "
+				"which is of a guest that runs on at the source", off);
+		return e;
+	}
 	e = reader_need(&l->reader, 4, err);
 	if (e == 0) {
 		id = be32_load(reader_data(&l->reader));
@@ -259,7 +297,7 @@ static int read_element(struct load *l, struct err *err)
 	case WIRE_COMMAND:
 		return command_read(l, err);
 	case WIRE_EOF:
-		return err_set(err, -EPROTO, "end of stream at 0x%" PRIx64 " before RAM has ended", off);
+		return refuse_unended(l, "end of stream", off, err);
 	default:
 		return err_set(err, -EPROTO, "unknown element 0x%02x at 0x%" PRIx64, type, off);
 	}

@@ -53,14 +53,17 @@ bool sections_all_ended(const struct sections *s)
 {
 	bool any = false;
 
-	for (size_t i = 0; i < s->count; i++) {
-		if (s->list[i]->kind == SECTION_EARLY_DEVICE)
-			continue;
-		if (!s->list[i]->ended)
-			return false;
-		any = true;
-	}
-	return any;
+	for (size_t i = 0; i < s->count; i++)
+		any |= s->list[i]->ended;
+	return any && !sections_first_open(s);
+}
+
+const struct section *sections_first_open(const struct sections *s)
+{
+	for (size_t i = 0; i < s->count; i++)
+		if (s->list[i]->owes_end && !s->list[i]->ended)
+			return s->list[i];
+	return NULL;
 }
 
 size_t sections_handlers(const struct sections *s, bool early, struct split_handler *ret)

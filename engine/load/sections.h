@@ -22,6 +22,7 @@ struct section {
 	enum section_kind kind;
 	uint32_t section_id;
 	uint32_t instance_id;
+	bool owes_end;     /* its START announced something: without its END the guest is not whole */
 	bool ended;
 	bool ended_late;   /* after the switch to postcopy: a source that recovers ends it again */
 	size_t body_bytes; /* of an early device */
@@ -42,8 +43,11 @@ int sections_add(struct sections *s, enum section_kind kind, const char *name, u
 /** sections_find - by id, live ones only; NULL if there is none */
 struct section *sections_find(const struct sections *s, uint32_t section_id);
 
-/** sections_all_ended - is there at least one live section, and have all had their END? */
+/** sections_all_ended - has a live section had its END, and so have all that owe one? */
 bool sections_all_ended(const struct sections *s);
+
+/** sections_first_open - the first live section that owes an END and has not had it, or NULL */
+const struct section *sections_first_open(const struct sections *s);
 
 /** sections_reopen - those that ended after the switch are open again */
 void sections_reopen(struct sections *s);

@@ -114,7 +114,8 @@ static int plausible_head(struct split_section *ret, const uint8_t *buf, size_t 
 	r = split_head(ret, buf, bytes, off);
 	if (r <= 0)
 		return r;
-	return ret->section_id <= 0xffffff && ret->version_id < 65536 ? 1 : -1;
+	/* Versions are signed at the source, and some are dates: QEMU's eeprom has 20061113. */
+	return ret->section_id <= 0xffffff && ret->version_id <= INT32_MAX ? 1 : -1;
 }
 
 /* ---- gaps: what stands between a footer and the next section ---- */

@@ -44,10 +44,14 @@ static int check_capabilities(uint32_t at_source, const struct options *opts, st
 
 	for (size_t i = 0; i < sizeof(validated) / sizeof(validated[0]); i++) {
 		bool theirs = at_source >> validated[i] & 1, ours = options_has(opts, validated[i]);
+		const struct cap_row *row = options_cap_row(validated[i]);
 
+		/* To turn it on here would only lead to the next refusal. */
+		if (theirs && row->support == SUPPORT_REFUSED)
+			return err_set(err, -ENOTSUP, "capability %s is on at the source: %s", row->name, row->note);
 		if (theirs != ours)
 			return err_set(err, -EPROTO, "capability %s is %s at the source and %s here",
-				       options_cap_row(validated[i])->name, theirs ? "on" : "off", ours ? "on" : "off");
+				       row->name, theirs ? "on" : "off", ours ? "on" : "off");
 	}
 	return 0;
 }

@@ -84,6 +84,49 @@ def whole(blocks, return_path=False, machine=b"pc-i440fx-7.2", device=b"timer"):
     return begin(machine, return_path) + block_list(blocks) + pages(blocks) + tail(device)
 
 
+# ---- element by element: what sources of other machines, or other ages, send ----
+
+PART, SUBSECTION = 0x02, 0x05
+CONTINUE = 0x020
+LISTEN, RUN, PACKAGED, ADVISE, DISCARD = 4, 5, 7, 3, 6
+
+
+def be16(n):
+    return struct.pack(">H", n)
+
+
+def command(number, payload=b""):
+    return bytes([COMMAND]) + be16(number) + be16(len(payload)) + payload
+
+
+def subsection(name, body, version=1):
+    return bytes([SUBSECTION]) + str8(name) + be32(version) + body
+
+
+def section(kind, number, name, version, body, footers=True):
+    """START or FULL."""
+    return (bytes([kind]) + be32(number) + str8(name) + be32(0) + be32(version) + body +
+            (footer(number) if footers else b""))
+
+
+def part(number, body, kind=PART, footers=True):
+    return bytes([kind]) + be32(number) + body + (footer(number) if footers else b"")
+
+
+def described(*devices):
+    """EOF and the description of devices of one opaque field: (name, version, bytes)."""
+    text = json.dumps({"page_size": PAGE_BYTES, "devices": [{
+        "name": name.decode(), "instance_id": 0, "vmsd_name": "x", "version": version,
+        "fields": [{"name": "data", "type": "buffer", "size": size}]} for name, version, size in devices]}).encode()
+    return b"\0" + bytes([VMDESC]) + be32(len(text)) + text
+
+
+def package(*devices, after=b""):
+    """(id, name, version, body)"""
+    inside = command(LISTEN) + b"".join(section(FULL, *device) for device in devices) + after + command(RUN)
+    return command(PACKAGED, be32(len(inside))) + inside
+
+
 class Source:
     """A connection to a destination at "tcp:HOST:PORT" or "unix:PATH"."""
 

@@ -1,0 +1,90 @@
+"""Sources of other machines and other ages: what QEMU's own destination lands lands here, and what does not is named."""
+
+import stream
+from program import Case, run
+from stream import be16, be32, be64, str8
+
+RAM = {b"pc.ram": stream.content(64 * 1024)}
+TIMER = stream.section(stream.FULL, 10, b"timer", 2, b"abcd")
+LAST = TIMER + stream.described((b"timer", 2, 4))
+
+SHUT_0 = (stream.SHUT, be32(0))
+
+
+class Sources(Case):
+    def lands(self, data, *args):
+        done = run("listen", "file:" + self.write("stream", data), *args)
+        self.assertEqual(done.returncode, 0, done)
+        return done
+
+    def fails(self, data, pattern, *args):
+        done = run("listen", "file:" + self.write("stream", data), *args)
+        self.assertEqual(done.returncode, 1, done)
+        self.assertRegex(done.stderr, r"(?m)^inmigrate: .*" + pattern)
+        return done
+
+    def with_live(self, name, version, start, end, parts=(), machine=b"pc-i440fx-7.2"):
+        """RAM, one more live section, and a device. end: None for a section that never ends."""
+        return (stream.begin(machine) + stream.block_list(RAM) + stream.section(stream.START, 3, name, version, start) +
+                b"".join(stream.part(3, body) for body in parts) + stream.pages(RAM) +
+                (b"" if end is None else stream.part(3, end, stream.END)) + LAST)
+
+
+class DirtyBitmaps(Sources):
+    NAMED = b"\x1c" + str8(b"node") + str8(b"bitmap") + be32(65536) + b"\1" + b"\1"
+
+    def test_a_source_that_has_no_bitmap_never_ends_its_section_and_lands(self):
+        self.lands(self.with_live(b"dirty-bitmap", 1, b"\1", None), "--cap", "dirty-bitmaps")
+
+    def test_rounds_without_a_bitmap_change_nothing(self):
+        self.lands(self.with_live(b"dirty-bitmap", 1, b"\1", None, [b"\1", b"\1"]), "--cap", "dirty-bitmaps")
+        self.lands(self.with_live(b"dirty-bitmap", 1, b"\1", b"\1"), "--cap", "dirty-bitmaps")
+
+    def test_a_bitmap_that_was_announced_must_end(self):
+        self.lands(self.with_live(b"dirty-bitmap", 1, self.NAMED, b"\x20\1"), "--cap", "dirty-bitmaps")
+        self.fails(self.with_live(b"dirty-bitmap", 1, self.NAMED, None), "before section 'dirty-bitmap' has ended",
+                   "--cap", "dirty-bitmaps")
+
+    def test_a_capability_that_is_on_only_at_the_source_is_named(self):
+        self.fails(self.with_live(b"dirty-bitmap", 1, b"\1", None), "dirty-bitmaps on; it is off here")
+
+
+class Refusals(Sources):
+    def test_a_mapped_ram_file_is_refused_for_what_it_is(self):
+        data = stream.begin() + stream.subsection(b"configuration/capabilities", be32(1) + str8(b"mapped-ram"))
+        data += stream.block_list(RAM)
+        done = self.fails(data, "mapped-ram is on at the source: a file with a fixed place for each page")
+        self.assertNotIn("off here", done.stderr)
+        done = run("listen", "fd:0", "--cap", "mapped-ram")
+        self.assertRegex(done.stderr, "a file with a fixed place for each page")
+
+    def test_the_old_block_migration_is_refused_for_what_it_is(self):
+        self.fails(self.with_live(b"block", 1, be64(2), be64(2)), "capability block on: disk contents .* NBD")
+
+    def test_a_live_section_is_refused_at_its_start_and_named(self):
+        for name, why in ((b"0000:00:05.0/vfio", "VFIO"), (b"teleporter", "not known here")):
+            done = self.fails(self.with_live(name, 1, b"", b""), why)
+            self.assertIn("START", done.stderr)
+            self.assertIn(name.decode(), done.stderr)
+
+    def test_a_stream_that_cannot_be_divided_is_refused_before_it_comes(self):
+        params = ("--param", "send-section-footer=off", "--param", "suppress-vmdesc=on")
+        done = run("listen", "tcp:127.0.0.1:0", *params)
+        self.assertEqual((done.returncode, done.stdout), (2, ""), done)
+        self.assertIn("send-section-footer=on", done.stderr)
+        done = run("listen", "tcp:127.0.0.1:0", "--param", "send-section-footer=off", "--cap", "postcopy-ram")
+        self.assertEqual((done.returncode, done.stdout), (2, ""), done)
+        self.assertIn("send-section-footer", done.stderr)
+
+
+class Versions(Sources):
+    DEVICES = ((11, b"timer", 2, b"abcd"), (12, b"0000:00:03.0/eeprom", 20061113, bytes(140)),
+               (13, b"0000:00:03.0/tulip", 0, bytes(40)), (14, b"last", 0x7fffffff, b"abcd"))
+
+    def test_versions_of_all_sizes_are_divided_by_footers(self):
+        data = (stream.begin() + stream.block_list(RAM) + stream.pages(RAM) +
+                b"".join(stream.section(stream.FULL, *device) for device in self.DEVICES))
+        self.lands(data + b"\0", "--param", "suppress-vmdesc=on")
+        done = self.lands(data + stream.described(*[(name, version, len(body)) for _, name, version, body in
+                                                    self.DEVICES]))
+        self.assertIn("devices: 4", done.stdout)
