@@ -30,6 +30,8 @@
 
 /* Connections that have not said what they are, at most, beside the channels that are expected. See arrival.h. */
 #define CONNECTIONS_UNKNOWN_MAX 64
+/* What such a connection holds without TLS: its names, the four bytes, the stack it has used. Inside TLS: tls.h. */
+#define UNKNOWN_CHAN_BYTES_MAX (16u << 10)
 
 struct inm {
 	struct inm_ops ops;

@@ -90,6 +90,7 @@ static int next_packet(struct tls_chan *tc)
 			gnutls_packet_get(tc->packet, &data, NULL);
 			tc->packet_data = data.data;
 			tc->packet_bytes = data.size;
+			tls_records_data(tc, data.size);
 			return 1;
 		}
 		drop_packet(tc);
@@ -97,7 +98,7 @@ static int next_packet(struct tls_chan *tc)
 			continue;
 		tc->session_over = true;
 		tc->ended_clean = n == 0;
-		if (n < 0)
+		if (n < 0 && !tc->apart_too_much)
 			read_error(tc, (int)n, &tc->fault);
 	}
 	return 0;

@@ -17,6 +17,8 @@
  *     write, if there ever is one. No session tickets, no close_notify, no alerts after the handshake: a byte that the
  *     source never reads makes a reset of its close, and pages are lost (spec/channels.md 8.6, spec/multifd.md 9.3).
  * (4) Renegotiation (TLS 1.2) is an error.
+ * (5) What is no data is bounded, before and after the source is verified: TLS_APART_BYTES_MAX (tls_parts.h). So a
+ *     connection holds at most TLS_CHAN_BYTES_MAX.
  *
  * Source: spec/channels.md 8
  */
@@ -31,6 +33,9 @@
 
 /* More than a handshake takes of the coroutine's stack (measured: test_tls_handshake_fits_the_stack). */
 #define TLS_STACK_BYTES (64u << 10)
+
+/* Buffers, a session, what GnuTLS keeps of a message twice, the stack (test_held_strangers: 176 KiB). */
+#define TLS_CHAN_BYTES_MAX (512u << 10)
 
 struct chan;
 struct err;

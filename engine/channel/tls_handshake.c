@@ -115,6 +115,10 @@ static int wrong_key(const struct tls_seen *seen, struct err *err)
 
 static int handshake_error(struct tls_chan *tc, int code, struct err *err)
 {
+	if (tc->apart_too_much) {
+		*err = tc->fault;
+		return err->code;
+	}
 	if (is_wrong_key(&tc->seen, code))
 		return wrong_key(&tc->seen, err);
 	switch (code) {
@@ -184,8 +188,10 @@ may_park int tls_handshake(struct tls_chan *tc, uint64_t deadline_ns, struct err
 			if (code < 0)
 				continue;
 		}
-		if (code == 0)
+		if (code == 0) {
+			tls_records_established(tc);
 			return 0;
+		}
 		if (tc->in_start < tc->in_whole && whole != tc->in_whole - tc->in_start)
 			continue;
 		if (tc->in_start < tc->in_whole)

@@ -39,6 +39,20 @@
 /* A record, and what a renewal of keys puts in front of it. */
 #define TLS_OUT_BYTES (RECORD_BYTES_MAX + 1024)
 
+/*
+ * What GnuTLS may take that is no data: the handshake, which nobody has been verified in, and after it changes of keys
+ * and what else there is. GnuTLS keeps a handshake message of up to 16 MiB while it comes, whatever its own limit of
+ * 128 KiB says: that is looked at when it is whole. An honest chain of certificates has 2 to 10 KiB; GnuTLS sends
+ * none above 128 KiB, OpenSSL takes none above 100. An honest handshake has less than 20 records, and at 512 bytes a
+ * record, the least that two sides agree on, 256 make 128 KiB. A record costs some microseconds whatever is in it.
+ *
+ * What has been data earns a little more, so that a session that lasts for weeks can go on renewing its keys.
+ */
+#define TLS_APART_BYTES_MAX (128u << 10)
+#define TLS_APART_RECORDS_MAX 512u
+#define TLS_APART_DATA_SHIFT 12         /* 1 byte more for 4 KiB of data, */
+#define TLS_APART_RECORD_DATA_SHIFT 20  /* and 1 record more for 1 MiB */
+
 enum record_type { RECORD_CCS = 20, RECORD_ALERT, RECORD_HANDSHAKE, RECORD_DATA, RECORD_HEARTBEAT };
 
 struct tls_chan {
@@ -46,7 +60,8 @@ struct tls_chan {
 	struct chan *plain; /* owned */
 	gnutls_session_t session;
 	struct tls_seen seen;
-	bool x509; /* we show a certificate */
+	bool x509;        /* we show a certificate */
+	bool established; /* the handshake is over; whether the source is who it must be is another question */
 
 	/*
 	 * in[in_start..in_whole) are whole records that GnuTLS has not taken so far, in[in_whole..in_end) is the
@@ -55,6 +70,14 @@ struct tls_chan {
 	uint8_t *in; /* owned, TLS_IN_BYTES */
 	size_t in_start, in_whole, in_end;
 	bool in_eof; /* the plain channel has ended */
+
+	/* What GnuTLS has taken that was no data; see TLS_APART_BYTES_MAX. */
+	size_t in_counted;         /* in[..in_counted) are records that are counted */
+	uint64_t apart_bytes;
+	uint64_t apart_records;
+	size_t last_record_bytes;  /* the last one that was counted: no longer apart if data comes out of it */
+	uint64_t data_bytes;       /* that came out of GnuTLS */
+	bool apart_too_much;       /* and fault says so */
 
 	gnutls_packet_t packet; /* owned; a decrypted record that is not read to its end, or NULL */
 	const uint8_t *packet_data;
@@ -85,6 +108,12 @@ may_park int tls_records_fill(struct tls_chan *tc, uint64_t deadline_ns, struct 
  * Parks: yes. Return: 0; an error of the plain channel, and then out_broken is set.
  */
 may_park int tls_records_drain(struct tls_chan *tc, uint64_t deadline_ns, struct err *err);
+
+/** tls_records_established - the handshake is over: what it took does not count any more */
+void tls_records_established(struct tls_chan *tc);
+
+/** tls_records_data - @bytes of data have come out of the record that was taken last */
+void tls_records_data(struct tls_chan *tc, size_t bytes);
 
 /* Has GnuTLS only found a buffer empty or full? */
 static inline bool tls_is_again(ssize_t code)

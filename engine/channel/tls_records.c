@@ -11,6 +11,55 @@
 
 /* ---- GnuTLS's side: copying between buffers; never parks -------------------------------------------------------- */
 
+static int check_apart(const struct tls_chan *tc, struct err *err)
+{
+	uint64_t bytes_max = TLS_APART_BYTES_MAX + (tc->data_bytes >> TLS_APART_DATA_SHIFT);
+	uint64_t records_max = TLS_APART_RECORDS_MAX + (tc->data_bytes >> TLS_APART_RECORD_DATA_SHIFT);
+	uint64_t bytes = tc->apart_bytes, records = tc->apart_records;
+
+	/* It may be data: the next one is not taken if it was none. */
+	if (tc->established && tc->last_record_bytes > 0) {
+		bytes -= tc->last_record_bytes;
+		records--;
+	}
+	if (bytes <= bytes_max && records <= records_max)
+		return 0;
+	return err_set(err, -EPROTO, "TLS from %s: more than %llu bytes or %llu records of %s", tc->chan.name,
+		       (unsigned long long)bytes_max, (unsigned long long)records_max,
+		       tc->established ? "TLS's own among its data" : "handshake");
+}
+
+/* GnuTLS is about to take all up to @end: what begins there is counted as if no data were in it. */
+static int count_apart(struct tls_chan *tc, size_t end)
+{
+	while (tc->in_counted < end) {
+		tc->last_record_bytes = RECORD_HEADER_BYTES + (size_t)be16_load(tc->in + tc->in_counted + 3);
+		tc->in_counted += tc->last_record_bytes;
+		tc->apart_bytes += tc->last_record_bytes;
+		tc->apart_records++;
+	}
+	/* The record that it has taken half of would be refused for the whole: so nothing of it is given away. */
+	if (!tc->apart_too_much && check_apart(tc, &tc->fault) < 0)
+		tc->apart_too_much = true;
+	return tc->apart_too_much ? -EPROTO : 0;
+}
+
+void tls_records_established(struct tls_chan *tc)
+{
+	tc->established = true;
+	tc->apart_bytes = tc->apart_records = tc->last_record_bytes = 0;
+}
+
+void tls_records_data(struct tls_chan *tc, size_t bytes)
+{
+	tc->data_bytes += bytes;
+	if (tc->last_record_bytes == 0)
+		return;
+	tc->apart_bytes -= tc->last_record_bytes;
+	tc->apart_records--;
+	tc->last_record_bytes = 0;
+}
+
 static ssize_t pull(gnutls_transport_ptr_t ptr, void *buf, size_t bytes)
 {
 	struct tls_chan *tc = ptr;
@@ -22,6 +71,10 @@ static ssize_t pull(gnutls_transport_ptr_t ptr, void *buf, size_t bytes)
 	}
 	if (n > bytes)
 		n = bytes;
+	if (count_apart(tc, tc->in_start + n) < 0) {
+		gnutls_transport_set_errno(tc->session, EMSGSIZE);
+		return -1;
+	}
 	memcpy(buf, tc->in + tc->in_start, n);
 	tc->in_start += n;
 	return (ssize_t)n;
@@ -92,7 +145,7 @@ static void make_room(struct tls_chan *tc)
 	if (tc->in_start == 0)
 		return;
 	memmove(tc->in, tc->in + tc->in_start, left);
-	tc->in_start = tc->in_whole = 0;
+	tc->in_start = tc->in_whole = tc->in_counted = 0;
 	tc->in_end = left;
 }
 

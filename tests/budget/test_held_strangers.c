@@ -1,0 +1,133 @@
+/* What connections that have not shown who they are make us hold, at their worst. */
+#include "tests/support/check_main.h"
+#include "tests/support/held.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "config.h"
+#include "engine/channel/tls.h"
+#include "engine/incoming.h"
+#include "tests/support/said.h"
+#include "tests/support/several.h"
+#include "tests/support/tls_peer.h"
+
+#define STRANGERS (CONNECTIONS_UNKNOWN_MAX + 16u)
+
+/* Their sockets' own buffers are the kernel's and are not counted: net.ipv4.tcp_rmem bounds them. */
+static int strangers[STRANGERS];
+
+static int connect_to(const char *address)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	sa.sin_port = htons((uint16_t)strtoul(strrchr(address, ':') + 1, NULL, 10));
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	return fd;
+}
+
+/* Return: the bytes that went; less where it is full, or closed. */
+static size_t offer(int fd, const void *buf, size_t bytes)
+{
+	ssize_t n = send(fd, buf, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	return n < 0 ? 0 : (size_t)n;
+}
+
+static void meet(struct several *s)
+{
+	for (unsigned i = 0; i < STRANGERS; i++)
+		strangers[i] = connect_to(s->address);
+	for (unsigned i = 0; i < 50; i++)
+		several_run(s, 1);
+}
+
+static void part(void)
+{
+	for (unsigned i = 0; i < STRANGERS; i++)
+		close(strangers[i]);
+}
+
+START_TEST(test_silent_strangers_hold_little)
+{
+	struct held held;
+	struct several s;
+
+	several_begin(&s, &(struct multifd_opts){ .channels = 1 }, &(struct several_opts){ .tcp = true });
+	held_begin(&held);
+	meet(&s);
+	for (unsigned i = 0; i < STRANGERS; i++)
+		offer(strangers[i], "QEV", 3);
+	for (unsigned i = 0; i < 50; i++)
+		several_run(&s, 1);
+	held_within(&held, (CONNECTIONS_UNKNOWN_MAX + 1) * UNKNOWN_CHAN_BYTES_MAX, "connections that are silent");
+	part();
+	several_end(&s);
+}
+END_TEST
+
+#if HAVE_GNUTLS
+
+/* The beginning of a message of 16 MiB, in records as large as there are: kept while it comes. */
+static void send_hellos(struct several *s, unsigned rounds)
+{
+	static uint8_t record[5 + 16384] = { 22, 3, 1, 0x40, 0 };
+	size_t sent = 0;
+
+	for (unsigned r = 0; r < rounds; r++) {
+		memset(record + 5, 'y', 16384);
+		if (r == 0)
+			memcpy(record + 5, (uint8_t[]){ 1, 0xff, 0xff, 0xff }, 4);
+		for (unsigned i = 0; i < STRANGERS; i++)
+			sent += offer(strangers[i], record, sizeof(record));
+		for (unsigned i = 0; i < 10; i++)
+			several_run(s, 1);
+	}
+	printf("%zu bytes sent on %u connections\n", sent, STRANGERS);
+}
+
+START_TEST(test_strangers_inside_tls_hold_no_more_than_a_connection_may)
+{
+	/* One round less than the limit, so that all stay; and without an end, so that none does. */
+	unsigned rounds = _i ? 200 : 7;
+	struct held held;
+	struct several s;
+	char dir[64];
+	const char *const params[] = { "tls-creds", "t", "tls-creds-dir", dir, "tls-creds-type", "x509", NULL };
+
+	tls_dir_make(dir, NULL);
+	several_begin(&s, &(struct multifd_opts){ .channels = 1 },
+		      &(struct several_opts){ .tcp = true, .params = params, SAID });
+	held_begin(&held);
+	meet(&s);
+	send_hellos(&s, rounds);
+	ck_assert_int_eq(!!strstr(said, "bytes or 512 records of handshake"), _i);
+	held_within(&held, (CONNECTIONS_UNKNOWN_MAX + 1) * TLS_CHAN_BYTES_MAX,
+		    _i ? "hellos without end" : "hellos below the limit");
+	part();
+	several_end(&s);
+	tls_dir_remove(dir);
+}
+END_TEST
+
+#endif
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("held_strangers");
+	TCase *t = suite_case(s, "strangers", 120);
+
+	tcase_add_test(t, test_silent_strangers_hold_little);
+#if HAVE_GNUTLS
+	tcase_add_loop_test(t, test_strangers_inside_tls_hold_no_more_than_a_connection_may, 0, 2);
+#endif
+	return s;
+}
