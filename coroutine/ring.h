@@ -85,7 +85,8 @@ struct ring_class {
 	 */
 	int (*turn)(struct ring *ring, uint64_t deadline_ns);
 
-	/* Readable when a turn would find completions, perhaps also when not. Costs something from the first call. */
+	/* Readable when a turn would find completions, perhaps also when not. Costs something from the first call.
+	 * Return: the descriptor; -1: its user has closed it. */
 	int (*fd)(struct ring *ring);
 };
 
@@ -97,6 +98,16 @@ struct ring {
 	uint64_t turns;              /* for benchmarks */
 	uint64_t completions;
 };
+
+/**
+ * ring_forget - @op is in flight, holds no memory of the kernel's or ours (a timeout), and the ring is closed next
+ */
+static inline void ring_forget(struct ring *ring, struct ring_op *op)
+{
+	op->in_flight = false;
+	ring->in_flight--;
+	ring->background_in_flight -= op->background;
+}
 
 extern const struct ring_class ring_uring;
 

@@ -115,7 +115,8 @@ static void uring_close(struct ring *ring)
 
 	ASSERT(ring->in_flight == 0);
 	io_uring_queue_exit(&u->uring);
-	close(u->eventfd);
+	if (u->eventfd >= 0)
+		close(u->eventfd);
 	free(u);
 }
 
@@ -374,13 +375,17 @@ static int enter(struct uring *u, uint64_t deadline_ns)
 	return io_uring_submit_and_wait_timeout(&u->uring, &cqe, 1, &ts, NULL);
 }
 
-static void empty_eventfd(const struct uring *u)
+/* Return: 0; -EBADF, once: the embedder, who has its number, has closed it, and will not be woken by it any more. */
+static int empty_eventfd(struct uring *u)
 {
 	uint64_t count;
 
 	/* Not blocking; that it was empty is no news. */
-	if (u->eventfd_on && read(u->eventfd, &count, sizeof(count)) < 0)
-		ASSERT(errno == EAGAIN || errno == EINTR);
+	if (!u->eventfd_on || read(u->eventfd, &count, sizeof(count)) >= 0 || errno == EAGAIN || errno == EINTR)
+		return 0;
+	u->eventfd_on = false;
+	u->eventfd = -1;
+	return -EBADF;
 }
 
 static int uring_turn(struct ring *ring, uint64_t deadline_ns)
@@ -394,7 +399,9 @@ static int uring_turn(struct ring *ring, uint64_t deadline_ns)
 			return r;
 	}
 	ring->turns++;
-	empty_eventfd(u);
+	r = empty_eventfd(u);
+	if (r < 0)
+		return r;
 	n = push(u);
 	if (n < 0)
 		return n;
@@ -421,7 +428,7 @@ static int uring_fd(struct ring *ring)
 {
 	struct uring *u = of(ring);
 
-	if (!u->eventfd_on) {
+	if (!u->eventfd_on && u->eventfd >= 0) {
 		u->eventfd_on = true;
 		io_uring_cq_eventfd_toggle(&u->uring, true);
 		/* What came before was not signalled: the first poll finds it readable in any case. */

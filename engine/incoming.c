@@ -5,6 +5,7 @@
 #include "base/probe.h"
 #include "base/text.h"
 #include "coroutine/io.h"
+#include "engine/answer.h"
 #include "engine/arrival.h"
 #include "engine/channel/channel.h"
 #include "engine/load/tail.h"
@@ -33,6 +34,11 @@ void incoming_set_state(struct inm *inm, enum inm_state state)
 		inm->ops.state_changed(inm->opaque, state);
 }
 
+bool incoming_under_way(const struct inm *inm)
+{
+	return inm->root.sched && !group_empty(&inm->root);
+}
+
 int incoming_result(const struct inm *inm)
 {
 	if (inm->state == INM_STATE_COMPLETED)
@@ -42,22 +48,21 @@ int incoming_result(const struct inm *inm)
 
 /* ---- the embedder's side of the stream ---- */
 
-/*
- * A cancel from inside a callback, or while no coroutine parks, is heard here. A callback's own -ECANCELED is a failure
- * like others: nobody has asked for a cancel.
- */
-static int unless_cancelled(const struct inm *inm, int result)
+/* A cancel from inside a callback, or while no coroutine parks, is heard here. */
+static int take_answer(const struct inm *inm, const struct answer *answer, struct err *err)
 {
 	if (atomic_load(&inm->cancel_asked))
-		return -ECANCELED;
-	return result == -ECANCELED ? -EIO : result;
+		return err_set(err, -ECANCELED, "cancelled");
+	return answer_check(answer, err);
 }
 
-static int ask_ram_block(void *opaque, struct inm_ram_block *block)
+static int ask_ram_block(void *opaque, struct inm_ram_block *block, struct err *err)
 {
 	struct inm *inm = opaque;
+	struct answer answer = { .code = inm->ops.ram_block(inm->opaque, block) };
 
-	return unless_cancelled(inm, inm->ops.ram_block(inm->opaque, block));
+	answer_name(&answer, "the callback for block '%s'", TEXT_QUOTE(block->name, strlen(block->name)));
+	return take_answer(inm, &answer, err);
 }
 
 /* Between these two a callback may touch guest memory that is missing. @what lives as long. */
@@ -79,21 +84,22 @@ void incoming_leave_callback(struct inm *inm)
 		log_write(&inm->log, LOG_ERROR, "%s", line);
 }
 
-static int give_device(void *opaque, const struct inm_device *device)
+static int give_device(void *opaque, const struct inm_device *device, struct err *err)
 {
 	struct inm *inm = opaque;
+	struct answer answer = { .code = 0 };
 	char what[STUCK_WHAT_BYTES];
-	int r = 0;
 
 	PROBE2(engine__device, device->instance_id, device->bytes);
+	answer_name(&answer, "the callback for device '%s'", TEXT_QUOTE(device->name, strlen(device->name)));
 	if (inm->ops.device) {
 		snprintf(what, sizeof(what), "the callback for device '%s' instance %u",
 			 TEXT_QUOTE(device->name, strlen(device->name)), device->instance_id);
 		incoming_enter_callback(inm, what);
-		r = inm->ops.device(inm->opaque, device);
+		answer.code = inm->ops.device(inm->opaque, device);
 		incoming_leave_callback(inm);
 	}
-	return unless_cancelled(inm, r);
+	return take_answer(inm, &answer, err);
 }
 
 static int sync_multifd(void *opaque, struct err *err)
@@ -152,15 +158,16 @@ const char *incoming_run_state(const struct inm *inm)
 
 int incoming_ask_ready(struct inm *inm, struct err *err)
 {
-	int e = 0;
+	struct answer answer = { .code = 0, .name = "the callback ready" };
+	int e;
 
 	if (inm->ops.ready) {
-		incoming_enter_callback(inm, "the callback ready");
-		e = inm->ops.ready(inm->opaque, incoming_run_state(inm));
+		incoming_enter_callback(inm, answer.name);
+		answer.code = inm->ops.ready(inm->opaque, incoming_run_state(inm));
 		incoming_leave_callback(inm);
 	}
-	e = unless_cancelled(inm, e);
-	return e < 0 ? err_set(err, e, "the guest is complete and was refused here: %s", strerror(-e)) : 0;
+	e = take_answer(inm, &answer, err);
+	return e < 0 ? err_up(err, e, "the guest is complete") : 0;
 }
 
 int incoming_secure_main(struct inm *inm, struct err *err)
@@ -351,6 +358,8 @@ static int receive_guest(struct inm *inm)
 
 static void finish(struct inm *inm, int result)
 {
+	struct err why = ERR_NONE;
+
 	if (result == 0) {
 		/* What a caller's mistake may have left there on the way. */
 		inm->error_text[0] = '\0';
@@ -358,6 +367,10 @@ static void finish(struct inm *inm, int result)
 			inm->ops.start_vcpus(inm->opaque, incoming_run_state(inm));
 		incoming_set_state(inm, INM_STATE_COMPLETED);
 	} else if (result == -ECANCELED) {
+		/* Why it was paused, if it was, may be why the embedder has given up. */
+		if (inm->recovering)
+			err_set(&why, -EINTR, "; paused before: %s", inm->error_text);
+		snprintf(inm->error_text, sizeof(inm->error_text), "incoming: cancelled (ECANCELED)%s", why.text);
 		incoming_set_state(inm, INM_STATE_CANCELLED);
 	} else {
 		snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s%s (%s)", inm->err.text, inm->hint,

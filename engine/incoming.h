@@ -17,6 +17,7 @@
 #include "engine/channel/hello.h"
 #include "engine/channel/listener.h"
 #include "engine/channel/tls_creds.h"
+#include "engine/claim.h"
 #include "engine/load/load.h"
 #include "engine/load/multifd.h"
 #include "engine/options.h"
@@ -33,6 +34,13 @@
 /* What such a connection holds without TLS: its names, the four bytes, the stack it has used. Inside TLS: tls.h. */
 #define UNKNOWN_CHAN_BYTES_MAX (16u << 10)
 
+/* What the embedder knows of a reactor. One that an inm has made for itself is in here, too. */
+struct inm_reactor {
+	struct reactor *reactor; /* owned */
+	struct claim claim;      /* whoever touches one of its migrations has it */
+	size_t migrations;       /* that were made and have not been freed */
+};
+
 struct inm {
 	struct inm_ops ops;
 	void *opaque;
@@ -41,8 +49,9 @@ struct inm {
 	struct options opts;
 	struct load_ops load_ops;
 
-	struct reactor *reactor;
-	bool reactor_is_ours;
+	struct inm_reactor *home;
+	struct reactor *reactor; /* home's */
+	bool reactor_is_ours;    /* home, too */
 	int wish_fd; /* eventfd, owned: inm_cancel and inm_pause write, the watch reads */
 	struct stuck stuck; /* other threads look at it: inm_stuck_text */
 	atomic_bool cancel_asked; /* for who does not park before the watch has its turn */
@@ -88,6 +97,7 @@ struct inm {
 	uint64_t paused_ns;        /* when the last pause began */
 	uint64_t paused_sum_ns;    /* of those that are over */
 
+	bool opening; /* inm_listen is at work, from whose log lines the embedder may call */
 	enum inm_state state;
 	struct err err; /* the first one; code 0 while there is none */
 	struct err refusal; /* why the guest cannot be taken, whatever the network does; likewise */
@@ -117,6 +127,9 @@ const char *incoming_run_state(const struct inm *inm);
 /* For recovery.c: TLS where the main channel has not been met before, which is so for fd:; and its end. */
 may_park int incoming_secure_main(struct inm *inm, struct err *err);
 void incoming_close_main(struct inm *inm);
+
+/** incoming_under_way - has it begun and not come to its end, callbacks and connections included? */
+bool incoming_under_way(const struct inm *inm);
 
 /** incoming_result - of a migration that has ended: 0, -ECANCELED, or the errno of the first error */
 int incoming_result(const struct inm *inm);

@@ -67,13 +67,11 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	r = inm_new(&inm, NULL, &ops, NULL);
-	if (r < 0) {
-		fprintf(stderr, "%s\n", strerror(-r));
-		return 1;
-	}
-	r = inm_listen(inm, argv[1]);
+	if (r == 0)
+		r = inm_listen(inm, argv[1]);
 	if (r == 0)
 		r = inm_run(inm);
+	/* Also when there is no inm: why not. */
 	if (r < 0)
 		fprintf(stderr, "%s\n", inm_error(inm));
 	inm_free(inm);

@@ -292,8 +292,19 @@ int inm_stuck_text(struct inm *inm, char *buf, size_t bytes);
 
 enum inm_state inm_get_state(const struct inm *inm);
 
-/* The first error of this migration, one line: what, where in the stream, why. NULL if there is none. */
+/**
+ * inm_error - the last failure, one line: what, where in the stream, why; "no error" if there was none, never NULL
+ * Of a migration that has failed or was cancelled, how it ended, whatever fails later. The text is replaced by the next
+ * failure, and goes with @inm. NULL: as inm_last_error.
+ */
 const char *inm_error(const struct inm *inm);
+
+/**
+ * inm_last_error - the last call that failed on this thread, and why; "no error" if none has
+ * For what has no inm to ask: inm_new and inm_reactor_new that failed (one that works clears it), calls that were given
+ * NULL, calls that may not touch the migration on this thread, inm_free and inm_reactor_free that released nothing.
+ */
+const char *inm_last_error(void);
 
 #define INM_LATENCY_BUCKETS 40
 
@@ -355,7 +366,11 @@ struct inm_blocktime {
 /** inm_get_blocktime - the first @count threads, in the order of their first fault. Return: how many there are. */
 size_t inm_get_blocktime(const struct inm *inm, struct inm_blocktime *ret, size_t count);
 
-void inm_get_stats(const struct inm *inm, struct inm_stats *ret_stats);
+/**
+ * inm_get_stats - @ret_stats: with its size set; all else in it is written
+ * Return: 0; -EINVAL, with nothing written, for a size that cannot be; -EDEADLK or, for NULL, -EINVAL with zeros.
+ */
+int inm_get_stats(const struct inm *inm, struct inm_stats *ret_stats);
 
 /* ---- a reactor for several migrations ---------------------------------------------------------------------- */
 

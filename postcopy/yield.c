@@ -440,8 +440,7 @@ void yield_unwatch(struct yield *y)
 
 /* ---- a fault ---- */
 
-/* By (1). */
-static bool may_fault(const struct yield *y)
+bool yield_may_park(const struct yield *y)
 {
 	const struct co *co = y->sched->current;
 
@@ -491,7 +490,7 @@ static bool faulted(const siginfo_t *info, ucontext_t *uc)
 	struct co *co;
 	const char *what;
 
-	if (!y || !may_fault(y) || comes_for_ever(y, info->si_addr, pc_of(uc)))
+	if (!y || !yield_may_park(y) || comes_for_ever(y, info->si_addr, pc_of(uc)))
 		return false;
 	mask_of_frame(uc);
 	what = y->watched;

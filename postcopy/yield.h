@@ -142,4 +142,7 @@ int yield_add_guest(struct yield *y, void *addr, size_t bytes, const char *name)
 void yield_watch(struct yield *y, const char *what);
 void yield_unwatch(struct yield *y);
 
+/** yield_may_park - is this the coroutine that is watched, so that by (1) a fault of it parks? */
+bool yield_may_park(const struct yield *y);
+
 #endif

@@ -94,7 +94,7 @@ static int decode(struct decode *d, const char *file)
 	if (r == 0)
 		r = inm_run(d->inm);
 	fflush(stdout);
-	return r < 0 ? fail("%s", inm_error(d->inm) ? inm_error(d->inm) : strerror(-r)) : EXIT_LANDED;
+	return r < 0 ? fail("%s", inm_error(d->inm)) : EXIT_LANDED;
 }
 
 int cmd_decode(int argc, char **argv)
@@ -105,7 +105,7 @@ int cmd_decode(int argc, char **argv)
 	int r = inm_new(&d.inm, &config, &ops, &d);
 
 	if (r < 0)
-		return fail("no migration can be made: %s", strerror(-r));
+		return fail("no migration can be made: %s", inm_last_error());
 	r = parse_options(&d, argc, argv, &file);
 	if (r < 0)
 		r = decode(&d, file);

@@ -133,10 +133,8 @@ static void say_where(const struct inm *inm)
 
 static void on_pause(struct listen *ln)
 {
-	const char *why = inm_error(ln->inm);
-
 	clear_line(ln);
-	fail("postcopy is paused, the guest waits for pages that are missing: %s", why ? why : "the network failed");
+	fail("postcopy is paused, the guest waits for pages that are missing: %s", inm_error(ln->inm));
 	if (!ln->recover_uri)
 		return;
 	if (inm_recover(ln->inm, ln->recover_uri) < 0)
@@ -496,7 +494,7 @@ static int land(struct listen *ln)
 	else if (r == -ECANCELED)
 		fail("cancelled");
 	else if (r < 0)
-		fail("%s", inm_error(ln->inm) ? inm_error(ln->inm) : strerror(-r));
+		fail("%s", inm_error(ln->inm));
 	if (r == 0)
 		e = finish(ln);
 	else
@@ -519,9 +517,7 @@ int cmd_listen(int argc, char **argv)
 	config.log_level = ln.log_level;
 	r = inm_new(&ln.inm, &config, &ops, &ln);
 	if (r < 0)
-		return fail("no migration can be made: %s%s", strerror(-r),
-			    r == -EPERM || r == -ENOSYS ? " (io_uring is not permitted: kernel.io_uring_disabled)" :
-							  "");
+		return fail("no migration can be made: %s", inm_last_error());
 	r = parse_options(&ln, argc, argv);
 	if (r == GO_ON && ln.touch.opts.threads && touch_init(&ln.touch, &ln.touch.opts) < 0)
 		r = fail("--guest touch: no semaphore");

@@ -325,11 +325,13 @@ static json_t *touch_json(const struct touch *t)
 int report_write(const struct inm *inm, const struct guest_ram *ram, const struct touch *touch, const char *path)
 {
 	struct inm_stats st = { .size = sizeof(st) };
-	const char *error = inm_error(inm);
+	const char *error;
 	json_t *doc;
 	int r;
 
 	inm_get_stats(inm, &st);
+	/* A null where there is none. */
+	error = st.state == INM_STATE_COMPLETED ? NULL : inm_error(inm);
 	doc = json_pack("{s:s, s:s?, s:f, s:f, s:{s:o, s:o, s:o}, s:o, s:I, s:o, s:i, s:s}", "status",
 			inm_state_name(st.state), "error", error, "total_ms", (double)st.total_ns / 1e6, "cpu_ms",
 			cpu_ms(), "bytes", "main", integer(st.main_bytes), "multifd", integer(st.multifd_bytes),

@@ -132,12 +132,12 @@ static int offer(struct ram_loader *l, const struct entry *entry, struct err *er
 		.gpa = entry->gpa,
 		.fd = -1,
 	};
-	int e = l->provide(l->provide_opaque, &answer);
+	int e = l->provide(l->provide_opaque, &answer, err);
 
 	if (e == -ENOENT)
 		return err_set(err, e, "there is no such block here");
 	if (e < 0)
-		return err_set(err, e, "refused here: %s", strerror(-e));
+		return e;
 	e = check_answer(entry, &answer, err);
 	return e < 0 ? e : add_block(l, entry, &answer, err);
 }

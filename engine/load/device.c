@@ -34,11 +34,8 @@ int device_deliver(struct load *l, const struct inm_device *device, struct err *
 	TRACE(l->trace, device->stream_offset, 0, "device '%s' instance %" PRIu32 " version %" PRIu32 ": %zu bytes",
 	      TEXT_QUOTE(device->name, strlen(device->name)), device->instance_id, device->version_id, device->bytes);
 	e = note_run_state(l, device, err);
-	if (e == 0 && l->ops->device) {
-		e = l->ops->device(l->ops_opaque, device);
-		if (e < 0)
-			err_set(err, e, "refused here: %s", strerror(-e));
-	}
+	if (e == 0 && l->ops->device)
+		e = l->ops->device(l->ops_opaque, device, err);
 	if (e < 0)
 		return err_up(err, e, "device '%s' instance %" PRIu32 " at 0x%" PRIx64,
 			      TEXT_QUOTE(device->name, strlen(device->name)), device->instance_id,

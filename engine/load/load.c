@@ -16,11 +16,11 @@
 #include <inttypes.h>
 #include <string.h>
 
-static int provide_block(void *opaque, struct inm_ram_block *block)
+static int provide_block(void *opaque, struct inm_ram_block *block, struct err *err)
 {
 	struct load *l = opaque;
 
-	return l->ops->ram_block(l->ops_opaque, block);
+	return l->ops->ram_block(l->ops_opaque, block, err);
 }
 
 int load_init(struct load *l, struct sched *s, struct chan *ch, const void *first, size_t bytes)

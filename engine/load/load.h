@@ -28,9 +28,9 @@ struct options;
 struct trace;
 
 struct load_ops {
-	/* As in struct inm_ops. */
-	int (*ram_block)(void *opaque, struct inm_ram_block *block);
-	int (*device)(void *opaque, const struct inm_device *device);
+	/* As in struct inm_ops; what is refused, in words, with the callback's name. */
+	int (*ram_block)(void *opaque, struct inm_ram_block *block, struct err *err);
+	int (*device)(void *opaque, const struct inm_device *device, struct err *err);
 	/* The main stream is at a multifd sync point: wait for the channels. NULL: multifd is off. Parks. */
 	int (*sync)(void *opaque, struct err *err);
 	/* The source has stopped its guest and says so (QEMU 10.0 on). */

@@ -33,8 +33,8 @@ struct ram_loader {
 	struct ram *ram;            /* not owned, as the rest up to the blank line */
 	const struct options *opts;
 	const struct trace *trace;
-	/* Where does this block go? As inm_ops.ram_block. */
-	int (*provide)(void *opaque, struct inm_ram_block *block);
+	/* Where does this block go? As load_ops.ram_block. */
+	int (*provide)(void *opaque, struct inm_ram_block *block, struct err *err);
 	void *provide_opaque;
 	/* The main stream is at a multifd sync point; NULL: multifd is off. */
 	int (*sync)(void *opaque, struct err *err);

@@ -70,7 +70,7 @@ class Landing(Case):
     def refused_by_the_disk(self, *args):
         listen, shut = self.land(RAM, "--stats", self.path("stats"), *args)
         self.assertEqual((listen.child.returncode, shut), (1, 1), listen.err)
-        self.assertRegex(listen.err, rb"(?m)^inmigrate: incoming: the guest is complete and was refused here")
+        self.assertRegex(listen.err, rb"(?m)^inmigrate: incoming: the guest is complete: refused here")
         self.assertNotIn(b"landed", listen.out)
         self.assertEqual(json.loads(self.read("stats"))["status"], "failed")
         return listen.err

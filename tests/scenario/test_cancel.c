@@ -31,7 +31,7 @@ static void check_agreement(struct scene *s, const struct source_report *report)
 	ck_assert_uint_ne(status, 0);
 	ck_assert_int_eq(last, INM_STATE_CANCELLED);
 	ck_assert_int_eq(s->e.stats.state, INM_STATE_CANCELLED);
-	ck_assert_str_eq(s->e.error, "");
+	ck_assert_str_eq(s->e.error, "incoming: cancelled (ECANCELED)");
 }
 
 /* ---- between two dispatch calls ---------------------------------------------------------------------------- */

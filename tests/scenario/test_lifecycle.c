@@ -171,7 +171,7 @@ START_TEST(test_run_without_a_listen_that_worked_is_a_mistake_and_no_success)
 	check_nothing_to_run(s.e.inm);
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		ck_assert_int_lt(inm_listen(s.e.inm, bad[i]), 0);
-		ck_assert_ptr_nonnull(inm_error(s.e.inm));
+		ck_assert_str_ne(inm_error(s.e.inm), "no error");
 		check_nothing_to_run(s.e.inm);
 	}
 	scene_end(&s);
@@ -188,11 +188,11 @@ START_TEST(test_after_a_listen_that_failed_one_that_works_lands_and_no_error_sta
 	ck_assert_int_eq(inm_set_capability(t.s.e.inm, "nonsense", true), -ENOENT);
 	ck_assert_int_eq(inm_set_parameter(t.s.e.inm, "multifd-channels", "0"), -ERANGE);
 	ck_assert_int_lt(inm_listen(t.s.e.inm, "unix:/nonexistent/folder/socket"), 0);
-	ck_assert_ptr_nonnull(inm_error(t.s.e.inm));
+	ck_assert_str_ne(inm_error(t.s.e.inm), "no error");
 	ck_assert_int_eq(land_listen_fd(&t.s.e, t.dest_fd), 0);
-	ck_assert_ptr_null(inm_error(t.s.e.inm));
+	ck_assert_str_eq(inm_error(t.s.e.inm), "no error");
 	ck_assert_int_eq(play(&t, 5000), 0);
-	ck_assert_ptr_null(inm_error(t.s.e.inm));
+	ck_assert_str_eq(inm_error(t.s.e.inm), "no error");
 	tale_end(&t);
 }
 END_TEST

@@ -310,11 +310,9 @@ const char *embedder_states(const struct embedder *e, char *buf, size_t buf_byte
 
 static void must(struct embedder *e, int r, const char *what)
 {
-	const char *error = r < 0 && e->inm ? inm_error(e->inm) : NULL;
-
 	if (r >= 0)
 		return;
-	fprintf(stderr, "%s: %s (%s)\n", what, strerror(-r), error ? error : "no text");
+	fprintf(stderr, "%s: %s (%s)\n", what, strerror(-r), inm_error(e->inm));
 	abort();
 }
 
@@ -343,10 +341,8 @@ int land_listen_fd(struct embedder *e, int fd)
 /* What the migration was, kept; then it goes. */
 static int land_free(struct embedder *e, int result)
 {
-	const char *error = inm_error(e->inm);
-
 	e->result = result;
-	snprintf(e->error, sizeof(e->error), "%s", error ? error : "");
+	snprintf(e->error, sizeof(e->error), "%s", inm_error(e->inm));
 	e->stats.size = sizeof(e->stats);
 	inm_get_stats(e->inm, &e->stats);
 	inm_free(e->inm);
