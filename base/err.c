@@ -1,5 +1,7 @@
 #include "base/err.h"
 
+#include "base/text.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,6 +18,7 @@ int err_set(struct err *err, int code, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(err->text, sizeof(err->text), fmt, ap);
 	va_end(ap);
+	text_defuse(err->text, sizeof(err->text));
 	return code;
 }
 
@@ -33,6 +36,7 @@ int err_up(struct err *err, int code, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(context, sizeof(context) - 2, fmt, ap);
 	va_end(ap);
+	text_defuse(context, sizeof(context) - 2);
 	strcat(context, ": ");
 
 	context_bytes = strlen(context);

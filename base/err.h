@@ -8,7 +8,8 @@
  *   incoming: section 'ram' at 0x7c21: page record: block 'pc.ram' has no offset 0x80000000 (EPROTO)
  *
  * Invariants:
- * (1) The text never holds bytes of the peer unescaped: quote them with text_quote() (base/text.h).
+ * (1) The text never holds bytes of the peer unescaped: quote them with text_quote() (base/text.h). What was forgotten
+ *     is caught by text_defuse: the text is one line of printable ASCII.
  * (2) -ECANCELED carries no text, and neither err_set nor err_up gives it one: a cancel is not a story.
  * (3) A text that does not fit loses its middle context, never the cause at its end.
  */

@@ -1,5 +1,7 @@
 #include "base/log.h"
 
+#include "base/text.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -13,5 +15,6 @@ void log_write(const struct log *log, enum log_level level, const char *fmt, ...
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
+	text_defuse(line, sizeof(line));
 	log->write(log->opaque, level, line);
 }

@@ -9,7 +9,7 @@
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 struct log {
-	/* May be NULL: silence. @text is one line without a newline, valid for the call. */
+	/* May be NULL: silence. @text is one line of printable ASCII without a newline, valid for the call. */
 	void (*write)(void *opaque, enum log_level level, const char *text);
 	void *opaque;
 	enum log_level level_max; /* lines above it are not formatted at all */

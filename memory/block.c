@@ -140,6 +140,7 @@ int ram_add(struct ram *ram, const char *name, size_t name_bytes, uint64_t used_
 		return -ENOMEM;
 	memcpy(b->name, name, name_bytes);
 	b->name_bytes = name_bytes;
+	text_quote(b->label, name, name_bytes);
 	b->used_bytes = used_bytes;
 	b->fd = b->file = -1;
 	b->dirty = source->dirty;

@@ -17,6 +17,7 @@
 #define MEMORY_BLOCK_H
 
 #include "base/bitmap.h"
+#include "base/text.h"
 #include "memory/names.h"
 
 #include <stdbool.h>
@@ -28,7 +29,8 @@
 #define BLOCK_NAME_BYTES_MAX 255
 
 struct block {
-	char name[BLOCK_NAME_BYTES_MAX + 1]; /* NUL-terminated; may hold any byte but NUL */
+	char name[BLOCK_NAME_BYTES_MAX + 1]; /* NUL-terminated; may hold any byte but NUL: to compare, never to print */
+	char label[TEXT_QUOTE_BYTES];        /* the name, to print: in errors, log lines and probes */
 	size_t name_bytes;
 	size_t index;             /* in ram->blocks */
 	uint64_t used_bytes;      /* as announced by the source, a multiple of the tpage */

@@ -52,7 +52,7 @@ static void on_fault(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
 		return;
 	}
 	unit = off >> pb->unit_shift;
-	PROBE3(postcopy__fault, pb->b->name, unit, tid);
+	PROBE3(postcopy__fault, pb->b->label, unit, tid);
 	if (pblock_complete(pb, unit, pc->ram->tpage_shift)) {
 		pc->counts.faults_local++;
 		place_local(pc, pb, unit, prefetch_walks(t, pb, unit));
@@ -122,7 +122,7 @@ static void on_remap(struct postcopy *pc, uint64_t from, uint64_t to, uint64_t b
 		return;
 	if (off != 0 || bytes < pb->b->used_bytes) {
 		log_warn(pc->log, "part of the guest view of block '%s' was moved; a touch of it may hang",
-			 pb->b->name);
+			 pb->b->label);
 		return;
 	}
 	pb->b->guest = (uint8_t *)(uintptr_t)to; /* NOLINT: the kernel's number for an address of ours */

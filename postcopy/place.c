@@ -4,7 +4,6 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "base/text.h"
 #include "coroutine/io.h"
 #include "coroutine/reactor.h"
 #include "postcopy/fault.h"
@@ -231,7 +230,7 @@ int place_pages(struct postcopy *pc, struct block *b, size_t tpage, struct iovec
 			return r;
 		if (r < 0)
 			return err_set(err, r, "placing pages of block '%s' from 0x%" PRIx64 " on: %s",
-				       TEXT_QUOTE(b->name, b->name_bytes),
+				       b->label,
 				       (uint64_t)(tpage + (size_t)i) << pc->ram->tpage_shift, strerror(-r));
 		i += n;
 	}
@@ -325,7 +324,7 @@ static void place_failed(struct postcopy *pc, const struct block *b, uint64_t of
 	uffd_wake(&pc->guest, b->guest + off, b->hpage_bytes);
 	if (error != -EAGAIN && error != -EEXIST && error != -ENOENT && error != -EFAULT)
 		log_warn(pc->log, "block '%s' at 0x%" PRIx64 " cannot be placed, trying again: %s",
-			 TEXT_QUOTE(b->name, b->name_bytes), off, strerror(-error));
+			 b->label, off, strerror(-error));
 }
 
 void place_local(struct postcopy *pc, struct pblock *pb, size_t unit, bool walks)

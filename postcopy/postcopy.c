@@ -4,7 +4,6 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "base/text.h"
 #include "coroutine/reactor.h"
 #include "postcopy/fault.h"
 #include "postcopy/place.h"
@@ -73,7 +72,7 @@ int postcopy_check(struct postcopy *pc, struct err *err)
 			return err_set(err, -EINVAL,
 				       "block '%s' was given without an address: postcopy must know where the guest "
 				       "will touch it",
-				       TEXT_QUOTE(b->name, b->name_bytes));
+				       b->label);
 	}
 	r = uffd_open(&u, features_needed(pc->ram), EVENTS_WANTED, err);
 	if (r < 0)
@@ -150,7 +149,7 @@ static int register_engine(struct postcopy *pc, struct block *b)
 		r = uffd_register(&pc->engine, b->engine, b->mapped_bytes,
 				  UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR);
 	if (r == 0)
-		r = yield_add_view(&pc->yield, b->engine, b->mapped_bytes, b->name);
+		r = yield_add_view(&pc->yield, b->engine, b->mapped_bytes, b->label);
 	return r;
 }
 
@@ -167,10 +166,10 @@ static int register_all(struct postcopy *pc, struct err *err)
 		if (r == 0)
 			r = register_engine(pc, pb->b);
 		if (r == 0)
-			r = yield_add_guest(&pc->yield, pb->b->guest, pb->units << pb->unit_shift, pb->b->name);
+			r = yield_add_guest(&pc->yield, pb->b->guest, pb->units << pb->unit_shift, pb->b->label);
 		if (r < 0)
 			err_set(err, r, "block '%s' cannot be watched for missing pages: %s",
-				TEXT_QUOTE(pb->b->name, pb->b->name_bytes), strerror(-r));
+				pb->b->label, strerror(-r));
 	}
 	return r;
 }
@@ -360,7 +359,7 @@ int postcopy_await(struct postcopy *pc, struct block *b, uint64_t off, uint64_t 
 			if (!w || pc->opened)
 				return w ? -ECANCELED : -ENOMEM;
 			/* No deadline: the migration's end is one. */
-			r = co_park(&pc->reactor->sched, &w->waiters, DEADLINE_NEVER, "missing page of", b->name);
+			r = co_park(&pc->reactor->sched, &w->waiters, DEADLINE_NEVER, "missing page of", b->label);
 			if (r < 0)
 				return r;
 		}

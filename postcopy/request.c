@@ -220,7 +220,7 @@ void ledger_landed(struct postcopy *pc, struct pblock *pb, size_t unit)
 		if (w->blocked)
 			blocktime_page(&pc->blocktime, now_ns - w->since_ns);
 	}
-	PROBE3(postcopy__landed, pb->b->name, unit, now_ns - w->since_ns);
+	PROBE3(postcopy__landed, pb->b->label, unit, now_ns - w->since_ns);
 	for (struct blocked_thread *t = w->blocked; t; t = t->next)
 		blocktime_goes_on(&pc->blocktime, t->thread, now_ns, now_ns - t->since_ns);
 	if (w->blocked)

@@ -2,7 +2,6 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
-#include "base/text.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -331,7 +330,7 @@ static unsigned put_registers(struct line *l, const struct yield *y, const ucont
 			break;
 		}
 		put(l, named++ > 0 ? ", block '" : ", registers point into block '");
-		put(l, TEXT_QUOTE(range->name, strlen(range->name)));
+		put(l, range->name);
 		put(l, "' at ");
 		put_hex(l, value - (uintptr_t)range->begin);
 		put(l, " (");

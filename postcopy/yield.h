@@ -34,7 +34,7 @@
  *   the timer's signal, at any instruction of a callback
  *     domains_here, is_domain_here, range_of  loads of a thread-local (initial-exec) and of lists that nobody changes
  *                                             while a callback runs
- *     speak, put...                           stores into a buffer on the stack; text_quote of names
+ *     speak, put...                           stores into a buffer on the stack
  *     stuck_note                              stores into a fixed buffer, timerfd_settime(2)
  *     clock_now_ns, watch_again               clock_gettime(2), timer_settime(2): both in signal-safety(7)
  *   the SIGBUS of a fault, at an instruction of a callback that accesses the engine view
@@ -73,7 +73,7 @@
 
 struct yield_range {
 	uint8_t *begin, *end;
-	const char *name; /* of the block, for texts; lives as long as the range */
+	const char *name; /* of the block, printable; lives as long as the range */
 };
 
 #define YIELD_RANGES_MAX 4096

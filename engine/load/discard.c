@@ -22,7 +22,7 @@ static int check_range(const struct postcopy *pc, const struct block *b, uint64_
 	if (bytes == 0 || start & mask || start >= b->used_bytes || bytes > b->used_bytes - start ||
 	    (bytes & mask && start + bytes != b->used_bytes))
 		return err_set(err, -EPROTO, "0x%" PRIx64 " bytes at 0x%" PRIx64 " are no whole pages of block '%s'",
-			       bytes, start, TEXT_QUOTE(b->name, b->name_bytes));
+			       bytes, start, b->label);
 	return 0;
 }
 
@@ -40,7 +40,7 @@ static int carry_out(struct postcopy *pc, struct block *b, const uint8_t *ranges
 		e = postcopy_discard(pc, b, be64_load(ranges + 16 * i) >> shift,
 				     be64_load(ranges + 16 * i + 8) >> shift);
 	if (e < 0)
-		return err_set(err, e, "giving back memory of block '%s': %s", TEXT_QUOTE(b->name, b->name_bytes),
+		return err_set(err, e, "giving back memory of block '%s': %s", b->label,
 			       strerror(-e));
 	return 0;
 }

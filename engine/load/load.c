@@ -190,6 +190,8 @@ static int check_postcopy(const struct load *l, struct err *err)
 	return postcopy_check(l->postcopy, err);
 }
 
+#define SECTION_NAME(sec) TEXT_QUOTE((sec)->name, strlen((sec)->name))
+
 static int read_start(struct load *l, uint64_t off, struct err *err)
 {
 	struct section *sec;
@@ -202,7 +204,7 @@ static int read_start(struct load *l, uint64_t off, struct err *err)
 		e = check_postcopy(l, err);
 	if (e == 0)
 		e = read_footer(l, sec->section_id, err);
-	return e < 0 ? err_up(err, e, "section '%s' START at 0x%" PRIx64, sec->name, off) : 0;
+	return e < 0 ? err_up(err, e, "section '%s' START at 0x%" PRIx64, SECTION_NAME(sec), off) : 0;
 }
 
 static int read_part_or_end(struct load *l, uint64_t off, bool end, struct err *err)
@@ -217,16 +219,16 @@ static int read_part_or_end(struct load *l, uint64_t off, bool end, struct err *
 	sec = sections_find(&l->sections, id);
 	if (!sec)
 		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 ": no section has id %" PRIu32, word, off, id);
-	TRACE(l->trace, off, 0, "section %s %" PRIu32 " '%s'", word, id, sec->name);
+	TRACE(l->trace, off, 0, "section %s %" PRIu32 " '%s'", word, id, SECTION_NAME(sec));
 	if (sec->ended)
 		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 ": section '%s' has ended before", word, off,
-			       sec->name);
+			       SECTION_NAME(sec));
 	l->rounds_begun = true;
 	e = read_body(l, sec, false, err);
 	if (e == 0)
 		e = read_footer(l, id, err);
 	if (e < 0)
-		return err_up(err, e, "section '%s' %s at 0x%" PRIx64, sec->name, word, off);
+		return err_up(err, e, "section '%s' %s at 0x%" PRIx64, SECTION_NAME(sec), word, off);
 	sec->ended = end;
 	sec->ended_late = end && l->phase >= LOAD_LISTENING;
 	return 0;

@@ -292,6 +292,33 @@ START_TEST(test_a_guest_view_may_be_moved)
 }
 END_TEST
 
+/* Its name is the peer's, and pretends to be the rest of the line, and another one. */
+START_TEST(test_a_part_that_is_moved_is_told_in_one_printable_line)
+{
+	static const struct pc_block blocks[] = { { "x\x1b[31m' was moved\nerror: all is well", 64, EMB_MEMFD },
+		                                  { "vga.vram", 16, EMB_MEMFD } };
+	struct mover m = { .bytes = 32 * PC_PAGE };
+	struct pc s;
+
+	pc_begin(&s, &(struct pc_opts){ .blocks = blocks, .block_count = 2, .quiet = true });
+	m.to = mmap(NULL, m.bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ck_assert(m.to != MAP_FAILED);
+	m.s = &s;
+	pc_switch(&s);
+	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	move(&s, &m); /* half of it */
+	/* Back before the end: the rest of the scene looks at it. */
+	ck_assert_ptr_eq(mmap(s.ram[0].emb->guest, m.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+	                      s.ram[0].emb->fd, (off_t)s.ram[0].emb->canary_bytes), s.ram[0].emb->guest);
+	pc_finish(&s);
+	ck_assert_msg(strstr(s.said, "part of the guest view of block 'x\\x1b[31m\\x27 was moved\\x0aerror: all "
+	                             "is well' was moved; a touch of it may hang\n"), "%s", s.said);
+	pc_check_landed(&s);
+	munmap(m.to, m.bytes); /* not before: it would wait for its event to be read */
+	pc_end(&s);
+}
+END_TEST
+
 static uint64_t load_word(const void *at)
 {
 	return *(const volatile uint64_t *)at;
@@ -434,6 +461,7 @@ Suite *suite(void)
 
 	t = huge_pool_case(s, "moved", 60);
 	tcase_add_test(t, test_a_guest_view_may_be_moved);
+	tcase_add_test(t, test_a_part_that_is_moved_is_told_in_one_printable_line);
 	tcase_add_test(t, test_half_a_guest_view_may_go);
 	tcase_add_test(t, test_what_is_left_of_a_guest_view_is_served);
 	tcase_add_test(t, test_a_guest_view_of_several_mappings_is_served);

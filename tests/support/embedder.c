@@ -206,11 +206,22 @@ static void on_state(void *opaque, enum inm_state state)
 		inm_cancel(e->inm);
 }
 
+void embedder_check_line(const char *text)
+{
+	for (size_t i = 0; text[i]; i++) {
+		if (text[i] >= 0x20 && text[i] <= 0x7e)
+			continue;
+		fprintf(stderr, "byte 0x%02x at %zu of: %s\n", (unsigned)(unsigned char)text[i], i, text);
+		abort();
+	}
+}
+
 static void on_log(void *opaque, enum inm_log_level level, const char *text)
 {
 	struct embedder *e = opaque;
 
 	(void)level;
+	embedder_check_line(text);
 	e->log_lines += text[0] != 0;
 }
 
@@ -219,6 +230,7 @@ void embedder_trace(void *opaque, uint64_t stream_offset, int depth, const char 
 	struct embedder *e = opaque;
 
 	(void)stream_offset;
+	embedder_check_line(text);
 	e->trace_lines += depth >= 0 && text[0] != 0;
 }
 
@@ -342,6 +354,7 @@ int land_listen_fd(struct embedder *e, int fd)
 static int land_free(struct embedder *e, int result)
 {
 	e->result = result;
+	embedder_check_line(inm_error(e->inm));
 	snprintf(e->error, sizeof(e->error), "%s", inm_error(e->inm));
 	e->stats.size = sizeof(e->stats);
 	inm_get_stats(e->inm, &e->stats);

@@ -82,6 +82,9 @@ struct embedder {
 	struct inm_stats stats;
 };
 
+/* Whatever a peer says: a line, and an error, is printable ASCII, and no newline. Aborts otherwise. */
+void embedder_check_line(const char *text);
+
 extern const struct inm_ops embedder_ops; /* without trace */
 /* For a copy of them with trace. */
 void embedder_trace(void *opaque, uint64_t stream_offset, int depth, const char *text);

@@ -73,6 +73,7 @@ static void on_log(void *opaque, enum inm_log_level level, const char *text)
 	struct pc *s = scene_of(opaque);
 	size_t bytes = strlen(text);
 
+	embedder_check_line(text);
 	if (s->o.log)
 		s->o.log(opaque, level, text);
 	if (s->said_len + bytes + 2 > sizeof(s->said))

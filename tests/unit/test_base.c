@@ -190,6 +190,15 @@ START_TEST(test_log_above_the_level_is_not_said)
 }
 END_TEST
 
+START_TEST(test_log_lines_are_printable_whatever_they_hold)
+{
+	struct log log = { .write = say, .opaque = (void *)"", .level_max = LOG_WARN };
+
+	log_warn(&log, "block '%s' has moved", "x\x1b[31m'\nwarning: \xff\x7f");
+	ck_assert_str_eq(said, "1:block 'x\\x1b[31m'\\x0awarning: \\xff\\x7f' has moved");
+}
+END_TEST
+
 START_TEST(test_log_without_a_callback_is_silence)
 {
 	log_write(&(struct log){ .level_max = LOG_DEBUG }, LOG_ERROR, "nobody %s", "listens");
@@ -224,6 +233,7 @@ static void add_clock_and_log(Suite *s)
 
 	tc = tcase_create("log");
 	tcase_add_test(tc, test_log_above_the_level_is_not_said);
+	tcase_add_test(tc, test_log_lines_are_printable_whatever_they_hold);
 	tcase_add_test(tc, test_log_without_a_callback_is_silence);
 	suite_add_tcase(s, tc);
 }

@@ -179,6 +179,36 @@ START_TEST(test_text_quote_in_an_argument_list)
 }
 END_TEST
 
+START_TEST(test_text_defuse_leaves_only_what_is_printable)
+{
+	char line[40] = "plain 'and' \"quoted\" \\x41", all[TEXT_LINE_BYTES];
+
+	ck_assert(!text_defuse(line, sizeof(line)));
+	ck_assert_str_eq(line, "plain 'and' \"quoted\" \\x41");
+	strcpy(line, "a\nb\tc\x1b[2J\x80");
+	ck_assert(text_defuse(line, sizeof(line)));
+	ck_assert_str_eq(line, "a\\x0ab\\x09c\\x1b[2J\\x80");
+	/* The longest there is, and each escape at its end: what does not fit goes. */
+	for (size_t bytes = 1; bytes <= sizeof(all); bytes++) {
+		memset(all, 0xff, sizeof(all));
+		all[bytes - 1] = '\0';
+		text_defuse(all, bytes);
+		ck_assert_uint_eq(strlen(all), (bytes - 1) / 4 * 4);
+		ck_assert(bytes == sizeof(all) || (uint8_t)all[bytes] == 0xff);
+	}
+}
+END_TEST
+
+START_TEST(test_err_is_printable_whatever_it_holds)
+{
+	struct err err = ERR_NONE;
+
+	err_set(&err, -EPROTO, "block '%s'", "\x1b[31m\n");
+	err_up(&err, -EPROTO, "section '%s'", "\r\x07");
+	ck_assert_str_eq(err.text, "section '\\x0d\\x07': block '\\x1b[31m\\x0a'");
+}
+END_TEST
+
 Suite *suite(void)
 {
 	Suite *s = suite_create("err");
@@ -199,6 +229,8 @@ Suite *suite(void)
 	tcase_add_test(tc, test_text_quote_of_any_length_fits_and_is_cut_with_dots);
 	tcase_add_test(tc, test_text_quote_escape_at_any_place_fits);
 	tcase_add_test(tc, test_text_quote_in_an_argument_list);
+	tcase_add_test(tc, test_text_defuse_leaves_only_what_is_printable);
+	tcase_add_test(tc, test_err_is_printable_whatever_it_holds);
 	suite_add_tcase(s, tc);
 	return s;
 }
