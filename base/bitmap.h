@@ -20,6 +20,12 @@ struct bitmap {
 int bitmap_init(struct bitmap *bm, size_t nbits);
 void bitmap_fini(struct bitmap *bm);
 
+/**
+ * bitmap_drop - these bits are not needed any more: their memory goes back, and they read as clear
+ * @first, @count: multiples of what a page of memory holds, 32768 where it has 4096 bytes
+ */
+void bitmap_drop(struct bitmap *bm, size_t first, size_t count);
+
 static inline bool bitmap_test(const struct bitmap *bm, size_t i)
 {
 	return bm->words[i / 64] >> (i % 64) & 1;
@@ -41,6 +47,17 @@ void bitmap_clear_range(struct bitmap *bm, size_t first, size_t count);
 /** bitmap_find_set, bitmap_find_clear - first such bit at or after @from; nbits when there is none */
 size_t bitmap_find_set(const struct bitmap *bm, size_t from);
 size_t bitmap_find_clear(const struct bitmap *bm, size_t from);
+
+/** bitmap_next_set, bitmap_next_clear - the same, looking no further than @end (<= nbits), which stands for none */
+size_t bitmap_next_set(const struct bitmap *bm, size_t from, size_t end);
+size_t bitmap_next_clear(const struct bitmap *bm, size_t from, size_t end);
+
+/**
+ * bitmap_fill, bitmap_empty - as set_range and clear_range; words that are so already are not written to, and so cost
+ * no memory. Return: how many bits have changed.
+ */
+size_t bitmap_fill(struct bitmap *bm, size_t first, size_t count);
+size_t bitmap_empty(struct bitmap *bm, size_t first, size_t count);
 
 size_t bitmap_count(const struct bitmap *bm);
 

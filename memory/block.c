@@ -215,8 +215,7 @@ int block_forget(struct block *b, size_t tpage, size_t count, unsigned tpage_shi
 			     (off_t)bytes) < 0) {
 		return -errno;
 	}
-	for (size_t i = tpage; i < tpage + count; i++)
-		block_unmark_received(b, i);
+	block_unmark_range(b, tpage, count);
 	return 0;
 }
 

@@ -113,6 +113,23 @@ static inline void block_unmark_received(struct block *b, size_t tpage)
 	bitmap_clear(&b->received, tpage);
 }
 
+/* Many at once, by words. Return: how many have changed. */
+static inline size_t block_mark_range(struct block *b, size_t tpage, size_t count)
+{
+	size_t n = bitmap_fill(&b->received, tpage, count);
+
+	b->received_tpages += n;
+	return n;
+}
+
+static inline size_t block_unmark_range(struct block *b, size_t tpage, size_t count)
+{
+	size_t n = bitmap_empty(&b->received, tpage, count);
+
+	b->received_tpages -= n;
+	return n;
+}
+
 /* Pages that block_land takes at a time. */
 #define BLOCK_LAND_MAX 128
 

@@ -5,6 +5,8 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "coroutine/reactor.h"
+#include "coroutine/turn.h"
+#include "postcopy/expect.h"
 #include "postcopy/fault.h"
 #include "postcopy/place.h"
 
@@ -83,50 +85,9 @@ int postcopy_check(struct postcopy *pc, struct err *err)
 
 /* ---- LISTEN ---- */
 
-static int make_blocks(struct postcopy *pc)
-{
-	int r = 0;
-
-	if (pc->blocks)
-		return 0;
-	pc->blocks = calloc(pc->ram->count, sizeof(*pc->blocks));
-	if (!pc->blocks)
-		return -ENOMEM;
-	for (size_t i = 0; r == 0 && i < pc->ram->count; i++) {
-		struct block *b = pc->ram->blocks[i];
-		struct pblock *pb = &pc->blocks[i];
-		size_t unit_bytes = b->hpage_bytes;
-
-		pb->b = b;
-		if (b->ignored)
-			continue;
-		if (unit_bytes < ram_tpage_bytes(pc->ram))
-			unit_bytes = ram_tpage_bytes(pc->ram);
-		pb->unit_shift = (unsigned)__builtin_ctzll(unit_bytes);
-		pb->units = (b->used_bytes + unit_bytes - 1) >> pb->unit_shift;
-		r = bitmap_init(&pb->asked, pb->units);
-		if (r == 0)
-			r = bitmap_init(&pb->expected, b->received.nbits);
-	}
-	return r;
-}
-
 int postcopy_discard(struct postcopy *pc, struct block *b, size_t tpage, size_t count)
 {
-	int r = make_blocks(pc);
-	struct bitmap *expected;
-
-	if (r < 0)
-		return r;
-	expected = &postcopy_block(pc, b)->expected;
-	if (bitmap_find_clear(expected, tpage) >= tpage + count)
-		return 0; /* all of it was discarded before */
-	r = block_forget(b, tpage, count, pc->ram->tpage_shift);
-	if (r < 0)
-		return r;
-	bitmap_set_range(expected, tpage, count);
-	pc->counts.discarded += count;
-	return 0;
+	return expect_range(pc, b, tpage, count);
 }
 
 static int register_guest(struct postcopy *pc, const struct pblock *pb)
@@ -153,6 +114,9 @@ static int register_engine(struct postcopy *pc, struct block *b)
 	return r;
 }
 
+/* Two views of a block, each mapped and registered: some 10 us. */
+#define REGISTER_WORK (4 * TURN_SYSCALL)
+
 static int register_all(struct postcopy *pc, struct err *err)
 {
 	int r = 0;
@@ -170,32 +134,10 @@ static int register_all(struct postcopy *pc, struct err *err)
 		if (r < 0)
 			err_set(err, r, "block '%s' cannot be watched for missing pages: %s",
 				pb->b->label, strerror(-r));
+		else
+			r = turn_spend(&pc->reactor->sched, REGISTER_WORK);
 	}
 	return r;
-}
-
-/* What was not discarded is complete: received, or zeros that were never sent (spec/stream.md 5.3). */
-static void complete_unexpected(struct postcopy *pc, struct pblock *pb)
-{
-	struct block *b = pb->b;
-	size_t i = bitmap_find_clear(&b->received, 0);
-
-	for (; i < b->received.nbits; i = bitmap_find_clear(&b->received, i + 1)) {
-		if (bitmap_test(&pb->expected, i))
-			pc->missing_tpages++;
-		else
-			block_mark_received(b, i);
-	}
-	bitmap_fini(&pb->expected);
-}
-
-static void count_missing(struct postcopy *pc)
-{
-	for (size_t i = 0; i < pc->ram->count; i++)
-		if (!pc->ram->blocks[i]->ignored)
-			complete_unexpected(pc, &pc->blocks[i]);
-	if (postcopy_all_here(pc))
-		event_set(&pc->all_here);
 }
 
 static int open_descriptors(struct postcopy *pc, struct err *err)
@@ -230,65 +172,94 @@ int postcopy_listen(struct postcopy *pc, struct err *err)
 	r = yield_begin(&pc->yield, pc->stuck ? pc->stuck_after_ns : 0);
 	if (r < 0)
 		return err_set(err, r, "a handler for SIGBUS: %s", strerror(-r));
-	r = make_blocks(pc);
+	r = expect_prepare(pc);
+	if (r == -ECANCELED)
+		return r;
 	if (r < 0)
 		return err_set(err, r, "no memory for the list of missing pages");
 	r = register_all(pc, err);
+	if (r == 0)
+		r = expect_settle(pc);
 	if (r < 0)
 		return r;
-	count_missing(pc);
 	r = group_spawn_background(&pc->readers, "page faults", fault_read, pc);
 	if (r == 0)
 		r = group_spawn_background(&pc->senders, "page requests", ledger_send, pc);
 	return r < 0 ? err_set(err, r, "no memory for a coroutine") : 0;
 }
 
+/* Tpages that are called received between two looks at the clock: 64 KiB of the bitmap. */
+#define COMPLETE_TPAGES (TURN_LOOK * 8)
+
+static void complete_block(struct postcopy *pc, struct pblock *pb)
+{
+	struct sched *s = &pc->reactor->sched;
+	size_t all = pb->b->received.nbits, n;
+
+	for (size_t t = 0; t < all; t += n) {
+		n = all - t < COMPLETE_TPAGES ? all - t : COMPLETE_TPAGES;
+		pc->missing_tpages -= block_mark_range(pb->b, t, n);
+		turn_spend_shielded(s, n / 8);
+	}
+	/* Others may ask while we yield, but not for what is received. */
+	for (size_t u = bitmap_find_set(&pb->asked, 0); u < pb->units; u = bitmap_find_set(&pb->asked, u + 1)) {
+		place_local(pc, pb, u, false);
+		ledger_landed(pc, pb, u);
+		turn_spend_shielded(s, 2 * TURN_SYSCALL);
+	}
+}
+
 void postcopy_complete(struct postcopy *pc)
 {
-	for (size_t i = 0; i < pc->ram->count; i++) {
-		struct pblock *pb = &pc->blocks[i];
-
-		for (size_t t = 0; !pb->b->ignored && t < pb->b->received.nbits; t++)
-			block_mark_received(pb->b, t);
-		for (size_t u = bitmap_find_set(&pb->asked, 0); u < pb->units; u = bitmap_find_set(&pb->asked, u + 1)) {
-			place_local(pc, pb, u, false);
-			ledger_landed(pc, pb, u);
-		}
-	}
-	pc->missing_tpages = 0;
+	for (size_t i = 0; i < pc->ram->count; i++)
+		if (!pc->ram->blocks[i]->ignored)
+			complete_block(pc, &pc->blocks[i]);
 	event_set(&pc->all_here);
 }
 
-/* A huge page that is half here: the source must send all of it again (spec/stream.md 5.8). Nobody has seen it. */
-static void forget_unit(struct postcopy *pc, struct block *b, size_t first, size_t end)
-{
-	bool touched = false;
+/* Zeros again, by (2) of block.h: so much at a time. */
+#define FORGET_BYTES ((size_t)256 << 10)
 
-	for (size_t t = first; t < end; t++) {
-		if (!block_is_received(b, t))
-			continue;
-		block_unmark_received(b, t);
-		pc->missing_tpages++;
-		pc->counts.pages--;
-		touched = true;
+/*
+ * A huge page that is half here: the source must send all of it again (spec/stream.md 5.8). Nobody has seen it. Only
+ * what has come is zeroed, so that it costs what it cost the source, and not a huge page for each page that came.
+ */
+static may_park void forget_unit(struct postcopy *pc, const struct pblock *pb, size_t unit, size_t end)
+{
+	unsigned shift = pc->ram->tpage_shift;
+	size_t first = unit << (pb->unit_shift - shift);
+	struct block *b = pb->b;
+	size_t most = FORGET_BYTES >> shift ? FORGET_BYTES >> shift : 1, n;
+
+	/* While we yield, a removal may make all of the unit received. (A part of a huge page is never removed.) */
+	for (size_t t = bitmap_next_set(&b->received, first, end); t < end && !pblock_complete(pb, unit, shift);
+	     t = bitmap_next_set(&b->received, t + n, end)) {
+		n = bitmap_next_clear(&b->received, t, end) - t;
+		n = n < most ? n : most;
+		block_unmark_range(b, t, n);
+		pc->missing_tpages += n;
+		pc->counts.pages -= n;
+		memset(b->landing + ((uint64_t)t << shift), 0, n << shift);
+		turn_spend_shielded(&pc->reactor->sched, n << shift);
 	}
-	/* By (2) of block.h. */
-	if (touched)
-		memset(b->landing + ((uint64_t)first << pc->ram->tpage_shift), 0,
-		       (end - first) << pc->ram->tpage_shift);
 }
 
-static void forget_partial_units(struct postcopy *pc, struct pblock *pb)
+static may_park void forget_partial_units(struct postcopy *pc, struct pblock *pb)
 {
 	unsigned shift = pb->unit_shift - pc->ram->tpage_shift;
 	size_t all = pb->b->received.nbits, tpage = 0, first, end;
 
 	if (shift == 0)
 		return;
-	while ((tpage = bitmap_find_clear(&pb->b->received, tpage)) < all) {
+	while (tpage < all) {
+		end = all - tpage < COMPLETE_TPAGES ? all : tpage + COMPLETE_TPAGES;
+		turn_spend_shielded(&pc->reactor->sched, (end - tpage) / 8);
+		tpage = bitmap_next_clear(&pb->b->received, tpage, end);
+		if (tpage == end)
+			continue;
 		first = tpage >> shift << shift;
 		end = first + ((size_t)1 << shift) < all ? first + ((size_t)1 << shift) : all;
-		forget_unit(pc, pb->b, first, end);
+		forget_unit(pc, pb, tpage >> shift, end);
 		tpage = end;
 	}
 }
@@ -385,16 +356,6 @@ int postcopy_await_for_callback(struct postcopy *pc, struct block *b, uint64_t o
 
 /* ---- the end ---- */
 
-static void free_blocks(struct postcopy *pc)
-{
-	for (size_t i = 0; pc->blocks && i < pc->ram->count; i++) {
-		bitmap_fini(&pc->blocks[i].asked);
-		bitmap_fini(&pc->blocks[i].expected);
-	}
-	free(pc->blocks);
-	pc->blocks = NULL;
-}
-
 static void unregister_all(struct postcopy *pc)
 {
 	if (pc->guest.fd < 0)
@@ -423,5 +384,5 @@ void postcopy_end(struct postcopy *pc)
 		ledger_fini(pc);
 		pc->listening = false;
 	}
-	free_blocks(pc);
+	expect_free(pc);
 }

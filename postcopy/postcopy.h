@@ -22,6 +22,7 @@
 #define POSTCOPY_POSTCOPY_H
 
 #include "base/bitmap.h"
+#include "base/coverage.h"
 #include "coroutine/group.h"
 #include "coroutine/look.h"
 #include "coroutine/wait.h"
@@ -46,7 +47,7 @@ struct pblock {
 	unsigned unit_shift;
 	size_t units;
 	struct bitmap asked; /* a bit a unit: it has an entry in the ledger */
-	struct bitmap expected; /* a bit a tpage: discarded by the source, so it comes (again); until LISTEN */
+	struct coverage expected; /* a bit a tpage: discarded by the source, so it comes (again); until LISTEN */
 };
 
 struct postcopy_counts {
@@ -106,18 +107,21 @@ int postcopy_check(struct postcopy *pc, struct err *err);
 /**
  * postcopy_listen - from here on a touch of a page that is missing is a request
  * @pc: zeroed, with the fields up to prefetch_on set. What was not discarded counts as received (spec/stream.md 5.3).
- * Return: 0; the error of postcopy_check, of a registration, or -ENOMEM: then all is as it was.
+ * Parks: yes. Return: 0; -ECANCELED; the error of postcopy_check, of a registration, or -ENOMEM: then all is as it was.
  */
-int postcopy_listen(struct postcopy *pc, struct err *err);
+may_park int postcopy_listen(struct postcopy *pc, struct err *err);
 
 /**
  * postcopy_discard - so many tpages of a block are still to come. Before postcopy_listen.
- * Return: 0, or the errno of giving the memory back.
+ * Parks: yes. Return: 0, -ECANCELED, or the errno of giving the memory back.
  */
-int postcopy_discard(struct postcopy *pc, struct block *b, size_t tpage, size_t count);
+may_park int postcopy_discard(struct postcopy *pc, struct block *b, size_t tpage, size_t count);
 
-/** postcopy_complete - what is missing will not come, and is zeros; after LISTEN */
-void postcopy_complete(struct postcopy *pc);
+/**
+ * postcopy_complete - what is missing will not come, and is zeros; after LISTEN
+ * Parks: yes, and a cancel stays pending.
+ */
+may_park void postcopy_complete(struct postcopy *pc);
 
 /**
  * postcopy_pause - the network is lost: nothing is being sent any more when this returns

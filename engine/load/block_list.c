@@ -7,6 +7,7 @@
 #include "engine/stream/reader.h"
 #include "engine/stream/trace.h"
 #include "inmigrate.h"
+#include "memory/forget.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -91,8 +92,8 @@ static int check_answer(const struct entry *entry, const struct inm_ram_block *a
 	return 0;
 }
 
-static int add_block(struct ram_loader *l, const struct entry *entry, const struct inm_ram_block *answer,
-		     struct err *err)
+static int add_block(struct ram_loader *l, struct sched *s, const struct entry *entry,
+		     const struct inm_ram_block *answer, struct err *err)
 {
 	struct block_source source = {
 		.fd = answer->fd,
@@ -115,7 +116,9 @@ static int add_block(struct ram_loader *l, const struct entry *entry, const stru
 			       entry->page_bytes, block->hpage_bytes);
 	/* A page must be able to be missing (spec/stream.md 2, ADVISE). */
 	if (l->advised && block->dirty && !block->ignored) {
-		e = block_forget(block, 0, block->received.nbits, l->ram->tpage_shift);
+		e = forget_range(s, block, 0, block->received.nbits, l->ram->tpage_shift);
+		if (e == -ECANCELED)
+			return e;
 		if (e < 0)
 			return err_set(err, e, "emptying it: %s", strerror(-e));
 		block->dirty = false;
@@ -123,7 +126,7 @@ static int add_block(struct ram_loader *l, const struct entry *entry, const stru
 	return 0;
 }
 
-static int offer(struct ram_loader *l, const struct entry *entry, struct err *err)
+static int offer(struct ram_loader *l, struct sched *s, const struct entry *entry, struct err *err)
 {
 	struct inm_ram_block answer = {
 		.name = entry->name,
@@ -139,7 +142,7 @@ static int offer(struct ram_loader *l, const struct entry *entry, struct err *er
 	if (e < 0)
 		return e;
 	e = check_answer(entry, &answer, err);
-	return e < 0 ? e : add_block(l, entry, &answer, err);
+	return e < 0 ? e : add_block(l, s, entry, &answer, err);
 }
 
 static int read_block(struct ram_loader *l, struct reader *r, uint64_t *left_bytes, struct err *err)
@@ -154,7 +157,7 @@ static int read_block(struct ram_loader *l, struct reader *r, uint64_t *left_byt
 		e = check_entry(l, &entry, *left_bytes, err);
 	}
 	if (e == 0)
-		e = offer(l, &entry, err);
+		e = offer(l, r->sched, &entry, err);
 	if (e < 0)
 		return err_up(err, e, "block '%s' at 0x%" PRIx64, TEXT_QUOTE(entry.name, entry.name_bytes), off);
 	*left_bytes -= entry.bytes;

@@ -39,6 +39,8 @@ static int carry_out(struct postcopy *pc, struct block *b, const uint8_t *ranges
 	for (size_t i = 0; e == 0 && i < count; i++)
 		e = postcopy_discard(pc, b, be64_load(ranges + 16 * i) >> shift,
 				     be64_load(ranges + 16 * i + 8) >> shift);
+	if (e == -ECANCELED)
+		return e;
 	if (e < 0)
 		return err_set(err, e, "giving back memory of block '%s': %s", b->label,
 			       strerror(-e));
