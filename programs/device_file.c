@@ -28,10 +28,10 @@ static struct vmdesc *describe(const struct inm_device *device)
 	return desc;
 }
 
-static json_t *decode(const struct inm_device *device)
+static json_t *decode(struct device_file *f, const struct inm_device *device, struct err *err)
 {
 	struct vmdesc *desc = describe(device);
-	struct devices_json_opts opts = { .hex_bytes_max = 4096 };
+	struct devices_json_opts opts = { .hex_bytes_max = 4096, .budget = &f->budget };
 	struct split_section section = {
 		.body_bytes = device->bytes,
 		.instance_id = device->instance_id,
@@ -41,7 +41,6 @@ static json_t *decode(const struct inm_device *device)
 	/* The section is described by offsets into a buffer: its name first, its body behind. */
 	size_t name_bytes = strlen(device->name);
 	uint8_t *buf = malloc(name_bytes + device->bytes + 1);
-	struct err err = ERR_NONE;
 	json_t *value = NULL;
 
 	if (buf) {
@@ -50,7 +49,7 @@ static json_t *decode(const struct inm_device *device)
 		section.name_bytes = (uint8_t)name_bytes;
 		section.body_off = name_bytes;
 		value = devices_json_device(buf, name_bytes + device->bytes, &section, desc, device->stream_offset,
-					    &opts, &err);
+					    &opts, err);
 	}
 	free(buf);
 	vmdesc_free(desc);
@@ -60,10 +59,13 @@ static json_t *decode(const struct inm_device *device)
 int device_file_add(struct device_file *f, const struct inm_device *device)
 {
 	enum split_way way = device->split == INM_SPLIT_DESCRIPTION ? SPLIT_BY_DESCRIPTION : SPLIT_BY_FOOTERS;
-	json_t *value = decode(device);
+	struct err err = ERR_NONE;
+	json_t *value = decode(f, device, &err);
 
 	if (!f->document)
 		f->document = devices_json_new(way, 0);
+	if (f->document && !value && err.code == -E2BIG)
+		return devices_json_skip(f->document);
 	if (!f->document || !value) {
 		json_decref(value);
 		return -ENOMEM;

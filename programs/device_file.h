@@ -4,12 +4,14 @@
 #ifndef PROGRAMS_DEVICE_FILE_H
 #define PROGRAMS_DEVICE_FILE_H
 
+#include "engine/load/devices_json.h"
 #include "inmigrate.h"
 
 #include <stddef.h>
 
 struct device_file {
 	void *document; /* json_t, owned */
+	struct devices_json_budget budget;
 	size_t failed;  /* devices that could not be decoded; they are in the file as hex */
 };
 

@@ -19,6 +19,11 @@
  * A member called "subsections" in a structure holds its subsections by vmsd_name.
  * A device without a description has "hex" in place of "state".
  *
+ * What is shown is never more than a multiple of what was received, with all devices of a document together: arrays of
+ * elements that have no bytes, and names that come again with each element, would make gigabytes of some hundred bytes.
+ * A device that cannot be shown within that has "hex" and a "note" in place of "state"; one for which not even that is
+ * left is counted in the document's "not_shown".
+ *
  * Parks: nothing here does.
  */
 #ifndef ENGINE_LOAD_DEVICES_JSON_H
@@ -33,13 +38,20 @@
 struct err;
 struct vmdesc;
 
+/* Bytes of JSON, in memory and in the file, for a byte of device state or description: an array of bytes takes 60. */
+#define DEVICES_JSON_MULTIPLE 128
+/* Of one document, however much was received. Real ones have some MiB. */
+#define DEVICES_JSON_BYTES_MAX (128u << 20)
+
+/* Of one document; starts as zeros. What a device has earned and not spent is there for the next ones. */
+struct devices_json_budget {
+	uint64_t earned_bytes; /* DEVICES_JSON_MULTIPLE of what was received */
+	uint64_t spent_bytes;  /* also by what could not be shown in the end: so its work is bounded, too */
+};
+
 struct devices_json_opts {
 	size_t hex_bytes_max; /* of one value; 0 means all of it */
-	/*
-	 * JSON values of one device, 0 means 1 << 20: arrays of empty structures would otherwise cost memory without
-	 * end. A device above it is shown as "hex" with "note".
-	 */
-	size_t values_max;
+	struct devices_json_budget *budget; /* not owned; NULL: each device has one of its own */
 };
 
 /**
@@ -47,7 +59,8 @@ struct devices_json_opts {
  * @buf, @bytes: the buffer the section's offsets are into
  * @d: the description, NULL without one (section->device is -1 then)
  * @offset: what to show as "offset": the section's place in the stream, where the caller knows it
- * Return: a new reference, NULL with @err (-ENOMEM, -EINVAL section not within the buffer).
+ * Return: a new reference, NULL with @err (-ENOMEM; -EINVAL section not within the buffer; -E2BIG nothing of the budget
+ * is left: not an error of the device's, see devices_json_skip).
  */
 json_t *devices_json_device(const uint8_t *buf, size_t bytes, const struct split_section *section,
                             const struct vmdesc *d, uint64_t offset, const struct devices_json_opts *opts,
@@ -55,6 +68,9 @@ json_t *devices_json_device(const uint8_t *buf, size_t bytes, const struct split
 
 /** devices_json_new - the document, without devices. @tpage_bytes 0: no "page_size". NULL: no memory. */
 json_t *devices_json_new(enum split_way way, uint64_t tpage_bytes);
+
+/** devices_json_skip - count a device that is not shown. Return: 0 or -ENOMEM. */
+int devices_json_skip(json_t *doc);
 
 /**
  * devices_json_add - append every section of @r to the document

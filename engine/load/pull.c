@@ -1,10 +1,9 @@
 #include "engine/load/pull.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define CHUNK_BYTES 65536u
 
 /* What was taken lives until pull_free: no need to free one alone. */
 struct pull_chunk {
@@ -15,7 +14,8 @@ struct pull_chunk {
 
 int pull_no_memory(struct pull *p)
 {
-	return err_set(p->err, -ENOMEM, "description: no memory");
+	return err_set(p->err, -ENOMEM, "description: no memory, or more than %u times its text is needed",
+	               PULL_MULTIPLE);
 }
 
 void *pull_take(struct pull *p, size_t bytes)
@@ -23,8 +23,10 @@ void *pull_take(struct pull *p, size_t bytes)
 	struct pull_chunk *c = p->chunks;
 
 	bytes = (bytes + 15) & ~(size_t)15;
+	if (bytes > PULL_CHUNK_BYTES + PULL_MULTIPLE * p->bytes - p->taken_bytes)
+		return NULL;
 	if (!c || c->bytes - c->used < bytes) {
-		size_t room = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
+		size_t room = bytes > PULL_CHUNK_BYTES ? bytes : PULL_CHUNK_BYTES;
 
 		c = malloc(sizeof(*c) + room);
 		if (!c)
@@ -36,7 +38,32 @@ void *pull_take(struct pull *p, size_t bytes)
 	}
 	memset(c->data + c->used, 0, bytes);
 	c->used += bytes;
+	p->taken_bytes += bytes;
 	return c->data + c->used - bytes;
+}
+
+/* Where pull_take stands: what was taken since can be given back. */
+struct mark {
+	struct pull_chunk *chunk;
+	size_t used, taken_bytes;
+};
+
+static struct mark set_mark(const struct pull *p)
+{
+	return (struct mark){ p->chunks, p->chunks ? p->chunks->used : 0, p->taken_bytes };
+}
+
+static void give_back(struct pull *p, struct mark m)
+{
+	while (p->chunks != m.chunk) {
+		struct pull_chunk *c = p->chunks;
+
+		p->chunks = c->next;
+		free(c);
+	}
+	if (m.chunk)
+		m.chunk->used = m.used;
+	p->taken_bytes = m.taken_bytes;
 }
 
 int pull_peek(struct pull *p)
@@ -328,9 +355,15 @@ static int skip_word(struct pull *p)
 
 int pull_key(struct pull *p, struct pull_str *ret)
 {
+	struct mark m = set_mark(p);
 	int r = pull_string(p, ret);
 
-	return r < 0 ? r : pull_expect(p, ':');
+	if (r < 0)
+		return r;
+	snprintf(p->key, sizeof(p->key), "%s", ret->s);
+	*ret = (struct pull_str){ p->key, strlen(p->key) };
+	give_back(p, m);
+	return pull_expect(p, ':');
 }
 
 int pull_skip(struct pull *p)
@@ -339,9 +372,14 @@ int pull_skip(struct pull *p)
 	char close = ch == '{' ? '}' : ']';
 	bool first = true;
 	struct pull_str s;
+	struct mark m;
 
-	if (ch == '"')
-		return pull_string(p, &s);
+	if (ch == '"') {
+		m = set_mark(p);
+		r = pull_string(p, &s);
+		give_back(p, m);
+		return r;
+	}
 	if (ch == '-' || (ch >= '0' && ch <= '9'))
 		return skip_number(p);
 	if (ch != '{' && ch != '[')

@@ -20,6 +20,16 @@
 /* Objects and arrays within each other: real descriptions have about 20. All of them need some 30 KiB of stack. */
 #define PULL_DEPTH_MAX 128
 
+/*
+ * Memory for a byte of text. A field in its shortest form, 30 bytes of text, takes 112; everything else takes less.
+ * What a caller takes beyond that is refused, so that it cannot come to more by mistake.
+ */
+#define PULL_MULTIPLE 5
+#define PULL_CHUNK_BYTES 65536u
+
+/* Keys that are longer are none that anybody asks for; what is kept of them is cut. */
+#define PULL_KEY_BYTES_MAX 31
+
 struct pull_chunk;
 
 struct pull {
@@ -27,6 +37,8 @@ struct pull {
 	size_t bytes, at;
 	unsigned depth;
 	struct pull_chunk *chunks; /* owned by the caller: pull_free */
+	size_t taken_bytes;
+	char key[PULL_KEY_BYTES_MAX + 1];
 	struct err *err;
 };
 
@@ -40,7 +52,7 @@ struct pull_str {
 
 int pull_no_memory(struct pull *p);
 
-/** pull_take - zeroed memory that lives until pull_free; NULL without */
+/** pull_take - zeroed memory that lives until pull_free; NULL without, and beyond PULL_MULTIPLE */
 void *pull_take(struct pull *p, size_t bytes);
 void pull_free(struct pull_chunk *chunks);
 
@@ -57,7 +69,7 @@ int pull_more(struct pull *p, bool *first, char close);
 int pull_string(struct pull *p, struct pull_str *ret);
 int pull_number(struct pull *p, uint64_t max, uint64_t *ret);
 
-/** pull_key - a string and the colon behind it */
+/** pull_key - a string and the colon behind it. It lives until the next one is read, also one inside its value. */
 int pull_key(struct pull *p, struct pull_str *ret);
 
 /** pull_skip - one value of any kind */

@@ -6,8 +6,8 @@
  * made into a tree of fields with sizes that add up; it knows nothing of sections or footers (split.h).
  *
  * It has a parser of its own (pull.h) because the text is the peer's: a general one keeps the last of two equal keys,
- * recurses as deep as it is told, and turns one byte of text into a hundred of memory. Here memory is a small multiple
- * of the text and depth is bounded.
+ * recurses as deep as it is told, and turns one byte of text into a hundred of memory. Here memory is at most six times
+ * the text, with a copy of it (PULL_MULTIPLE, pull.h), and depth is bounded.
  *
  * Invariants of a struct vmdesc:
  * (1) Every sum fits: no size, product or sum wrapped. body_bytes of a desc is size(desc) of spec/stream.md 7.3.

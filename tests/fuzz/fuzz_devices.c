@@ -33,7 +33,7 @@ static void check(const struct split_result *r, size_t bytes)
 
 static void show(const uint8_t *buf, size_t bytes, struct split_result *r)
 {
-	static const struct devices_json_opts opts = { .hex_bytes_max = 64, .values_max = 2000 };
+	static const struct devices_json_opts opts = { .hex_bytes_max = 64 };
 	json_t *doc = devices_json_new(r->way, r->desc ? vmdesc_tpage_bytes(r->desc) : 0);
 	struct err err = ERR_NONE;
 	char *text;
@@ -85,7 +85,7 @@ static void early_end(const uint8_t *buf, size_t bytes, const struct split_opts 
 /* One section whose size is that of the description's first device, so that decoding gets its bytes. */
 static void one_device(const uint8_t *buf, size_t bytes)
 {
-	static const struct devices_json_opts opts = { .values_max = 2000 };
+	static const struct devices_json_opts opts = { .hex_bytes_max = 64 };
 	const char *brace = memchr(buf, '{', bytes);
 	size_t json_off = brace ? (size_t)((const uint8_t *)brace - buf) : bytes;
 	struct vmdesc *d = NULL;

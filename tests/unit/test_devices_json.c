@@ -140,7 +140,7 @@ START_TEST(test_devices_json_without_end_is_shown_as_hex)
 	               "\7", 1, &opts);
 
 	ck_assert_ptr_null(json_object_get(device, "state"));
-	ck_assert_str_eq(json_string_value(json_object_get(device, "note")), "too many values");
+	ck_assert_str_eq(json_string_value(json_object_get(device, "note")), "too many values for so few bytes");
 	ck_assert_str_eq(json_string_value(json_object_get(device, "hex")), "07");
 	json_decref(device);
 }
