@@ -503,6 +503,20 @@ static int open_descriptor(struct inm *inm, const struct address *addr, struct c
 	return e < 0 ? err_set(err, e, "no memory for a channel") : 0;
 }
 
+/* fd:, exec: and file: bring main, and nothing else could ever come: say so now, while the source has its guest. */
+static int check_single(const struct inm *inm, struct err *err)
+{
+	static const enum cap need_more[] = { CAP_MULTIFD, CAP_POSTCOPY_PREEMPT };
+
+	for (size_t i = 0; i < sizeof(need_more) / sizeof(need_more[0]); i++)
+		if (options_has(&inm->opts, need_more[i]))
+			return err_set(err, -EINVAL,
+				       "a single connection, and capability %s needs more than one: listen at tcp:, "
+				       "unix: or vsock:, or turn it off on both sides",
+				       options_cap_row(need_more[i])->name);
+	return 0;
+}
+
 int arrival_open(struct inm *inm, const struct address *addr, struct err *err)
 {
 	struct hello h = { .ch = NULL };
@@ -510,6 +524,12 @@ int arrival_open(struct inm *inm, const struct address *addr, struct err *err)
 
 	if (address_is_listening(addr))
 		return listener_open(&inm->listener, addr, err);
+	e = check_single(inm, err);
+	if (e < 0) {
+		if (addr->kind == ADDRESS_FD)
+			close(addr->fd);
+		return e;
+	}
 	if (addr->kind == ADDRESS_EXEC)
 		e = exec_start(&inm->exec, inm->reactor, &inm->log, addr->path, &h.ch, err);
 	else

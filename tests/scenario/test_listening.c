@@ -387,6 +387,35 @@ START_TEST(test_a_descriptor_is_taken_also_when_the_call_fails)
 }
 END_TEST
 
+/* At once: later, the source would be waiting, with its guest stopped. The command of exec: is not even started. */
+START_TEST(test_what_needs_more_connections_is_refused_on_a_single_one)
+{
+	static const char *const uris[] = { "fd", "exec:exit 0", "file:/dev/null" };
+	const char *cap = _i % 2 ? "postcopy-preempt" : "multifd", *uri = uris[_i / 2];
+	struct scene s;
+	struct pump p;
+	int fd = -1, r;
+
+	scene_begin(&s, &(struct honest_opts){ 0 });
+	land_new(&s.e, &plain);
+	ck_assert_int_eq(inm_set_capability(s.e.inm, "postcopy-ram", true), 0);
+	ck_assert_int_eq(inm_set_capability(s.e.inm, cap, true), 0);
+	if (uri[1] == 'd') {
+		fd = pump_open(&p, &s.wire);
+		r = land_listen_fd(&s.e, fd);
+		ck_assert(!is_open(fd));
+		pump_close(&p);
+	} else {
+		r = inm_listen(s.e.inm, uri);
+	}
+	ck_assert_int_eq(r, -EINVAL);
+	ck_assert_msg(strstr(inm_error(s.e.inm), cap) && strstr(inm_error(s.e.inm), "single connection"), "%s",
+	              inm_error(s.e.inm));
+	ck_assert_int_eq(waitpid(-1, NULL, WNOHANG), -1);
+	scene_end(&s);
+}
+END_TEST
+
 START_TEST(test_a_descriptor_is_not_inherited)
 {
 	struct scene s;
@@ -579,6 +608,7 @@ Suite *suite(void)
 	tcase_add_test(t, test_a_stale_unix_socket_is_replaced_and_anything_else_is_not);
 	tcase_add_test(t, test_at_the_end_a_unix_socket_of_somebody_else_stays);
 	tcase_add_test(t, test_a_descriptor_is_taken_also_when_the_call_fails);
+	tcase_add_loop_test(t, test_what_needs_more_connections_is_refused_on_a_single_one, 0, 6);
 	tcase_add_test(t, test_a_descriptor_is_not_inherited);
 	tcase_add_test(t, test_a_file_descriptor_is_read_from_where_it_stands);
 	tcase_add_test(t, test_a_fifo_is_refused_by_name_and_not_waited_for);
