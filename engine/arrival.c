@@ -8,6 +8,7 @@
 #include "engine/channel/socket.h"
 #include "engine/channel/tls.h"
 #include "engine/incoming.h"
+#include "engine/line.h"
 #include "engine/recovery.h"
 #include "engine/switchover.h"
 
@@ -31,25 +32,12 @@ static void main_arrived(struct inm *inm, const struct hello *h)
 {
 	inm->main = *h;
 	inm->main_seen = true;
+	contest_taken(inm);
 	log_info(&inm->log, "main channel: %s", h->ch->name);
 	event_set(&inm->main_there);
 	if (inm->recovering)
 		event_set(&inm->postcopy.all_here); /* for the story, which waits for either */
 }
-
-/* A connection on its own, in its own coroutine, until it is known what it is. */
-struct connection {
-	struct list node; /* in inm->unknown, the oldest first */
-	struct inm *inm;
-	struct co *co;     /* NULL before its first turn */
-	bool evicted;      /* before its first turn */
-	bool silent;       /* it is waited for its first bytes */
-	bool early;        /* of a source that is back before we have noticed that it was lost */
-	size_t peer_bytes; /* of the name: the address without the port */
-	size_t siblings;   /* others of the same peer in inm->unknown */
-	struct hello hello;
-	char name[sizeof(((struct chan *)0)->name)]; /* the channel's, which is elsewhere during a TLS handshake */
-};
 
 static struct hello_state arrival_state(const struct inm *inm)
 {
@@ -174,86 +162,6 @@ static void watch_set_up(struct inm *inm)
 	incoming_lost(inm, -EPROTO, &err);
 }
 
-/* ---- the line of those who have not said what they are ---- */
-
-/* "tcp:192.0.2.1", "tcp:[2001:db8::1]", "vsock:3"; the peers of a unix socket, whose name is ours, are all one. */
-static size_t peer_bytes(const char *name)
-{
-	const char *colon = strrchr(name, ':');
-
-	return colon ? (size_t)(colon - name) : strlen(name);
-}
-
-static bool is_sibling(const struct connection *a, const struct connection *b)
-{
-	return a != b && a->peer_bytes == b->peer_bytes && !memcmp(a->name, b->name, a->peer_bytes);
-}
-
-static void join_line(struct connection *conn)
-{
-	struct inm *inm = conn->inm;
-	struct list *at;
-
-	list_push_tail(&inm->unknown, &conn->node);
-	inm->unknown_count++;
-	for (at = inm->unknown.next; at != &inm->unknown; at = at->next) {
-		struct connection *other = container_of(at, struct connection, node);
-
-		if (is_sibling(conn, other)) {
-			conn->siblings++;
-			other->siblings++;
-		}
-	}
-}
-
-/* One that was evicted has left already. */
-static void leave_line(struct connection *conn)
-{
-	struct inm *inm = conn->inm;
-	struct list *at;
-
-	if (!list_linked(&conn->node))
-		return;
-	list_unlink(&conn->node);
-	inm->unknown_count--;
-	for (at = inm->unknown.next; at != &inm->unknown; at = at->next) {
-		struct connection *other = container_of(at, struct connection, node);
-
-		if (is_sibling(conn, other))
-			other->siblings--;
-	}
-}
-
-/* It leaves the line now and ends in its turn. */
-static void evict(struct connection *conn)
-{
-	leave_line(conn);
-	conn->evicted = true;
-	if (conn->co)
-		co_cancel(conn->co);
-}
-
-/*
- * Silent strangers must not keep the source out, so one of them goes when there are too many: the oldest one of the
- * address that has most. (A source speaks at once, or when its other channels are up.) So a flood from one address ends
- * its own connections and never the only one of another, as a main channel may be, older and silent all the while.
- */
-static void evict_one(struct inm *inm)
-{
-	struct connection *conn = container_of(inm->unknown.next, struct connection, node);
-	struct list *at;
-
-	for (at = conn->node.next; at != &inm->unknown; at = at->next) {
-		struct connection *other = container_of(at, struct connection, node);
-
-		if (other->siblings > conn->siblings)
-			conn = other;
-	}
-	log_warn(&inm->log, "connection from %s closed: %zu have not said what they are, %zu of them from there",
-		 conn->name, inm->unknown_count, conn->siblings + 1);
-	evict(conn);
-}
-
 /* Silent so far, it can only be the preempt channel. */
 static bool may_be_preempt(const struct inm *inm, const struct hello *h)
 {
@@ -316,7 +224,7 @@ static may_park int await_loss(struct connection *conn, uint64_t deadline_ns)
 	int e = 0;
 
 	if (hello_first(conn->hello.first, conn->hello.got) != HELLO_COMMAND || !recovery_is_possible(inm) ||
-	    (inm->recovering && !inm->main_seen))
+	    inm->recovering)
 		return 0;
 	log_info(&inm->log, "connection from %s: a source that is back, and nothing has failed here; waiting for that",
 		 conn->name);
@@ -345,6 +253,8 @@ static int meet_connection(void *arg)
 	if (e == 0)
 		e = await_loss(conn, deadline_ns);
 	if (e == 0)
+		e = contest_enter(inm, h, deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S), &err);
+	if (e == 0)
 		e = place_connection(inm, h, deadline_ns, &err);
 	if (e < 0 && e != -ECANCELED) {
 		log_info(&inm->log, "connection from %s closed: %s", conn->name, err.text);
@@ -354,7 +264,7 @@ static int meet_connection(void *arg)
 	}
 	check_preempt_lost(inm, h, e);
 	chan_close(h->ch);
-	leave_line(conn);
+	line_leave(conn);
 	free(conn);
 	if (refused_channel)
 		watch_set_up(inm);
@@ -375,7 +285,7 @@ void arrival_forget_silent(struct inm *inm, bool preempt_known)
 		if (conn->early)
 			return;
 		if (conn->silent && (conn->hello.got == 0 || conn->hello.first[0] == 0)) {
-			evict(conn);
+			line_evict(conn);
 			return;
 		}
 	}
@@ -389,7 +299,6 @@ static void admit(struct inm *inm, struct chan *ch)
 	if (conn) {
 		*conn = (struct connection){ .inm = inm, .hello = { .ch = ch } };
 		memcpy(conn->name, ch->name, sizeof(conn->name));
-		conn->peer_bytes = peer_bytes(conn->name);
 		list_init(&conn->node);
 		e = group_spawn(&inm->arrival, ch->name, meet_connection, conn);
 	}
@@ -399,10 +308,10 @@ static void admit(struct inm *inm, struct chan *ch)
 		free(conn);
 		return;
 	}
-	join_line(conn);
+	line_join(conn);
 	/* The channels that are expected may all be unknown at once. */
 	if (inm->unknown_count > CONNECTIONS_UNKNOWN_MAX + inm->multifd.channels)
-		evict_one(inm);
+		line_evict_one(inm);
 }
 
 struct acceptor {
@@ -524,6 +433,7 @@ int arrival_open(struct inm *inm, const struct address *addr, struct err *err)
 
 	if (address_is_listening(addr))
 		return listener_open(&inm->listener, addr, err);
+	inm->single = true;
 	e = check_single(inm, err);
 	if (e < 0) {
 		if (addr->kind == ADDRESS_FD)

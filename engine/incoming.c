@@ -59,8 +59,12 @@ static int take_answer(const struct inm *inm, const struct answer *answer, struc
 static int ask_ram_block(void *opaque, struct inm_ram_block *block, struct err *err)
 {
 	struct inm *inm = opaque;
-	struct answer answer = { .code = inm->ops.ram_block(inm->opaque, block) };
+	struct answer answer = { .code = 0 };
+	int e = contest_commit(inm, err);
 
+	if (e < 0)
+		return e;
+	answer.code = inm->ops.ram_block(inm->opaque, block);
 	answer_name(&answer, "the callback for block '%s'", TEXT_QUOTE(block->name, strlen(block->name)));
 	return take_answer(inm, &answer, err);
 }
@@ -89,7 +93,10 @@ static int give_device(void *opaque, const struct inm_device *device, struct err
 	struct inm *inm = opaque;
 	struct answer answer = { .code = 0 };
 	char what[STUCK_WHAT_BYTES];
+	int e = contest_commit(inm, err);
 
+	if (e < 0)
+		return e;
 	PROBE2(engine__device, device->instance_id, device->bytes);
 	answer_name(&answer, "the callback for device '%s'", TEXT_QUOTE(device->name, strlen(device->name)));
 	if (inm->ops.device) {
@@ -280,12 +287,26 @@ void incoming_close_main(struct inm *inm)
 	inm->main.ch = NULL;
 }
 
+/* The first main channel: the first one whose stream gets as far as the guest. */
+static may_park int load_first(struct inm *inm, struct err *err)
+{
+	int e;
+
+	do {
+		/* No deadline: a source may come at any time; the embedder's patience is inm_run_until's. */
+		e = event_wait(&inm->main_there, DEADLINE_NEVER);
+		if (e == 0)
+			e = load_main(inm, err);
+	} while (e < 0 && e != -ECANCELED && contest_drop(inm, e, err));
+	return e;
+}
+
 /* The first main channel, or that of a source that is back. */
 static int run_main(void *arg)
 {
 	struct inm *inm = arg;
 	struct err err = ERR_NONE;
-	int e = inm->recovering ? recovery_load(inm, &err) : load_main(inm, &err);
+	int e = inm->recovering ? recovery_load(inm, &err) : load_first(inm, &err);
 
 	if (e < 0) {
 		note_failure(inm, e, &err);
@@ -298,12 +319,10 @@ static int run_main(void *arg)
 }
 
 /* Until the main stream has ended, in one way or the other. */
-static int load_guest(struct inm *inm, int e)
+static int load_guest(struct inm *inm)
 {
-	int joined;
+	int joined, e = group_spawn(&inm->loading, "main stream", run_main, inm);
 
-	if (e == 0)
-		e = group_spawn(&inm->loading, "main stream", run_main, inm);
 	if (e < 0)
 		group_cancel(&inm->loading);
 	joined = group_join(&inm->loading);
@@ -330,7 +349,7 @@ static may_park int recover_guest(struct inm *inm, int e)
 	while (e < 0 && inm->err.code < 0 && recovery_begin(inm)) {
 		e = recovery_pause(inm);
 		if (e == 0)
-			e = load_guest(inm, 0);
+			e = load_guest(inm);
 	}
 	if (e < 0 && inm->refusal.code < 0) {
 		inm->err = inm->refusal;
@@ -342,12 +361,8 @@ static may_park int recover_guest(struct inm *inm, int e)
 /* Return: 0 the guest is complete and accepted; a cancel that comes later is too late. */
 static int receive_guest(struct inm *inm)
 {
-	/* No deadline: a source may come at any time; the embedder's patience is inm_run_until's. */
-	int e = event_wait(&inm->main_there, DEADLINE_NEVER);
+	int e = recover_guest(inm, load_guest(inm));
 
-	if (e == 0)
-		incoming_set_state(inm, INM_STATE_ACTIVE);
-	e = recover_guest(inm, load_guest(inm, e));
 	group_cancel(&inm->package);
 	group_join(&inm->package);
 	/* A channel that came while the source was waited for. */
@@ -447,6 +462,7 @@ static void prepare(struct inm *inm)
 	group_init(&inm->loading, s, "loading");
 	group_init(&inm->package, s, "package");
 	event_init(&inm->main_there, s, "main channel");
+	contest_init(inm);
 	list_init(&inm->unknown);
 	inm->exec.pidfd = -1;
 	inm->multifd = (struct multifd){ .opts = &inm->opts,

@@ -18,6 +18,7 @@
 #include "engine/channel/listener.h"
 #include "engine/channel/tls_creds.h"
 #include "engine/claim.h"
+#include "engine/contest.h"
 #include "engine/load/load.h"
 #include "engine/load/multifd.h"
 #include "engine/options.h"
@@ -68,7 +69,9 @@ struct inm {
 	struct tls_creds *tls; /* owned; NULL: TLS is off. It is for every channel, or none */
 	struct exec exec;
 	struct hello main;    /* main.ch is owned; NULL before it is there, and when it is closed */
-	bool main_seen;
+	bool main_seen;       /* main has its place; see contest.h */
+	bool single;          /* fd:, exec:, file:, where nobody else can come */
+	struct contest contest;
 	struct group loading; /* the coroutines of the channels, main's and the others'; the story's */
 	struct group package; /* the one that loads the devices of postcopy; the story's */
 	struct multifd multifd;

@@ -42,8 +42,7 @@ static void begin_pause(struct inm *inm)
 	load_disconnect(&inm->load);
 	incoming_close_main(inm);
 	inm->preempt_done = false;
-	inm->main_seen = false;
-	event_clear(&inm->main_there);
+	contest_free(inm);
 	group_init(&inm->loading, &inm->reactor->sched, "loading");
 	arrival_forget_silent(inm, preempt_known);
 	log_info(&inm->log, "postcopy is paused with %" PRIu64 " pages missing%s: %s", inm->postcopy.missing_tpages,
@@ -129,8 +128,10 @@ static may_park int resume(void *opaque, struct err *err)
 {
 	struct inm *inm = opaque;
 	struct postcopy *pc = &inm->postcopy;
-	int e = switchover_await_preempt(inm, err);
+	int e;
 
+	contest_extend(inm);
+	e = switchover_await_preempt(inm, err);
 	if (e == 0)
 		e = reply_resume_ack(&inm->load.reply, err);
 	if (e < 0)
@@ -139,6 +140,7 @@ static may_park int resume(void *opaque, struct err *err)
 	if (e < 0)
 		return err_set(err, e, "no memory for a coroutine");
 	inm->recovering = false;
+	event_set(&inm->contest.news);
 	inm->paused_sum_ns += clock_now_ns() - inm->paused_ns;
 	inm->recoveries++;
 	inm->error_text[0] = '\0';

@@ -8,8 +8,8 @@
  *
  *   none -> setup: inm_listen [incoming_start]
  *   none -> cancelled: allowed, but a cancel is heard when it listens
- *   setup -> active: the main connection has said that it is one [receive_guest]
- *   setup -> failed: no memory to begin with [finish]
+ *   setup -> active: a source has told its list of RAM blocks [contest_commit]
+ *   setup -> failed: no memory to begin with; a stream that is wrong [finish]
  *   setup -> cancelled: inm_cancel [finish]
  *   active -> postcopy-active: the source switches to postcopy (LISTEN) [begin_listening]
  *   active -> completed: all is here, the source has been told, start_vcpus has been called [finish]

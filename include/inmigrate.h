@@ -47,8 +47,9 @@ struct inm_reactor;
 /* The states a management tool may see, in QEMU's words (query-migrate, "status"). */
 enum inm_state {
 	INM_STATE_NONE,      /* made, not listening */
-	INM_STATE_SETUP,     /* listening; no main channel so far */
-	INM_STATE_ACTIVE,    /* the main channel is there and the stream is being loaded */
+	INM_STATE_SETUP,     /* listening; no source has told its list of RAM blocks yet. One that goes away before it
+	                      * has is forgotten, and the next one may come; inm_error() then says what happened */
+	INM_STATE_ACTIVE,    /* the list is there, and the stream is being loaded; from here on errors are final */
 	INM_STATE_POSTCOPY_ACTIVE, /* the guest runs here, or is about to, and pages of it are still at the source */
 	INM_STATE_POSTCOPY_PAUSED, /* the network failed in postcopy; inm_error() says how. The guest runs on until it
 	                            * touches a page that is missing (or is started, if its devices were still being

@@ -1,5 +1,7 @@
 #include "engine/channel/channel.h"
 
+#include <string.h>
+
 ssize_t chan_readv(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err)
 {
 	ssize_t n = ch->ops->readv(ch, iov, iov_count, deadline_ns, err);
@@ -59,6 +61,21 @@ bool chan_hung_up(const struct chan *ch)
 size_t chan_pending(const struct chan *ch)
 {
 	return ch->ops->pending ? ch->ops->pending(ch) : SIZE_MAX;
+}
+
+/* "tcp:192.0.2.1", "tcp:[2001:db8::1]", "vsock:3"; the name of a unix socket's peer is the socket's. */
+static size_t peer_bytes(const char *name)
+{
+	const char *colon = strncmp(name, "unix:", 5) == 0 ? NULL : strrchr(name, ':');
+
+	return colon ? (size_t)(colon - name) : strlen(name);
+}
+
+bool chan_same_peer(const char *a, const char *b)
+{
+	size_t bytes = peer_bytes(a);
+
+	return bytes == peer_bytes(b) && memcmp(a, b, bytes) == 0;
 }
 
 void chan_shut_down(struct chan *ch)

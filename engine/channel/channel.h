@@ -62,6 +62,12 @@ bool chan_hung_up(const struct chan *ch);
 /** chan_pending - bytes that have come and were not read; inside TLS with all its records' own. SIZE_MAX: not known. */
 size_t chan_pending(const struct chan *ch);
 
+/**
+ * chan_same_peer - do two channels come from the same host, by their names?
+ * "tcp:192.0.2.1:4444" without its port, "vsock:3:1024" likewise; the peers of a unix socket are all one.
+ */
+bool chan_same_peer(const char *a, const char *b);
+
 /** chan_shut_down - both ways, for good: who reads or writes is told. NULL is allowed. Parks: no. */
 void chan_shut_down(struct chan *ch);
 

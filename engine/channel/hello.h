@@ -25,10 +25,14 @@ struct err;
 
 #define HELLO_BYTES 4
 
+/* Of a main channel more is read before it is one: see contest.h. Enough for what a source says before its first
+ * section: header, configuration and commands, which are below 500 bytes with a machine type of 255. */
+#define HELLO_BYTES_MAX 1024
+
 /* A connection and the bytes that were read to find out what it is. */
 struct hello {
 	struct chan *ch;
-	uint8_t first[HELLO_BYTES];
+	uint8_t first[HELLO_BYTES_MAX];
 	size_t got; /* of @first; 0 for a channel that is main whatever it says (fd:, exec:, file:) */
 };
 

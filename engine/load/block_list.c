@@ -11,11 +11,13 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 /* One entry of the list, as the wire has it. */
 struct entry {
+	uint64_t off; /* in the stream */
 	char name[256];
 	size_t name_bytes;
 	uint64_t bytes;
@@ -74,10 +76,29 @@ static int check_entry(const struct ram_loader *l, const struct entry *entry, ui
 		return err_set(err, -EPROTO,
 			       "its length of 0x%" PRIx64 " bytes is more than the 0x%" PRIx64 " left of the total",
 			       entry->bytes, left_bytes);
-	if (ram_find(l->ram, entry->name, entry->name_bytes))
-		return err_set(err, -EPROTO, "it is listed twice");
-	if (l->ram->count == RAM_BLOCKS_MAX)
+	return 0;
+}
+
+/* All of a list. It grows with what has come, and not with what was announced. */
+struct entries {
+	struct entry *at; /* owned */
+	size_t count, room;
+};
+
+static int make_room(struct entries *list, struct err *err)
+{
+	size_t room = list->room ? 2 * list->room : 16;
+	struct entry *at;
+
+	if (list->count < list->room)
+		return 0;
+	if (list->count == RAM_BLOCKS_MAX)
 		return err_set(err, -EPROTO, "more than %d blocks", RAM_BLOCKS_MAX);
+	at = realloc(list->at, room * sizeof(*at));
+	if (!at)
+		return err_set(err, -ENOMEM, "no memory for a list of %zu blocks", room);
+	list->at = at;
+	list->room = room;
 	return 0;
 }
 
@@ -145,27 +166,53 @@ static int offer(struct ram_loader *l, struct sched *s, const struct entry *entr
 	return e < 0 ? e : add_block(l, s, entry, &answer, err);
 }
 
-static int read_block(struct ram_loader *l, struct reader *r, uint64_t *left_bytes, struct err *err)
+static int blame(const struct entry *entry, int result, struct err *err)
 {
-	struct entry entry = { .name_bytes = 0 };
-	uint64_t off = reader_off(r);
-	int e = read_entry(l, r, &entry, err);
+	return err_up(err, result, "block '%s' at 0x%" PRIx64, TEXT_QUOTE(entry->name, entry->name_bytes), entry->off);
+}
 
-	if (e == 0) {
-		TRACE(l->trace, off, 1, "block '%s': 0x%" PRIx64 " bytes", TEXT_QUOTE(entry.name, entry.name_bytes),
-		      entry.bytes);
-		e = check_entry(l, &entry, *left_bytes, err);
-	}
-	if (e == 0)
-		e = offer(l, r->sched, &entry, err);
+static int read_one(struct ram_loader *l, struct reader *r, struct entries *list, uint64_t *left_bytes, struct err *err)
+{
+	struct entry *entry;
+	int e = make_room(list, err);
+
 	if (e < 0)
-		return err_up(err, e, "block '%s' at 0x%" PRIx64, TEXT_QUOTE(entry.name, entry.name_bytes), off);
-	*left_bytes -= entry.bytes;
+		return e;
+	entry = &list->at[list->count];
+	*entry = (struct entry){ .off = reader_off(r) };
+	e = read_entry(l, r, entry, err);
+	if (e == 0) {
+		TRACE(l->trace, entry->off, 1, "block '%s': 0x%" PRIx64 " bytes",
+		      TEXT_QUOTE(entry->name, entry->name_bytes), entry->bytes);
+		e = check_entry(l, entry, *left_bytes, err);
+	}
+	if (e < 0)
+		return blame(entry, e, err);
+	*left_bytes -= entry->bytes;
+	list->count++;
 	return 0;
+}
+
+static int offer_all(struct ram_loader *l, struct sched *s, const struct entries *list, struct err *err)
+{
+	int e = 0;
+
+	for (size_t i = 0; e == 0 && i < list->count; i++) {
+		const struct entry *entry = &list->at[i];
+
+		if (ram_find(l->ram, entry->name, entry->name_bytes))
+			e = err_set(err, -EPROTO, "it is listed twice");
+		else
+			e = offer(l, s, entry, err);
+		if (e < 0)
+			blame(entry, e, err);
+	}
+	return e;
 }
 
 int block_list_read(struct ram_loader *l, struct reader *r, uint64_t total_bytes, struct err *err)
 {
+	struct entries list = { .at = NULL };
 	uint64_t left_bytes = total_bytes;
 	int e = 0;
 
@@ -175,7 +222,10 @@ int block_list_read(struct ram_loader *l, struct reader *r, uint64_t total_bytes
 		return err_set(err, -EPROTO, "0x%" PRIx64 " bytes of RAM; parameter ram-limit allows 0x%" PRIx64,
 			       total_bytes, l->opts->ram_limit_bytes);
 	while (e == 0 && left_bytes > 0)
-		e = read_block(l, r, &left_bytes, err);
+		e = read_one(l, r, &list, &left_bytes, err);
+	if (e == 0)
+		e = offer_all(l, r->sched, &list, err);
+	free(list.at);
 	if (e == 0)
 		l->listed = true;
 	return e;

@@ -1,5 +1,8 @@
 /*
  * block_list.h - the list of RAM blocks that a START section begins with, and whose memory they are
+ *
+ * The list is read to its end before the embedder is asked for the first block. So a source that goes away in the
+ * middle of it has asked the embedder for nothing, and the next one can begin anew (engine/contest.h).
  */
 #ifndef ENGINE_LOAD_BLOCK_LIST_H
 #define ENGINE_LOAD_BLOCK_LIST_H

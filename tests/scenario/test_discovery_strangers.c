@@ -40,7 +40,13 @@ static const struct stranger strangers[] = {
 	{ "cpr", TEXT("QCPR\0\0\0\1"), .logged = "cpr" },
 	{ "a recovery", TEXT("\x08\0\x0a\0\7\6pc.ram"), .logged = "nothing is paused" },
 	{ "a preempt channel", TEXT("\0\0\0\0\0\0\0\x08\6pc.ram"), .logged = "preempt is off" },
-	{ "a second main", TEXT("QEVM\0\0\0\3"), .logged = "second main", .not_when = 1 << BEFORE },
+	{ "a second main", TEXT("QEVM\0\0\0\3"), .logged = "second main", .not_when = 1 << BEFORE | 1 << DURING },
+	{ "the beginning of a main channel", TEXT("QEVM\0\0\0\3"), .not_when = 1 << AFTER_START },
+	{ "another version", TEXT("QEVM\0\0\0\4"), .logged = "stream version 4", .not_when = 1 << AFTER_START },
+	{ "the magic, and not a source", TEXT("QEVM\0\0\0\3HTTP"), .logged = "configuration section expected",
+	  .not_when = 1 << AFTER_START },
+	{ "the magic and a close", TEXT("QEVM"), .closes = true, .logged = "closed after 4 bytes",
+	  .not_when = 1 << AFTER_START },
 	{ "ones", TEXT("\xff\xff\xff\xff\xff\xff\xff\xff"), .logged = "not a migration channel" },
 	{ "an id that is none", HELLO(2, 64), .logged = "multifd channel 2" },
 	{ "the largest id", HELLO(255, 64), .logged = "multifd channel 255" },
@@ -175,25 +181,6 @@ START_TEST(test_all_channels_of_an_attempt_that_failed_leave_their_places)
 }
 END_TEST
 
-/* It spoke as main does, so it is main: its end ends the migration, by name. */
-START_TEST(test_main_magic_and_the_end_is_a_named_error)
-{
-	const struct multifd_opts m = { .channels = 2 };
-	struct wire magic = { 0 };
-	struct several s;
-
-	several_begin(&s, &m, NULL);
-	wire_header(&magic);
-	several_allow(&s, several_connect(&s, &magic), SEVERAL_ALL);
-	several_settle(&s);
-	several_close(&s, 0);
-	several_run(&s, 3000);
-	several_check_failed(&s, -ENODATA, "closed|ended|end of");
-	several_end(&s);
-	wire_fini(&magic);
-}
-END_TEST
-
 START_TEST(test_a_silent_stranger_is_closed_at_its_deadline_and_no_one_waits_for_it)
 {
 	const struct multifd_opts m = { .channels = 2 };
@@ -295,7 +282,6 @@ Suite *suite(void)
 	tcase_add_loop_test(t, test_a_stranger_changes_nothing, 0, sizeof(strangers) / sizeof(strangers[0]));
 	tcase_add_loop_test(t, test_a_channel_that_went_before_main_came_leaves_its_place, 0, 2);
 	tcase_add_loop_test(t, test_all_channels_of_an_attempt_that_failed_leave_their_places, 0, 4);
-	tcase_add_test(t, test_main_magic_and_the_end_is_a_named_error);
 	tcase_add_test(t, test_a_silent_stranger_is_closed_at_its_deadline_and_no_one_waits_for_it);
 	tcase_add_test(t, test_a_byte_now_and_then_does_not_hold_a_place);
 	tcase_add_loop_test(t, test_nobody_can_connect_after_completion, 0, 2);

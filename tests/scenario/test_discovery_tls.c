@@ -126,7 +126,7 @@ END_TEST
 
 static void act_main(struct tls_peer *p)
 {
-	tls_peer_send(p, "QEVM\0\0\0\3", 8);
+	tls_peer_send(p, "QEVM\0\0\0\3\7\0\0\0\1m\1", 15);
 	tls_peer_until_closed(p);
 }
 

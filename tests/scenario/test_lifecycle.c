@@ -530,7 +530,8 @@ static void does_not_land(enum live live, unsigned devices, const char *why)
 	land_new(&t.s.e, &(struct land_opts){ .ops = &ops, .caps = caps });
 	ck_assert_int_eq(land_listen_fd(&t.s.e, t.dest_fd), 0);
 	ck_assert_int_lt(play(&t, 5000), 0);
-	ck_assert_str_eq(t.trail, "setup active failed");
+	/* Active: something of the guest is here, and without RAM that is a device. */
+	ck_assert_str_eq(t.trail, t.s.e.device_count > 0 ? "setup active failed" : "setup failed");
 	ck_assert_msg(strstr(inm_error(t.s.e.inm), why), "%s", inm_error(t.s.e.inm));
 	tale_end(&t);
 }

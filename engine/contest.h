@@ -1,0 +1,82 @@
+/*
+ * contest.h - which of several connections is the main channel
+ *
+ * Anybody who reaches the port can say the magic of a source. So the place of the main channel is taken in steps:
+ *
+ *   candidate   its opening is complete (stream/opening.h): it waits for the place, in its own coroutine, in the order
+ *               of arrival. Who has said less keeps nobody out, and has connect-deadline to say more.
+ *   provisional it has the place (inm->main), and its stream is loaded. Nothing of a guest is here yet. If it ends, or
+ *               falls silent while a candidate waits, all of it is dropped and the next candidate has the place.
+ *   committed   the embedder has been asked for a RAM block or given a device: from here on it is the migration, and
+ *               its errors are the migration's.
+ *
+ * So what goes away, or says nothing, before it has told a complete list of RAM blocks cannot end a migration that
+ * another one could still make, and cannot hold it up for longer than its patience (below). The embedder never hears
+ * of an attempt that was dropped: the state stays setup, and ram_block is not called. What is *wrong* in a provisional
+ * stream (a machine type that is not ours, a capability that is off here) is an error at once, as it is later: somebody
+ * must change it.
+ *
+ * In a recovery it is likewise: provisional until RESUME is answered. An attempt that is dropped is a pause again.
+ *
+ * Invariants:
+ * (1) A connection becomes main without a park between the look at the place and the taking of it.
+ * (2) After a commit, until a pause, nobody else has the place.
+ *
+ * Where there is a single connection (fd:, exec:, file:) there is no contest: its end is an error.
+ */
+#ifndef ENGINE_CONTEST_H
+#define ENGINE_CONTEST_H
+
+#include "base/list.h"
+#include "coroutine/co.h"
+#include "coroutine/wait.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct err;
+struct hello;
+struct inm;
+
+/* How long a provisional main channel may take when a candidate waits: for its list of RAM blocks, which a source sends
+ * in one piece. A recovery, with all its bitmaps, has connect-deadline. */
+#define CONTEST_PATIENCE_NS (2ull * 1000000000ull)
+
+struct contest {
+	struct list candidates; /* complete, the oldest first */
+	struct event news;      /* the place may be free, or is taken for good */
+	uint64_t since_ns;      /* the place is taken since */
+	bool displaced;         /* its owner must give it up, and commits no more */
+	bool committed;
+	unsigned drops; /* provisional streams that were dropped */
+};
+
+void contest_init(struct inm *inm);
+
+/**
+ * contest_enter - for a connection that began as main does: until the place is free for it, or taken for good
+ * Reads its opening, until @deadline_ns. For the connection's own coroutine.
+ * Parks: yes; the wait for the place has no deadline: each of those before it has its patience, and they are few.
+ * Return: 0 decide now (by (1), without a park); -EPROTO, -ENODATA, -ETIMEDOUT: it is no source; -ECANCELED.
+ */
+may_park int contest_enter(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err);
+
+/** contest_taken - @inm->main has just become the main channel */
+void contest_taken(struct inm *inm);
+
+/** contest_extend - its patience begins anew: it has come further */
+void contest_extend(struct inm *inm);
+
+/** contest_free - the place is free again */
+void contest_free(struct inm *inm);
+
+/** contest_commit - before the embedder is told something of the guest. Return: 0; -ECONNABORTED it was displaced. */
+int contest_commit(struct inm *inm, struct err *err);
+
+/**
+ * contest_drop - the provisional main stream has ended with @result: may all of it be dropped?
+ * If so, it is, and the place is free. Return: whether it is.
+ */
+may_park bool contest_drop(struct inm *inm, int result, const struct err *err);
+
+#endif

@@ -1,0 +1,46 @@
+/*
+ * line.h - connections that have not said what they are
+ *
+ * Each stands in inm->unknown, the oldest first, from its accept until it is handed over or closed. The line has room
+ * for CONNECTIONS_UNKNOWN_MAX and as many as there are multifd channels. When it is full, the oldest connection of the
+ * host that has most of them goes. So a flood from one host closes its own connections, and never the only one of
+ * another host: a main channel may be old and silent all the while.
+ */
+#ifndef ENGINE_LINE_H
+#define ENGINE_LINE_H
+
+#include "base/list.h"
+#include "engine/channel/channel.h"
+#include "engine/channel/hello.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct co;
+struct inm;
+
+/* A connection, in a coroutine of its own until it is known what it is. */
+struct connection {
+	struct list node; /* in inm->unknown */
+	struct inm *inm;
+	struct co *co;   /* NULL before its first turn */
+	bool evicted;    /* it must end, and may not have had its first turn */
+	bool silent;     /* its first bytes are awaited */
+	bool early;      /* of a source that is back before we have noticed that it was lost */
+	size_t siblings; /* others of the same peer in inm->unknown */
+	struct hello hello;
+	char name[sizeof(((struct chan *)0)->name)]; /* the channel's, which is elsewhere during a TLS handshake */
+};
+
+void line_join(struct connection *conn);
+
+/** line_leave - may be called again */
+void line_leave(struct connection *conn);
+
+/** line_evict - it leaves the line now and ends in its turn */
+void line_evict(struct connection *conn);
+
+/** line_evict_one - there are too many */
+void line_evict_one(struct inm *inm);
+
+#endif
