@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/text.h"
+#include "coroutine/turn.h"
 #include "engine/load/ram.h"
 #include "engine/options.h"
 #include "engine/stream/reader.h"
@@ -193,7 +194,7 @@ static int read_one(struct ram_loader *l, struct reader *r, struct entries *list
 	return 0;
 }
 
-static int offer_all(struct ram_loader *l, struct sched *s, const struct entries *list, struct err *err)
+static may_park int offer_all(struct ram_loader *l, struct sched *s, const struct entries *list, struct err *err)
 {
 	int e = 0;
 
@@ -205,7 +206,9 @@ static int offer_all(struct ram_loader *l, struct sched *s, const struct entries
 		else
 			e = offer(l, s, entry, err);
 		if (e < 0)
-			blame(entry, e, err);
+			return blame(entry, e, err);
+		/* A callback and its mappings. */
+		e = turn_spend(s, TURN_LOOK);
 	}
 	return e;
 }
