@@ -268,7 +268,7 @@ START_TEST(test_a_second_main_channel_of_a_recovery_is_refused)
 }
 END_TEST
 
-/* It goes on and on, each step in time, and never comes to RESUME; or it falls silent. The source waits for its turn. */
+/* It goes on and on, each step in time, and never comes to RESUME; or it falls silent. The source has its turn. */
 START_TEST(test_a_recovery_that_does_not_end_gives_its_place_to_the_source)
 {
 	const struct rec_opts back = rec_back(REC_NO_PREEMPT);
