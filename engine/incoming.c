@@ -109,6 +109,24 @@ static int give_device(void *opaque, const struct inm_device *device, struct err
 	return take_answer(inm, &answer, err);
 }
 
+static int give_live_state(void *opaque, const struct inm_live_state *piece, struct err *err)
+{
+	struct inm *inm = opaque;
+	struct answer answer = { .code = inm->ops.live_state(inm->opaque, piece) };
+
+	answer_name(&answer, "the callback for live section '%s'", TEXT_QUOTE(piece->name, strlen(piece->name)));
+	return take_answer(inm, &answer, err);
+}
+
+static int give_early_described(void *opaque, const struct inm_device *device, struct err *err)
+{
+	struct inm *inm = opaque;
+	struct answer answer = { .code = inm->ops.early_described(inm->opaque, device) };
+
+	answer_name(&answer, "the callback for early device '%s'", TEXT_QUOTE(device->name, strlen(device->name)));
+	return take_answer(inm, &answer, err);
+}
+
 static int sync_multifd(void *opaque, struct err *err)
 {
 	struct inm *inm = opaque;
@@ -194,6 +212,8 @@ static int load_main(struct inm *inm, struct err *err)
 		return e;
 	inm->load_ops = (struct load_ops){ .ram_block = ask_ram_block,
 					   .device = give_device,
+					   .live_state = inm->ops.live_state ? give_live_state : NULL,
+					   .early_described = inm->ops.early_described ? give_early_described : NULL,
 					   .sync = sync_multifd,
 					   .switchover = note_switchover,
 					   .lost = incoming_lost,

@@ -110,6 +110,25 @@ struct inm_device {
 	enum inm_split split;
 };
 
+enum inm_live_part { INM_LIVE_START, INM_LIVE_PART, INM_LIVE_END };
+
+/*
+ * A piece of a live section: state of the machine, neither RAM nor a device's, that the source sends while the guest
+ * still runs there. Two are known: "spapr/htab" (the hash page table of a pseries guest) and "s390-storage_attributes".
+ * Each section has one START body, any number of PART bodies and one END body, as they are on the wire, without their
+ * headers and footers; a body comes in one piece or more. A later body replaces what an earlier one said of the same
+ * place.
+ */
+struct inm_live_state {
+	const char *name; /* NUL-terminated */
+	uint32_t instance_id, version_id;
+	enum inm_live_part part;
+	bool last;              /* the body ends with this piece */
+	const void *data;       /* @bytes bytes, at least one, valid during the call */
+	size_t bytes;
+	uint64_t stream_offset; /* where in the stream @data begins */
+};
+
 /*
  * The embedder's callbacks. Set size to sizeof(struct inm_ops); the structure may grow at its end. All are called on
  * the thread that runs the migration. A callback that returns int returns 0 or a negative errno, which ends the
@@ -147,6 +166,15 @@ struct inm_ops {
 	/* What is in the stream, as it is read: one call for each section, command, block and so on. @depth is the
 	 * nesting, for indenting. Meant for `inmigrate decode`; costs nothing when NULL. */
 	void (*trace)(void *opaque, uint64_t stream_offset, int depth, const char *text);
+
+	/* A piece of a live section, in the stream's order, before `device` is called for any device but early ones.
+	 * NULL: a guest with such a section is refused when the section begins, and goes on at its source. */
+	int (*live_state)(void *opaque, const struct inm_live_state *piece);
+
+	/* An early device (virtio-mem) again: the description after all others has its fields, too. With name,
+	 * instance, version, bytes, stream_offset and description; @data is NULL. After `device` for the last device,
+	 * before `ready`; not where the stream has no description, as in postcopy. */
+	int (*early_described)(void *opaque, const struct inm_device *device);
 };
 
 /* ---- one migration --------------------------------------------------------------------------------------- */

@@ -43,10 +43,18 @@ static void on_trace(void *opaque, uint64_t off, int depth, const char *text)
 	printf("%#12" PRIx64 "  %*s%s\n", off, 2 * depth, "", text);
 }
 
+static int on_live_state(void *opaque, const struct inm_live_state *piece)
+{
+	(void)opaque;
+	(void)piece;
+	return 0;
+}
+
 static const struct inm_ops ops = {
 	.size = sizeof(ops),
 	.ram_block = on_ram_block,
 	.trace = on_trace,
+	.live_state = on_live_state,
 };
 
 static const struct option long_options[] = {

@@ -56,6 +56,91 @@ static json_t *decode(struct device_file *f, const struct inm_device *device, st
 	return value;
 }
 
+/* Of one that came before all others, and is described behind them. */
+struct early_state {
+	struct early_state *next;
+	char *name;
+	uint32_t instance_id;
+	size_t index; /* in the document */
+	size_t bytes;
+	uint8_t data[];
+};
+
+/* Real ones have some hundred bytes. What is beyond stays hex. */
+#define EARLY_BYTES_MAX ((size_t)4 << 20)
+
+/* Without memory it stays hex, too. */
+static void keep_early(struct device_file *f, const struct inm_device *device, size_t index)
+{
+	struct early_state *s;
+
+	if (device->description || device->bytes > EARLY_BYTES_MAX - f->early_bytes)
+		return;
+	s = malloc(sizeof(*s) + device->bytes);
+	if (!s)
+		return;
+	*s = (struct early_state){ .next = f->early,
+				   .name = strdup(device->name),
+				   .instance_id = device->instance_id,
+				   .index = index,
+				   .bytes = device->bytes };
+	memcpy(s->data, device->data, device->bytes);
+	f->early = s;
+	f->early_bytes += device->bytes;
+}
+
+int device_file_describe(struct device_file *f, const struct inm_device *device)
+{
+	struct inm_device whole = *device;
+	struct early_state *s = f->early;
+	struct err err = ERR_NONE;
+	json_t *value;
+
+	while (s && (!s->name || strcmp(s->name, device->name) != 0 || s->instance_id != device->instance_id))
+		s = s->next;
+	if (!s)
+		return 0;
+	whole.data = s->data;
+	whole.bytes = s->bytes;
+	value = decode(f, &whole, &err);
+	if (!value && err.code == -E2BIG)
+		return 0; /* it stays hex */
+	if (!value)
+		return err.code;
+	return json_array_set_new(json_object_get(f->document, "devices"), s->index, value) < 0 ? -ENOMEM : 0;
+}
+
+static json_t *find_live(const struct device_file *f, const struct inm_live_state *piece)
+{
+	json_t *value;
+	size_t i;
+
+	json_array_foreach((json_t *)f->live, i, value) {
+		if (strcmp(json_string_value(json_object_get(value, "name")), piece->name) == 0 &&
+		    json_integer_value(json_object_get(value, "instance_id")) == (json_int_t)piece->instance_id)
+			return value;
+	}
+	return NULL;
+}
+
+int device_file_live(struct device_file *f, const struct inm_live_state *piece)
+{
+	json_t *value;
+
+	if (!f->live)
+		f->live = json_array();
+	value = find_live(f, piece);
+	if (!value) {
+		value = json_pack("{s:s, s:I, s:I, s:I, s:I}", "name", piece->name, "instance_id",
+				  (json_int_t)piece->instance_id, "version_id", (json_int_t)piece->version_id, "offset",
+				  (json_int_t)piece->stream_offset, "bytes", (json_int_t)0);
+		if (json_array_append_new(f->live, value) < 0)
+			return -ENOMEM;
+	}
+	value = json_object_get(value, "bytes");
+	return json_integer_set(value, json_integer_value(value) + (json_int_t)piece->bytes) < 0 ? -ENOMEM : 0;
+}
+
 int device_file_add(struct device_file *f, const struct inm_device *device)
 {
 	enum split_way way = device->split == INM_SPLIT_DESCRIPTION ? SPLIT_BY_DESCRIPTION : SPLIT_BY_FOOTERS;
@@ -70,6 +155,7 @@ int device_file_add(struct device_file *f, const struct inm_device *device)
 		json_decref(value);
 		return -ENOMEM;
 	}
+	keep_early(f, device, json_array_size(json_object_get(f->document, "devices")));
 	return json_array_append_new(json_object_get(f->document, "devices"), value) < 0 ? -ENOMEM : 0;
 }
 
@@ -80,6 +166,8 @@ int device_file_write(const struct device_file *f, const char *path)
 
 	if (!document)
 		document = empty = json_pack("{s:[]}", "devices");
+	if (document && f->live)
+		json_object_set(document, "live", f->live);
 	errno = ENOMEM;
 	r = document && json_dump_file(document, path, JSON_INDENT(2)) == 0 ? 0 : -errno;
 	json_decref(empty);
@@ -90,6 +178,14 @@ int device_file_write(const struct device_file *f, const char *path)
 
 void device_file_fini(struct device_file *f)
 {
+	struct early_state *s;
+
+	while ((s = f->early)) {
+		f->early = s->next;
+		free(s->name);
+		free(s);
+	}
+	json_decref(f->live);
 	json_decref(f->document);
-	f->document = NULL;
+	*f = (struct device_file){ 0 };
 }

@@ -82,6 +82,21 @@ static int on_device(void *opaque, const struct inm_device *device)
 	return ln->devices_path ? device_file_add(&ln->devices, device) : 0;
 }
 
+static int on_early_described(void *opaque, const struct inm_device *device)
+{
+	struct listen *ln = opaque;
+
+	return ln->devices_path ? device_file_describe(&ln->devices, device) : 0;
+}
+
+/* There is no machine here that it could be of use to: as with device state, what can be said of it is in a file. */
+static int on_live_state(void *opaque, const struct inm_live_state *piece)
+{
+	struct listen *ln = opaque;
+
+	return ln->devices_path ? device_file_live(&ln->devices, piece) : 0;
+}
+
 /*
  * Whatever can fail is done while the source still has its guest: a disk that is full must not cost it. In postcopy
  * most of RAM is missing now, and this thread is the one that brings it: it must not touch it.
@@ -175,6 +190,8 @@ static const struct inm_ops ops = {
 	.start_vcpus = on_start_vcpus,
 	.state_changed = on_state_changed,
 	.log = on_log,
+	.live_state = on_live_state,
+	.early_described = on_early_described,
 };
 
 /* A signal handler has no argument of ours, so this one pointer is global; inm_cancel is made for it. */

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "engine/load/bitmaps.h"
 #include "engine/load/command.h"
+#include "engine/load/live.h"
 #include "engine/load/tail.h"
 #include "engine/options.h"
 #include "postcopy/postcopy.h"
@@ -71,11 +72,16 @@ int load_reconnect(struct load *l, struct chan *ch, const void *first, size_t by
 }
 
 /* A live handler's body, by its kind. */
-static int read_body(struct load *l, struct section *sec, bool start, struct err *err)
+static int read_body(struct load *l, struct section *sec, int type, struct err *err)
 {
 	if (sec->kind == SECTION_RAM)
-		return ram_load_body(&l->ram_loader, &l->reader, start, err);
-	return bitmaps_read_body(&l->reader, l->trace, &sec->owes_end, err);
+		return ram_load_body(&l->ram_loader, &l->reader, type == WIRE_SECTION_START, err);
+	if (sec->kind == SECTION_DIRTY_BITMAP)
+		return bitmaps_read_body(&l->reader, l->trace, &sec->owes_end, err);
+	/* Its guest runs here, and has what was sent before. */
+	if (l->phase >= LOAD_LISTENING)
+		return err_set(err, -EPROTO, "state of the machine after the switch to postcopy");
+	return live_read_body(l, sec, type, err);
 }
 
 static int read_footer(struct load *l, uint32_t section_id, struct err *err)
@@ -136,7 +142,8 @@ static int kind_of(const struct load *l, const char *name, uint32_t instance_id,
 				       version_id);
 		return 0;
 	}
-	return refuse_live(name, err);
+	*ret = live_kind(name);
+	return *ret == SECTION_NONE ? refuse_live(name, err) : live_check_start(l, *ret, version_id, err);
 }
 
 static int read_start_header(struct load *l, struct section **ret, struct err *err)
@@ -167,8 +174,10 @@ static int read_start_header(struct load *l, struct section **ret, struct err *e
 			e = err_set(err, -EPROTO, "its id %" PRIu32 " or its name was used before", section_id);
 		else if (e < 0)
 			err_set(err, e, "too many sections");
-		else
-			(*ret)->owes_end = kind == SECTION_RAM;
+	}
+	if (e == 0) {
+		(*ret)->version_id = version_id;
+		(*ret)->owes_end = kind != SECTION_DIRTY_BITMAP;
 	}
 	return e < 0 ? err_up(err, e, "section '%s'", TEXT_QUOTE(name, bytes)) : 0;
 }
@@ -199,7 +208,7 @@ static int read_start(struct load *l, uint64_t off, struct err *err)
 
 	if (e < 0)
 		return err_up(err, e, "START at 0x%" PRIx64, off);
-	e = read_body(l, sec, true, err);
+	e = read_body(l, sec, WIRE_SECTION_START, err);
 	if (e == 0 && sec->kind == SECTION_RAM && l->phase == LOAD_ADVISED)
 		e = check_postcopy(l, err);
 	if (e == 0)
@@ -224,7 +233,7 @@ static int read_part_or_end(struct load *l, uint64_t off, bool end, struct err *
 		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 ": section '%s' has ended before", word, off,
 			       SECTION_NAME(sec));
 	l->rounds_begun = true;
-	e = read_body(l, sec, false, err);
+	e = read_body(l, sec, end ? WIRE_SECTION_END : WIRE_SECTION_PART, err);
 	if (e == 0)
 		e = read_footer(l, id, err);
 	if (e < 0)

@@ -23,6 +23,7 @@
 struct err;
 struct group;
 struct inm_device;
+struct inm_live_state;
 struct log;
 struct options;
 struct trace;
@@ -31,6 +32,9 @@ struct load_ops {
 	/* As in struct inm_ops; what is refused, in words, with the callback's name. */
 	int (*ram_block)(void *opaque, struct inm_ram_block *block, struct err *err);
 	int (*device)(void *opaque, const struct inm_device *device, struct err *err);
+	/* NULL: the embedder has none. */
+	int (*live_state)(void *opaque, const struct inm_live_state *piece, struct err *err);
+	int (*early_described)(void *opaque, const struct inm_device *device, struct err *err);
 	/* The main stream is at a multifd sync point: wait for the channels. NULL: multifd is off. Parks. */
 	int (*sync)(void *opaque, struct err *err);
 	/* The source has stopped its guest and says so (QEMU 10.0 on). */

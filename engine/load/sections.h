@@ -16,16 +16,25 @@
 /* Live handlers and early devices of one stream; real ones have a handful. */
 #define SECTIONS_MAX 1024
 
-enum section_kind { SECTION_RAM, SECTION_DIRTY_BITMAP, SECTION_EARLY_DEVICE };
+enum section_kind {
+	SECTION_NONE,
+	SECTION_RAM,
+	SECTION_DIRTY_BITMAP,
+	SECTION_HTAB,               /* of pseries; see live.h, as for the next */
+	SECTION_STORAGE_ATTRIBUTES, /* of s390 */
+	SECTION_EARLY_DEVICE,
+};
 
 struct section {
 	enum section_kind kind;
 	uint32_t section_id;
 	uint32_t instance_id;
+	uint32_t version_id;
 	bool owes_end;     /* its START announced something: without its END the guest is not whole */
 	bool ended;
 	bool ended_late;   /* after the switch to postcopy: a source that recovers ends it again */
-	size_t body_bytes; /* of an early device */
+	size_t body_bytes; /* of an early device, as the next */
+	uint64_t body_off; /* in the stream */
 	char name[256];
 };
 

@@ -171,15 +171,15 @@ int tail_check_end(struct load *l, struct err *err)
 }
 
 /* A copy with a NUL behind it: the description's own text has none between devices. */
-static char *device_text(const struct split_result *split, const struct split_section *sec)
+static char *device_text(const struct split_result *split, int32_t device)
 {
 	const char *text;
 	size_t bytes;
 	char *copy;
 
-	if (!split->desc || sec->device < 0)
+	if (!split->desc || device < 0)
 		return NULL;
-	text = vmdesc_device_text(split->desc, (size_t)sec->device, &bytes);
+	text = vmdesc_device_text(split->desc, (size_t)device, &bytes);
 	copy = malloc(bytes + 1);
 	if (!copy)
 		return NULL;
@@ -191,7 +191,7 @@ static char *device_text(const struct split_result *split, const struct split_se
 static int deliver_section(struct load *l, const struct tail *t, const struct split_result *split,
 			   const struct split_section *sec, struct err *err)
 {
-	char name[256], *text = device_text(split, sec);
+	char name[256], *text = device_text(split, sec->device);
 	struct inm_device device = {
 		.name = split_name(name, t->buf, sec),
 		.instance_id = sec->instance_id,
@@ -208,6 +208,34 @@ static int deliver_section(struct load *l, const struct tail *t, const struct sp
 	return e;
 }
 
+/* The description has them first, in the order in which they came: match_early in split.c has seen to it. */
+static int describe_early(struct load *l, const struct split_result *split, struct err *err)
+{
+	int32_t k = 0;
+	int e = 0;
+
+	for (size_t i = 0; e == 0 && split->desc && l->ops->early_described && i < l->sections.count; i++) {
+		const struct section *sec = l->sections.list[i];
+		struct inm_device device = { .name = sec->name,
+					     .instance_id = sec->instance_id,
+					     .version_id = sec->version_id,
+					     .bytes = sec->body_bytes,
+					     .stream_offset = sec->body_off,
+					     .split = INM_SPLIT_DESCRIPTION };
+		char *text;
+
+		if (sec->kind != SECTION_EARLY_DEVICE)
+			continue;
+		text = device_text(split, k++);
+		if (!text)
+			return err_set(err, -ENOMEM, "no memory for a description");
+		device.description = text;
+		e = l->ops->early_described(l->ops_opaque, &device, err);
+		free(text);
+	}
+	return e;
+}
+
 static int deliver_all(struct load *l, const struct tail *t, const struct split_result *split, struct err *err)
 {
 	int e = 0;
@@ -215,6 +243,8 @@ static int deliver_all(struct load *l, const struct tail *t, const struct split_
 	l->split_by_footers = split->way == SPLIT_BY_FOOTERS;
 	for (size_t i = 0; e == 0 && i < split->section_count; i++)
 		e = deliver_section(l, t, split, &split->sections[i], err);
+	if (e == 0)
+		e = describe_early(l, split, err);
 	TRACE(l->trace, t->off + split->eof_off, 0, "end of stream");
 	if (split->desc)
 		TRACE(l->trace, t->off + split->json_off, 0, "description: %zu bytes", split->json_bytes);
@@ -316,7 +346,9 @@ int tail_read_early(struct load *l, struct err *err)
 		return err_set(err, e == -ENOMEM ? e : -EPROTO, "early section '%s': %s",
 			       TEXT_QUOTE(sec.name, sec.name_bytes),
 			       e == -EEXIST ? "its id or name was used before" : "too many sections");
+	known->version_id = sec.version_id;
 	known->body_bytes = sec.body_bytes;
+	known->body_off = sec.body_off;
 	device = (struct inm_device){
 		.name = sec.name,
 		.instance_id = sec.instance_id,

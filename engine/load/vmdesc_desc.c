@@ -87,6 +87,7 @@ int vmdesc_desc_finish(struct pull *p, const struct vmdesc_build *b)
 	return add(p, &b->desc->body_bytes, b->desc->fields_bytes);
 }
 
+/* @ret stays as it is where there is nothing between the braces. */
 static int parse_desc(struct pull *p, struct vmdesc_desc **ret)
 {
 	struct vmdesc_build b = { 0 };
@@ -105,7 +106,7 @@ static int parse_desc(struct pull *p, struct vmdesc_desc **ret)
 	if (r < 0)
 		return r;
 	if (!b.desc)
-		return PULL_FAIL(p, "an empty description");
+		return 0;
 	r = vmdesc_desc_finish(p, &b);
 	if (r == 0)
 		*ret = b.desc;
@@ -122,6 +123,8 @@ static int parse_subsections(struct pull *p, struct vmdesc_desc *desc)
 		struct vmdesc_desc *sub = NULL;
 
 		r = parse_desc(p, &sub);
+		if (r == 0 && !sub)
+			r = PULL_FAIL(p, "an empty description");
 		if (r == 0 && sub->name_bytes == 0)
 			r = PULL_FAIL(p, "a subsection without a name");
 		if (r == 0)
@@ -247,6 +250,9 @@ static int field_nested(struct pull *p, struct field_build *b)
 	}
 	if (f->kind != VMDESC_STRUCT)
 		return 0;
+	/* `"struct": {}` is an array of pointers of which each is NULL: a byte each (s390's channel subsystem). */
+	if (!desc && b->seen & 1u << M_STRUCT && f->bytes == 0)
+		return PULL_FAIL(p, "an empty description");
 	if (!desc) {
 		f->kind = VMDESC_OPAQUE;
 		return 0;

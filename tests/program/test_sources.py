@@ -1,5 +1,7 @@
 """Sources of other machines and other ages: what QEMU's own destination lands lands here, and what does not is named."""
 
+import json
+
 import stream
 from program import Case, run
 from stream import be16, be32, be64, str8
@@ -88,3 +90,52 @@ class Versions(Sources):
         done = self.lands(data + stream.described(*[(name, version, len(body)) for _, name, version, body in
                                                     self.DEVICES]))
         self.assertIn("devices: 4", done.stdout)
+
+
+class LiveState(Sources):
+    HTAB = b"\0" * 8
+
+    def test_guests_of_pseries_and_s390_land(self):
+        entry = be32(0) + be32(5) + be16(1) + be16(2) + bytes(range(16)) + self.HTAB
+        self.lands(self.with_live(b"spapr/htab", 1, be32(18), be32(0) + self.HTAB, [entry], b"pseries-7.2"))
+        self.lands(self.with_live(b"spapr/htab", 1, be32(0xffffffff), be32(0xffffffff), [], b"pseries-7.2"))
+        more = be64(0x1002) + be64(3) + b"abc" + be64(1)
+        self.lands(self.with_live(b"s390-storage_attributes", 0, be64(1), be64(8) + be64(1), [more],
+                                  b"s390-ccw-virtio-7.2"))
+
+    def test_a_live_section_is_listed_beside_the_devices(self):
+        devices = self.path("devices")
+        self.lands(self.with_live(b"spapr/htab", 1, be32(18), be32(0) + self.HTAB, [be32(0) + self.HTAB] * 3),
+                   "--devices", devices)
+        live = json.loads(self.read("devices"))["live"]
+        self.assertEqual([(one["name"], one["version_id"], one["bytes"]) for one in live],
+                         [("spapr/htab", 1, 4 + 4 * 12)])
+
+
+class EarlyDevices(Sources):
+    """virtio-mem: its state comes before RAM, its description behind all others."""
+
+    def early(self, described=True):
+        early = [{"name": "size", "type": "uint64", "size": 8}]
+        last = [{"name": "ticks", "type": "uint32", "size": 4}]
+        text = json.dumps({"page_size": 4096, "devices": [
+            {"name": name, "instance_id": 0, "vmsd_name": "x", "version": version, "fields": fields}
+            for name, version, fields in (("0000:00:04.0/virtio-mem-device-early", 1, early), ("timer", 2, last))]})
+        return (stream.begin() + stream.block_list(RAM) +
+                stream.section(stream.FULL, 8, b"0000:00:04.0/virtio-mem-device-early", 1, be64(0x40000000)) +
+                stream.pages(RAM) + TIMER + b"\0" +
+                (bytes([stream.VMDESC]) + be32(len(text)) + text.encode() if described else b""))
+
+    def devices(self, data, *args):
+        self.lands(data, "--devices", self.path("devices"), *args)
+        return {one["name"]: one for one in json.loads(self.read("devices"))["devices"]}
+
+    def test_an_early_device_has_its_fields(self):
+        devices = self.devices(self.early())
+        self.assertEqual(list(devices), ["0000:00:04.0/virtio-mem-device-early", "timer"])
+        self.assertEqual(devices["0000:00:04.0/virtio-mem-device-early"]["state"], {"size": 0x40000000})
+        self.assertEqual(devices["timer"]["state"], {"ticks": 0x61626364})
+
+    def test_without_a_description_it_is_hexadecimal(self):
+        devices = self.devices(self.early(False), "--param", "suppress-vmdesc=on")
+        self.assertEqual(devices["0000:00:04.0/virtio-mem-device-early"]["hex"], "0000000040000000")

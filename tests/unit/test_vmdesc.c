@@ -54,6 +54,10 @@ START_TEST(test_vmdesc_adds_up_fields_arrays_and_subsections)
 	ck_assert_uint_eq(bytes_of(DEVICE(U32("a") ", " U32("b"))), 8);
 	ck_assert_uint_eq(bytes_of(DEVICE("{\"name\": \"a\", \"array_len\": 5, \"type\": \"uint16\", \"size\": 2}")),
 	                  10);
+	/* Pointers that are all NULL: nothing is said of the structure. */
+	ck_assert_uint_eq(bytes_of(DEVICE("{\"name\": \"css\", \"array_len\": 256, \"type\": \"struct\", "
+	                                  "\"struct\": {}, \"size\": 1}")),
+	                  256);
 	ck_assert_uint_eq(bytes_of(DEVICE("{\"name\": \"a\", \"type\": \"struct\", \"struct\": {" DESC(
 	                          "s", U32("x")) "}, \"size\": 4}")),
 	                  4);
