@@ -10,6 +10,7 @@
 #include "engine/incoming.h"
 #include "engine/last_error.h"
 #include "engine/recovery.h"
+#include "engine/switchover.h"
 
 #include <errno.h>
 #include <string.h>
@@ -100,6 +101,8 @@ static int listen_at(struct inm *inm, const char *uri, struct err *err)
 		r = err_set(err, -EBUSY, "this migration has been listening already");
 	else
 		r = options_check(&inm->opts, err);
+	if (r == 0)
+		r = switchover_permitted(&inm->opts, err);
 	if (r < 0 && addr.kind == ADDRESS_FD)
 		close(addr.fd);
 	if (r == 0) {

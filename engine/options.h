@@ -155,6 +155,7 @@ struct options {
 	char machine[OPTIONS_TEXT_BYTES];  /* type the stream must name; "": any */
 	uint64_t ram_limit_bytes;          /* a stream whose RAM blocks are longer in all is refused */
 	bool postcopy_prefetch;
+	bool postcopy_kernel_faults;       /* KVM or vhost will touch the guest's memory */
 	uint64_t stuck_after_ms;           /* so long a callback may hold the thread in postcopy; 0: for ever */
 	uint64_t connect_deadline_s;       /* an unidentified connection is closed after so long */
 	uint64_t keepalive_idle_s;         /* of TCP connections; 0: no keepalive */

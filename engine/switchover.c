@@ -229,6 +229,16 @@ static void give_in(void *opaque, int result, const struct err *err)
 	incoming_lost(opaque, result, err);
 }
 
+int switchover_permitted(const struct options *opts, struct err *err)
+{
+	int r;
+
+	if (!options_has(opts, CAP_POSTCOPY_RAM))
+		return 0;
+	r = uffd_check_doors(opts->postcopy_kernel_faults, err);
+	return r < 0 ? err_up(err, r, "capability 'postcopy-ram'") : 0;
+}
+
 void switchover_init(struct inm *inm)
 {
 	struct sched *s = &inm->reactor->sched;
@@ -241,6 +251,7 @@ void switchover_init(struct inm *inm)
 					   .request = request_pages,
 					   .failed = give_in,
 					   .opaque = inm,
+					   .kernel_faults = inm->opts.postcopy_kernel_faults,
 					   .stuck = &inm->stuck,
 					   .stuck_after_ns = inm->opts.stuck_after_ms * NS_PER_MS,
 					   .prefetch_on = inm->opts.postcopy_prefetch };

@@ -17,6 +17,14 @@ struct err;
 struct hello;
 struct inm;
 struct load_ops;
+struct options;
+
+/**
+ * switchover_permitted - with capability postcopy-ram: can the faults be served that the embedder will cause?
+ * Asked when it begins to listen, because an answer later than the switch costs the guest. Return: 0; -EPERM, -ENOSYS
+ * or the errno of a limit, with a text that says what would have to change.
+ */
+int switchover_permitted(const struct options *opts, struct err *err);
 
 /* Before the first coroutine. */
 void switchover_init(struct inm *inm);

@@ -62,11 +62,38 @@ static uint64_t features_needed(const struct ram *ram)
 #define EVENTS_WANTED \
 	(UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP)
 
-int postcopy_check(struct postcopy *pc, struct err *err)
+static void close_descriptors(struct postcopy *pc)
 {
-	struct uffd u;
+	if (!pc->descriptors)
+		return;
+	uffd_close(&pc->guest);
+	uffd_close(&pc->engine);
+	pc->descriptors = false;
+}
+
+static int open_descriptors(struct postcopy *pc, struct err *err)
+{
+	uint64_t needed = features_needed(pc->ram);
 	int r;
 
+	if (pc->descriptors && !(needed & ~pc->guest.features))
+		return 0;
+	close_descriptors(pc);
+	pc->guest = pc->engine = UFFD_NONE;
+	r = pc->kernel_faults ? uffd_check_doors(true, err) : 0;
+	if (r < 0)
+		return r;
+	pc->descriptors = true;
+	r = uffd_open(&pc->guest, needed, EVENTS_WANTED, err);
+	if (r == 0)
+		r = uffd_open(&pc->engine, needed | UFFD_FEATURE_SIGBUS, 0, err);
+	if (r < 0)
+		close_descriptors(pc);
+	return r;
+}
+
+int postcopy_check(struct postcopy *pc, struct err *err)
+{
 	for (size_t i = 0; i < pc->ram->count; i++) {
 		const struct block *b = pc->ram->blocks[i];
 
@@ -76,11 +103,7 @@ int postcopy_check(struct postcopy *pc, struct err *err)
 				       "will touch it",
 				       b->label);
 	}
-	r = uffd_open(&u, features_needed(pc->ram), EVENTS_WANTED, err);
-	if (r < 0)
-		return r;
-	uffd_close(&u);
-	return 0;
+	return open_descriptors(pc, err);
 }
 
 /* ---- LISTEN ---- */
@@ -140,23 +163,12 @@ static int register_all(struct postcopy *pc, struct err *err)
 	return r;
 }
 
-static int open_descriptors(struct postcopy *pc, struct err *err)
-{
-	uint64_t needed = features_needed(pc->ram);
-	int r = uffd_open(&pc->guest, needed, EVENTS_WANTED, err);
-
-	if (r == 0)
-		r = uffd_open(&pc->engine, needed | UFFD_FEATURE_SIGBUS, 0, err);
-	return r;
-}
-
 int postcopy_listen(struct postcopy *pc, struct err *err)
 {
 	struct sched *s = &pc->reactor->sched;
 	int r;
 
 	ASSERT(!pc->listening);
-	pc->guest = pc->engine = UFFD_NONE;
 	ledger_init(&pc->ledger, s);
 	group_init(&pc->readers, s, "page faults");
 	group_init(&pc->senders, s, "page requests");
@@ -379,10 +391,9 @@ void postcopy_end(struct postcopy *pc)
 		unregister_all(pc);
 		if (pc->yield.begun)
 			yield_end(&pc->yield);
-		uffd_close(&pc->guest);
-		uffd_close(&pc->engine);
 		ledger_fini(pc);
 		pc->listening = false;
 	}
+	close_descriptors(pc);
 	expect_free(pc);
 }

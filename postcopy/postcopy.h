@@ -75,10 +75,12 @@ struct postcopy {
 	struct stuck *stuck;   /* hears of callbacks that hold the thread; NULL: nobody does */
 	uint64_t stuck_after_ns; /* so long a callback may run; 0: for ever, nothing is measured */
 	bool prefetch_on;
+	bool kernel_faults; /* KVM or vhost will touch the guest view: a userfaultfd for user mode only does not do */
 
 	struct pblock *blocks; /* owned; as ram->blocks */
 	struct uffd guest;     /* faults of the guest's threads */
 	struct uffd engine;    /* of our own: SIGBUS */
+	bool descriptors;      /* these two are there: from postcopy_check on, or from LISTEN on */
 	struct yield yield;
 	struct group readers;  /* the coroutine that reads events */
 	struct group senders;  /* the one that sends requests; none while paused */
@@ -100,13 +102,14 @@ struct postcopy {
 
 /**
  * postcopy_check - can this kernel do it, for this memory? Before anything of the guest is lost.
+ * The userfaultfds are kept for postcopy_listen, so that what is permitted here cannot be forbidden by then.
  * Return: 0; or why not, with a text that says what would have to change.
  */
 int postcopy_check(struct postcopy *pc, struct err *err);
 
 /**
  * postcopy_listen - from here on a touch of a page that is missing is a request
- * @pc: zeroed, with the fields up to prefetch_on set. What was not discarded counts as received (spec/stream.md 5.3).
+ * @pc: zeroed, with the fields up to kernel_faults set. What was not discarded counts as received (spec/stream.md 5.3).
  * Parks: yes. Return: 0; -ECANCELED; the error of postcopy_check, of a registration, or -ENOMEM: then all is as it was.
  */
 may_park int postcopy_listen(struct postcopy *pc, struct err *err);

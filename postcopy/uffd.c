@@ -104,6 +104,16 @@ static int doors_error(const int error[static UFFD_DOOR_COUNT], struct err *err)
 	               err_name(error[UFFD_DOOR_USER_MODE]), doors_remedy(error, code));
 }
 
+/* What is had without a privilege does not do; the caller may do without, and says so by a parameter. */
+static int kernel_faults_error(const int error[static UFFD_DOOR_COUNT], struct err *err)
+{
+	return err_set(err, -EPERM, "faults inside the kernel (KVM, vhost) cannot be served: " DEVICE ": %s; system "
+	               "call: %s; permit this user the device, or CAP_SYS_PTRACE, or sysctl "
+	               "vm.unprivileged_userfaultfd=1; or set parameter postcopy-kernel-faults=off, if neither KVM nor "
+	               "vhost will touch guest memory", err_name(error[UFFD_DOOR_DEVICE]),
+	               err_name(error[UFFD_DOOR_SYSCALL]));
+}
+
 /* The first open one, by a descriptor; for the error text of those before it, @error. */
 static int doors_find(enum uffd_door *ret_door, int ret_error[static UFFD_DOOR_COUNT], struct err *err)
 {
@@ -118,6 +128,18 @@ static int doors_find(enum uffd_door *ret_door, int ret_error[static UFFD_DOOR_C
 		ret_error[d] = fd;
 	}
 	return doors_error(ret_error, err);
+}
+
+int uffd_check_doors(bool kernel_faults, struct err *err)
+{
+	int error[UFFD_DOOR_COUNT], fd;
+	enum uffd_door door;
+
+	fd = doors_find(&door, error, err);
+	if (fd < 0)
+		return fd;
+	close(fd);
+	return kernel_faults && door == UFFD_DOOR_USER_MODE ? kernel_faults_error(error, err) : 0;
 }
 
 /* ---- features ----------------------------------------------------------------------------------------------- */
@@ -414,8 +436,8 @@ static void find_kernel_faults(struct uffd_probe *p, const int error[static UFFD
 	f->there = p->door != UFFD_DOOR_USER_MODE;
 	if (!f->there)
 		snprintf(f->why_not, sizeof(f->why_not),
-		         "(KVM, vhost) " DEVICE ": %s, system call: %s; permit this user the device, or sysctl "
-		         "vm.unprivileged_userfaultfd=1",
+		         "(KVM, vhost) " DEVICE ": %s, system call: %s; permit this user the device, or "
+		         "CAP_SYS_PTRACE, or sysctl vm.unprivileged_userfaultfd=1",
 		         err_name(error[UFFD_DOOR_DEVICE]), err_name(error[UFFD_DOOR_SYSCALL]));
 }
 

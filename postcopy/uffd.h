@@ -43,6 +43,13 @@ struct uffd {
  */
 int uffd_open(struct uffd *ret, uint64_t needed, uint64_t wanted, struct err *err);
 
+/**
+ * uffd_check_doors - can a userfaultfd be had?
+ * @kernel_faults: one that also serves faults inside the kernel, which KVM and vhost take
+ * Return: 0; or the code of uffd_open for closed doors, with a text that says what would open one.
+ */
+int uffd_check_doors(bool kernel_faults, struct err *err);
+
 /* Never while pages are missing and the guest may run: it would read zeros. UFFD_NONE is allowed. */
 void uffd_close(struct uffd *u);
 

@@ -535,7 +535,9 @@ int cmd_listen(int argc, char **argv)
 	r = inm_new(&ln.inm, &config, &ops, &ln);
 	if (r < 0)
 		return fail("no migration can be made: %s", inm_last_error());
-	r = parse_options(&ln, argc, argv);
+	/* Only threads of ours touch the guest's memory, in user mode; --param may say otherwise. */
+	r = inm_set_parameter(ln.inm, "postcopy-kernel-faults", "off");
+	r = r < 0 ? fail("%s", inm_error(ln.inm)) : parse_options(&ln, argc, argv);
 	if (r == GO_ON && ln.touch.opts.threads && touch_init(&ln.touch, &ln.touch.opts) < 0)
 		r = fail("--guest touch: no semaphore");
 	if (r == GO_ON) {

@@ -4,11 +4,12 @@ import glob
 import json
 import os
 import struct
+import subprocess
 import threading
 import time
 
 import stream
-from program import Case, wait_until
+from program import PROGRAM, Case, wait_until
 from stream import PAGE_BYTES, Source, be32, be64, footer, str8
 
 RAM = {b"pc.ram": stream.content(1 << 20), b"rom": stream.content(64 * 1024, seed=2)}
@@ -276,6 +277,28 @@ class Postcopy(Case):
         listen, source = self.blocked("--timeout", "1")
         self.assert_ends(listen, 1, rb"timed out after 1 s in state 'postcopy-active'$")
         source.close()
+
+    def test_faults_inside_the_kernel_must_be_served_only_where_the_user_says_so(self):
+        if os.geteuid() != 0:
+            self.skipTest("only root can become somebody else")
+        with open("/proc/sys/vm/unprivileged_userfaultfd", encoding="ascii") as f:
+            if f.read().strip() != "0":
+                self.skipTest("vm.unprivileged_userfaultfd permits everybody")
+        # The build folder may be closed to others: so it is opened by root, and run by its descriptor.
+        fd = os.open(PROGRAM, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+
+        def listen(*args):
+            return subprocess.run([f"/proc/self/fd/{fd}", "listen", "tcp:127.0.0.1:0", *POSTCOPY, "--timeout", "0.2",
+                                   *args], pass_fds=[fd], user=65534, group=65534, extra_groups=[], timeout=30,
+                                  stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+        done = listen()
+        self.assertIn(b"listening on tcp:", done.stdout, done.stderr)
+        done = listen("--param", "postcopy-kernel-faults=on")
+        self.assertEqual((done.returncode, done.stdout), (1, b""))
+        self.assertRegex(done.stderr, rb"^inmigrate: capability 'postcopy-ram': faults inside the kernel \(KVM, vhost\) "
+                                      rb"cannot be served: .*CAP_SYS_PTRACE, or sysctl vm.unprivileged_userfaultfd=1")
 
     def test_a_network_that_fails_is_a_pause_that_is_said(self):
         listen, source = self.blocked("--timeout", "2")

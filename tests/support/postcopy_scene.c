@@ -194,6 +194,7 @@ static void configure(struct pc *s)
 	}
 	set_parameter(s, "postcopy-prefetch", s->o.prefetch ? "on" : "off");
 	set_parameter(s, "connect-deadline", s->o.connect_deadline ? s->o.connect_deadline : "5");
+	set_parameter(s, "postcopy-kernel-faults", s->o.kernel_faults ? "on" : "off");
 	if (s->o.stuck_after)
 		set_parameter(s, "stuck-after", s->o.stuck_after);
 	if (s->o.tls)

@@ -107,6 +107,7 @@ struct pc_opts {
 	bool prefetch;
 	const char *connect_deadline; /* seconds; NULL: 5 */
 	const char *stuck_after;      /* milliseconds; NULL: the default */
+	bool kernel_faults;           /* the guest is said to touch its memory in the kernel, too */
 	struct pc_touch touch;
 	struct pc_balloon balloon;
 	void (*look)(struct pc *s);   /* every few milliseconds, in the migration's thread, between two of its turns */

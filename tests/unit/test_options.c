@@ -75,6 +75,7 @@ static const struct {
 	{ "uuid", "" }, { "machine", "" }, { "ram-limit", "17592186044416" },
 	{ "multifd-window-limit", "1073741824" }, { "connect-deadline", "10" },
 	{ "postcopy-prefetch", "on" }, { "stuck-after", "5000" },
+	{ "postcopy-kernel-faults", "on" },
 	{ "keepalive-idle", "10" }, { "keepalive-interval", "5" }, { "keepalive-count", "6" },
 	{ "tcp-user-timeout", "40000" },
 	{ "tls-creds-dir", "" }, { "tls-creds-type", "x509" }, { "tls-priority", "" }, { "tls-verify-peer", "on" },

@@ -149,6 +149,8 @@ struct verdict {
 	struct uffd u;
 	struct err err;
 	struct uffd_probe probe;
+	int doors[2]; /* of uffd_check_doors, without and with the kernel's faults */
+	struct err doors_err;
 };
 
 /* Every userfaultfd(2) from here on fails with @error. */
@@ -215,6 +217,8 @@ static struct verdict after(void (*lose)(void), int forbidden, uint64_t needed, 
 			forbid_call(forbidden);
 		v->r = uffd_open(&v->u, needed, wanted, &v->err);
 		uffd_probe(&v->probe);
+		for (int kernel = 0; kernel < 2; kernel++)
+			v->doors[kernel] = uffd_check_doors(kernel, &v->doors_err);
 		v->left = count_low() - before - (v->r == 0);
 		_exit(0);
 	}
@@ -252,6 +256,9 @@ static void assert_says(const struct verdict *v, int code, const char *text)
 	ck_assert_int_eq(v->err.code, code);
 	ck_assert_str_eq(v->err.text, text);
 	ck_assert_int_eq(v->probe.error, code);
+	ck_assert_int_eq(v->doors[0], code);
+	ck_assert_int_eq(v->doors[1], code);
+	ck_assert_str_eq(v->doors_err.text, text);
 	ck_assert_str_eq(v->probe.error_text, text);
 	ck_assert_uint_eq(v->probe.count, 0);
 }
@@ -265,6 +272,7 @@ START_TEST(test_the_device_is_the_first_door)
 	v = after(NULL, EPERM, 0, 0);
 	ck_assert_int_eq(v.r, 0);
 	ck_assert_int_eq(v.u.door, UFFD_DOOR_DEVICE);
+	ck_assert_int_eq(v.doors[1], 0);
 	ck_assert_str_eq(v.probe.findings[0].name, "kernel-faults");
 	ck_assert(v.probe.findings[0].there);
 }
@@ -276,6 +284,7 @@ START_TEST(test_the_call_is_the_second_door)
 
 	ck_assert_int_eq(v.r, 0);
 	ck_assert_int_eq(v.u.door, UFFD_DOOR_SYSCALL);
+	ck_assert_int_eq(v.doors[1], 0);
 	ck_assert(v.probe.findings[0].there);
 }
 END_TEST
@@ -293,7 +302,14 @@ START_TEST(test_user_mode_is_the_third_door_and_told)
 	ck_assert(!v.probe.findings[0].there);
 	ck_assert_str_eq(v.probe.findings[0].why_not,
 	                 "(KVM, vhost) /dev/userfaultfd: EACCES, system call: EPERM; permit this user the device, or "
-	                 "sysctl vm.unprivileged_userfaultfd=1");
+	                 "CAP_SYS_PTRACE, or sysctl vm.unprivileged_userfaultfd=1");
+	ck_assert_int_eq(v.doors[0], 0);
+	ck_assert_int_eq(v.doors[1], -EPERM);
+	ck_assert_str_eq(v.doors_err.text,
+	                 "faults inside the kernel (KVM, vhost) cannot be served: /dev/userfaultfd: EACCES; system "
+	                 "call: EPERM; permit this user the device, or CAP_SYS_PTRACE, or sysctl "
+	                 "vm.unprivileged_userfaultfd=1; or set parameter postcopy-kernel-faults=off, if neither KVM "
+	                 "nor vhost will touch guest memory");
 }
 END_TEST
 
