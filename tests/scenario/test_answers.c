@@ -1,0 +1,100 @@
+/*
+ * What a callback returns: 0, or a negative errno that refuses. Anything else is the embedder's mistake, and must not be
+ * taken for success: the source would let its guest go (include/inmigrate.h).
+ */
+#include "tests/support/check_main.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/support/postcopy_scene.h"
+#include "tests/support/scene.h"
+
+static const int no_answers[] = { 1, EINVAL, ENOENT, 4096, INT_MAX, -4096, -65536, INT_MIN };
+
+static void check_names(const char *error, const char *callback, int code)
+{
+	char text[200];
+
+	snprintf(text, sizeof(text), "%s returned %d%s; it must return 0 or a negative errno (EINVAL)", callback, code,
+	         code < 0 ? ", which is no errno" : "");
+	ck_assert_msg(strstr(error, text) != NULL, "'%s' is not in: %s", text, error);
+}
+
+static void answers(struct scene *s, int *where, int code, const char *callback)
+{
+	scene_begin(s, &(struct honest_opts){ .return_path = true });
+	*where = code;
+	ck_assert_int_eq(scene_land(s, &(struct land_opts){ .return_path = true }), -EINVAL);
+	check_names(s->e.error, callback, code);
+	ck_assert_int_eq(s->e.stats.state, INM_STATE_FAILED);
+	ck_assert_uint_eq(source_reply_count(&s->report, WIRE_RP_SHUT), 1);
+	ck_assert_uint_eq(source_reply_value(&s->report, WIRE_RP_SHUT, 0), 1);
+	scene_end(s);
+}
+
+START_TEST(test_ram_block_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest)
+{
+	struct scene s;
+
+	answers(&s, &s.e.fail_ram_block, no_answers[_i], "the callback for block 'pc.ram'");
+}
+END_TEST
+
+START_TEST(test_device_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest)
+{
+	struct scene s;
+
+	answers(&s, &s.e.fail_device, no_answers[_i], "the callback for device 'timer'");
+}
+END_TEST
+
+START_TEST(test_ready_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest)
+{
+	struct scene s;
+
+	answers(&s, &s.e.fail_start, no_answers[_i], "the callback ready");
+}
+END_TEST
+
+static int a_positive_one(struct pc *s, const struct inm_device *device)
+{
+	(void)s;
+	(void)device;
+	return EIO;
+}
+
+/* In the package, which the source has nothing left to recover. */
+START_TEST(test_in_postcopy_a_positive_answer_of_a_device_never_starts_the_guest)
+{
+	struct pc s;
+
+	pc_begin(&s, &(struct pc_opts){ .quiet = true, .modern = _i, .device = a_positive_one });
+	pc_switch(&s);
+	pc_run(&s, 5000);
+	ck_assert_int_eq(s.result, -EINVAL);
+	check_names(inm_error(s.e.inm), "the callback for device '0000:00:03.0/virtio-net'", EIO);
+	pc_free(&s);
+	ck_assert_int_eq(s.e.stats.state, INM_STATE_FAILED);
+	ck_assert_uint_eq(s.e.start_calls, 0);
+	pc_end(&s);
+}
+END_TEST
+
+Suite *suite(void)
+{
+	const int count = sizeof(no_answers) / sizeof(no_answers[0]);
+	Suite *s = suite_create("answers");
+	TCase *t = tcase_create("answers");
+
+	tcase_add_loop_test(t, test_ram_block_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest, 0,
+	                    count);
+	tcase_add_loop_test(t, test_device_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest, 0,
+	                    count);
+	tcase_add_loop_test(t, test_ready_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest, 0, count);
+	tcase_add_loop_test(t, test_in_postcopy_a_positive_answer_of_a_device_never_starts_the_guest, 0, 2);
+	suite_add_tcase(s, t);
+	return s;
+}
