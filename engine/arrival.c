@@ -404,7 +404,7 @@ static int open_descriptor(struct inm *inm, const struct address *addr, struct c
 	if (addr->kind == ADDRESS_FD && (here = lseek(fd, 0, SEEK_CUR)) > 0)
 		off = (uint64_t)here;
 	if (S_ISSOCK(st.st_mode)) {
-		socket_set_options(fd, &inm->opts);
+		socket_set_options(fd, &inm->opts, &addr->keepalive);
 		e = socket_chan_new(ret_chan, inm->reactor, fd, name);
 	} else {
 		e = file_chan_new(ret_chan, inm->reactor, fd, off, name);

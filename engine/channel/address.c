@@ -147,13 +147,13 @@ static int tcp_option(struct address *addr, struct span option, bool *has_to, st
 	if (span_is(name, "mptcp"))
 		return tcp_flag(name, value, has_value, &addr->mptcp, err);
 	if (span_is(name, "keep-alive"))
-		return tcp_choice(name, value, has_value, &addr->keepalive, err);
+		return tcp_choice(name, value, has_value, &addr->keepalive.on, err);
 	if (span_is(name, "keep-alive-count"))
-		return tcp_count(name, value, 127, &addr->keepalive_count, err);
+		return tcp_count(name, value, 127, &addr->keepalive.count, err);
 	if (span_is(name, "keep-alive-idle"))
-		return tcp_count(name, value, 32767, &addr->keepalive_idle_s, err);
+		return tcp_count(name, value, 32767, &addr->keepalive.idle_s, err);
 	if (span_is(name, "keep-alive-interval"))
-		return tcp_count(name, value, 32767, &addr->keepalive_interval_s, err);
+		return tcp_count(name, value, 32767, &addr->keepalive.interval_s, err);
 	return err_set(err, -EINVAL, "unknown option '%s'; known are to, ipv4, ipv6, numeric, mptcp, keep-alive, "
 		       "keep-alive-count, keep-alive-idle and keep-alive-interval", QUOTE(name));
 }

@@ -32,6 +32,14 @@ enum address_kind {
 /* An option that may be left out of the URI. */
 enum address_choice { ADDRESS_UNSET, ADDRESS_ON, ADDRESS_OFF };
 
+/* TCP keepalive, where an address says something of it; what it does not say is as the parameters say. */
+struct address_keepalive {
+	enum address_choice on;
+	uint32_t count; /* 0: unset, as are the next two */
+	uint32_t idle_s;
+	uint32_t interval_s;
+};
+
 struct address {
 	enum address_kind kind;
 
@@ -45,10 +53,7 @@ struct address {
 	enum address_choice ipv6;
 	bool numeric;        /* host must not be looked up */
 	bool mptcp;
-	enum address_choice keepalive;   /* unset: as the parameters say */
-	uint32_t keepalive_count;        /* 0: unset, as are the next two */
-	uint32_t keepalive_idle_s;
-	uint32_t keepalive_interval_s;
+	struct address_keepalive keepalive; /* of the connections that are accepted there */
 
 	/* ADDRESS_VSOCK */
 	uint32_t cid;        /* 4294967295 (VMADDR_CID_ANY): any */

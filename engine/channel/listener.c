@@ -171,7 +171,7 @@ static int open_tcp(struct listener *l, const struct address *addr, struct err *
 
 int listener_open(struct listener *ret, const struct address *addr, struct err *err)
 {
-	struct listener l = { .count = 0 };
+	struct listener l = { .keepalive = addr->keepalive };
 	int r;
 
 	switch (addr->kind) {
@@ -217,7 +217,7 @@ int listener_accept(struct listener *l, int index, struct reactor *r, const stru
 
 	if (fd < 0)
 		return err_set(err, fd, "accepting on %s: %s", s->text, strerror(-fd));
-	socket_set_options(fd, opts);
+	socket_set_options(fd, opts, &l->keepalive);
 	if (sa.ss_family == AF_UNIX)
 		snprintf(name, sizeof(name), "%.90s", s->text);
 	else

@@ -26,6 +26,7 @@ struct listener_socket {
 struct listener {
 	struct listener_socket sockets[ADDRESS_ENDPOINTS_MAX];
 	int count;
+	struct address_keepalive keepalive; /* of its connections, as the address says */
 };
 
 /* Connections the kernel may hold ready: as many as one migration can have, and strangers (spec/channels.md 4.3). */
@@ -45,7 +46,7 @@ void listener_shutdown(struct listener *l);
 void listener_close(struct listener *l);
 
 /**
- * listener_accept - the next connection on socket @index, as a channel, with the TCP options of @opts set
+ * listener_accept - the next connection on socket @index, as a channel, with the TCP options of its address, and else of @opts
  * Parks: yes. Deadline: none; a source may come at any time. Return: 0; -ECANCELED; or the errno of accept(2); some
  * mean nothing for the next one (-ECONNABORTED, -EMFILE: see accept(2)).
  */

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "coroutine/io.h"
+#include "engine/channel/address.h"
 #include "engine/options.h"
 
 #include <errno.h>
@@ -137,6 +138,14 @@ static void set_number(int fd, int level, int name, uint64_t value)
 		setsockopt(fd, level, name, &v, sizeof(v));
 }
 
+static uint64_t get_number(int fd, int level, int name)
+{
+	int v = 0;
+	socklen_t bytes = sizeof(v);
+
+	return getsockopt(fd, level, name, &v, &bytes) == 0 && v > 0 ? (uint64_t)v : 0;
+}
+
 static bool is_tcp(int fd)
 {
 	int protocol = 0;
@@ -146,18 +155,40 @@ static bool is_tcp(int fd)
 	       (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
 }
 
-void socket_set_options(int fd, const struct options *opts)
+static void set_keepalive(int fd, const struct options *opts, const struct address_keepalive *k)
+{
+	uint64_t idle_s = k->idle_s ? k->idle_s : opts->keepalive_idle_s;
+	int on = k->on == ADDRESS_UNSET ? idle_s > 0 : k->on == ADDRESS_ON;
+
+	/* Also off: a socket that was passed on may have had it on. */
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	set_number(fd, IPPROTO_TCP, TCP_KEEPIDLE, idle_s);
+	set_number(fd, IPPROTO_TCP, TCP_KEEPINTVL, k->interval_s ? k->interval_s : opts->keepalive_interval_s);
+	set_number(fd, IPPROTO_TCP, TCP_KEEPCNT, k->count ? k->count : opts->keepalive_count);
+}
+
+/*
+ * With a user timeout the kernel does not count probes: the timeout alone ends a silent connection, tcp(7). So where an
+ * address has numbers of its own, the timeout is what they come to, or they would change nothing.
+ */
+static uint64_t user_timeout_ms(int fd, const struct options *opts, const struct address_keepalive *k)
+{
+	bool has_numbers = k->count || k->idle_s || k->interval_s;
+
+	if (!has_numbers || k->on == ADDRESS_OFF || opts->tcp_user_timeout_ms == 0)
+		return opts->tcp_user_timeout_ms;
+	return 1000 * (get_number(fd, IPPROTO_TCP, TCP_KEEPIDLE) +
+		       get_number(fd, IPPROTO_TCP, TCP_KEEPINTVL) * get_number(fd, IPPROTO_TCP, TCP_KEEPCNT));
+}
+
+void socket_set_options(int fd, const struct options *opts, const struct address_keepalive *keepalive)
 {
 	if (!is_tcp(fd))
 		return;
 	/* Replies are small and wanted at once. */
 	set_number(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	if (opts->keepalive_idle_s > 0)
-		set_number(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-	set_number(fd, IPPROTO_TCP, TCP_KEEPIDLE, opts->keepalive_idle_s);
-	set_number(fd, IPPROTO_TCP, TCP_KEEPINTVL, opts->keepalive_interval_s);
-	set_number(fd, IPPROTO_TCP, TCP_KEEPCNT, opts->keepalive_count);
-	set_number(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, opts->tcp_user_timeout_ms);
+	set_keepalive(fd, opts, keepalive);
+	set_number(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, user_timeout_ms(fd, opts, keepalive));
 }
 
 static const struct chan_ops socket_ops = {

@@ -6,6 +6,7 @@
 
 #include "engine/channel/channel.h"
 
+struct address_keepalive;
 struct options;
 struct reactor;
 
@@ -17,9 +18,10 @@ struct reactor;
 int socket_chan_new(struct chan **ret_chan, struct reactor *r, int fd, const char *name);
 
 /**
- * socket_set_options - for a TCP socket, keepalive and such as @opts say; others are left alone
+ * socket_set_options - for a TCP socket, keepalive and such; others are left alone
+ * @keepalive: what the address says comes before what @opts say
  * A source whose host has vanished sends no FIN: without these it would never be missed.
  */
-void socket_set_options(int fd, const struct options *opts);
+void socket_set_options(int fd, const struct options *opts, const struct address_keepalive *keepalive);
 
 #endif

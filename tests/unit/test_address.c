@@ -70,19 +70,19 @@ START_TEST(test_address_tcp_options)
 	ck_assert_int_eq(addr.ipv6, ADDRESS_ON);
 	ck_assert(addr.numeric);
 	ck_assert(addr.mptcp);
-	ck_assert_int_eq(addr.keepalive, ADDRESS_OFF);
-	ck_assert_uint_eq(addr.keepalive_count, 3);
-	ck_assert_uint_eq(addr.keepalive_idle_s, 30);
-	ck_assert_uint_eq(addr.keepalive_interval_s, 7);
+	ck_assert_int_eq(addr.keepalive.on, ADDRESS_OFF);
+	ck_assert_uint_eq(addr.keepalive.count, 3);
+	ck_assert_uint_eq(addr.keepalive.idle_s, 30);
+	ck_assert_uint_eq(addr.keepalive.interval_s, 7);
 	address_fini(&addr);
 
 	addr = must_parse("tcp:h:1,numeric=off,ipv4=on");
 	ck_assert_int_eq(addr.ipv4, ADDRESS_ON);
 	ck_assert_int_eq(addr.ipv6, ADDRESS_UNSET);
-	ck_assert_int_eq(addr.keepalive, ADDRESS_UNSET);
+	ck_assert_int_eq(addr.keepalive.on, ADDRESS_UNSET);
 	ck_assert(!addr.numeric);
 	ck_assert(!addr.mptcp);
-	ck_assert_uint_eq(addr.keepalive_count, 0);
+	ck_assert_uint_eq(addr.keepalive.count, 0);
 	address_fini(&addr);
 }
 END_TEST
