@@ -46,7 +46,7 @@ void listener_shutdown(struct listener *l);
 void listener_close(struct listener *l);
 
 /**
- * listener_accept - the next connection on socket @index, as a channel, with the TCP options of its address, and else of @opts
+ * listener_accept - the next connection on socket @index, as a channel; TCP options: its address's, and else of @opts
  * Parks: yes. Deadline: none; a source may come at any time. Return: 0; -ECANCELED; or the errno of accept(2); some
  * mean nothing for the next one (-ECONNABORTED, -EMFILE: see accept(2)).
  */
