@@ -195,6 +195,7 @@ static void set_up_voice(struct inm *inm, const struct inm_config *config)
 	inm->log.level_max = (enum log_level)config->log_level;
 	if (inm->ops.log) {
 		inm->log.write = write_log;
+		inm->log.limit = &inm->log_limit;
 		inm->log.opaque = inm;
 	}
 	if (inm->ops.trace) {

@@ -33,7 +33,7 @@ static void main_arrived(struct inm *inm, const struct hello *h)
 	inm->main = *h;
 	inm->main_seen = true;
 	contest_taken(inm);
-	log_info(&inm->log, "main channel: %s", h->ch->name);
+	log_often(&inm->log, LOG_CHANNELS, LOG_INFO, "main channel: %s", h->ch->name);
 	event_set(&inm->main_there);
 	if (inm->recovering)
 		event_set(&inm->postcopy.all_here); /* for the story, which waits for either */
@@ -90,7 +90,8 @@ static may_park int secure(struct inm *inm, struct hello *h, uint64_t deadline_n
 	h->ch = NULL;
 	e = tls_chan_wrap(&h->ch, plain, inm->tls, &o, deadline_ns, err);
 	if (e == 0)
-		log_debug(&inm->log, "%s: %s", h->ch->name, tls_chan_describe(h->ch, text));
+		log_often(&inm->log, LOG_CHANNELS, LOG_DEBUG, "%s: %s", h->ch->name,
+			  tls_chan_describe(h->ch, text));
 	return e;
 }
 
@@ -226,8 +227,9 @@ static may_park int await_loss(struct connection *conn, uint64_t deadline_ns)
 	if (hello_first(conn->hello.first, conn->hello.got) != HELLO_COMMAND || !recovery_is_possible(inm) ||
 	    inm->recovering)
 		return 0;
-	log_info(&inm->log, "connection from %s: a source that is back, and nothing has failed here; waiting for that",
-		 conn->name);
+	log_often(&inm->log, LOG_CONNECTIONS, LOG_INFO,
+		  "connection from %s: a source that is back, and nothing has failed here; waiting for that",
+		  conn->name);
 	conn->early = true;
 	e = event_wait(&inm->paused, deadline_ns);
 	conn->early = false;
@@ -257,7 +259,7 @@ static int meet_connection(void *arg)
 	if (e == 0)
 		e = place_connection(inm, h, deadline_ns, &err);
 	if (e < 0 && e != -ECANCELED) {
-		log_info(&inm->log, "connection from %s closed: %s", conn->name, err.text);
+		log_often(&inm->log, LOG_CONNECTIONS, LOG_INFO, "connection from %s closed: %s", conn->name, err.text);
 		if (hello_first(h->first, h->got) == HELLO_PACKET)
 			snprintf(inm->hint, sizeof(inm->hint), "; refused before: %.120s", err.text);
 		refused_channel = inm->multifd.channels > 0 && hello_first(h->first, h->got) == HELLO_PACKET;
@@ -303,7 +305,7 @@ static void admit(struct inm *inm, struct chan *ch)
 		e = group_spawn(&inm->arrival, ch->name, meet_connection, conn);
 	}
 	if (e < 0) {
-		log_warn(&inm->log, "connection from %s closed: no memory", ch->name);
+		log_often(&inm->log, LOG_CONNECTIONS, LOG_WARN, "connection from %s closed: no memory", ch->name);
 		chan_close(ch);
 		free(conn);
 		return;
@@ -337,7 +339,7 @@ static int accept_connections(void *arg)
 		if (e == -ECANCELED || inm->acceptors.cancelled)
 			return -ECANCELED;
 		/* Nothing an accept can fail with makes the next one hopeless; but it must not become a busy loop. */
-		log_warn(&inm->log, "%s", err.text);
+		log_often(&inm->log, LOG_CONNECTIONS, LOG_WARN, "%s", err.text);
 		e = io_sleep_until(inm->reactor, deadline_after_ns(ACCEPT_PAUSE_NS));
 		if (e < 0)
 			return e;

@@ -186,7 +186,7 @@ bool contest_drop(struct inm *inm, int result, const struct err *err)
 	         "the next source is welcome",
 	         inm->main.ch->name, c->displaced ? "no list of RAM blocks, and another one has come" : err->text);
 	/* Once is news; a stranger that does it again and again is not. */
-	log_write(&inm->log, c->drops++ ? LOG_INFO : LOG_WARN, "%s", inm->error_text);
+	log_often(&inm->log, LOG_CONNECTIONS, c->drops++ ? LOG_INFO : LOG_WARN, "%s", inm->error_text);
 	if (inm->load_made)
 		load_fini(&inm->load);
 	inm->load_made = false;

@@ -454,6 +454,7 @@ static int incoming_story(void *arg)
 		e = tell_source(inm, receive_guest(inm));
 	/* From here on nothing can change the outcome. */
 	switchover_end(inm);
+	log_held_back(&inm->log);
 	finish(inm, e);
 	if (e == 0)
 		await_close(inm);

@@ -46,6 +46,7 @@ struct inm {
 	struct inm_ops ops;
 	void *opaque;
 	struct log log;
+	struct log_limit log_limit; /* of log.limit */
 	struct trace trace;
 	struct options opts;
 	struct load_ops load_ops;

@@ -62,7 +62,8 @@ void line_evict_one(struct inm *inm)
 		if (other->siblings > conn->siblings)
 			conn = other;
 	}
-	log_warn(&inm->log, "connection from %s closed: %zu have not said what they are, %zu of them from there",
-	         conn->name, inm->unknown_count, conn->siblings + 1);
+	log_often(&inm->log, LOG_CONNECTIONS, LOG_WARN,
+	          "connection from %s closed: %zu have not said what they are, %zu of them from there",
+	          conn->name, inm->unknown_count, conn->siblings + 1);
 	line_evict(conn);
 }

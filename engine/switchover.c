@@ -69,7 +69,7 @@ int switchover_preempt(struct inm *inm, struct hello *h, struct err *err)
 	*l = (struct ram_loader){
 		.ram = &inm->ram, .opts = &inm->opts, .trace = &inm->trace, .postcopy = &inm->postcopy, .listed = true
 	};
-	log_info(&inm->log, "preempt channel: %s", inm->preempt.ch->name);
+	log_often(&inm->log, LOG_CHANNELS, LOG_INFO, "preempt channel: %s", inm->preempt.ch->name);
 	event_set(&inm->preempt_news);
 	e = group_spawn(&inm->loading, "preempt channel", run_preempt, inm);
 	if (e == 0)

@@ -47,8 +47,8 @@ static void on_fault(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
 	pb = guest_block(pc, msg->arg.pagefault.address, &off);
 	if (!pb) {
 		/* A view that was moved: see on_change. */
-		log_warn(pc->log, "a page fault outside all blocks, at 0x%llx",
-			 (unsigned long long)msg->arg.pagefault.address);
+		log_often(pc->log, LOG_FAULTS, LOG_WARN, "a page fault outside all blocks, at 0x%llx",
+			  (unsigned long long)msg->arg.pagefault.address);
 		return;
 	}
 	unit = off >> pb->unit_shift;
@@ -121,8 +121,8 @@ static void on_remap(struct postcopy *pc, uint64_t from, uint64_t to, uint64_t b
 	if (!pb)
 		return;
 	if (off != 0 || bytes < pb->b->used_bytes) {
-		log_warn(pc->log, "part of the guest view of block '%s' was moved; a touch of it may hang",
-			 pb->b->label);
+		log_often(pc->log, LOG_FAULTS, LOG_WARN,
+			  "part of the guest view of block '%s' was moved; a touch of it may hang", pb->b->label);
 		return;
 	}
 	pb->b->guest = (uint8_t *)(uintptr_t)to; /* NOLINT: the kernel's number for an address of ours */
@@ -150,7 +150,7 @@ static void on_event(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
 		close((int)msg->arg.fork.ufd);
 		break;
 	default:
-		log_warn(pc->log, "event %u of the userfaultfd is not known here", msg->event);
+		log_often(pc->log, LOG_FAULTS, LOG_WARN, "event %u of the userfaultfd is not known here", msg->event);
 	}
 }
 

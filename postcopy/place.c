@@ -323,8 +323,9 @@ static void place_failed(struct postcopy *pc, const struct block *b, uint64_t of
 		return;
 	uffd_wake(&pc->guest, b->guest + off, b->hpage_bytes);
 	if (error != -EAGAIN && error != -EEXIST && error != -ENOENT && error != -EFAULT)
-		log_warn(pc->log, "block '%s' at 0x%" PRIx64 " cannot be placed, trying again: %s",
-			 b->label, off, strerror(-error));
+		log_often(pc->log, LOG_FAULTS, LOG_WARN,
+			  "block '%s' at 0x%" PRIx64 " cannot be placed, trying again: %s", b->label, off,
+			  strerror(-error));
 }
 
 void place_local(struct postcopy *pc, struct pblock *pb, size_t unit, bool walks)

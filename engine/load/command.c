@@ -201,7 +201,7 @@ static int carry_out(struct load *l, unsigned id, const uint8_t *payload, size_t
 		/* RECV_BITMAP, POSTCOPY_RESUME */
 		if (id == WIRE_CMD_RECV_BITMAP && payload[0] != len - 1)
 			return err_set(err, -EPROTO, "a name of %u bytes in a command of %zu", payload[0], len);
-		log_warn(l->log, "command %s outside a recovery is ignored", rows[id].name);
+		log_often(l->log, LOG_STREAM, LOG_WARN, "command %s outside a recovery is ignored", rows[id].name);
 		return 0;
 	}
 }

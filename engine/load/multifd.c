@@ -302,8 +302,8 @@ static bool leaves_before_start(struct multifd_channel *c, int e, const struct e
 
 	if (e > 0 || e == -ECANCELED || stream_has_begun(m) || c->replaced)
 		return false;
-	log_info(m->log, "multifd channel %u (%s) closed before the main stream began%s%s", c->id, c->ch->name,
-		 e < 0 ? ": " : "", e < 0 ? err->text : "");
+	log_often(m->log, LOG_CHANNELS, LOG_INFO, "multifd channel %u (%s) closed before the main stream began%s%s",
+		  c->id, c->ch->name, e < 0 ? ": " : "", e < 0 ? err->text : "");
 	m->slots[c->id] = NULL;
 	m->present--;
 	channel_free(c);
@@ -334,7 +334,7 @@ static int run_channel(void *arg)
 
 	if (e < 0 && e != -ECANCELED && m->switched) {
 		/* It carries nothing any more; a lost network shows where pages come. */
-		log_info(m->log, "multifd channel %u has ended: %s", c->id, err.text);
+		log_often(m->log, LOG_CHANNELS, LOG_INFO, "multifd channel %u has ended: %s", c->id, err.text);
 		e = 0;
 	}
 	c->over = e != -ECANCELED;
@@ -512,7 +512,7 @@ int multifd_join(struct multifd *m, struct hello *h, uint64_t deadline_ns, struc
 	}
 	m->slots[c->id] = c;
 	m->present++;
-	log_info(m->log, "multifd channel %u: %s", c->id, c->ch->name);
+	log_often(m->log, LOG_CHANNELS, LOG_INFO, "multifd channel %u: %s", c->id, c->ch->name);
 	event_set(&m->arrived);
 	return 0;
 }
