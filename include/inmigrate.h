@@ -414,6 +414,43 @@ int inm_reactor_new(struct inm_reactor **ret_reactor, const struct inm_reactor_c
 /* All its migrations must have been freed. */
 void inm_reactor_free(struct inm_reactor *reactor);
 
+/* ---- what this machine offers ------------------------------------------------------------------------------ */
+
+/* One thing that a migration can make use of. */
+struct inm_finding {
+	char name[32];     /* "kernel-faults", "minor-shmem", "io_uring", "huge-2m", ...: see inm_probe(3) */
+	bool there;
+	char why_not[192]; /* "" where it is there; else what is missing, and what would change that */
+};
+
+#define INM_FINDINGS_MAX 64
+
+/* The structure may grow at its end: set size first. */
+struct inm_probe {
+	size_t size;
+	bool migration;         /* there is io_uring, without which inm_new fails */
+	bool postcopy;          /* capability postcopy-ram can be used */
+	bool kernel_faults;     /* also where KVM or vhost touch guest memory; else see postcopy-kernel-faults */
+	bool shared_memory;     /* in postcopy, blocks may be given with a descriptor of a memory file */
+	bool huge_pages;        /* or with one on hugetlbfs */
+	bool callbacks_park;    /* in the engine view (inm_ram_view); else they must call inm_ram_await */
+	uint64_t uffd_features; /* UFFD_FEATURE_... (userfaultfd(2)) that the kernel has; some may need a privilege */
+	char kernel[72];        /* its release, "6.12.9" */
+	char door[48];          /* how a userfaultfd is had: "/dev/userfaultfd"; "" where none is */
+	char error[256];        /* why none is, and what would change that; else "" */
+	char verdict[400];      /* how postcopy would be done, or why it cannot; in words */
+	uint32_t finding_count;
+	struct inm_finding findings[INM_FINDINGS_MAX];
+};
+
+/**
+ * inm_probe - what the kernel offers here, and to this process, now
+ * It is tried: userfaultfds and a ring are opened and closed again. From any thread; no migration is needed.
+ * @ret: size is set by the caller; the rest is written as far as it goes
+ * Return: 0; -EINVAL for NULL or a size that holds nothing.
+ */
+int inm_probe(struct inm_probe *ret);
+
 #pragma GCC visibility pop
 
 #ifdef __cplusplus
