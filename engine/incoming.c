@@ -9,6 +9,7 @@
 #include "engine/arrival.h"
 #include "engine/channel/channel.h"
 #include "engine/load/tail.h"
+#include "engine/onlooker.h"
 #include "engine/recovery.h"
 #include "engine/state.h"
 #include "engine/switchover.h"
@@ -220,6 +221,8 @@ static int load_main(struct inm *inm, struct err *err)
 					   .refused = note_refusal };
 	switchover_ops(&inm->load_ops);
 	recovery_ops(&inm->load_ops);
+	if (inm->opts.looking)
+		onlooker_ops(&inm->load_ops);
 	l->opts = &inm->opts;
 	l->trace = &inm->trace;
 	l->log = &inm->log;
@@ -233,6 +236,7 @@ static int load_main(struct inm *inm, struct err *err)
 	if (e < 0)
 		return err_set(err, e, "no memory for the stream's buffer");
 	inm->load_made = true;
+	l->reply.mute = inm->opts.looking;
 	/* What comes by fd:, exec: or file: may take its time to begin. */
 	e = reader_need(&l->reader, 1, err);
 	inm->begin_ns = clock_now_ns();
@@ -248,7 +252,7 @@ static int load_main(struct inm *inm, struct err *err)
 	if (e < 0)
 		return e;
 	/* That may have taken long. A source that did not wait for it runs its guest again. */
-	return l->reply.open ? tail_check_end(l, err) : 0;
+	return reply_is_awaited(&l->reply) ? tail_check_end(l, err) : 0;
 }
 
 /*
@@ -260,7 +264,7 @@ static int tell_source(struct inm *inm, int result)
 	struct err err = ERR_NONE;
 	int e;
 
-	if (!inm->load_made || !inm->load.reply.open)
+	if (!inm->load_made || !reply_is_awaited(&inm->load.reply))
 		return result;
 	/* Where half of the guest runs, nobody is told that it may run elsewhere. */
 	if (result < 0 && inm->running)
@@ -291,7 +295,7 @@ static void await_close(struct inm *inm)
 	struct iovec iov;
 	ssize_t n = 1;
 
-	if (!inm->load_made || !inm->load.reply.open || inm->load.reader.ended)
+	if (!inm->load_made || !reply_is_awaited(&inm->load.reply) || inm->load.reader.ended)
 		return;
 	while (n > 0) {
 		iov = (struct iovec){ scrap, sizeof(scrap) };
@@ -502,6 +506,8 @@ int incoming_start(struct inm *inm, const struct address *addr, struct err *err)
 	struct tls_options o;
 	int e;
 
+	if (inm->opts.looking)
+		onlooker_options(&inm->opts);
 	prepare(inm);
 	if (inm->opts.tls_creds[0]) {
 		o = tls_options_of(&inm->opts);

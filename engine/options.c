@@ -349,7 +349,7 @@ static int check_tls(const struct options *opts, struct err *err)
  */
 static int check_division(const struct options *opts, struct err *err)
 {
-	if (opts->send_section_footer)
+	if (opts->send_section_footer || opts->looking)
 		return 0;
 	if (opts->suppress_vmdesc)
 		return err_set(err, -ENOTSUP, "parameters 'send-section-footer' off and 'suppress-vmdesc' on: such a "

@@ -150,6 +150,7 @@ struct options {
 	int switchover_ack_legacy;
 
 	/* Ours. */
+	bool looking;                      /* onlooker.h; not a parameter */
 	bool has_uuid;
 	uint8_t uuid[16];                  /* valid with has_uuid */
 	char machine[OPTIONS_TEXT_BYTES];  /* type the stream must name; "": any */

@@ -135,12 +135,17 @@ static may_park int await_channels(void *opaque, struct err *err)
 static int begin_listening(void *opaque, struct err *err)
 {
 	struct inm *inm = opaque;
-	int e = postcopy_listen(&inm->postcopy, err);
+	struct ram_loader *l = &inm->load.ram_loader;
+	/* Postcopy of dirty bitmaps alone misses nothing (spec/stream.md 5.1): the kernel is asked for nothing. */
+	int e = l->advised ? postcopy_listen(&inm->postcopy, err) : 0;
 
 	if (e < 0)
 		return e;
 	multifd_switch(&inm->multifd);
-	inm->load.ram_loader.postcopy = &inm->postcopy;
+	if (l->advised)
+		l->postcopy = &inm->postcopy;
+	else
+		l->closed = true;
 	inm->load.reader.chunk_bytes = CHUNK_BYTES;
 	if (inm->switchover_ns == 0)
 		inm->switchover_ns = clock_now_ns();
@@ -255,6 +260,8 @@ void switchover_init(struct inm *inm)
 					   .stuck = &inm->stuck,
 					   .stuck_after_ns = inm->opts.stuck_after_ms * NS_PER_MS,
 					   .prefetch_on = inm->opts.postcopy_prefetch };
+	/* Waited for, and set, also where nothing is missing: postcopy of dirty bitmaps alone. */
+	event_init(&inm->postcopy.all_here, s, "the last page");
 }
 
 /* ---- the ends ---- */

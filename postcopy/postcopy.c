@@ -278,6 +278,8 @@ static may_park void forget_partial_units(struct postcopy *pc, struct pblock *pb
 
 void postcopy_pause(struct postcopy *pc)
 {
+	if (!pc->listening)
+		return;
 	ledger_offline(pc, true);
 	group_cancel(&pc->senders);
 	group_join(&pc->senders);
@@ -292,6 +294,8 @@ int postcopy_resume(struct postcopy *pc)
 {
 	int r = 0;
 
+	if (!pc->listening)
+		return 0;
 	/* It has ended where the userfaultfd could not be read; perhaps now it can. */
 	if (group_empty(&pc->readers)) {
 		group_init(&pc->readers, &pc->reactor->sched, "page faults");

@@ -129,7 +129,7 @@ may_park void postcopy_complete(struct postcopy *pc);
 /**
  * postcopy_pause - the network is lost: nothing is being sent any more when this returns
  * Nobody may be placing pages. What has come of huge pages that are not whole is forgotten, and comes again.
- * Parks: yes. May be called again.
+ * Parks: yes. May be called again, and where nothing is missing because postcopy_listen was not called.
  */
 may_park void postcopy_pause(struct postcopy *pc);
 

@@ -1,25 +1,28 @@
 /*
  * decode.c - `inmigrate decode`: what is in a saved stream, element by element
  *
- * It lands the stream as listen does, in memory that is thrown away, and prints what the engine says it reads: so what
- * it prints is what would happen, up to the byte where something is wrong.
+ * It lands the stream in memory that is thrown away, and prints what the engine says it reads, up to the byte where
+ * something is wrong. Nobody is answered, so that what was captured from a connection can be looked at, too: see
+ * onlooker.h.
  */
 #include "programs/program.h"
 
+#include "engine/onlooker.h"
 #include "programs/guest_ram.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <string.h>
 
 static const char help_text[] =
 	"usage: inmigrate decode FILE[,offset=N] [OPTION]...\n"
 	"\n"
 	"Prints the elements of a migration stream that was saved to FILE (`-` for standard input),\n"
-	"each with its offset, and why it would not land if it would not.\n"
+	"each with its offset, and where and why it cannot go on if it cannot.\n"
 	"\n"
-	"  --cap NAME         capability that the source had on, where the stream depends on it\n"
+	"  --cap NAME         accepted and without effect: what the stream has is read in any case\n"
 	"  --param KEY=VALUE  parameter, as for listen\n"
 	"  --help             this text\n"
 	"\n"
@@ -28,6 +31,7 @@ static const char help_text[] =
 struct decode {
 	struct inm *inm;
 	struct guest_ram ram;
+	int write_errno; /* of standard output, 0: all was written */
 };
 
 static int on_ram_block(void *opaque, struct inm_ram_block *block)
@@ -37,10 +41,21 @@ static int on_ram_block(void *opaque, struct inm_ram_block *block)
 	return guest_ram_block(&d->ram, block);
 }
 
+/* Nobody reads the rest: a disk that is full, a pager that has ended. */
+static void note_write(struct decode *d, int result)
+{
+	if (result >= 0 || d->write_errno)
+		return;
+	d->write_errno = errno ? errno : EIO;
+	inm_cancel(d->inm);
+}
+
 static void on_trace(void *opaque, uint64_t off, int depth, const char *text)
 {
-	(void)opaque;
-	printf("%#12" PRIx64 "  %*s%s\n", off, 2 * depth, "", text);
+	struct decode *d = opaque;
+
+	errno = 0;
+	note_write(d, printf("%#12" PRIx64 "  %*s%s\n", off, 2 * depth, "", text));
 }
 
 static int on_live_state(void *opaque, const struct inm_live_state *piece)
@@ -98,10 +113,14 @@ static int decode(struct decode *d, const char *file)
 		snprintf(uri, sizeof(uri), "fd:0");
 	else if (snprintf(uri, sizeof(uri), "file:%s", file) >= (int)sizeof(uri))
 		return usage_error("decode", "the file's name is too long");
+	onlooker_begin(d->inm);
 	r = inm_listen(d->inm, uri);
 	if (r == 0)
 		r = inm_run(d->inm);
-	fflush(stdout);
+	errno = 0;
+	note_write(d, fflush(stdout));
+	if (d->write_errno)
+		return fail("standard output: %s", strerror(d->write_errno));
 	return r < 0 ? fail("%s", inm_error(d->inm)) : EXIT_LANDED;
 }
 
@@ -110,7 +129,11 @@ int cmd_decode(int argc, char **argv)
 	struct inm_config config = { .size = sizeof(config), .log_level = INM_LOG_WARN };
 	struct decode d = { 0 };
 	const char *file = NULL;
-	int r = inm_new(&d.inm, &config, &ops, &d);
+	int r;
+
+	/* A pager that has ended is an error that is named, and not a signal. */
+	signal(SIGPIPE, SIG_IGN);
+	r = inm_new(&d.inm, &config, &ops, &d);
 
 	if (r < 0)
 		return fail("no migration can be made: %s", inm_last_error());

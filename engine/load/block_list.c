@@ -63,7 +63,7 @@ static int read_entry(struct ram_loader *l, struct reader *r, struct entry *entr
 	if (memchr(entry->name, '\0', entry->name_bytes))
 		return err_set(err, -EPROTO, "its name has a zero byte");
 	e = read_page_bytes(l, r, entry, err);
-	if (e == 0 && options_has(l->opts, CAP_X_IGNORE_SHARED))
+	if (e == 0 && l->lists_gpa)
 		e = reader_be64(r, &entry->gpa, err);
 	return e;
 }
@@ -133,7 +133,7 @@ static int add_block(struct ram_loader *l, struct sched *s, const struct entry *
 
 	if (e < 0)
 		return err_set(err, e, "the memory given for it cannot be used: %s", strerror(-e));
-	if (!source.ignored && entry->page_bytes && entry->page_bytes != block->hpage_bytes)
+	if (!source.ignored && entry->page_bytes && entry->page_bytes != block->hpage_bytes && !l->opts->looking)
 		return err_set(err, -EINVAL, "it has pages of 0x%" PRIx64 " bytes at the source and of 0x%zx here",
 			       entry->page_bytes, block->hpage_bytes);
 	/* A page must be able to be missing (spec/stream.md 2, ADVISE). */

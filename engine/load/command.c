@@ -87,6 +87,7 @@ static int advise(struct load *l, const uint8_t *payload, size_t len, struct err
 	if (len == 0) {
 		if (!options_has(l->opts, CAP_DIRTY_BITMAPS))
 			return err_set(err, -EPROTO, "the source has capability dirty-bitmaps on; it is off here");
+		l->phase = LOAD_ADVISED;
 		return 0;
 	}
 	if (!options_has(l->opts, CAP_POSTCOPY_RAM))
@@ -116,9 +117,14 @@ static int discard(struct load *l, const uint8_t *payload, size_t len, struct er
 {
 	int e = check_switch(l, err);
 
+	if (e == 0 && !l->ram_loader.advised)
+		e = err_set(err, -EPROTO, "postcopy of RAM was not advised");
 	if (e < 0)
 		return e;
 	l->phase = LOAD_DISCARDING;
+	/* What is discarded comes again; to see both, it stays. */
+	if (l->opts->looking)
+		return 0;
 	return discard_ranges(l->postcopy, payload, len, err);
 }
 
@@ -127,8 +133,10 @@ static int package(struct load *l, const uint8_t *payload, struct err *err)
 	uint32_t bytes = be32_load(payload);
 	int e = check_switch(l, err);
 
-	if (e == 0 && !l->reply.open)
+	if (e == 0 && l->ram_loader.advised && !l->reply.open)
 		e = err_set(err, -EPROTO, "the source has not opened a return path to ask for pages on");
+	if (e == 0 && !l->ram_loader.advised && !sections_ram_ended(&l->sections))
+		e = err_set(err, -EPROTO, "RAM has not ended, and postcopy was advised for dirty bitmaps alone");
 	return e < 0 ? e : package_read(l, bytes, err);
 }
 

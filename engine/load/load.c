@@ -209,7 +209,7 @@ static int read_start(struct load *l, uint64_t off, struct err *err)
 	if (e < 0)
 		return err_up(err, e, "START at 0x%" PRIx64, off);
 	e = read_body(l, sec, WIRE_SECTION_START, err);
-	if (e == 0 && sec->kind == SECTION_RAM && l->phase == LOAD_ADVISED)
+	if (e == 0 && sec->kind == SECTION_RAM && l->ram_loader.advised && !l->opts->looking)
 		e = check_postcopy(l, err);
 	if (e == 0)
 		e = read_footer(l, sec->section_id, err);
@@ -229,7 +229,8 @@ static int read_part_or_end(struct load *l, uint64_t off, bool end, struct err *
 	if (!sec)
 		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 ": no section has id %" PRIu32, word, off, id);
 	TRACE(l->trace, off, 0, "section %s %" PRIu32 " '%s'", word, id, SECTION_NAME(sec));
-	if (sec->ended)
+	/* In postcopy of bitmaps alone RAM ends before the switch, and again with the others (spec/stream.md 1.5). */
+	if (sec->ended && !(end && sec->kind == SECTION_RAM && l->phase >= LOAD_LISTENING))
 		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 ": section '%s' has ended before", word, off,
 			       SECTION_NAME(sec));
 	l->rounds_begun = true;
@@ -352,6 +353,8 @@ int load_stream(struct load *l, struct err *err)
 		return e;
 	/* The page size is known now, and no block before. */
 	ram_init(l->ram, l->config.tpage_bits);
+	/* Without a configuration section only our own capability tells. */
+	l->ram_loader.lists_gpa = l->config.ignore_shared || options_has(l->opts, CAP_X_IGNORE_SHARED);
 	return read_elements(l, err);
 }
 

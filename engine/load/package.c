@@ -108,6 +108,17 @@ static bool find_owner_ping(const struct package *p)
 	return false;
 }
 
+/* Without a return path nobody can be asked, and nobody answered. */
+static int check_pings(const struct load *l, struct err *err)
+{
+	const struct split_result *s = &l->package.split;
+
+	for (size_t i = 0; !l->reply.open && i < s->command_count; i++)
+		if (s->commands[i].command == WIRE_CMD_PING)
+			return err_set(err, -EPROTO, "command PING, and the source has not opened a return path");
+	return 0;
+}
+
 /* Once: what can still refuse the guest does so before anybody is told that it is ours. */
 static int take_over(struct load *l, bool *taken, struct err *err)
 {
@@ -238,12 +249,15 @@ int package_read(struct load *l, uint32_t bytes, struct err *err)
 	e = receive(l, bytes, err);
 	if (e == 0)
 		e = divide(l, err);
+	if (e == 0)
+		e = check_pings(l, err);
 	if (e < 0)
 		return err_up(err, e, "package at 0x%" PRIx64, p->off);
 	l->split_by_footers = true;
 	TRACE(l->trace, p->off, 1, "command POSTCOPY_LISTEN in the package");
 	p->has_owner_ping = find_owner_ping(p);
-	lost = l->ops->await_channels(l->ops_opaque, err);
+	/* All of RAM is here where postcopy is of bitmaps alone: no channel is waited for. */
+	lost = l->ram_loader.advised ? l->ops->await_channels(l->ops_opaque, err) : 0;
 	if (lost < 0 && (lost != -ENOTCONN || p->has_owner_ping))
 		return err_up(err, lost, "POSTCOPY_LISTEN");
 	e = l->ops->listen(l->ops_opaque, &listen_err);

@@ -258,7 +258,7 @@ static int sync_channels(struct ram_loader *l, struct err *err)
  */
 static bool syncs_at_eos(const struct ram_loader *l)
 {
-	if (l->postcopy)
+	if (l->postcopy || l->closed)
 		return false; /* multifd carries nothing any more (spec/stream.md 5.6) */
 	if (l->opts->multifd_flush_after_each_section != TRISTATE_AUTO)
 		return l->opts->multifd_flush_after_each_section == TRISTATE_ON;
@@ -283,6 +283,9 @@ static int load_record(struct ram_loader *l, struct reader *r, bool *list_due, s
 		*list_due = false;
 		return block_list_read(l, r, rec.addr, err);
 	}
+	if (l->closed && flags != WIRE_RAM_EOS)
+		return err_set(err, -EPROTO, "record 0x%016" PRIx64 " after the switch, and RAM was complete before it",
+			       rec.word);
 	switch (flags) {
 	case WIRE_RAM_ZERO:
 	case WIRE_RAM_ZERO | WIRE_RAM_CONTINUE:

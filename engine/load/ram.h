@@ -42,7 +42,9 @@ struct ram_loader {
 
 	struct postcopy *postcopy;  /* not owned; set when the records are those of postcopy, else NULL */
 	bool listed;                /* the block list has been read */
+	bool lists_gpa;             /* x-ignore-shared: the list says where each block is in guest memory */
 	bool advised;               /* POSTCOPY_ADVISE was read with page sizes: the list may hold some */
+	bool closed;                /* the guest runs, and all of RAM is here: no page may come */
 	bool flushed;               /* a FLUSH record was read: they are the sync points, and not every EOS */
 	struct block *last;         /* what CONTINUE means; survives sections */
 	uint64_t last_position;     /* of the last page, for counting rounds */

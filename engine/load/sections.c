@@ -58,6 +58,14 @@ bool sections_all_ended(const struct sections *s)
 	return any && !sections_first_open(s);
 }
 
+bool sections_ram_ended(const struct sections *s)
+{
+	for (size_t i = 0; i < s->count; i++)
+		if (s->list[i]->kind == SECTION_RAM)
+			return s->list[i]->ended;
+	return false;
+}
+
 const struct section *sections_first_open(const struct sections *s)
 {
 	for (size_t i = 0; i < s->count; i++)

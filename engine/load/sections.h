@@ -55,6 +55,9 @@ struct section *sections_find(const struct sections *s, uint32_t section_id);
 /** sections_all_ended - has a live section had its END, and so have all that owe one? */
 bool sections_all_ended(const struct sections *s);
 
+/** sections_ram_ended - has section `ram` had its END? */
+bool sections_ram_ended(const struct sections *s);
+
 /** sections_first_open - the first live section that owes an END and has not had it, or NULL */
 const struct section *sections_first_open(const struct sections *s);
 

@@ -127,7 +127,7 @@ static int read_with_footers(struct tail *t, struct load *l, struct split_result
 	int e = 1;
 
 	while (e > 0) {
-		quiet_ns = l->reply.open && t->bytes > 0 && t->buf[t->bytes - 1] == WIRE_EOF ?
+		quiet_ns = reply_is_awaited(&l->reply) && t->bytes > 0 && t->buf[t->bytes - 1] == WIRE_EOF ?
 				   deadline_after_ns(QUIET_NS) :
 				   DEADLINE_NEVER; /* a source may wait between any two bytes */
 		e = tail_more(t, &l->reader, quiet_ns, err);
@@ -152,7 +152,7 @@ int tail_check_end(struct load *l, struct err *err)
 	ssize_t n = l->reader.ended ? 0 : -ETIMEDOUT;
 
 	if (reader_buffered(&l->reader) == 0 && !l->reader.ended) {
-		l->reader.deadline_ns = deadline_after_ns(l->reply.open ? 0 : CLOSE_WAIT_NS);
+		l->reader.deadline_ns = deadline_after_ns(reply_is_awaited(&l->reply) ? 0 : CLOSE_WAIT_NS);
 		n = reader_fill(&l->reader, err);
 		l->reader.deadline_ns = DEADLINE_NEVER;
 	}
@@ -160,11 +160,11 @@ int tail_check_end(struct load *l, struct err *err)
 		return (int)n;
 	if (reader_buffered(&l->reader) > 0)
 		return err_set(err, -EPROTO, "data after the end of the stream, at 0x%" PRIx64, reader_off(&l->reader));
-	if (l->reply.open && n == 0)
+	if (reply_is_awaited(&l->reply) && n == 0)
 		return err_set(err, -ENODATA,
 		               "the source closed the stream at 0x%" PRIx64 " without waiting to be told",
 		               reader_off(&l->reader));
-	if (l->reply.open && n != -ETIMEDOUT)
+	if (reply_is_awaited(&l->reply) && n != -ETIMEDOUT)
 		return (int)n;
 	/* Without a return path the stream is complete, and how its connection ends does not matter. */
 	return 0;

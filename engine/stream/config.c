@@ -15,6 +15,20 @@
 /* More than there are capabilities in any release (spec/stream.md 11). */
 #define CAPABILITIES_MAX 64
 
+/* What else a source sends, where somebody has captured it. */
+static const char *what_else(uint32_t magic)
+{
+	if (magic == WIRE_MAGIC_MULTIFD)
+		return ", as a multifd channel does: its pages belong to the stream of the main channel";
+	if (magic == WIRE_MAGIC_CPR)
+		return ", as the channel of mode cpr-transfer does, which is not supported";
+	if (magic >> 16 == 0x1603)
+		return ", as TLS does";
+	if (magic >> 24 == WIRE_COMMAND)
+		return ", as the connection of a recovery does, which goes on where another one ended";
+	return "";
+}
+
 static int read_header(struct reader *r, const struct trace *trace, struct err *err)
 {
 	uint64_t off = reader_off(r);
@@ -25,7 +39,8 @@ static int read_header(struct reader *r, const struct trace *trace, struct err *
 		return e;
 	if (magic != WIRE_MAGIC)
 		return err_set(err, -EPROTO,
-			       "not a migration stream: it begins with 0x%08" PRIx32 " instead of \"QEVM\"", magic);
+			       "not a migration stream: it begins with 0x%08" PRIx32 " instead of \"QEVM\"%s", magic,
+			       what_else(magic));
 	e = reader_be32(r, &version, err);
 	if (e < 0)
 		return e;
@@ -49,7 +64,7 @@ static int check_capabilities(uint32_t at_source, const struct options *opts, st
 		/* To turn it on here would only lead to the next refusal. */
 		if (theirs && row->support == SUPPORT_REFUSED)
 			return err_set(err, -ENOTSUP, "capability %s is on at the source: %s", row->name, row->note);
-		if (theirs != ours)
+		if (theirs != ours && !opts->looking)
 			return err_set(err, -EPROTO, "capability %s is %s at the source and %s here",
 				       row->name, theirs ? "on" : "off", ours ? "on" : "off");
 	}
@@ -199,6 +214,7 @@ static int read_configuration(struct stream_config *config, struct reader *r, co
 			break;
 		e = read_subsection(config, &caps, r, trace, err);
 	}
+	config->ignore_shared = caps >> CAP_X_IGNORE_SHARED & 1;
 	if (e == 0)
 		e = check_capabilities(caps, opts, err);
 	if (e == 0)

@@ -25,6 +25,7 @@ struct reply {
 	struct mutex lock;
 	bool open; /* the source has said OPEN_RETURN_PATH */
 	bool shut; /* SHUT is sent: nothing may follow */
+	bool mute; /* nobody is there to hear it: what is said goes nowhere */
 	const struct block *last; /* the block that the last page request named */
 };
 
@@ -41,6 +42,12 @@ void reply_attach(struct reply *rp, struct chan *ch);
 
 /** reply_open - from here on the source listens. Return: 0; -EPROTO on a channel that cannot be written. */
 int reply_open(struct reply *rp, struct err *err);
+
+/** reply_is_awaited - does a source wait for what it is told at the end? */
+static inline bool reply_is_awaited(const struct reply *rp)
+{
+	return rp->open && !rp->mute;
+}
 
 /* These park, for at most REPLY_TIMEOUT_NS: a source reads its return path at all times. */
 #define REPLY_TIMEOUT_NS (30ull * 1000000000ull)

@@ -23,12 +23,12 @@ def _die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def run(*args, data=None, stdin=subprocess.DEVNULL, seconds=30, text=True):
+def run(*args, data=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, seconds=30, text=True):
     """The program to its end. data: bytes for a pipe to its standard input."""
-    done = subprocess.run([PROGRAM, *args], input=data, stdin=None if data is not None else stdin, capture_output=True,
-                          timeout=seconds, preexec_fn=_die_with_parent)
+    done = subprocess.run([PROGRAM, *args], input=data, stdin=None if data is not None else stdin, stdout=stdout,
+                          stderr=subprocess.PIPE, timeout=seconds, preexec_fn=_die_with_parent)
     if text:
-        done.stdout, done.stderr = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        done.stdout, done.stderr = (done.stdout or b"").decode(errors="replace"), done.stderr.decode(errors="replace")
     return done
 
 

@@ -139,3 +139,63 @@ class EarlyDevices(Sources):
     def test_without_a_description_it_is_hexadecimal(self):
         devices = self.devices(self.early(False), "--param", "suppress-vmdesc=on")
         self.assertEqual(devices["0000:00:04.0/virtio-mem-device-early"]["hex"], "0000000040000000")
+
+
+class BitmapsInPostcopy(Sources):
+    """dirty-bitmaps on, postcopy-ram off, and migrate-start-postcopy: RAM ends, then the switch, then the bitmaps."""
+
+    BITS = b"\x42" + be64(0) + be32(128) + b"\1"
+
+    def data(self, between=b"", after=b"", ram_ends=True, return_path=True, ping=b""):
+        whole = stream.pages(RAM)
+        ram = whole if ram_ends else bytes([stream.PART]) + whole[1:]
+        return (stream.begin(return_path=return_path) + stream.command(stream.ADVISE) + stream.block_list(RAM) +
+                stream.section(stream.START, 3, b"dirty-bitmap", 1, DirtyBitmaps.NAMED) + ram + between +
+                stream.package((10, b"timer", 2, b"abcd"), after=ping) + after +
+                stream.part(3, self.BITS) + stream.part(stream.RAM_ID, be64(stream.EOS), stream.END) +
+                stream.part(3, b"\x20\1", stream.END) + b"\0")
+
+    def replies(self, data, status):
+        listen = self.listen("tcp:127.0.0.1:0", "--cap", "return-path", "--cap", "dirty-bitmaps",
+                             "--ram-dir", self.path("ram"))
+        source = stream.Source(listen.address()).send(data)
+        replies = source.replies()
+        source.close()
+        self.assert_ends(listen, status)
+        self.said = listen.err.decode()
+        return replies
+
+    def test_the_guest_lands_and_the_source_is_told(self):
+        self.assertEqual(self.replies(self.data(), 0), [(stream.PONG, be32(1)), SHUT_0])
+        self.assertEqual(self.read("ram/pc.ram.raw"), RAM[b"pc.ram"])
+
+    def test_the_source_hears_who_has_the_guest(self):
+        ping = stream.command(stream.PING, be32(0x42))
+        self.assertEqual(self.replies(self.data(ping=ping), 0),
+                         [(stream.PONG, be32(1)), (stream.PONG, be32(0x42)), SHUT_0])
+
+    def test_a_source_without_a_return_path_lands_too(self):
+        done = run("listen", "exec:cat " + self.write("stream", self.data(return_path=False)), "--cap",
+                   "dirty-bitmaps")
+        self.assertEqual(done.returncode, 0, done)
+        ping = stream.command(stream.PING, be32(3))
+        self.fails(self.data(return_path=False, ping=ping), "PING.* return path", "--cap", "dirty-bitmaps")
+
+    def test_a_loss_after_the_switch_costs_only_bitmaps(self):
+        data = self.data()
+        listen = self.listen("tcp:127.0.0.1:0", "--cap", "return-path", "--cap", "dirty-bitmaps")
+        stream.Source(listen.address()).send(data[:data.rindex(self.BITS) + 3]).close()
+        self.assert_ends(listen, 0)
+
+    def test_no_page_comes_after_the_switch(self):
+        page = stream.part(stream.RAM_ID, be64(stream.ZERO) + str8(b"pc.ram") + b"\0" + be64(stream.EOS), stream.END)
+        data = self.data(after=page, return_path=False)
+        done = run("listen", "exec:cat " + self.write("stream", data), "--cap", "dirty-bitmaps")
+        self.assertRegex(done.stderr, "after the switch, and RAM was complete before it")
+
+    def test_the_switch_without_ram_is_refused(self):
+        for data, why in ((self.data(ram_ends=False), "RAM has not ended"),
+                          (self.data(between=stream.command(stream.DISCARD, b"\0" + str8(b"pc.ram") + b"\0" +
+                                                            be64(0) + be64(4096))), "postcopy of RAM was not advised")):
+            self.assertIn((stream.SHUT, be32(1)), self.replies(data, 1))
+            self.assertIn(why, self.said)
