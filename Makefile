@@ -425,13 +425,10 @@ format:
 MAN := $(call find,man/*.[1-8])
 man_dirs := $(sort $(foreach m,$(MAN),man$(subst .,,$(suffix $(m)))))
 
-$(B)inmigrate.pc: $(B)config.mk
-	$(call say,GEN,inmigrate.pc){ echo 'prefix=$(prefix)'; echo 'exec_prefix=$(exec_prefix)'; echo 'libdir=$(libdir)'; \
-		echo 'includedir=$(includedir)'; echo; echo 'Name: inmigrate'; \
-		echo 'Description: Destination half of QEMU live migration'; echo 'Version: $(VERSION)'; \
-		echo 'Requires.private:$(REQUIRES)'; echo 'Cflags: -I$${includedir}'; \
-		echo 'Libs: -L$${libdir} -linmigrate'; \
-		echo 'Libs.private: -pthread'; } >$@
+# Anew each time: the folders may be others on this command line.
+$(B)inmigrate.pc: FORCE
+	$(call say,GEN,inmigrate.pc)$(srcdir)/scripts/pkg-config-file '$(prefix)' '$(exec_prefix)' '$(libdir)' \
+		'$(includedir)' '$(VERSION)' $(REQUIRES) >$@
 
 D = $(DESTDIR)
 install: all $(B)inmigrate.pc
@@ -480,7 +477,7 @@ help:
 #: check-stress          `inmigrate stress --matrix`, STRESS_SECONDS of it [60]
 #: check-unit            the unit tests
 #: check-control         scenarios against a library that lacks one protection: each must fail
-#: check-cli             the program: options, exit status, files, signals
+#: check-cli             the program: options, exit status, files, signals; what is installed; the header
 #: check-netem           loss tests: a real QEMU, a network that fails in every way; check-netem-quick: some of them
 #: check-asan            the test programs under AddressSanitizer and UBSan; also check-ubsan, check-tsan: each builds in
 #:                       a folder of its own
@@ -493,7 +490,7 @@ help:
 #: cover                 which lines the tests run
 #: compile_commands.json for editors
 #: format                clang-format on everything
-#: install, uninstall    DESTDIR= and the folders of configure
+#: install, uninstall    DESTDIR=; prefix= and the other folders of configure, which may be changed here
 #: dist                  a tarball
 #: clean, distclean
 #: V=1 shows commands; one test: build/tests/unit/test_base, with CK_RUN_CASE=name for one case of it
