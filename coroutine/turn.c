@@ -2,6 +2,11 @@
 
 #include "base/clock.h"
 
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 static uint64_t share_ns(const struct sched *s)
 {
 	uint64_t ns = TURN_ROUND_NS / (s->round_switches ? s->round_switches : 1);
@@ -22,4 +27,28 @@ bool turn_look(struct sched *s)
 		s->turn_end_ns = now_ns + share_ns(s);
 	}
 	return now_ns >= s->turn_end_ns;
+}
+
+int turn_spend_pending(struct sched *s, size_t work)
+{
+	if (!s)
+		return 0;
+	turn_spend_shielded(s, work);
+	return s->current->cancel_pending && !s->current->shielded ? -ECANCELED : 0;
+}
+
+/* Given back at a time, and what of it counts as work. */
+#define FREE_BYTES ((size_t)2 << 20)
+
+void turn_free(struct sched *s, void *p, size_t bytes)
+{
+	uintptr_t mask = (uintptr_t)sysconf(_SC_PAGESIZE) - 1, at = ((uintptr_t)p + mask) & ~mask,
+	          end = (uintptr_t)p + bytes;
+
+	while (s && p && bytes > FREE_BYTES && end - at > FREE_BYTES) {
+		madvise((void *)at, FREE_BYTES, MADV_DONTNEED); /* NOLINT: an address of ours, rounded */
+		at += FREE_BYTES;
+		turn_spend_shielded(s, TURN_LOOK);
+	}
+	free(p);
 }

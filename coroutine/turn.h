@@ -67,4 +67,17 @@ may_park static inline void turn_spend_shielded(struct sched *s, size_t work)
 		co_yield_shielded(s);
 }
 
+/**
+ * turn_spend_pending - for work deep inside functions that know nothing of coroutines (@s may be NULL: nobody waits)
+ * Parks: yes. Return: 0; -ECANCELED while a cancel is pending, which it stays: whoever began the work takes it, by
+ * co_take_cancel, when the work has come back.
+ */
+may_park int turn_spend_pending(struct sched *s, size_t work);
+
+/**
+ * turn_free - free(3), of what may be hundreds of megabytes: the kernel takes 0.1 ms for each two of them
+ * Parks: yes, and a cancel stays pending. @bytes: how long it is. NULL is allowed.
+ */
+may_park void turn_free(struct sched *s, void *p, size_t bytes);
+
 #endif

@@ -382,6 +382,7 @@ static void unregister_all(struct postcopy *pc)
 		/* Wakes whoever waits there. It may not be registered any more, or never have been. */
 		if (pb->units)
 			uffd_unregister(&pc->guest, pb->b->guest, pb->units << pb->unit_shift);
+		turn_spend_shielded(&pc->reactor->sched, 2 * TURN_SYSCALL);
 	}
 }
 

@@ -23,7 +23,7 @@ static struct vmdesc *describe(const struct inm_device *device)
 	n = asprintf(&text, "{\"devices\": [%s]}", device->description);
 	if (n < 0)
 		return NULL;
-	vmdesc_parse(&desc, text, (size_t)n, &err);
+	vmdesc_parse(&desc, text, (size_t)n, NULL, &err);
 	free(text);
 	return desc;
 }

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/text.h"
+#include "coroutine/turn.h"
 #include "engine/load/load.h"
 #include "engine/load/split.h"
 #include "engine/stream/trace.h"
@@ -41,5 +42,5 @@ int device_deliver(struct load *l, const struct inm_device *device, struct err *
 			      TEXT_QUOTE(device->name, strlen(device->name)), device->instance_id,
 			      device->stream_offset);
 	l->devices++;
-	return 0;
+	return turn_spend(l->reader.sched, TURN_SYSCALL);
 }

@@ -99,7 +99,7 @@ struct load {
  * Return: 0 or -ENOMEM. @ch is not owned.
  */
 int load_init(struct load *l, struct sched *s, struct chan *ch, const void *first, size_t bytes);
-void load_fini(struct load *l);
+may_park void load_fini(struct load *l);
 
 /**
  * load_stream - all of it; the guest is complete when this returns 0, and the source has not been told

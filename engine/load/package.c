@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "coroutine/group.h"
+#include "coroutine/turn.h"
 #include "engine/load/device.h"
 #include "engine/load/load.h"
 #include "engine/options.h"
@@ -31,7 +32,7 @@ void package_init(struct package *p, struct sched *s)
 void package_fini(struct package *p)
 {
 	split_result_fini(&p->split);
-	free(p->buf);
+	turn_free(p->done.sched, p->buf, p->bytes);
 	p->buf = NULL;
 }
 
@@ -61,7 +62,7 @@ static int divide(struct load *l, struct err *err)
 {
 	struct package *p = &l->package;
 	struct split_handler *handlers = calloc(2 * SECTIONS_MAX, sizeof(*handlers));
-	struct split_opts opts = { .footers = l->opts->send_section_footer };
+	struct split_opts opts = { .footers = l->opts->send_section_footer, .sched = l->reader.sched };
 	int e;
 
 	if (!handlers)
@@ -75,6 +76,9 @@ static int divide(struct load *l, struct err *err)
 		opts.early_count = sections_handlers(&l->sections, true, handlers + SECTIONS_MAX);
 		e = split_by_footers(&p->split, p->buf, p->bytes, SPLIT_PACKAGE, &opts, err);
 	}
+	/* One that was heard while dividing is still pending. */
+	if (e == -ECANCELED)
+		co_take_cancel(l->reader.sched);
 	free(handlers);
 	return e;
 }
@@ -220,6 +224,9 @@ static int run_package(void *arg)
 
 	for (unsigned i = 0; e == 0 && i < l->package.ping_count; i++)
 		e = answer(l, l->package.pings[i], &err);
+	/* It is not needed any more, and freed in pieces. */
+	turn_free(l->reader.sched, l->package.buf, l->package.bytes);
+	l->package.buf = NULL;
 	if (e == 0) {
 		event_set(&l->package.done);
 		return 0;

@@ -47,7 +47,7 @@ struct package {
 };
 
 void package_init(struct package *p, struct sched *s);
-void package_fini(struct package *p);
+may_park void package_fini(struct package *p); /* a cancel stays pending */
 
 /* Is there a package whose devices are still being loaded? */
 static inline bool package_is_loading(const struct package *p)

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "coroutine/turn.h"
+
 /* What was taken lives until pull_free: no need to free one alone. */
 struct pull_chunk {
 	struct pull_chunk *next;
@@ -99,16 +101,18 @@ int pull_enter(struct pull *p, char open)
 
 int pull_more(struct pull *p, bool *first, char close)
 {
-	int ch = pull_peek(p);
+	int ch = pull_peek(p), r = turn_spend_pending(p->sched, TURN_STEP + 8 * (p->at - p->spent_at));
 
+	if (r < 0)
+		return r;
+	p->spent_at = p->at;
 	if (ch == (unsigned char)close) {
 		p->at++;
 		p->depth--;
 		return 0;
 	}
 	if (!*first) {
-		int r = pull_expect(p, ',');
-
+		r = pull_expect(p, ',');
 		if (r < 0)
 			return r;
 	}

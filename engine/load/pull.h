@@ -5,7 +5,7 @@
  * where that costs nothing: strings are valid UTF-8 without a NUL, numbers asked for are non-negative integers.
  *
  * All functions return 0 (or what they say), -EPROTO with the offset in the text, -E2BIG nested too deep, or -ENOMEM.
- * Parks: nothing here does.
+ * Parks: pull_more does, where p->sched is set: -ECANCELED, which stays pending (turn_spend_pending).
  */
 #ifndef ENGINE_LOAD_PULL_H
 #define ENGINE_LOAD_PULL_H
@@ -31,6 +31,7 @@
 #define PULL_KEY_BYTES_MAX 31
 
 struct pull_chunk;
+struct sched;
 
 struct pull {
 	const char *text;
@@ -40,6 +41,8 @@ struct pull {
 	size_t taken_bytes;
 	char key[PULL_KEY_BYTES_MAX + 1];
 	struct err *err;
+	struct sched *sched; /* whose turns the work is; NULL: nobody's */
+	size_t spent_at;     /* up to here it was spent */
 };
 
 struct pull_str {

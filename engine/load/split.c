@@ -6,6 +6,7 @@
 
 #include "base/be.h"
 #include "base/text.h"
+#include "coroutine/turn.h"
 #include "engine/load/split_parts.h"
 #include "engine/load/vmdesc.h"
 
@@ -120,21 +121,23 @@ struct party {
 	enum { PARTY_LIVE, PARTY_EARLY, PARTY_SECTION } kind;
 };
 
-static int party_compare_name(const void *a, const void *b)
+static int party_compare_name(const void *a, const void *b, void *sched)
 {
 	const struct party *x = a, *y = b;
 	int r;
 
+	turn_spend_pending(sched, TURN_STEP); /* a cancel waits for the end of the sort */
 	if (x->name_bytes != y->name_bytes)
 		return x->name_bytes < y->name_bytes ? -1 : 1;
 	r = memcmp(x->name, y->name, x->name_bytes);
 	return r ? r : (x->instance_id > y->instance_id) - (x->instance_id < y->instance_id);
 }
 
-static int party_compare_id(const void *a, const void *b)
+static int party_compare_id(const void *a, const void *b, void *sched)
 {
 	const struct party *x = a, *y = b;
 
+	turn_spend_pending(sched, TURN_STEP);
 	if (x->section_id != y->section_id)
 		return x->section_id < y->section_id ? -1 : 1;
 	return (x->kind > y->kind) - (x->kind < y->kind);
@@ -148,15 +151,15 @@ static size_t parties_fill(struct party *out, const struct split_handler *h, siz
 }
 
 /* Live handlers were checked when they STARTed, and one of them may have a FULL too: only the others count. */
-static int check_names(struct party *all, size_t count, struct err *err)
+static int check_names(struct party *all, size_t count, struct sched *sched, struct err *err)
 {
 	const struct party *last = NULL;
 
-	qsort(all, count, sizeof(*all), party_compare_name);
+	qsort_r(all, count, sizeof(*all), party_compare_name, sched);
 	for (size_t i = 0; i < count; i++) {
 		if (all[i].kind == PARTY_LIVE)
 			continue;
-		if (last && !party_compare_name(last, &all[i]))
+		if (last && !party_compare_name(last, &all[i], sched))
 			return err_set(err, -EPROTO, "device '%s' instance %u occurs twice",
 			               TEXT_QUOTE(last->name, last->name_bytes), last->instance_id);
 		last = &all[i];
@@ -164,16 +167,16 @@ static int check_names(struct party *all, size_t count, struct err *err)
 	return 0;
 }
 
-static int check_ids(struct party *all, size_t count, struct err *err)
+static int check_ids(struct party *all, size_t count, struct sched *sched, struct err *err)
 {
-	qsort(all, count, sizeof(*all), party_compare_id);
+	qsort_r(all, count, sizeof(*all), party_compare_id, sched);
 	for (size_t i = 1; i < count; i++) {
 		const struct party *x = &all[i - 1], *y = &all[i];
 
 		if (x->section_id != y->section_id || y->kind != PARTY_SECTION)
 			continue;
 		/* The final state of a handler that had a live part comes under the same id (spec/stream.md 1.4). */
-		if (x->kind == PARTY_LIVE && !party_compare_name(x, y))
+		if (x->kind == PARTY_LIVE && !party_compare_name(x, y, sched))
 			continue;
 		return err_set(err, -EPROTO, "device '%s' has section id %u, which '%s' has",
 		               TEXT_QUOTE(y->name, y->name_bytes), y->section_id, TEXT_QUOTE(x->name, x->name_bytes));
@@ -198,9 +201,9 @@ int split_check_unique(const struct split_result *r, const uint8_t *buf, const s
 		all[count++] = (struct party){ (const char *)buf + s->name_off, s->name_bytes, s->instance_id,
 			                       s->section_id, PARTY_SECTION };
 	}
-	ret = check_names(all, count, err);
+	ret = check_names(all, count, opts->sched, err);
 	if (ret == 0)
-		ret = check_ids(all, count, err);
+		ret = check_ids(all, count, opts->sched, err);
 	free(all);
 	return ret;
 }
@@ -311,6 +314,9 @@ static int walk_sections(struct split_build *b, const struct vmdesc *d, const ui
 		const struct vmdesc_device *device = vmdesc_device(d, k);
 		struct split_section s;
 
+		r = turn_spend_pending(opts->sched, TURN_STEP);
+		if (r < 0)
+			return r;
 		r = match_section(&s, &off, d, k, buf, bytes, off, opts, err);
 		if (r == 0)
 			r = split_push_section(b, &s, err);
@@ -337,14 +343,18 @@ static int walk_sections(struct split_build *b, const struct vmdesc *d, const ui
  * @off is within the body, which is as long as the description says, so no access here leaves it. By (3) of vmdesc.h
  * each step passes at least one header of seven bytes.
  */
-static int walk_desc(const struct vmdesc_desc *desc, const uint8_t *buf, size_t off, struct err *err)
+static int walk_desc(const struct vmdesc_desc *desc, const uint8_t *buf, size_t off, struct sched *sched,
+                     struct err *err)
 {
 	size_t at;
-	int r;
+	int r = turn_spend_pending(sched, TURN_STEP);
+
+	if (r < 0)
+		return r;
 
 	for (const struct vmdesc_field *f = desc->fields_deep; f; f = f->next_deep) {
 		for (uint64_t i = 0; i < f->elements; i++) {
-			r = walk_desc(f->desc, buf, off + f->off + i * f->bytes, err);
+			r = walk_desc(f->desc, buf, off + f->off + i * f->bytes, sched, err);
 			if (r < 0)
 				return err_up(err, r, "%s", TEXT_QUOTE(f->name, strlen(f->name)));
 		}
@@ -359,7 +369,7 @@ static int walk_desc(const struct vmdesc_desc *desc, const uint8_t *buf, size_t 
 			               TEXT_QUOTE(s->name, n), s->version, at);
 		at += 2 + n + 4;
 		if (s->deep) {
-			r = walk_desc(s, buf, at, err);
+			r = walk_desc(s, buf, at, sched, err);
 			if (r < 0)
 				return err_up(err, r, "%s", TEXT_QUOTE(s->name, n));
 		}
@@ -368,7 +378,8 @@ static int walk_desc(const struct vmdesc_desc *desc, const uint8_t *buf, size_t 
 	return 0;
 }
 
-static int walk_bodies(const struct split_result *res, const struct vmdesc *d, const uint8_t *buf, struct err *err)
+static int walk_bodies(const struct split_result *res, const struct vmdesc *d, const uint8_t *buf, struct sched *sched,
+                       struct err *err)
 {
 	for (size_t i = 0; i < res->section_count; i++) {
 		const struct split_section *s = &res->sections[i];
@@ -378,7 +389,7 @@ static int walk_bodies(const struct split_result *res, const struct vmdesc *d, c
 		if (!vmdesc_device(d, (size_t)s->device)->old_style && desc->version != s->version_id)
 			r = err_set(err, -EPROTO, "version %u, the description says %u", s->version_id, desc->version);
 		if (r == 0 && desc->deep)
-			r = walk_desc(desc, buf, s->body_off, err);
+			r = walk_desc(desc, buf, s->body_off, sched, err);
 		if (r < 0)
 			return err_up(err, r, "device '%s' instance %u", QUOTED(buf, s), s->instance_id);
 	}
@@ -392,7 +403,7 @@ int split_by_description(struct split_result *ret, const struct vmdesc *d, const
 	int r = walk_sections(&b, d, buf, bytes, opts, err);
 
 	if (r == 0)
-		r = walk_bodies(&b.r, d, buf, err);
+		r = walk_bodies(&b.r, d, buf, opts->sched, err);
 	if (r == 0)
 		r = split_check_unique(&b.r, buf, opts, err);
 	if (r < 0) {
@@ -442,19 +453,21 @@ static int try_at(struct split_result *ret, const uint8_t *buf, size_t eof_off, 
 
 	b.r.json_off = eof_off + 1 + VMDESC_HEAD_BYTES;
 	b.r.json_bytes = json_bytes;
-	r = vmdesc_parse(&d, buf + b.r.json_off, json_bytes, miss);
+	r = vmdesc_parse(&d, buf + b.r.json_off, json_bytes, opts->sched, miss);
 	if (r == 0)
 		r = walk_sections(&b, d, buf, eof_off + 1, opts, miss);
 	b.r.desc = d;
 	if (r < 0) {
 		split_result_fini(&b.r);
+		if (r == -ECANCELED)
+			return r;
 		return r == -ENOMEM ? err_set(err, r, "no memory for the description") : 0;
 	}
 	/*
 	 * From here on it is not taken for a chance any more: sizes, names and footers of all sections agree. To wait
 	 * for a better one would let a peer make us walk the same bodies again and again, and most likely for ever.
 	 */
-	r = walk_bodies(&b.r, d, buf, err);
+	r = walk_bodies(&b.r, d, buf, opts->sched, err);
 	if (r == 0)
 		r = split_check_unique(&b.r, buf, opts, err);
 	if (r < 0) {
@@ -500,19 +513,41 @@ int split_try_tail(struct split_tail *tail, struct split_result *ret, const uint
 	return 0;
 }
 
+/* What memchr looks through between two looks at the clock: some 20 us. */
+#define SEEK_BYTES ((size_t)512 << 10)
+
+const uint8_t *split_seek(const struct split_opts *opts, const uint8_t *at, const uint8_t *end, uint8_t byte)
+{
+	const uint8_t *found;
+	size_t n;
+
+	for (; at < end; at += n) {
+		n = (size_t)(end - at) < SEEK_BYTES ? (size_t)(end - at) : SEEK_BYTES;
+		found = memchr(at, byte, n);
+		if (found)
+			return found;
+		if (turn_spend_pending(opts->sched, n / 8) < 0)
+			return NULL;
+	}
+	return NULL;
+}
+
 /* A description that agrees but is not the end. As texts cannot overlap (no zero byte in JSON), this is linear. */
 static bool data_behind(const uint8_t *buf, size_t bytes, const struct split_opts *opts, size_t *ret_end)
 {
-	const uint8_t *zero = bytes ? memchr(buf, 0, bytes) : NULL;
+	const uint8_t *end = buf + bytes, *zero = split_seek(opts, buf, end, 0);
 
-	for (; zero; zero = memchr(zero + 1, 0, (size_t)(buf + bytes - zero) - 1)) {
+	for (; zero; zero = split_seek(opts, zero + 1, end, 0)) {
 		struct split_result res = SPLIT_RESULT_NONE;
 		struct err ignored = ERR_NONE, also = ERR_NONE;
 		size_t off = (size_t)(zero - buf), json_bytes;
 		int r;
 
+		if (turn_spend_pending(opts->sched, TURN_STEP) < 0)
+			return false;
 		if (!announces(buf, bytes, off, &json_bytes))
 			continue;
+		turn_spend_pending(opts->sched, TURN_SYSCALL);
 		r = try_at(&res, buf, off, json_bytes, opts, &ignored, &also);
 		if (r < 0)
 			return false;
@@ -532,6 +567,8 @@ int split_tail_end(const struct split_tail *tail, const uint8_t *buf, size_t byt
 
 	if (data_behind(buf, bytes, opts, &end))
 		return err_set(err, -EPROTO, "%zu bytes of data after the description", bytes - end);
+	if (turn_spend_pending(opts->sched, 0) < 0)
+		return -ECANCELED;
 	if (tail->miss.code) {
 		*err = tail->miss;
 		return err_up(err, -EPROTO, "the description does not agree with the sections");

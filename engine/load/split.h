@@ -15,7 +15,8 @@
  * (3) Memory is a small multiple of the bytes received, whatever they announce.
  * (4) The work of every call is linear in its bytes (times a logarithm for the footers), also over hostile bytes.
  *
- * Parks: nothing here does.
+ * Parks: split_by_description, split_by_footers, split_try_tail and split_tail_end do, where opts->sched is set. Nobody
+ * may touch the buffer meanwhile. They return -ECANCELED for a cancel, which stays pending: see turn_spend_pending.
  */
 #ifndef ENGINE_LOAD_SPLIT_H
 #define ENGINE_LOAD_SPLIT_H
@@ -26,6 +27,7 @@
 
 #include "base/err.h"
 
+struct sched;
 struct vmdesc;
 
 #define SPLIT_SECTIONS_MAX 65536
@@ -47,6 +49,8 @@ struct split_opts {
 	/* FULL sections of the set-up phase: the description lists them first, the buffer does not have them (1.5). */
 	const struct split_handler *early;
 	size_t early_count;
+	/* Whose turns the work is (turn.h); NULL: nobody else waits. */
+	struct sched *sched;
 };
 
 struct split_section {
@@ -131,7 +135,8 @@ int split_try_tail(struct split_tail *tail, struct split_result *ret, const uint
 
 /**
  * split_tail_end - the stream has ended (or the caller will not wait longer) and the last answer was 0: why?
- * Return: -EPROTO always, with the best story: data after the description, a description that disagrees, none at all.
+ * Return: -ECANCELED, or always -EPROTO, with the best story: data after the description, a description that
+ * disagrees, none at all.
  */
 int split_tail_end(const struct split_tail *tail, const uint8_t *buf, size_t bytes, const struct split_opts *opts,
                    struct err *err);

@@ -13,6 +13,7 @@
 
 #include "base/be.h"
 #include "base/text.h"
+#include "coroutine/turn.h"
 #include "engine/load/split.h"
 #include "engine/load/split_parts.h"
 
@@ -31,13 +32,21 @@ enum {
 	CMD_LAST = 11,
 };
 
+/* Twelve bytes, because there may be one for each twenty of the buffer. */
 struct foot {
-	size_t off;
-	uint32_t section_id;
+	uint32_t off;
+	uint32_t section_id : 31;
+	uint32_t on_way : 1; /* of the first of its group: a section with this id is being tried */
 	/* Of the first of its group (equal ids): all of the group from this index on lead nowhere. */
 	uint32_t fail_from;
-	bool on_way; /* of the first of its group: a section with this id is being tried */
 };
+
+#define FEET_MAX UINT32_MAX
+
+/* So many feet are searched as they are. Where there are more, a table says where each few of the ids begin. */
+#define FEET_WITHOUT_TABLE 1024u
+#define TABLE_BITS 16
+#define TABLE_ENTRIES ((1u << TABLE_BITS) + 2)
 
 /* A section whose end is being looked for. */
 struct frame {
@@ -56,6 +65,9 @@ struct search {
 	struct err *err;
 	struct foot *feet;
 	size_t foot_count, foot_room;
+	uint32_t *table; /* of first_foot, by id >> table_shift; NULL while there are few */
+	unsigned table_shift;
+	uint32_t all_ids; /* or'ed together */
 	struct frame *frames;
 	size_t frame_count, frame_room;
 	size_t reached; /* the furthest footer of a chain, for the story */
@@ -186,56 +198,128 @@ static int add_foot(struct search *s, size_t off)
 		s->feet = feet;
 		s->foot_room = room;
 	}
-	s->feet[s->foot_count++] = (struct foot){ .off = off, .section_id = be32_load(s->buf + off + 1) };
+	s->feet[s->foot_count++] = (struct foot){ .off = (uint32_t)off,
+		                                  .section_id = be32_load(s->buf + off + 1),
+		                                  .fail_from = UINT32_MAX };
 	return 0;
 }
 
-static int foot_compare(const void *a, const void *b)
-{
-	const struct foot *x = a, *y = b;
+/* So many are moved between two looks at the clock. */
+#define SORT_FEET 4096u
 
-	if (x->section_id != y->section_id)
-		return x->section_id < y->section_id ? -1 : 1;
-	return (x->off > y->off) - (x->off < y->off);
+/* One pass of a radix sort: stable, by eight bits of the id. Return: 0 or -ECANCELED. */
+static int sort_pass(const struct search *s, struct foot *to, unsigned shift)
+{
+	size_t start[257] = { 0 };
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < s->foot_count; i++) {
+		start[(s->feet[i].section_id >> shift & 255) + 1]++;
+		if (i % SORT_FEET == 0)
+			r = turn_spend_pending(s->opts->sched, TURN_LOOK / 2);
+	}
+	for (unsigned k = 0; k < 256; k++)
+		start[k + 1] += start[k];
+	for (size_t i = 0; r == 0 && i < s->foot_count; i++) {
+		to[start[s->feet[i].section_id >> shift & 255]++] = s->feet[i];
+		if (i % SORT_FEET == 0)
+			r = turn_spend_pending(s->opts->sched, TURN_LOOK);
+	}
+	return r;
+}
+
+/* They were found by offset, and stay so within an id. Ids have 24 bits; most streams use eight of them. */
+static int sort_feet(struct search *s)
+{
+	struct foot *other = reallocarray(NULL, s->foot_count + 1, sizeof(*other)), *was;
+	int r = 0;
+
+	if (!other)
+		return err_set(s->err, -ENOMEM, "no memory for %zu footers", s->foot_count);
+	for (size_t i = 0; i < s->foot_count; i++) {
+		s->all_ids |= s->feet[i].section_id;
+		if (i % SORT_FEET == 0)
+			turn_spend_pending(s->opts->sched, TURN_LOOK / 4);
+	}
+	for (unsigned shift = 0; r == 0 && shift < 24; shift += 8) {
+		if (!(s->all_ids >> shift & 255))
+			continue;
+		r = sort_pass(s, other, shift);
+		was = s->feet;
+		s->feet = other;
+		other = was;
+	}
+	turn_free(s->opts->sched, other, s->foot_count * sizeof(*other));
+	return r;
+}
+
+static int make_table(struct search *s)
+{
+	size_t at = 0;
+
+	if (s->foot_count <= FEET_WITHOUT_TABLE)
+		return 0;
+	s->table = reallocarray(NULL, TABLE_ENTRIES, sizeof(*s->table));
+	if (!s->table)
+		return err_set(s->err, -ENOMEM, "no memory for %zu footers", s->foot_count);
+	while (s->all_ids >> s->table_shift >> TABLE_BITS)
+		s->table_shift++;
+	for (uint32_t k = 0; k < TABLE_ENTRIES; k++) {
+		while (at < s->foot_count && (uint32_t)s->feet[at].section_id >> s->table_shift < k) {
+			if (at++ % SORT_FEET == 0)
+				turn_spend_pending(s->opts->sched, TURN_LOOK / 4);
+		}
+		s->table[k] = (uint32_t)at;
+	}
+	return 0;
 }
 
 static int find_feet(struct search *s)
 {
 	const uint8_t *end = s->buf + s->bytes, *at = s->buf;
+	int r = 0;
 
-	while ((at = memchr(at, ELEMENT_FOOTER, (size_t)(end - at)))) {
+	while (r == 0 && (at = split_seek(s->opts, at, end, ELEMENT_FOOTER))) {
 		size_t off = (size_t)(at - s->buf);
 		struct split_section head;
-		int r;
 
 		at++;
+		r = turn_spend_pending(s->opts->sched, TURN_STEP / 2);
 		if (s->bytes - off < FOOTER_BYTES || s->buf[off + 1] != 0)
 			continue; /* ids above 0xffffff are not plausible */
-		if (gap_at(s, off + FOOTER_BYTES, &head, NULL) == GAP_BAD)
-			continue;
-		r = add_foot(s, off);
-		if (r < 0)
-			return r;
+		if (r == 0 && gap_at(s, off + FOOTER_BYTES, &head, NULL) != GAP_BAD)
+			r = add_foot(s, off);
 	}
-	if (s->foot_count >= UINT32_MAX)
-		return err_set(s->err, -E2BIG, "too many footers");
-	if (s->foot_count)
-		qsort(s->feet, s->foot_count, sizeof(*s->feet), foot_compare);
-	for (size_t i = 0; i < s->foot_count; i++)
-		s->feet[i].fail_from = UINT32_MAX;
-	return 0;
+	if (r == 0)
+		r = turn_spend_pending(s->opts->sched, 0);
+	if (r == 0)
+		r = sort_feet(s);
+	return r < 0 ? r : make_table(s);
+}
+
+/* Is the foot before this id and offset? */
+static bool foot_is_before(const struct foot *f, uint32_t section_id, size_t off)
+{
+	return f->section_id != section_id ? f->section_id < section_id : f->off < off;
 }
 
 /* Index of the first footer of @section_id at or behind @off. */
 static size_t first_foot(const struct search *s, uint32_t section_id, size_t off)
 {
-	struct foot want = { .off = off, .section_id = section_id };
-	size_t low = 0, high = s->foot_count;
+	size_t k = section_id >> s->table_shift, low = 0, high = s->foot_count;
+
+	/* One more than the last id of all may be asked for, and what no foot has. */
+	if (s->table && k < TABLE_ENTRIES - 1) {
+		low = s->table[k];
+		high = s->table[k + 1];
+	} else if (s->table) {
+		low = high;
+	}
 
 	while (low < high) {
 		size_t mid = low + (high - low) / 2;
 
-		if (foot_compare(&s->feet[mid], &want) < 0)
+		if (foot_is_before(&s->feet[mid], section_id, off))
 			low = mid + 1;
 		else
 			high = mid;
@@ -286,7 +370,7 @@ static void pop_frame(struct search *s)
 
 /*
  * From the section @head on, find a chain of footers to the end: s->frames then holds it.
- * Return: 1, 0 there is none, -ENOMEM.
+ * Return: 1, 0 there is none, -ENOMEM, -ECANCELED.
  */
 static int find_chain(struct search *s, const struct split_section *head)
 {
@@ -297,6 +381,9 @@ static int find_chain(struct search *s, const struct split_section *head)
 		struct split_section next;
 		size_t count = s->frame_count, off;
 
+		r = turn_spend_pending(s->opts->sched, 4 * TURN_STEP);
+		if (r < 0)
+			break;
 		if (f->at >= f->stop) {
 			pop_frame(s);
 			if (s->frame_count > 0)
@@ -323,6 +410,9 @@ static int record_chain(struct search *s, struct split_build *b)
 	int r;
 
 	for (size_t i = 0; i <= s->frame_count; i++) {
+		r = turn_spend_pending(s->opts->sched, 2 * TURN_STEP);
+		if (r < 0)
+			return r;
 		/* It was good when the chain was found: only recording it can have failed, with its own story. */
 		if (gap_at(s, off, &head, b) == GAP_BAD)
 			return s->err->code;
@@ -380,9 +470,12 @@ int split_by_footers(struct split_result *ret, const uint8_t *buf, size_t bytes,
 
 	if (!opts->footers)
 		return err_set(err, -EINVAL, "a stream without section footers cannot be split by them");
+	if (bytes > FEET_MAX)
+		return err_set(err, -E2BIG, "%zu bytes of device state", bytes);
 	r = run_search(&s, &b);
-	free(s.feet);
+	turn_free(opts->sched, s.feet, s.foot_count * sizeof(*s.feet));
 	free(s.frames);
+	free(s.table);
 	if (r < 0) {
 		split_result_fini(&b.r);
 		return r;

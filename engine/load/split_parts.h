@@ -32,6 +32,12 @@ struct split_build {
  */
 int split_head(struct split_section *ret, const uint8_t *buf, size_t bytes, size_t off);
 
+/**
+ * split_seek - the first @byte of [at, end), however far it is; NULL when there is none, or for a cancel
+ * Parks: yes, see split.h.
+ */
+const uint8_t *split_seek(const struct split_opts *opts, const uint8_t *at, const uint8_t *end, uint8_t byte);
+
 int split_push_section(struct split_build *b, const struct split_section *s, struct err *err);
 int split_push_command(struct split_build *b, const struct split_command *c, struct err *err);
 

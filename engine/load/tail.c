@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/text.h"
+#include "coroutine/turn.h"
 #include "engine/channel/channel.h"
 #include "engine/load/device.h"
 #include "engine/load/load.h"
@@ -23,6 +24,15 @@
 /* With suppress-vmdesc nothing marks the end: after so long without a byte the state may be whole. */
 #define QUIET_NS (50 * NS_PER_MS)
 
+/*
+ * Dividing costs in proportion to all that has come, so a source that drips must not buy it with a few bytes. After a
+ * division that failed, the silence before the next one is twice as long, up to QUIET_NS_MAX, and QUIET_TIMES what that
+ * one took: whatever the source does, it takes a twentieth of the thread. An honest one that stops inside its state, at
+ * a place that looks like its end, ends that much later.
+ */
+#define QUIET_NS_MAX (2 * NS_PER_S)
+#define QUIET_TIMES 20
+
 /* A source without a return path closes as soon as its bytes are in its kernel; its guest stands still meanwhile. */
 #define CLOSE_WAIT_NS (100 * NS_PER_MS)
 
@@ -34,9 +44,9 @@ struct tail {
 	struct split_handler *handlers; /* owned; what opts points to */
 };
 
-static void tail_fini(struct tail *t)
+static may_park void tail_fini(struct tail *t)
 {
-	free(t->buf);
+	turn_free(t->opts.sched, t->buf, t->bytes);
 	free(t->handlers);
 }
 
@@ -47,6 +57,7 @@ static int tail_init(struct tail *t, const struct load *l, struct err *err)
 	if (!t->handlers)
 		return err_set(err, -ENOMEM, "no memory for the list of sections");
 	t->opts.footers = l->opts->send_section_footer;
+	t->opts.sched = l->reader.sched;
 	t->opts.live = t->handlers;
 	t->opts.live_count = sections_handlers(&l->sections, false, t->handlers);
 	t->opts.early = t->handlers + SECTIONS_MAX;
@@ -117,26 +128,50 @@ static int read_with_description(struct tail *t, struct load *l, struct split_re
 		      t->off + t->bytes);
 }
 
+/* The last bytes are EOF, and before it the footer of a section, if there is any. */
+static bool may_be_whole(const struct tail *t)
+{
+	const uint8_t *end = t->buf + t->bytes;
+
+	if (t->bytes == 0 || end[-1] != WIRE_EOF)
+		return false;
+	return t->bytes == 1 || (t->bytes > 5 && end[-6] == WIRE_SECTION_FOOTER && end[-5] == 0);
+}
+
+/* Return: 0 it was whole; -ECANCELED; or it was not, and @quiet_ns is how long the next silence must be. */
+static may_park int divide_when_quiet(const struct tail *t, struct split_result *ret, uint64_t *quiet_ns,
+				      struct err *err)
+{
+	uint64_t began_ns = clock_now_ns(), least_ns;
+	int e = split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->opts, err);
+
+	least_ns = QUIET_TIMES * (clock_now_ns() - began_ns);
+	*quiet_ns = 2 * *quiet_ns < QUIET_NS_MAX ? 2 * *quiet_ns : QUIET_NS_MAX;
+	*quiet_ns = *quiet_ns < least_ns ? least_ns : *quiet_ns;
+	return e;
+}
+
 /*
  * With suppress-vmdesc the state is whole when it tiles and the source has no more to say: without a return path it
  * closes, with one it falls silent and waits for SHUT.
  */
 static int read_with_footers(struct tail *t, struct load *l, struct split_result *ret, struct err *err)
 {
-	uint64_t quiet_ns;
+	uint64_t quiet_ns = QUIET_NS;
 	int e = 1;
 
 	while (e > 0) {
-		quiet_ns = reply_is_awaited(&l->reply) && t->bytes > 0 && t->buf[t->bytes - 1] == WIRE_EOF ?
-				   deadline_after_ns(QUIET_NS) :
-				   DEADLINE_NEVER; /* a source may wait between any two bytes */
-		e = tail_more(t, &l->reader, quiet_ns, err);
-		if (e == -ETIMEDOUT) {
-			if (split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->opts, err) == 0)
-				return 0;
-			/* Not whole: what comes next decides. No deadline, as above. */
-			e = tail_more(t, &l->reader, DEADLINE_NEVER, err);
-		}
+		bool whole = reply_is_awaited(&l->reply) && may_be_whole(t);
+
+		/* No deadline otherwise: a source may wait between any two bytes. */
+		e = tail_more(t, &l->reader, whole ? deadline_after_ns(quiet_ns) : DEADLINE_NEVER, err);
+		if (e != -ETIMEDOUT)
+			continue;
+		e = divide_when_quiet(t, ret, &quiet_ns, err);
+		if (e == 0 || e == -ECANCELED)
+			return e;
+		/* Not whole: what comes next decides. No deadline, as above. */
+		e = tail_more(t, &l->reader, DEADLINE_NEVER, err);
 	}
 	if (e < 0)
 		return e;
@@ -268,6 +303,9 @@ int tail_read(struct load *l, struct err *err)
 		e = deliver_all(l, &t, &split, err);
 	if (e == 0)
 		e = tail_check_end(l, err);
+	/* One that was heard while dividing is still pending. */
+	if (e == -ECANCELED)
+		co_take_cancel(l->reader.sched);
 	split_result_fini(&split);
 	tail_fini(&t);
 	return e;
@@ -303,7 +341,7 @@ static int read_early_header(struct reader *r, struct early *sec, struct err *er
 static int find_early_end(struct load *l, struct early *sec, struct err *err)
 {
 	struct split_handler *handlers = calloc(2 * SECTIONS_MAX, sizeof(*handlers));
-	struct split_opts opts = { .footers = l->opts->send_section_footer };
+	struct split_opts opts = { .footers = l->opts->send_section_footer, .sched = l->reader.sched };
 	struct reader *r = &l->reader;
 	size_t scan_off = 0;
 	ssize_t n = 1;

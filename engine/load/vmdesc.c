@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/text.h"
+#include "coroutine/turn.h"
 #include "engine/load/pull.h"
 #include "engine/load/vmdesc_parts.h"
 
@@ -146,12 +147,13 @@ static int parse_devices(struct pull *p, struct vmdesc *d)
 	return r;
 }
 
-static int device_compare(const void *a, const void *b)
+static int device_compare(const void *a, const void *b, void *sched)
 {
 	const struct vmdesc_device *x = *(const struct vmdesc_device *const *)a;
 	const struct vmdesc_device *y = *(const struct vmdesc_device *const *)b;
 	int r = strcmp(x->name, y->name);
 
+	turn_spend_pending(sched, TURN_STEP); /* a cancel waits for the end of the sort */
 	return r ? r : (x->instance_id > y->instance_id) - (x->instance_id < y->instance_id);
 }
 
@@ -166,9 +168,9 @@ static int check_devices_differ(struct pull *p, struct vmdesc *d)
 		return pull_no_memory(p);
 	for (size_t i = 0; i < count; i++)
 		sorted[i] = &d->devices[i].device;
-	qsort(sorted, count, sizeof(void *), device_compare);
+	qsort_r(sorted, count, sizeof(void *), device_compare, p->sched);
 	for (size_t i = 1; r == 0 && i < count; i++) {
-		if (!device_compare(&sorted[i - 1], &sorted[i]))
+		if (!device_compare(&sorted[i - 1], &sorted[i], p->sched))
 			r = err_set(p->err, -EPROTO, "description: device '%s' instance %u occurs twice",
 			            TEXT_QUOTE(sorted[i]->name, sorted[i]->name_bytes), sorted[i]->instance_id);
 	}
@@ -217,9 +219,9 @@ static char *memdup(const void *p, size_t bytes)
 	return copy ? memcpy(copy, p, bytes) : NULL;
 }
 
-int vmdesc_parse(struct vmdesc **ret_desc, const void *json, size_t bytes, struct err *err)
+int vmdesc_parse(struct vmdesc **ret_desc, const void *json, size_t bytes, struct sched *s, struct err *err)
 {
-	struct pull p = { .text = json, .bytes = bytes, .err = err };
+	struct pull p = { .text = json, .bytes = bytes, .err = err, .sched = s };
 	struct vmdesc *d;
 	int r;
 

@@ -16,7 +16,7 @@
  *     over bytes consumes bytes, so that no walk is longer than the bytes.
  * (4) A device has exactly one entry per (name, instance_id).
  *
- * Parks: nothing here does. No input or output, no globals.
+ * Parks: vmdesc_parse does, where it is given a scheduler; nothing else here. No input or output, no globals.
  */
 #ifndef ENGINE_LOAD_VMDESC_H
 #define ENGINE_LOAD_VMDESC_H
@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 struct err;
+struct sched;
 
 /* 50 to 200 KB are normal; spec/stream.md 11 calls 64 MiB generous. */
 #define VMDESC_BYTES_MAX (8u << 20)
@@ -86,7 +87,7 @@ struct vmdesc;
  * Return: 0, -EPROTO with the offset in the text, -E2BIG over a limit, -ENOMEM.
  * Source: spec/stream.md 7.2, 7.3
  */
-int vmdesc_parse(struct vmdesc **ret_desc, const void *json, size_t bytes, struct err *err);
+int vmdesc_parse(struct vmdesc **ret_desc, const void *json, size_t bytes, struct sched *s, struct err *err);
 void vmdesc_free(struct vmdesc *d);
 
 /** vmdesc_tpage_bytes - "page_size" of the text, 0 when it had none */

@@ -69,7 +69,7 @@ START_TEST(test_a_description_holds_no_more_than_a_multiple_of_its_text)
 	char *text = make_text(plan, VMDESC_BYTES_MAX, &bytes);
 
 	held_begin(&held);
-	ck_assert_msg(vmdesc_parse(&d, text, bytes, &err) == 0, "%s", err.text);
+	ck_assert_msg(vmdesc_parse(&d, text, bytes, NULL, &err) == 0, "%s", err.text);
 	held_within(&held, (1 + PULL_MULTIPLE) * bytes + 2 * PULL_CHUNK_BYTES + (256u << 10), plan->what);
 	vmdesc_free(d);
 	free(text);
@@ -127,7 +127,7 @@ static void show(struct shown *sh, const struct bomb *bomb, size_t hex_bytes_max
 		struct vmdesc *d = NULL;
 		json_t *device;
 
-		ck_assert_msg(vmdesc_parse(&d, text, bytes, &err) == 0, "%s", err.text);
+		ck_assert_msg(vmdesc_parse(&d, text, bytes, NULL, &err) == 0, "%s", err.text);
 		device = devices_json_device(buf, 1 + bomb->bytes, &s, d, 0, &opts, &err);
 		ck_assert_msg(device || err.code == -E2BIG, "%s", err.text);
 		ck_assert_int_eq(device ? json_array_append_new(json_object_get(sh->doc, "devices"), device) :

@@ -91,7 +91,7 @@ static void one_device(const uint8_t *buf, size_t bytes)
 	struct vmdesc *d = NULL;
 	struct err err = ERR_NONE;
 
-	if (vmdesc_parse(&d, buf + json_off, bytes - json_off, &err) < 0)
+	if (vmdesc_parse(&d, buf + json_off, bytes - json_off, NULL, &err) < 0)
 		return;
 	if (vmdesc_device_count(d) > 0 && vmdesc_device(d, 0)->desc->body_bytes <= bytes) {
 		struct split_section s = { .body_bytes = (size_t)vmdesc_device(d, 0)->desc->body_bytes };

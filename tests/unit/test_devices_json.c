@@ -24,7 +24,7 @@ static json_t *decode(const char *json, const void *body, size_t bytes, const st
 
 	buf[0] = 'd';
 	memcpy(buf + 1, body, bytes);
-	ck_assert_msg(vmdesc_parse(&d, json, strlen(json), &err) == 0, "%s", err.text);
+	ck_assert_msg(vmdesc_parse(&d, json, strlen(json), NULL, &err) == 0, "%s", err.text);
 	device = devices_json_device(buf, 1 + bytes, &s, d, 77, opts, &err);
 	ck_assert_msg(device != NULL, "%s", err.text);
 	vmdesc_free(d);

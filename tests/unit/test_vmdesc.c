@@ -17,7 +17,7 @@ static struct vmdesc *parse(const char *text)
 {
 	struct vmdesc *d = NULL;
 	struct err err = ERR_NONE;
-	int r = vmdesc_parse(&d, text, strlen(text), &err);
+	int r = vmdesc_parse(&d, text, strlen(text), NULL, &err);
 
 	ck_assert_msg(r == 0, "%s: %s", text, err.text);
 	return d;
@@ -40,7 +40,7 @@ static int try_parse(const char *text, size_t bytes, struct err *err)
 	int r;
 
 	memcpy(copy, text, bytes);
-	r = vmdesc_parse(&d, copy, bytes, err);
+	r = vmdesc_parse(&d, copy, bytes, NULL, err);
 	if (r < 0)
 		ck_assert_ptr_null(d);
 	vmdesc_free(d);
