@@ -12,7 +12,8 @@
  * (1) Sections are in stream order, do not overlap, and lie within the buffer.
  * (2) No (name, instance) occurs twice, also not one of opts->early; no section_id occurs twice, and one of opts->live
  *     or opts->early occurs only with the name and instance of that handler (live) or not at all (early).
- * (3) Memory is a small multiple of the bytes received, whatever they announce.
+ * (3) Memory is in proportion to sections and what looks like their ends, both bounded: SPLIT_BYTES_MAX, beside the
+ *     description (vmdesc.h).
  * (4) The work of every call is linear in its bytes (times a logarithm for the footers), also over hostile bytes.
  *
  * Parks: split_by_description, split_by_footers, split_try_tail and split_tail_end do, where opts->sched is set. Nobody
@@ -31,6 +32,10 @@ struct sched;
 struct vmdesc;
 
 #define SPLIT_SECTIONS_MAX 65536
+/* Places that look like the end of a section: each section has one, and hardly any are elsewhere but in a trap. */
+#define SPLIT_FEET_MAX (4 * SPLIT_SECTIONS_MAX)
+/* What dividing takes beside the bytes that are divided, at most (test_held_split). */
+#define SPLIT_BYTES_MAX (32u << 20)
 #define SPLIT_COMMANDS_MAX 64
 
 /* A handler the caller has met earlier in this stream. */

@@ -189,6 +189,8 @@ static enum gap gap_at(const struct search *s, size_t off, struct split_section 
 
 static int add_foot(struct search *s, size_t off)
 {
+	if (s->foot_count == SPLIT_FEET_MAX)
+		return err_set(s->err, -E2BIG, "more than %d places look like the end of a section", SPLIT_FEET_MAX);
 	if (s->foot_count == s->foot_room) {
 		size_t room = s->foot_room ? 2 * s->foot_room : 256;
 		struct foot *feet = reallocarray(s->feet, room, sizeof(*feet));
