@@ -8,6 +8,7 @@
 #include "engine/answer.h"
 #include "engine/arrival.h"
 #include "engine/channel/channel.h"
+#include "engine/landed.h"
 #include "engine/load/tail.h"
 #include "engine/onlooker.h"
 #include "engine/recovery.h"
@@ -242,6 +243,8 @@ static int load_main(struct inm *inm, struct err *err)
 	inm->begin_ns = clock_now_ns();
 	if (e == 0)
 		e = load_stream(l, err);
+	if (e == 0)
+		e = landed_check(inm, err);
 	if (e < 0)
 		return e;
 	log_info(&inm->log, "guest complete: %zu RAM blocks, %u devices, divided by %s", inm->ram.count, l->devices,
@@ -264,6 +267,9 @@ static int tell_source(struct inm *inm, int result)
 	struct err err = ERR_NONE;
 	int e;
 
+	/* Nothing parks between this and the word. */
+	if (result == 0 && (result = landed_check(inm, &err)) < 0)
+		note_failure(inm, result, &err);
 	if (!inm->load_made || !reply_is_awaited(&inm->load.reply))
 		return result;
 	/* Where half of the guest runs, nobody is told that it may run elsewhere. */
@@ -332,6 +338,9 @@ static int run_main(void *arg)
 	struct err err = ERR_NONE;
 	int e = inm->recovering ? recovery_load(inm, &err) : load_first(inm, &err);
 
+	/* The callback ready may have taken long. In postcopy a "no" is a pause here, and no later. */
+	if (e == 0)
+		e = landed_check(inm, &err);
 	if (e < 0) {
 		note_failure(inm, e, &err);
 		return e;

@@ -145,6 +145,8 @@ int ram_add(struct ram *ram, const char *name, size_t name_bytes, uint64_t used_
 	b->fd = b->file = -1;
 	b->dirty = source->dirty;
 	b->ignored = source->ignored;
+	b->unplugged = source->unplugged;
+	b->gate = &ram->gate;
 	if (source->ignored)
 		r = 0;
 	else
@@ -183,20 +185,68 @@ static int write_all(int fd, struct iovec *iov, int count, off_t off)
 	return 0;
 }
 
-int block_land(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift)
+static int write_pages(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift)
 {
 	uint64_t off = (uint64_t)tpage << tpage_shift;
-	int r = 0;
 
 	ASSERT(count > 0 && off + ((uint64_t)count << tpage_shift) <= b->used_bytes);
 	if (b->fd >= 0)
-		r = write_all(b->fd, pages, count, (off_t)(b->fd_off + off));
-	else
-		for (int i = 0; i < count; i++)
-			memcpy(b->landing + off + ((uint64_t)i << tpage_shift), pages[i].iov_base, pages[i].iov_len);
+		return write_all(b->fd, pages, count, (off_t)(b->fd_off + off));
+	for (int i = 0; i < count; i++)
+		memcpy(b->landing + off + ((uint64_t)i << tpage_shift), pages[i].iov_base, pages[i].iov_len);
+	return 0;
+}
+
+int block_land(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift)
+{
+	int r;
+
+	gate_expect_direct(b->gate);
+	r = write_pages(b, tpage, pages, count, tpage_shift);
 	for (int i = 0; r == 0 && i < count; i++)
 		block_mark_received(b, tpage + (size_t)i);
 	return r;
+}
+
+void block_zero_page(struct block *b, size_t tpage, unsigned tpage_shift)
+{
+	gate_expect_direct(b->gate);
+	if (b->dirty || block_is_received(b, tpage))
+		memset(b->landing + ((uint64_t)tpage << tpage_shift), 0, (size_t)1 << tpage_shift);
+	block_mark_received(b, tpage);
+}
+
+uint8_t *block_page(const struct block *b, uint64_t off)
+{
+	gate_expect_direct(b->gate);
+	return b->landing + off;
+}
+
+uint8_t *block_page_inside(const struct block *b, uint64_t off)
+{
+	gate_expect_inside(b->gate);
+	return b->landing + off;
+}
+
+int block_place(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift)
+{
+	gate_expect_placed(b->gate);
+	ASSERT(!block_is_anonymous(b));
+	return write_pages(b, tpage, pages, count, tpage_shift);
+}
+
+void block_clear(struct block *b, uint64_t off, size_t bytes)
+{
+	gate_expect_placed(b->gate);
+	ASSERT(!block_is_anonymous(b) && off + bytes <= b->mapped_bytes);
+	memset(b->landing + off, 0, bytes);
+}
+
+void block_moved(struct block *b, uint8_t *to)
+{
+	b->guest = to;
+	if (block_is_anonymous(b))
+		b->landing = to;
 }
 
 int block_forget(struct block *b, size_t tpage, size_t count, unsigned tpage_shift)
@@ -230,11 +280,4 @@ int block_map_engine(struct block *b)
 		return -errno;
 	b->engine = p;
 	return 0;
-}
-
-void block_zero_page(struct block *b, size_t tpage, unsigned tpage_shift)
-{
-	if (b->dirty || block_is_received(b, tpage))
-		memset(b->landing + ((uint64_t)tpage << tpage_shift), 0, (size_t)1 << tpage_shift);
-	block_mark_received(b, tpage);
 }

@@ -12,12 +12,15 @@
  * (1) Memory beyond used_bytes is never written.
  * (2) A tpage whose bit in `received` is clear reads as zeros in the landing view, unless block->dirty.
  * (3) A zero page for a tpage by (2) costs nothing: no memory is touched.
+ * (4) Nothing outside this file writes through `landing`. Functions that write say which side of the switch they are
+ *     for, and gate.h holds them to it.
  */
 #ifndef MEMORY_BLOCK_H
 #define MEMORY_BLOCK_H
 
 #include "base/bitmap.h"
 #include "base/text.h"
+#include "memory/gate.h"
 #include "memory/names.h"
 
 #include <stdbool.h>
@@ -35,7 +38,8 @@ struct block {
 	size_t index;             /* in ram->blocks */
 	uint64_t used_bytes;      /* as announced by the source, a multiple of the tpage */
 	size_t hpage_bytes;
-	uint8_t *landing;         /* used_bytes of the landing view */
+	struct gate *gate;        /* not owned: the guest's */
+	uint8_t *landing;         /* used_bytes of the landing view; by (4) */
 	size_t mapped_bytes;      /* of a mapping of ours; 0: landing is the embedder's address */
 	uint8_t *guest;           /* the guest view; NULL when the embedder gave none, which only precopy allows */
 	uint8_t *engine;          /* the engine view, of mapped_bytes; NULL before block_map_engine */
@@ -44,6 +48,7 @@ struct block {
 	uint64_t fd_off;          /* of the block in file */
 	bool dirty;               /* may not be zeros where nothing was received */
 	bool ignored;             /* shared with the source (x-ignore-shared): no page of it may come; not mapped */
+	bool unplugged;           /* may have parts that are unplugged at the source, which sends nothing for them */
 	struct bitmap received;   /* a bit a tpage */
 	uint64_t received_tpages;
 };
@@ -59,6 +64,7 @@ struct ram {
 	struct names names;
 	unsigned tpage_shift;
 	uint64_t total_bytes;
+	struct gate gate;
 };
 
 static inline size_t ram_tpage_bytes(const struct ram *ram)
@@ -78,6 +84,7 @@ struct block_source {
 	void *addr;
 	bool dirty;
 	bool ignored;
+	bool unplugged;
 };
 
 /**
@@ -130,6 +137,8 @@ static inline size_t block_unmark_range(struct block *b, size_t tpage, size_t co
 	return n;
 }
 
+/* ---- before the switch: directly ---- */
+
 /* Pages that block_land takes at a time. */
 #define BLOCK_LAND_MAX 128
 
@@ -142,6 +151,31 @@ static inline size_t block_unmark_range(struct block *b, size_t tpage, size_t co
  */
 int block_land(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift);
 
+/** block_zero_page - the source says this tpage is zeros; it counts as received. By (3). */
+void block_zero_page(struct block *b, size_t tpage, unsigned tpage_shift);
+
+/** block_page - where the bytes at @off are. To be written before the next park; ask again after it. */
+uint8_t *block_page(const struct block *b, uint64_t off);
+
+/** block_page_inside - the same for who has entered the gate: the address is good until it leaves */
+uint8_t *block_page_inside(const struct block *b, uint64_t off);
+
+/* ---- from the switch on: for postcopy/ ---- */
+
+/**
+ * block_place - as block_land, for tpages that nobody can see yet; marks nothing. Not for anonymous memory.
+ * The caller has claimed them, by (1) of postcopy.h.
+ */
+int block_place(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift);
+
+/** block_clear - zeros in place of @bytes that nobody can see yet, at @off. Not for anonymous memory. */
+void block_clear(struct block *b, uint64_t off, size_t bytes);
+
+/** block_moved - the embedder has moved the whole guest view to @to */
+void block_moved(struct block *b, uint8_t *to);
+
+/* ---- */
+
 /**
  * block_forget - so many tpages from @tpage on are not received, and the memory behind them is given back
  * Whole hpages. They read as zeros, in every view. Return: 0, or the errno of fallocate(2) or madvise(2).
@@ -150,8 +184,5 @@ int block_forget(struct block *b, size_t tpage, size_t count, unsigned tpage_shi
 
 /** block_map_engine - make the engine view, unpopulated; not for anonymous memory. Return: 0 or mmap(2)'s errno. */
 int block_map_engine(struct block *b);
-
-/** block_zero_page - the source says this tpage is zeros; it counts as received. By (3). */
-void block_zero_page(struct block *b, size_t tpage, unsigned tpage_shift);
 
 #endif

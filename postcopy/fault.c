@@ -125,9 +125,7 @@ static void on_remap(struct postcopy *pc, uint64_t from, uint64_t to, uint64_t b
 			  "part of the guest view of block '%s' was moved; a touch of it may hang", pb->b->label);
 		return;
 	}
-	pb->b->guest = (uint8_t *)(uintptr_t)to; /* NOLINT: the kernel's number for an address of ours */
-	if (block_is_anonymous(pb->b))
-		pb->b->landing = pb->b->guest;
+	block_moved(pb->b, (uint8_t *)(uintptr_t)to); /* NOLINT: the kernel's number for an address of ours */
 }
 
 static void on_event(struct postcopy *pc, const struct uffd_msg *msg, uint64_t now_ns)

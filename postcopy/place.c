@@ -185,7 +185,7 @@ static int place_in_file(struct postcopy *pc, struct pblock *pb, size_t tpage, s
 	int r;
 
 	claim(pc, pb->b, tpage, count);
-	r = block_land(pb->b, tpage, pages, (int)count, pc->ram->tpage_shift);
+	r = block_place(pb->b, tpage, pages, (int)count, pc->ram->tpage_shift);
 	if (r == 0)
 		return show_completed(pc, pb, tpage, count);
 	unclaim(pc, pb->b, tpage, count);
@@ -256,17 +256,17 @@ int place_zero(struct postcopy *pc, struct block *b, size_t tpage, struct err *e
 }
 
 /* A page of the file that nothing was written to: it is made, of zeros. */
-static int make_zero(const struct uffd *u, const struct block *b, uint64_t off, uint8_t *view)
+static int make_zero(const struct uffd *u, struct block *b, uint64_t off, uint8_t *view)
 {
 	if (b->fd >= 0 || block_is_anonymous(b))
 		return uffd_zeropage(u, view + off, b->hpage_bytes).error;
 	/* On hugetlbfs there is no ZEROPAGE. Touched through the landing view, which is registered nowhere. */
-	*(volatile uint8_t *)(b->landing + off) = 0;
+	block_clear(b, off, 1);
 	return uffd_continue(u, view + off, b->hpage_bytes).error;
 }
 
 /* Return: bytes from @off on that are in the view now, whole hpages, at least one; or why not. */
-static ssize_t place_some(const struct uffd *u, const struct block *b, uint64_t off, size_t bytes, uint8_t *view)
+static ssize_t place_some(const struct uffd *u, struct block *b, uint64_t off, size_t bytes, uint8_t *view)
 {
 	struct uffd_done done = { .error = -EFAULT };
 	int r;
@@ -349,7 +349,7 @@ void place_local(struct postcopy *pc, struct pblock *pb, size_t unit, bool walks
 
 int place_engine(struct postcopy *pc, struct pblock *pb, uint64_t off)
 {
-	const struct block *b = pb->b;
+	struct block *b = pb->b;
 	uint64_t hpage = off & ~(uint64_t)(b->hpage_bytes - 1);
 	ssize_t n = place_some(&pc->engine, b, hpage, b->hpage_bytes, b->engine);
 

@@ -169,6 +169,8 @@ int postcopy_listen(struct postcopy *pc, struct err *err)
 	int r;
 
 	ASSERT(!pc->listening);
+	if (gate_shut(&pc->ram->gate) < 0)
+		return err_set(err, -EBUSY, "guest memory is still being written");
 	ledger_init(&pc->ledger, s);
 	group_init(&pc->readers, s, "page faults");
 	group_init(&pc->senders, s, "page requests");
@@ -251,7 +253,7 @@ static may_park void forget_unit(struct postcopy *pc, const struct pblock *pb, s
 		block_unmark_range(b, t, n);
 		pc->missing_tpages += n;
 		pc->counts.pages -= n;
-		memset(b->landing + ((uint64_t)t << shift), 0, n << shift);
+		block_clear(b, (uint64_t)t << shift, n << shift);
 		turn_spend_shielded(&pc->reactor->sched, n << shift);
 	}
 }

@@ -119,6 +119,8 @@ static int discard(struct load *l, const uint8_t *payload, size_t len, struct er
 
 	if (e == 0 && !l->ram_loader.advised)
 		e = err_set(err, -EPROTO, "postcopy of RAM was not advised");
+	if (e == 0)
+		e = l->ops->switch_memory(l->ops_opaque, err);
 	if (e < 0)
 		return e;
 	l->phase = LOAD_DISCARDING;
@@ -137,6 +139,9 @@ static int package(struct load *l, const uint8_t *payload, struct err *err)
 		e = err_set(err, -EPROTO, "the source has not opened a return path to ask for pages on");
 	if (e == 0 && !l->ram_loader.advised && !sections_ram_ended(&l->sections))
 		e = err_set(err, -EPROTO, "RAM has not ended, and postcopy was advised for dirty bitmaps alone");
+	/* There may have been no discard. */
+	if (e == 0)
+		e = l->ops->switch_memory(l->ops_opaque, err);
 	return e < 0 ? e : package_read(l, bytes, err);
 }
 

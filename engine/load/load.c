@@ -290,6 +290,10 @@ static int read_element(struct load *l, struct err *err)
 	if (e < 0)
 		return e;
 	type = *reader_data(&l->reader);
+	/* What was discarded has not come: this is no end, although precopy ends so. */
+	if (l->phase == LOAD_DISCARDING && (type == WIRE_EOF || type == WIRE_SECTION_FULL))
+		return err_set(err, -EPROTO, "0x%02x at 0x%" PRIx64 ": pages were discarded, and no package has come",
+			       type, off);
 	if (ram_done && (type == WIRE_EOF || (type == WIRE_SECTION_FULL && l->phase < LOAD_LISTENING)))
 		return 1;
 	reader_skip(&l->reader, 1);

@@ -41,7 +41,12 @@ struct load_ops {
 	void (*switchover)(void *opaque);
 
 	/*
-	 * Postcopy. Wait for the channels that pages will come on. Parks. Return: 0; -ETIMEDOUT: one has not come;
+	 * Postcopy. The switch: from here on no byte reaches guest memory but by postcopy/place. Before the first
+	 * discard is carried out, and before LISTEN. Return: 0, also when it was called before; -EPROTO.
+	 */
+	int (*switch_memory)(void *opaque, struct err *err);
+	/*
+	 * Wait for the channels that pages will come on. Parks. Return: 0; -ETIMEDOUT: one has not come;
 	 * -ENOTCONN: the connection was lost meanwhile; -ECANCELED.
 	 */
 	int (*await_channels)(void *opaque, struct err *err);

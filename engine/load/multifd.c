@@ -1,5 +1,6 @@
 #include "engine/load/multifd.h"
 
+#include "base/assert.h"
 #include "base/be.h"
 #include "base/clock.h"
 #include "base/err.h"
@@ -27,6 +28,7 @@ struct multifd_channel {
 	bool at_sync, ended;
 	bool over;                          /* the source has closed it; there is nothing to drain */
 	bool replaced;                      /* gone before the start, and another one has its place */
+	const struct multifd_packet *inside; /* pages of it are being received; NULL: between packets */
 	struct co *co;                      /* of the reader, once it has begun */
 	struct iovec pages[MULTIFD_PAGES_MAX + 1];
 	uint8_t headers[2][MULTIFD_HEADER_BYTES_MAX]; /* one in use while the next one arrives */
@@ -107,7 +109,7 @@ static int inflate_pages(struct multifd_channel *c, const struct multifd_packet 
 
 	for (size_t i = 0; i < p->normal_pages; i++) {
 		off = be64_load(p->offsets + 8 * i);
-		c->pages[i] = (struct iovec){ p->block->landing + off, ram_tpage_bytes(c->m->ram) };
+		c->pages[i] = (struct iovec){ block_page_inside(p->block, off), ram_tpage_bytes(c->m->ram) };
 	}
 	e = multifd_decode(c->decoder, c->pages, (int)p->normal_pages, c->payload, p->payload_bytes, err);
 	for (size_t i = 0; e == 0 && i < p->normal_pages; i++)
@@ -135,7 +137,7 @@ static int payload_iov(struct multifd_channel *c, const struct multifd_packet *p
 		return 1;
 	}
 	for (size_t i = 0; i < p->normal_pages; i++) {
-		uint8_t *page = p->block->landing + be64_load(p->offsets + 8 * i);
+		uint8_t *page = block_page_inside(p->block, be64_load(p->offsets + 8 * i));
 
 		if (n > 0 && (uint8_t *)iov[n - 1].iov_base + iov[n - 1].iov_len == page)
 			iov[n - 1].iov_len += page_bytes;
@@ -230,17 +232,32 @@ static int read_rest(struct multifd_channel *c, uint8_t *header, size_t header_b
 	return e == 0 ? cut(c, err) : e;
 }
 
-static int apply_packet(struct multifd_channel *c, const struct multifd_packet *p, uint8_t *next, struct err *err)
+/*
+ * The payload goes to guest memory, or from a buffer of the channel's to there, and the channel parks until all of it
+ * has come. It is inside the gate meanwhile: the switch to postcopy finds it there, and is not carried out.
+ */
+static int apply_pages(struct multifd_channel *c, const struct multifd_packet *p, uint8_t *next, struct err *err)
 {
-	struct multifd_counts *counts = &c->m->counts;
+	struct gate *gate = &c->m->ram->gate;
 	int e = 0;
 
-	if (c->m->switched && p->block)
+	if (!gate_enter(gate))
 		return err_set(err, -EPROTO, "pages after the switch to postcopy");
+	c->inside = p;
 	if (p->zero_pages > 0)
 		zero_pages(c, p);
 	if (p->payload_bytes > 0)
 		e = read_payload(c, p, next, err);
+	c->inside = NULL;
+	gate_leave(gate, e >= 0);
+	return e;
+}
+
+static int apply_packet(struct multifd_channel *c, const struct multifd_packet *p, uint8_t *next, struct err *err)
+{
+	struct multifd_counts *counts = &c->m->counts;
+	int e = p->block ? apply_pages(c, p, next, err) : 0;
+
 	counts->packets++;
 	counts->normal_pages += p->normal_pages;
 	counts->zero_pages += p->zero_pages;
@@ -332,8 +349,8 @@ static int run_channel(void *arg)
 		return 0;
 	}
 
-	if (e < 0 && e != -ECANCELED && m->switched) {
-		/* It carries nothing any more; a lost network shows where pages come. */
+	if (e < 0 && e != -ECANCELED && e != -EPROTO && m->switched) {
+		/* It carries nothing any more; a lost network shows where pages come. A lie is an error at any time. */
 		log_often(m->log, LOG_CHANNELS, LOG_INFO, "multifd channel %u has ended: %s", c->id, err.text);
 		e = 0;
 	}
@@ -605,8 +622,34 @@ int multifd_sync(struct multifd *m, struct err *err)
 	return 0;
 }
 
-void multifd_switch(struct multifd *m)
+int multifd_check_whole(const struct multifd *m, struct err *err)
 {
+	for (unsigned i = 0; i < m->channels; i++) {
+		const struct multifd_channel *c = m->slots[i];
+
+		if (c && c->inside)
+			return err_set(err, -EPROTO,
+				       "multifd channel %u (%s) is in the middle of a packet with pages of block '%s'", i,
+				       c->ch->name,
+				       TEXT_QUOTE(c->inside->block->name, c->inside->block->name_bytes));
+	}
+	if (m->ram->gate.torn)
+		return err_set(err, -EPROTO, "a multifd channel has ended in the middle of a packet with pages");
+	return 0;
+}
+
+int multifd_switch(struct multifd *m, struct err *err)
+{
+	int e = multifd_check_whole(m, err), shut;
+
+#ifdef CONTROL_NO_GATE
+	e = 0; /* only in the control of test_switch_barrier, which must then fail */
+#endif
+	if (e < 0)
+		return err_up(err, e, "the switch to postcopy");
+	/* No channel is inside, and nobody else writes across a park. */
+	shut = gate_shut(&m->ram->gate);
+	ASSERT(shut == 0);
 	m->switched = true;
 	event_set(&m->started);
 	for (unsigned i = 0; i < m->channels; i++) {
@@ -618,4 +661,5 @@ void multifd_switch(struct multifd *m)
 		}
 	}
 	m->at_sync = 0;
+	return 0;
 }

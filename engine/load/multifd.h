@@ -11,6 +11,7 @@
  * (2) Between a channel's SYNC and the matching sync point its reader reads nothing; the main stream applies nothing
  *     between the sync point and every channel's SYNC.
  * (3) A packet is checked whole before a byte of its payload is received.
+ * (4) From a packet's first page to its last byte the channel is inside the gate of guest memory (memory/gate.h).
  */
 #ifndef ENGINE_LOAD_MULTIFD_H
 #define ENGINE_LOAD_MULTIFD_H
@@ -54,7 +55,7 @@ struct multifd {
 	struct event started;  /* set at the first sync point: all are there, the blocks are known, readers may begin */
 	struct event changed;  /* set when a channel comes to a SYNC or ends */
 	bool came_again;       /* a channel has given its place to another attempt's */
-	bool switched;         /* postcopy has begun: no packet may carry pages, and SYNC means nothing */
+	bool switched;         /* postcopy has begun: SYNC means nothing */
 	struct multifd_counts counts;
 };
 
@@ -83,8 +84,16 @@ may_park int multifd_join(struct multifd *m, struct hello *h, uint64_t deadline_
  */
 may_park int multifd_sync(struct multifd *m, struct err *err);
 
-/** multifd_switch - postcopy begins: the channels stay open and carry nothing any more (spec/stream.md 5.6) */
-void multifd_switch(struct multifd *m);
+/** multifd_check_whole - have all bytes come of every page that a channel has begun? Return: 0; -EPROTO, by name. */
+int multifd_check_whole(const struct multifd *m, struct err *err);
+
+/**
+ * multifd_switch - postcopy begins: the channels stay open and carry nothing any more (spec/stream.md 5.6)
+ * Shuts the gate of guest memory (memory/gate.h), also where multifd is off. May be called again.
+ * Return: 0; -EPROTO a channel stands, or has ended, inside a packet with pages: nothing is switched then, and the
+ * error that follows cancels what is being received and waits for it.
+ */
+int multifd_switch(struct multifd *m, struct err *err);
 
 /**
  * multifd_drain - after a loss in postcopy: channels that are still open are read on, and what they say is dropped

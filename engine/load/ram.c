@@ -31,7 +31,6 @@ struct record {
 	uint64_t addr; /* byte offset in the block */
 	struct block *block;
 	size_t tpage;
-	uint8_t *page;
 };
 
 static int name_block(struct ram_loader *l, struct reader *r, struct err *err)
@@ -81,9 +80,19 @@ static int locate(struct ram_loader *l, struct reader *r, struct record *rec, st
 		return err_set(err, -EPROTO, "block '%s' has no offset 0x%" PRIx64,
 			       TEXT_QUOTE(rec->block->name, rec->block->name_bytes), rec->addr);
 	rec->tpage = rec->addr >> shift;
-	rec->page = rec->block->landing + rec->addr;
 	count_rounds(l, rec);
 	return 0;
+}
+
+/*
+ * Until LISTEN pages are written directly, and from the switch on they are not (memory/gate.h). So there is a time for
+ * which no page may come: what the first discard has taken back is not watched before LISTEN.
+ */
+static int check_phase(const struct ram_loader *l, struct err *err)
+{
+	if (l->postcopy || gate_is_open(&l->ram->gate))
+		return 0;
+	return err_set(err, -EPROTO, "a page between the switch to postcopy and POSTCOPY_LISTEN");
 }
 
 static int load_zero(struct ram_loader *l, struct reader *r, const struct record *rec, struct err *err)
@@ -165,7 +174,8 @@ static int load_xbzrle(struct ram_loader *l, struct reader *r, const struct reco
 		return err_set(err, -EPROTO, "an xbzrle delta of %u bytes is larger than a page", bytes);
 	e = reader_need(r, bytes, err);
 	if (e == 0)
-		e = xbzrle_apply(rec->page, ram_tpage_bytes(l->ram), reader_data(r), bytes, err);
+		e = xbzrle_apply(block_page(rec->block, rec->addr), ram_tpage_bytes(l->ram), reader_data(r), bytes,
+				 err);
 	if (e < 0)
 		return e;
 	reader_skip(r, bytes);
@@ -212,7 +222,8 @@ static int load_compressed(struct ram_loader *l, struct reader *r, const struct 
 	if (e == 0 && l->postcopy)
 		return place_compressed(l, r, rec, bytes, err);
 	if (e == 0)
-		e = inflate_page(l->inflater, rec->page, ram_tpage_bytes(l->ram), reader_data(r), bytes, err);
+		e = inflate_page(l->inflater, block_page(rec->block, rec->addr), ram_tpage_bytes(l->ram),
+				 reader_data(r), bytes, err);
 	if (e < 0)
 		return e;
 	reader_skip(r, bytes);
@@ -232,6 +243,9 @@ static int load_page_record(struct ram_loader *l, struct reader *r, struct recor
 {
 	int e = locate(l, r, rec, err);
 
+	/* This coroutine carries out the switch, too: the answer holds to the end of the record. */
+	if (e == 0)
+		e = check_phase(l, err);
 	if (e < 0)
 		return e;
 	switch (kind) {

@@ -1,0 +1,120 @@
+#include "postcopy/settle.h"
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "postcopy/place.h"
+#include "postcopy/postcopy.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+/* Units that were at the source and have not come. */
+struct lost {
+	uint64_t units;
+	const struct pblock *first;
+	size_t first_unit;
+};
+
+static void note(struct lost *lost, const struct pblock *pb, size_t unit)
+{
+	if (lost->units++ == 0) {
+		lost->first = pb;
+		lost->first_unit = unit;
+	}
+}
+
+/* A guess that was not sent has been asked of nobody. */
+static bool was_asked(const struct want *w)
+{
+	return w->sent || !w->guess;
+}
+
+/* Where the embedder says that parts are unplugged, what was asked for may never have been there. */
+static bool counts(const struct block *b, bool spare_unplugged)
+{
+	return !b->ignored && !(spare_unplugged && b->unplugged);
+}
+
+static void find_asked(const struct ledger *l, bool spare_unplugged, struct lost *lost)
+{
+	for (size_t i = 0; i < LEDGER_BUCKETS; i++)
+		for (const struct want *w = l->buckets[i]; w; w = w->chain)
+			if (was_asked(w) && counts(w->pb->b, spare_unplugged))
+				note(lost, w->pb, w->unit);
+}
+
+static bool any_received(const struct block *b, size_t first, size_t end)
+{
+	for (size_t i = first; i < end; i++)
+		if (block_is_received(b, i))
+			return true;
+	return false;
+}
+
+/* A source sends a unit whole. One that is asked for, too, is counted by find_asked. */
+static void find_partial(const struct postcopy *pc, const struct pblock *pb, struct lost *lost)
+{
+	unsigned shift = pb->unit_shift - pc->ram->tpage_shift;
+	size_t all = pb->b->received.nbits, tpage = 0, unit, end;
+
+	if (shift == 0)
+		return;
+	while ((tpage = bitmap_find_clear(&pb->b->received, tpage)) < all) {
+		unit = tpage >> shift;
+		end = (unit + 1) << shift < all ? (unit + 1) << shift : all;
+		if (!bitmap_test(&pb->asked, unit) && any_received(pb->b, unit << shift, end))
+			note(lost, pb, unit);
+		tpage = end;
+	}
+}
+
+static struct lost find_lost(const struct postcopy *pc, bool spare_unplugged)
+{
+	struct lost lost = { .units = 0 };
+
+	find_asked(&pc->ledger, spare_unplugged, &lost);
+	for (size_t i = 0; i < pc->ram->count; i++)
+		if (counts(pc->ram->blocks[i], spare_unplugged))
+			find_partial(pc, &pc->blocks[i], &lost);
+	return lost;
+}
+
+bool settle_is_due(const struct postcopy *pc)
+{
+	return pc->placing == 0 && find_lost(pc, false).units == 0;
+}
+
+static int refuse(const struct lost *lost, struct err *err)
+{
+	const struct block *b = lost->first->b;
+
+	return err_set(err, -ENODATA,
+		       "%" PRIu64 " pages of 0x%zx bytes were asked for, or have come in part, and the stream ended "
+		       "without them; one is at 0x%" PRIx64 " of block '%s'",
+		       lost->units, pblock_unit_bytes(lost->first), (uint64_t)lost->first_unit << lost->first->unit_shift,
+		       TEXT_QUOTE(b->name, b->name_bytes));
+}
+
+int settle(struct postcopy *pc, struct err *err)
+{
+	struct lost lost = find_lost(pc, true);
+
+	if (lost.units > 0)
+		return refuse(&lost, err);
+	log_warn(pc->log, "%" PRIu64 " pages were announced, and neither sent nor asked for: they are zeros",
+		 pc->missing_tpages);
+	postcopy_complete(pc);
+	return 0;
+}
+
+int settle_check(const struct postcopy *pc, struct err *err)
+{
+	struct lost lost = find_lost(pc, false);
+
+	if (lost.units > 0)
+		return refuse(&lost, err);
+	if (!postcopy_all_here(pc))
+		return err_set(err, -ENODATA, "%" PRIu64 " pages are missing", pc->missing_tpages);
+	return 0;
+}

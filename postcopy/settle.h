@@ -1,0 +1,34 @@
+/*
+ * settle.h - the stream has ended: what has not come is lost, or was never there
+ *
+ * A source does not send what is unplugged there (virtio-mem), although it has discarded it: at the end of the stream
+ * such pages are zeros. The stream does not say which ones they are. But a page that was asked for, or of which a part
+ * has come, was at the source and has been lost on the way. Calling it zeros would lose the guest in silence.
+ *
+ * Only the embedder can know better: in a block with parts that are unplugged (block->unplugged) a thread may have
+ * touched one of them.
+ *
+ * Source: spec/stream.md 5.7
+ */
+#ifndef POSTCOPY_SETTLE_H
+#define POSTCOPY_SETTLE_H
+
+#include <stdbool.h>
+
+struct err;
+struct postcopy;
+
+/** settle_is_due - main has ended: may anything still come by the preempt channel? Only what was asked for may. */
+bool settle_is_due(const struct postcopy *pc);
+
+/**
+ * settle - nothing will come any more
+ * Return: 0 all is here: what was missing is zeros now, and a warning says how many pages; -ENODATA pages are lost, the
+ * text says how many and where the first is, and nothing has changed.
+ */
+int settle(struct postcopy *pc, struct err *err);
+
+/** settle_check - the last word of a migration rests on this: is everything here? Return: 0; -ENODATA. */
+int settle_check(const struct postcopy *pc, struct err *err);
+
+#endif
