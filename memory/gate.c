@@ -29,16 +29,20 @@ void gate_leave(struct gate *g, bool whole)
 	g->torn |= !whole;
 }
 
+bool gate_is_whole(const struct gate *g)
+{
+#ifdef CONTROL_NO_GATE
+	(void)g;
+	return true;
+#else
+	return g->inside == 0 && !g->torn;
+#endif
+}
+
 int gate_shut(struct gate *g)
 {
-	if (g->shut)
-		return 0;
-#ifndef CONTROL_NO_GATE
-	if (g->inside > 0)
-		return -EBUSY;
-	if (g->torn)
-		return -EIO;
-#endif
+	if (!g->shut && !gate_is_whole(g))
+		return g->inside > 0 ? -EBUSY : -EIO;
 	g->shut = true;
 	return 0;
 }

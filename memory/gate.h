@@ -38,6 +38,9 @@ bool gate_enter(struct gate *g);
 /** gate_leave - @whole: all bytes have come and are where they belong */
 void gate_leave(struct gate *g, bool whole);
 
+/** gate_is_whole - nobody is inside, and nobody has torn anything */
+bool gate_is_whole(const struct gate *g);
+
 /** gate_shut - the switch. May be called again. Return: 0; -EBUSY somebody is inside; -EIO memory is torn. */
 int gate_shut(struct gate *g);
 

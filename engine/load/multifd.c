@@ -624,6 +624,8 @@ int multifd_sync(struct multifd *m, struct err *err)
 
 int multifd_check_whole(const struct multifd *m, struct err *err)
 {
+	if (gate_is_whole(&m->ram->gate))
+		return 0;
 	for (unsigned i = 0; i < m->channels; i++) {
 		const struct multifd_channel *c = m->slots[i];
 
@@ -633,21 +635,15 @@ int multifd_check_whole(const struct multifd *m, struct err *err)
 				       c->ch->name,
 				       TEXT_QUOTE(c->inside->block->name, c->inside->block->name_bytes));
 	}
-	if (m->ram->gate.torn)
-		return err_set(err, -EPROTO, "a multifd channel has ended in the middle of a packet with pages");
-	return 0;
+	return err_set(err, -EPROTO, "a multifd channel has ended in the middle of a packet with pages");
 }
 
 int multifd_switch(struct multifd *m, struct err *err)
 {
-	int e = multifd_check_whole(m, err), shut;
+	int shut, e = multifd_check_whole(m, err);
 
-#ifdef CONTROL_NO_GATE
-	e = 0; /* only in the control of test_switch_barrier, which must then fail */
-#endif
 	if (e < 0)
 		return err_up(err, e, "the switch to postcopy");
-	/* No channel is inside, and nobody else writes across a park. */
 	shut = gate_shut(&m->ram->gate);
 	ASSERT(shut == 0);
 	m->switched = true;

@@ -191,6 +191,8 @@ static void configure(struct pc *s)
 		set_capability(s, "multifd");
 		snprintf(number, sizeof(number), "%u", s->o.channels);
 		set_parameter(s, "multifd-channels", number);
+		if (s->o.compression)
+			set_parameter(s, "multifd-compression", s->o.compression);
 	}
 	set_parameter(s, "postcopy-prefetch", s->o.prefetch ? "on" : "off");
 	set_parameter(s, "connect-deadline", s->o.connect_deadline ? s->o.connect_deadline : "5");

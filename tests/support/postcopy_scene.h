@@ -94,6 +94,7 @@ struct pc_opts {
 	bool preempt_eos;              /* machine types up to 7.2 end the channel with a record */
 	bool preempt_silent;           /* nothing comes on it: requests are answered on main */
 	unsigned channels;             /* multifd */
+	const char *compression;       /* of multifd, which the test then sends itself; NULL: none */
 	bool old_multifd;              /* 7.2: synchronised at each EOS, in postcopy, too; else 10.1 on */
 	bool modern;                   /* 10.2: an empty PART before the switch, SWITCHOVER_START, PING 0x42 */
 	bool quiet;                    /* only what is asked for is sent, until pc_push */

@@ -34,7 +34,7 @@ static void put_start(struct pc *s)
 /* Every other page travels on a multifd channel, in a packet of its own. */
 static bool goes_by_multifd(const struct pc *s, uint64_t tpage)
 {
-	return s->o.channels && tpage % 2 && tpage % 7 != 5;
+	return s->o.channels && !s->o.compression && tpage % 2 && tpage % 7 != 5;
 }
 
 static void put_packet(struct pc *s, unsigned block, uint64_t tpage, bool stale)
