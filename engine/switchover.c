@@ -183,7 +183,7 @@ static may_park void run(void *opaque)
 }
 
 /* Main has ended: can nothing come any more? By preempt only what was asked for comes. */
-static bool nothing_is_on_its_way(const struct inm *inm)
+static may_park bool nothing_is_on_its_way(const struct inm *inm)
 {
 	const struct postcopy *pc = &inm->postcopy;
 
@@ -192,7 +192,7 @@ static bool nothing_is_on_its_way(const struct inm *inm)
 	return !options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) || inm->preempt_done || settle_is_due(pc);
 }
 
-static int settle_pages(struct inm *inm, struct err *err)
+static may_park int settle_pages(struct inm *inm, struct err *err)
 {
 	int e = settle(&inm->postcopy, err);
 
@@ -208,11 +208,14 @@ static may_park int await_pages(void *opaque, struct err *err)
 	uint64_t missing;
 	int e = 0;
 
-	while (e == 0 && !postcopy_all_here(pc)) {
+	while (e == 0) {
+		/* Before looking: what is set from here on ends the wait below. */
+		event_clear(&pc->all_here);
+		if (postcopy_all_here(pc))
+			break;
 		missing = pc->missing_tpages;
 		if (nothing_is_on_its_way(inm))
 			return settle_pages(inm, err);
-		event_clear(&pc->all_here);
 		e = event_wait(&pc->all_here, deadline_after_ns(LAST_PAGES_NS));
 		/* In parts that are unplugged, nothing may come although it was asked for. */
 		if (e == -ETIMEDOUT && pc->missing_tpages == missing && pc->placing == 0)

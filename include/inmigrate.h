@@ -90,6 +90,9 @@ struct inm_ram_block {
 	bool ignored;       /* with x-ignore-shared: the source shares this memory and sends no page of it; neither
 	                     * @fd nor @addr is needed */
 	bool dirty;         /* the memory may hold something else than zeros: zero pages are then written */
+	bool unplugged;     /* parts of the block may be unplugged at the source (virtio-mem), which sends nothing for
+	                     * them. In postcopy a page that a thread has asked for, and that has not come when the
+	                     * stream ends, is zeros then; otherwise it is lost, and the migration pauses */
 };
 
 /* How the end of a device's state was found; the stream itself does not say. */

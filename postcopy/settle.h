@@ -13,22 +13,27 @@
 #ifndef POSTCOPY_SETTLE_H
 #define POSTCOPY_SETTLE_H
 
+#include "coroutine/co.h"
+
 #include <stdbool.h>
 
 struct err;
 struct postcopy;
 
-/** settle_is_due - main has ended: may anything still come by the preempt channel? Only what was asked for may. */
-bool settle_is_due(const struct postcopy *pc);
+/**
+ * settle_is_due - main has ended: may nothing come by the preempt channel any more? Only what was asked for may.
+ * Parks: yes; the answer is that of its end.
+ */
+may_park bool settle_is_due(const struct postcopy *pc);
 
 /**
  * settle - nothing will come any more
  * Return: 0 all is here: what was missing is zeros now, and a warning says how many pages; -ENODATA pages are lost, the
- * text says how many and where the first is, and nothing has changed.
+ * text says how many and where the first is, and nothing has changed. Parks: yes.
  */
-int settle(struct postcopy *pc, struct err *err);
+may_park int settle(struct postcopy *pc, struct err *err);
 
-/** settle_check - the last word of a migration rests on this: is everything here? Return: 0; -ENODATA. */
+/** settle_check - the last word of a migration rests on this: is everything here? Parks: no. Return: 0; -ENODATA. */
 int settle_check(const struct postcopy *pc, struct err *err);
 
 #endif

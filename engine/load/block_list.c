@@ -122,6 +122,7 @@ static int add_block(struct ram_loader *l, struct sched *s, const struct entry *
 		.fd_off = answer->fd_offset,
 		.addr = answer->addr,
 		.dirty = answer->dirty,
+		.unplugged = answer->unplugged,
 		.ignored = answer->ignored,
 	};
 	struct block *block;

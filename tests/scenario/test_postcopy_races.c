@@ -214,29 +214,6 @@ START_TEST(test_a_lie_right_behind_the_package_keeps_the_guest_at_the_source)
 }
 END_TEST
 
-START_TEST(test_a_device_that_waits_for_a_page_the_source_never_sends_ends_with_the_stream)
-{
-	struct wire *w;
-	struct pc s;
-
-	pc_begin(&s, &(struct pc_opts){ .quiet = true, .unanswered = true, .device = pc_device_waits });
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_asked, 5000));
-	w = &s.lines[PC_MAIN].out;
-	wire_part(w, WIRE_END, 2);
-	wire_eos(w);
-	wire_footer(w, 2);
-	wire_eof(w);
-	pc_settle(&s);
-	pc_lose(&s);
-	pc_run(&s, 8000);
-	ck_assert_msg(s.result != 1, "8 s after its end and the loss of the source: state %s, device ended %d",
-	              inm_state_name(inm_get_state(s.e.inm)), s.device_ended);
-	pc_free(&s);
-	pc_end(&s);
-}
-END_TEST
-
 static void spin_until(struct pc *s, bool (*cond)(struct pc *s), unsigned ms)
 {
 	uint64_t deadline_ns = deadline_after_ns(ms * NS_PER_MS);
@@ -378,7 +355,6 @@ Suite *suite(void)
 	tcase_add_loop_test(t, test_a_cancel_in_the_turn_of_the_loss_is_heard, 0, 2);
 	tcase_add_loop_test(t, test_a_guest_whose_device_read_zeros_because_of_a_failure_is_not_started, 0, 2);
 	tcase_add_test(t, test_a_lie_right_behind_the_package_keeps_the_guest_at_the_source);
-	tcase_add_test(t, test_a_device_that_waits_for_a_page_the_source_never_sends_ends_with_the_stream);
 	tcase_add_test(t, test_who_waits_for_a_page_that_is_being_placed_when_the_network_fails_goes_on);
 	tcase_add_test(t, test_a_silent_preempt_channel_is_closed_at_a_pause);
 	/* But four threads that discard anonymous memory without a pause: two cores leave no gap then. */

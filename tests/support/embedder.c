@@ -149,6 +149,7 @@ static int on_ram_block(void *opaque, struct inm_ram_block *said)
 	said->bytes_max = b->bytes;
 	said->resizable = b->resizable;
 	said->dirty = b->dirty;
+	said->unplugged = b->unplugged;
 	said->fd = b->fd;
 	said->fd_offset = b->fd < 0 ? 0 : b->canary_bytes;
 	said->addr = b->fd < 0 ? b->host : b->guest;

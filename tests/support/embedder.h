@@ -28,6 +28,7 @@ struct emb_block {
 	enum emb_backing backing;
 	bool resizable;
 	bool dirty; /* prefilled with EMB_PREFILL and declared dirty */
+	bool unplugged;
 
 	/* Recorded. */
 	unsigned asked;

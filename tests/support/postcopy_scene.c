@@ -138,6 +138,7 @@ static void *zeroed(uint64_t count)
 static void add_ram(struct pc *s, const struct pc_block *said)
 {
 	struct pc_ram *ram = &s->ram[s->ram_count++];
+	struct emb_block *b;
 
 	ASSERT(s->ram_count <= PC_BLOCKS_MAX);
 	*ram = (struct pc_ram){ .said = *said,
@@ -149,8 +150,9 @@ static void add_ram(struct pc *s, const struct pc_block *said)
 	ram->sent = zeroed(ram->units);
 	ram->asked = zeroed(ram->units);
 	ram->removed = zeroed(said->pages);
-	embedder_add(&s->e, said->name, ram->bytes + s->o.spare_pages * PC_PAGE, said->backing)->resizable =
-		s->o.spare_pages > 0;
+	b = embedder_add(&s->e, said->name, ram->bytes + s->o.spare_pages * PC_PAGE, said->backing);
+	b->resizable = s->o.spare_pages > 0;
+	b->unplugged = s->o.unplugged;
 }
 
 static void set_capability(struct pc *s, const char *name)

@@ -87,6 +87,7 @@ typedef int pc_device_fn(struct pc *s, const struct inm_device *device);
 struct pc_opts {
 	const struct pc_block *blocks; /* NULL: "pc.ram" of 64 pages and "vga.vram" of 16, of memfds */
 	unsigned block_count;
+	bool unplugged;                /* the embedder says so of all blocks */
 	uint64_t spare_pages;          /* that the embedder has behind each block; the source does not */
 	unsigned precopied;            /* percent of the units; of the others every third page is sent stale, too */
 	enum pc_preempt preempt;

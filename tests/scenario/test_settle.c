@@ -1,0 +1,202 @@
+/*
+ * The stream has ended, and pages have not come. What was asked for, or has come in part, is lost: the migration pauses.
+ * What nobody has asked for was unplugged at the source: it is zeros (postcopy/settle.h).
+ */
+#include "tests/support/check_main.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "tests/support/huge_pool.h"
+#include "tests/support/postcopy_scene.h"
+
+static const struct pc_block memories[][2] = {
+	{ { "pc.ram", 64, EMB_MEMFD }, { "vga.vram", 16, EMB_MEMFD } },
+	{ { "pc.ram", 64, EMB_ANON }, { "vga.vram", 16, EMB_ANON } },
+};
+#define MEMORIES 2
+static const struct pc_block huge[2] = { { "pc.ram", 2 * 512, EMB_HUGETLB }, { "vga.vram", 16, EMB_MEMFD } };
+
+/* END and EOF, whatever was sent before. */
+static void end_stream(struct pc *s)
+{
+	struct wire *w = &s->lines[PC_MAIN].out;
+
+	wire_part(w, WIRE_END, 2);
+	wire_eos(w);
+	wire_footer(w, 2);
+	wire_eof(w);
+}
+
+static void check_lost(struct pc *s, const char *words)
+{
+	ck_assert_msg(pc_until(s, pc_paused, 5000), "state %s: %s", inm_state_name(inm_get_state(s->e.inm)), s->said);
+	ck_assert_msg(strstr(inm_error(s->e.inm), words), "no '%s' in: %s", words, inm_error(s->e.inm));
+	ck_assert_uint_eq(pc_reply_count(s, WIRE_RP_SHUT), 0);
+	ck_assert_uint_eq(atomic_load(&s->wrong), 0);
+}
+
+/* Half of the pages are missing, and the source answers nothing. */
+static struct pc_opts quiet(int memory)
+{
+	return (struct pc_opts){ .blocks = memories[memory], .block_count = 2, .precopied = 50, .quiet = true,
+				 .unanswered = true, .prefetch = true };
+}
+
+/* ---- asked for --------------------------------------------------------------------------------------------------- */
+
+START_TEST(test_a_page_that_a_thread_has_asked_for_is_lost_and_not_zeros)
+{
+	struct pc_opts o = quiet(_i);
+	struct pc s;
+
+	o.touch = (struct pc_touch){ .threads = 2 };
+	pc_begin(&s, &o);
+	pc_switch(&s);
+	ck_assert(pc_until(&s, pc_asked, 5000));
+	end_stream(&s);
+	check_lost(&s, "were asked for");
+	ck_assert_ptr_nonnull(strstr(inm_error(s.e.inm), "postcopy-preempt on at the source"));
+	pc_give_up(&s);
+}
+END_TEST
+
+START_TEST(test_a_page_that_a_device_waits_for_is_lost_and_not_zeros)
+{
+	struct pc_opts o = quiet(_i);
+	struct pc s;
+
+	o.precopied = 0;
+	o.device = pc_device_waits;
+	pc_begin(&s, &o);
+	pc_switch(&s);
+	ck_assert(pc_until(&s, pc_asked, 5000));
+	end_stream(&s);
+	check_lost(&s, "were asked for");
+	ck_assert_uint_eq(s.vcpu_starts, 0);
+	pc_give_up(&s);
+}
+END_TEST
+
+START_TEST(test_one_of_many_is_named_with_block_and_offset)
+{
+	struct pc_opts o = quiet(0);
+	struct pc s;
+
+	o.precopied = 0;
+	o.device = pc_device_waits;
+	pc_begin(&s, &o);
+	pc_switch(&s);
+	ck_assert(pc_until(&s, pc_asked, 5000));
+	end_stream(&s);
+	check_lost(&s, "one is at 0x1000 of block 'pc.ram'");
+	pc_give_up(&s);
+}
+END_TEST
+
+/* With preempt it may be on its way; when that has ended it is not. */
+START_TEST(test_it_is_lost_when_the_preempt_channel_has_ended)
+{
+	struct pc_opts o = quiet(_i);
+	struct pc s;
+
+	o.preempt = PC_LATE;
+	o.touch = (struct pc_touch){ .threads = 1 };
+	pc_begin(&s, &o);
+	pc_switch(&s);
+	ck_assert(pc_until(&s, pc_asked, 5000));
+	end_stream(&s);
+	pc_settle(&s);
+	ck_assert_int_eq(inm_get_state(s.e.inm), INM_STATE_POSTCOPY_ACTIVE);
+	wire_word(&s.lines[PC_PREEMPT].out, 0, WIRE_RAM_EOS);
+	check_lost(&s, "were asked for");
+	pc_give_up(&s);
+}
+END_TEST
+
+/* ---- unplugged --------------------------------------------------------------------------------------------------- */
+
+/* Return: did memory hold zeros, where nothing was sent, and what was sent elsewhere? */
+static void lands_with_zeros(struct pc *s)
+{
+	pc_run(s, 8000);
+	ck_assert_msg(s->result == 0, "%d, state %s: %s", s->result, inm_state_name(inm_get_state(s->e.inm)), s->said);
+	ck_assert_ptr_nonnull(strstr(s->said, "they are zeros"));
+	pc_free(s);
+	for (unsigned b = 0; b < 2; b++)
+		for (uint64_t i = 0; i < s->ram[b].said.pages; i++) {
+			uint8_t page[PC_PAGE] = { 0 };
+
+			if (s->ram[b].precopied[i / s->ram[b].unit_pages])
+				wire_content(page, b, i);
+			ck_assert_mem_eq(s->ram[b].emb->host + i * PC_PAGE, page, PC_PAGE);
+		}
+	pc_end(s);
+}
+
+START_TEST(test_what_nobody_has_asked_for_is_zeros)
+{
+	struct pc_opts o = quiet(_i % MEMORIES);
+	struct pc s;
+
+	/* A preempt channel that stays open brings only what was asked for, so nothing is waited for. */
+	o.preempt = _i / MEMORIES ? PC_LATE : PC_NO_PREEMPT;
+	pc_begin(&s, &o);
+	pc_switch(&s);
+	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	end_stream(&s);
+	lands_with_zeros(&s);
+}
+END_TEST
+
+/* The embedder knows better than the stream. */
+START_TEST(test_in_a_block_with_unplugged_parts_what_was_asked_for_is_zeros)
+{
+	struct pc_opts o = quiet(_i);
+	struct pc s;
+
+	o.precopied = 0;
+	o.unplugged = true;
+	o.device = pc_device_waits;
+	pc_begin(&s, &o);
+	pc_switch(&s);
+	ck_assert(pc_until(&s, pc_asked, 5000));
+	end_stream(&s);
+	lands_with_zeros(&s);
+}
+END_TEST
+
+/* ---- in part ----------------------------------------------------------------------------------------------------- */
+
+START_TEST(test_half_of_a_huge_page_is_lost_and_not_zeros)
+{
+	struct pc s;
+
+	huge_pool_need(4);
+	pc_begin(&s, &(struct pc_opts){ .blocks = huge, .block_count = 2, .quiet = true, .unanswered = true });
+	pc_switch(&s);
+	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	pc_send_run(&s, PC_MAIN, 0, 512, 700);
+	end_stream(&s);
+	check_lost(&s, "one is at 0x200000 of block 'pc.ram'");
+	pc_give_up(&s);
+}
+END_TEST
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("settle");
+	TCase *t = suite_case(s, "asked", 60);
+
+	tcase_add_loop_test(t, test_a_page_that_a_thread_has_asked_for_is_lost_and_not_zeros, 0, MEMORIES);
+	tcase_add_loop_test(t, test_a_page_that_a_device_waits_for_is_lost_and_not_zeros, 0, MEMORIES);
+	tcase_add_test(t, test_one_of_many_is_named_with_block_and_offset);
+	tcase_add_loop_test(t, test_it_is_lost_when_the_preempt_channel_has_ended, 0, MEMORIES);
+	t = suite_case(s, "unplugged", 60);
+	tcase_add_loop_test(t, test_what_nobody_has_asked_for_is_zeros, 0, 2 * MEMORIES);
+	tcase_add_loop_test(t, test_in_a_block_with_unplugged_parts_what_was_asked_for_is_zeros, 0, MEMORIES);
+	t = huge_pool_case(s, "in part", 60);
+	tcase_add_test(t, test_half_of_a_huge_page_is_lost_and_not_zeros);
+	return s;
+}
