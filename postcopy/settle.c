@@ -2,7 +2,6 @@
 
 #include "base/err.h"
 #include "base/log.h"
-#include "base/text.h"
 #include "coroutine/reactor.h"
 #include "coroutine/turn.h"
 #include "postcopy/place.h"
@@ -92,13 +91,12 @@ bool settle_is_due(const struct postcopy *pc)
 
 static int refuse(const struct lost *lost, struct err *err)
 {
-	const struct block *b = lost->first->b;
+	uint64_t off = (uint64_t)lost->first_unit << lost->first->unit_shift;
 
 	return err_set(err, -ENODATA,
 		       "%" PRIu64 " pages of 0x%zx bytes were asked for, or have come in part, and the stream ended "
 		       "without them; one is at 0x%" PRIx64 " of block '%s'",
-		       lost->units, pblock_unit_bytes(lost->first), (uint64_t)lost->first_unit << lost->first->unit_shift,
-		       TEXT_QUOTE(b->name, b->name_bytes));
+		       lost->units, pblock_unit_bytes(lost->first), off, lost->first->b->label);
 }
 
 int settle(struct postcopy *pc, struct err *err)

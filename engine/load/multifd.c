@@ -631,9 +631,8 @@ int multifd_check_whole(const struct multifd *m, struct err *err)
 
 		if (c && c->inside)
 			return err_set(err, -EPROTO,
-				       "multifd channel %u (%s) is in the middle of a packet with pages of block '%s'", i,
-				       c->ch->name,
-				       TEXT_QUOTE(c->inside->block->name, c->inside->block->name_bytes));
+				       "multifd channel %u (%s) is in the middle of a packet with pages of block '%s'",
+				       i, c->ch->name, c->inside->block->label);
 	}
 	return err_set(err, -EPROTO, "a multifd channel has ended in the middle of a packet with pages");
 }

@@ -1,6 +1,6 @@
 /*
- * The switch to postcopy is a barrier: no byte that was announced before it reaches guest memory after it (memory/gate.h).
- * A source announces a packet of pages on a multifd channel, holds back the last byte, and switches.
+ * The switch to postcopy is a barrier: no byte that was announced before it reaches guest memory after it. See
+ * memory/gate.h. A source announces a packet of pages on a multifd channel, holds back the last byte, and switches.
  */
 #include "tests/support/check_main.h"
 
@@ -102,8 +102,14 @@ static const struct {
 	const char *compression;
 	size_t held;
 } ways[] = {
-	{ memfd, NULL, LATE_PAGES * PC_PAGE }, { memfd, NULL, PC_PAGE + 1 },  { memfd, "zlib", 1 }, { memfd, "zstd", 1 },
-	{ anon, NULL, LATE_PAGES * PC_PAGE },  { anon, NULL, 1 },	      { anon, "zlib", 1 },  { anon, "zstd", 1 },
+	{ memfd, NULL, LATE_PAGES * PC_PAGE },
+	{ memfd, NULL, PC_PAGE + 1 },
+	{ memfd, "zlib", 1 },
+	{ memfd, "zstd", 1 },
+	{ anon, NULL, LATE_PAGES * PC_PAGE },
+	{ anon, NULL, 1 },
+	{ anon, "zlib", 1 },
+	{ anon, "zstd", 1 },
 };
 #define WAYS ((int)(sizeof(ways) / sizeof(ways[0])))
 
