@@ -185,9 +185,15 @@ void inm_reactor_free(struct inm_reactor *reactor)
 static void write_log(void *opaque, enum log_level level, const char *text)
 {
 	struct inm *inm = opaque;
+	const char *line;
+	bool timed;
 
 	ASSERT(!inm->reactor || !inm->reactor->sched.current->in_handler); /* by (5) of yield.h */
+	timed = incoming_time_callback(inm, "the callback log");
 	inm->ops.log(inm->opaque, (enum inm_log_level)level, text);
+	line = timed ? incoming_time_over(inm) : NULL;
+	if (line)
+		inm->ops.log(inm->opaque, INM_LOG_ERROR, line);
 }
 
 static void set_up_voice(struct inm *inm, const struct inm_config *config)

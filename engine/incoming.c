@@ -23,6 +23,33 @@
 /* Told how it went, a source closes at once; one that does not is not waited for longer. */
 #define FAREWELL_NS (2 * NS_PER_S)
 
+bool incoming_time_callback(struct inm *inm, const char *what)
+{
+	const struct postcopy *pc = &inm->postcopy;
+
+	if (!pc->listening || stuck_is_entered(&inm->stuck))
+		return false;
+	stuck_enter(&inm->stuck, what, pc->stuck_after_ns, ": busy or blocked");
+	return true;
+}
+
+const char *incoming_time_over(struct inm *inm)
+{
+	stuck_leave(&inm->stuck);
+	return stuck_line(&inm->stuck);
+}
+
+static void tell_state(struct inm *inm, enum inm_state state)
+{
+	bool timed = incoming_time_callback(inm, "the callback state_changed");
+	const char *line;
+
+	inm->ops.state_changed(inm->opaque, state);
+	line = timed ? incoming_time_over(inm) : NULL;
+	if (line)
+		log_write(&inm->log, LOG_ERROR, "%s", line);
+}
+
 void incoming_set_state(struct inm *inm, enum inm_state state)
 {
 	ASSERT(state_may_change(inm->state, state));
@@ -33,7 +60,7 @@ void incoming_set_state(struct inm *inm, enum inm_state state)
 	if (state_is_final(state))
 		inm->end_ns = clock_now_ns();
 	if (inm->ops.state_changed)
-		inm->ops.state_changed(inm->opaque, state);
+		tell_state(inm, state);
 }
 
 bool incoming_under_way(const struct inm *inm)

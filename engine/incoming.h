@@ -124,6 +124,14 @@ void incoming_lost(void *opaque, int result, const struct err *err);
 void incoming_enter_callback(struct inm *inm, const char *what);
 void incoming_leave_callback(struct inm *inm);
 
+/**
+ * incoming_time_callback - around a callback that has no business with guest memory: in postcopy it is only timed
+ * Return: false when there is nothing to time (in another callback, that one is); else incoming_time_over is due, which
+ * returns a line for the log, or NULL.
+ */
+bool incoming_time_callback(struct inm *inm, const char *what);
+const char *incoming_time_over(struct inm *inm);
+
 /* For switchover.c: the embedder's ready, with a cancel in it heard; the run state that the stream said, or NULL. */
 may_park int incoming_ask_ready(struct inm *inm, struct err *err);
 const char *incoming_run_state(const struct inm *inm);

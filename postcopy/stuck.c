@@ -122,13 +122,13 @@ static void arm(const struct stuck *s, uint64_t at_ns)
 		timerfd_settime(s->fd, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
-void stuck_enter(struct stuck *s, const char *what, uint64_t after_ns)
+void stuck_enter(struct stuck *s, const char *what, uint64_t after_ns, const char *where)
 {
 	uint64_t now_ns = clock_now_ns();
 
 	begin_write(s);
 	store_text(s->what, sizeof(s->what), what);
-	store_text(s->where, sizeof(s->where), "");
+	store_text(s->where, sizeof(s->where), where);
 	__atomic_store_n(&s->since_ns, now_ns, __ATOMIC_RELAXED);
 	__atomic_store_n(&s->after_ns, after_ns, __ATOMIC_RELAXED);
 	end_write(s);

@@ -51,8 +51,18 @@ int stuck_init(struct stuck *s);
 /* Nobody may be reading. STUCK_NONE is allowed. */
 void stuck_fini(struct stuck *s);
 
-/** stuck_enter - @what ("the callback ready") runs from here on. @after_ns: 0 never calls it stuck */
-void stuck_enter(struct stuck *s, const char *what, uint64_t after_ns);
+/**
+ * stuck_enter - @what ("the callback ready") runs from here on
+ * @after_ns: 0 never calls it stuck
+ * @where: what is told of the place until a handler knows better; "": one will, unless it gets no turn
+ */
+void stuck_enter(struct stuck *s, const char *what, uint64_t after_ns, const char *where);
+
+/* A callback runs and has not parked. On the migration's thread. */
+static inline bool stuck_is_entered(const struct stuck *s)
+{
+	return s->since_ns != 0;
+}
 
 /* It has returned, or parks. */
 void stuck_leave(struct stuck *s);

@@ -398,7 +398,7 @@ static bool watch_fired(const siginfo_t *info, const ucontext_t *uc)
 	} else {
 		y->since_ns = clock_now_ns(); /* parked without a word: that is not stuck */
 		y->stuck_times = 0;
-		stuck_enter(y->stuck, y->watched, y->watch_ns);
+		stuck_enter(y->stuck, y->watched, y->watch_ns, "");
 	}
 	watch_again(y);
 	return true;
@@ -409,7 +409,7 @@ static void watch(struct yield *y, const char *what)
 	y->watched_co = y->sched->current;
 	y->stuck_times = 0;
 	if (y->stuck)
-		stuck_enter(y->stuck, what, y->watch_ns);
+		stuck_enter(y->stuck, what, y->watch_ns, "");
 	if (y->timer_made) {
 		y->since_ns = clock_now_ns();
 		y->due_ns = DEADLINE_NEVER;

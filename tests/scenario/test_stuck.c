@@ -130,6 +130,42 @@ START_TEST(test_a_slow_callback_that_holds_the_logs_lock_goes_on_and_is_named)
 }
 END_TEST
 
+/* ---- the callbacks that have no business with guest memory ------------------------------------------------------- */
+
+/* The first line of postcopy takes long; the next one, about that, does not. */
+static void slow_log(void *opaque, enum inm_log_level level, const char *text)
+{
+	uint64_t until_ns = deadline_after_ns(PATIENCE_MS * NS_PER_MS);
+
+	(void)opaque;
+	(void)level;
+	if (strstr(text, ": stuck for ")) {
+		snprintf(w.line, sizeof(w.line), "%s", text);
+		atomic_fetch_add(&w.lines, 1);
+	}
+	if (strncmp(text, "postcopy: ", 10) != 0)
+		return;
+	while (!atomic_load(&w.read) && clock_now_ns() < until_ns)
+		;
+}
+
+START_TEST(test_a_log_callback_that_is_slow_itself_is_named)
+{
+	static const char words[] = "the callback log: stuck for ";
+
+	begin(&(struct pc_opts){ .touch = { .threads = 1 }, .log = slow_log, .stuck_after = "50" });
+	pc_thread_start(&w.thread, reads_what_is_stuck, w.s.e.inm);
+	pc_finish(&w.s);
+	pc_thread_join(&w.thread);
+	pc_check_landed(&w.s);
+	ck_assert_msg(strncmp(w.text, words, strlen(words)) == 0, "%s", w.text);
+	ck_assert_msg(strstr(w.text, ": busy or blocked"), "%s", w.text);
+	ck_assert_uint_eq(atomic_load(&w.lines), 1);
+	ck_assert_msg(strncmp(w.line, words, strlen(words)) == 0, "%s", w.line);
+	pc_end(&w.s);
+}
+END_TEST
+
 /* ---- who parks is not stuck -------------------------------------------------------------------------------------- */
 
 static int waits_for_a_page(struct pc *s, const struct inm_device *device)
@@ -193,17 +229,51 @@ static void *tells_what_is_stuck(void *arg)
 	return NULL;
 }
 
+static void state_changed_that_touches(void *opaque, enum inm_state state)
+{
+	w.before.state_changed(opaque, state);
+	if (state == INM_STATE_POSTCOPY_ACTIVE)
+		touch_the_guest_view(&w.s, NULL);
+}
+
+/* The log's lock is held by a callback that has parked. */
+static int parks_under_the_lock(struct pc *s, const struct inm_device *device)
+{
+	(void)device;
+	pthread_mutex_lock(&w.lock);
+	return waits_for_a_page(s, NULL);
+}
+
+static void log_takes_the_lock(void *opaque, enum inm_log_level level, const char *text)
+{
+	(void)opaque;
+	(void)level;
+	(void)text;
+	pthread_mutex_lock(&w.lock);
+	pthread_mutex_unlock(&w.lock);
+}
+
 static _Noreturn void hang(pc_device_fn *device)
 {
 	struct pc_opts o = { .touch = { .threads = 1 }, .device = device, .stuck_after = "50" };
 
+	if (device == parks_under_the_lock)
+		o.log = log_takes_the_lock;
 	begin(&o);
+	w.before = w.s.e.inm->ops;
+	if (!device)
+		w.s.e.inm->ops.state_changed = state_changed_that_touches;
 	pc_thread_start(&w.thread, tells_what_is_stuck, w.s.e.inm);
+	if (device == parks_under_the_lock) {
+		pc_switch(&w.s);
+		pc_until(&w.s, pc_asked, PATIENCE_MS);
+		pc_lose(&w.s); /* and that is logged */
+	}
 	pc_finish(&w.s);
 	_exit(0);
 }
 
-static void hangs_and_is_named(pc_device_fn *device, const char *words)
+static void hangs_and_is_named(pc_device_fn *device, const char *name, const char *words)
 {
 	struct pollfd pfd = { .events = POLLIN };
 	char text[1024] = "";
@@ -228,19 +298,32 @@ static void hangs_and_is_named(pc_device_fn *device, const char *words)
 	ck_assert_int_eq(waitpid(child, &status, 0), child);
 	close(fds[0]);
 	ck_assert_int_gt(n, 0);
-	ck_assert_msg(strncmp(text, DEVICE, strlen(DEVICE)) == 0, "%s", text);
+	ck_assert_msg(strncmp(text, name, strlen(name)) == 0, "%s", text);
 	ck_assert_msg(strstr(text, words), "%s", text);
 }
 
 START_TEST(test_a_callback_that_touches_the_guest_view_hangs_and_is_named)
 {
-	hangs_and_is_named(touch_the_guest_view, "block 'pc.ram' at 0x");
+	hangs_and_is_named(touch_the_guest_view, DEVICE, "block 'pc.ram' at 0x");
 }
 END_TEST
 
 START_TEST(test_a_system_call_that_is_given_the_guest_view_hangs_and_is_named)
 {
-	hangs_and_is_named(read_into_the_guest_view, "inside a system call");
+	hangs_and_is_named(read_into_the_guest_view, DEVICE, "inside a system call");
+}
+END_TEST
+
+START_TEST(test_a_state_callback_that_touches_the_guest_view_hangs_and_is_named)
+{
+	hangs_and_is_named(NULL, "the callback state_changed: stuck for ", ": busy or blocked");
+}
+END_TEST
+
+/* What inm_ram_view(3) warns of. */
+START_TEST(test_a_log_callback_that_waits_for_a_parked_one_hangs_and_is_named)
+{
+	hangs_and_is_named(parks_under_the_lock, "the callback log: stuck for ", ": busy or blocked");
 }
 END_TEST
 
@@ -274,10 +357,13 @@ Suite *suite(void)
 	TCase *t = suite_case(s, "slow", 60);
 
 	tcase_add_loop_test(t, test_a_slow_callback_that_holds_the_logs_lock_goes_on_and_is_named, 0, 2);
+	tcase_add_test(t, test_a_log_callback_that_is_slow_itself_is_named);
 	tcase_add_loop_test(t, test_a_callback_that_waits_for_its_page_is_not_stuck, 0, 2);
 	t = suite_case(s, "for_ever", 60);
 	tcase_add_test(t, test_a_callback_that_touches_the_guest_view_hangs_and_is_named);
 	tcase_add_test(t, test_a_system_call_that_is_given_the_guest_view_hangs_and_is_named);
+	tcase_add_test(t, test_a_state_callback_that_touches_the_guest_view_hangs_and_is_named);
+	tcase_add_test(t, test_a_log_callback_that_waits_for_a_parked_one_hangs_and_is_named);
 	t = suite_case(s, "calls", 20);
 	tcase_add_test(t, test_the_calls_have_an_answer_in_every_state);
 	return s;
