@@ -154,6 +154,7 @@ struct options {
 	bool has_uuid;
 	uint8_t uuid[16];                  /* valid with has_uuid */
 	char machine[OPTIONS_TEXT_BYTES];  /* type the stream must name; "": any */
+	int tpage_bits;                    /* WIRE_TPAGE_BITS_MIN - 1 + this; 0: by the stream and the machine type */
 	uint64_t ram_limit_bytes;          /* a stream whose RAM blocks are longer in all is refused */
 	bool postcopy_prefetch;
 	bool postcopy_kernel_faults;       /* KVM or vhost will touch the guest's memory */

@@ -98,6 +98,12 @@ static const struct option_word tristate_words[] = {
 	{ NULL, NULL },
 };
 
+/* The first is auto, the next WIRE_TPAGE_BITS_MIN. */
+static const struct option_word tpage_bits_words[] = {
+	{ "auto", NULL }, { "10", NULL }, { "11", NULL }, { "12", NULL }, { "13", NULL },
+	{ "14", NULL },   { "15", NULL }, { "16", NULL }, { NULL, NULL },
+};
+
 #define FIELD(name) offsetof(struct options, name)
 #define SOURCE(name) offsetof(struct options, source.name)
 #define TEXT_MAX (OPTIONS_TEXT_BYTES - 1)
@@ -228,6 +234,8 @@ static const struct param_row params[] = {
 		"of the guest, for validate-uuid" },
 	{ "machine", NULL, NULL, DEST, WORKS, PARAM_TEXT, FIELD(machine), 0, TEXT_MAX, NULL, "", "",
 		"machine type the stream must name; empty: any" },
+	{ "target-page-bits", NULL, NULL, DEST, WORKS, PARAM_WORD, FIELD(tpage_bits), 0, 0, tpage_bits_words, "",
+		"auto", "of a source that does not say it; auto: 10 for ARM boards that are known, 12 for others" },
 	{ "ram-limit", NULL, NULL, DEST, WORKS, PARAM_SIZE, FIELD(ram_limit_bytes), 4096, SIZE_BYTES_MAX, NULL,
 		"bytes", "16T", "a guest with more RAM is refused" },
 	{ "multifd-window-limit", NULL, NULL, DEST, WORKS, PARAM_SIZE, FIELD(multifd_window_limit_bytes), 1u << 20,

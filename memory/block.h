@@ -6,7 +6,7 @@
  * bytes are received; and in postcopy the engine view, where device callbacks touch it. Anonymous memory is there once.
  *
  * Two units of page: a tpage is the wire's (the target's page size, 4096 on x86); an hpage is what backs the block
- * (4096, 2 MiB, ...), and at least a tpage.
+ * (4096, 2 MiB, ...). Either may be the larger one: ARM boards have tpages of 1 KiB, others some of 64 KiB.
  *
  * Invariants:
  * (1) Memory beyond used_bytes is never written.

@@ -75,6 +75,17 @@ static int answer_ping(struct load *l, const uint8_t *payload, struct err *err)
 	return e == -EPIPE || e == -ECONNRESET ? 0 : e;
 }
 
+/* Where nothing else has said how large a target page is, ADVISE does. No block is there that was made by it. */
+static void adopt_tpage(struct load *l, uint64_t bytes)
+{
+	if (!l->ram_loader.tpage_assumed || bytes & (bytes - 1) || bytes < 1u << WIRE_TPAGE_BITS_MIN ||
+	    bytes > 1u << WIRE_TPAGE_BITS_MAX)
+		return;
+	l->config.tpage_bits = (unsigned)__builtin_ctzll(bytes);
+	l->ram_loader.tpage_assumed = false;
+	l->ram->tpage_shift = l->config.tpage_bits;
+}
+
 static int advise(struct load *l, const uint8_t *payload, size_t len, struct err *err)
 {
 	if (len != 0 && len != 16)
@@ -92,6 +103,7 @@ static int advise(struct load *l, const uint8_t *payload, size_t len, struct err
 	}
 	if (!options_has(l->opts, CAP_POSTCOPY_RAM))
 		return err_set(err, -EPROTO, "the source has capability postcopy-ram on; it is off here");
+	adopt_tpage(l, be64_load(payload + 8));
 	if (be64_load(payload + 8) != (uint64_t)1 << l->config.tpage_bits)
 		return err_set(err, -EPROTO, "target pages of 0x%" PRIx64 " bytes; the stream's have 0x%x",
 			       be64_load(payload + 8), 1u << l->config.tpage_bits);

@@ -196,6 +196,15 @@ static int check_postcopy(const struct load *l, struct err *err)
 	if (ours != l->advised_page_sizes)
 		return err_set(err, -EINVAL, "the source's blocks have page sizes 0x%" PRIx64 ", those here 0x%" PRIx64,
 			       l->advised_page_sizes, ours);
+	for (size_t i = 0; i < l->ram->count; i++) {
+		const struct block *b = l->ram->blocks[i];
+
+		/* What is copied there appears at once, and must be all of a page (userfaultfd(2)). */
+		if (!b->ignored && block_is_anonymous(b) && ram_tpage_bytes(l->ram) < b->hpage_bytes)
+			return err_set(err, -ENOTSUP, "block '%s' is anonymous memory, of pages that are larger than "
+				       "the target's: for postcopy it must be a memory file",
+				       TEXT_QUOTE(b->name, b->name_bytes));
+	}
 	return postcopy_check(l->postcopy, err);
 }
 
@@ -357,6 +366,8 @@ int load_stream(struct load *l, struct err *err)
 		return e;
 	/* The page size is known now, and no block before. */
 	ram_init(l->ram, l->config.tpage_bits);
+	/* All machine types with a version in their names have pages of 4096 bytes, or say what others they have. */
+	l->ram_loader.tpage_assumed = l->config.tpage_assumed && stream_machine_version(l->config.machine) == 0;
 	/* Without a configuration section only our own capability tells. */
 	l->ram_loader.lists_gpa = l->config.ignore_shared || options_has(l->opts, CAP_X_IGNORE_SHARED);
 	return read_elements(l, err);

@@ -10,6 +10,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+_Static_assert(MULTIFD_PAGES_MAX == MULTIFD_PACKET_PAGE_BYTES >> WIRE_TPAGE_BITS_MIN, "the smallest target page");
+
 /* Where the fields are; spec/multifd.md 3 and 4.1. */
 enum {
 	HELLO_UUID = 8,

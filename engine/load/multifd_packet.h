@@ -22,7 +22,7 @@ struct ram;
 
 /* Pages of one packet, for the smallest target page; a header has this many offsets (section 2). */
 #define MULTIFD_PACKET_PAGE_BYTES 524288
-#define MULTIFD_PAGES_MAX 128
+#define MULTIFD_PAGES_MAX 512
 #define MULTIFD_HEADER_FIXED_BYTES 320
 #define MULTIFD_HEADER_BYTES_MAX (MULTIFD_HEADER_FIXED_BYTES + 8 * MULTIFD_PAGES_MAX)
 

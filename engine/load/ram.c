@@ -352,6 +352,9 @@ int ram_load_body(struct ram_loader *l, struct reader *r, bool start, struct err
 	} while (e == 0);
 	if (e == 1 && syncs_at_eos(l))
 		e = sync_channels(l, err);
+	if (e == -EPROTO && l->tpage_assumed)
+		return err_up(err, e, "record at 0x%" PRIx64 ", with a target page size of %zu, which the stream does "
+			      "not say (parameter target-page-bits)", off, ram_tpage_bytes(l->ram));
 	if (e < 0)
 		return err_up(err, e, "record at 0x%" PRIx64, off);
 	trace_body(l, &before, body_off);

@@ -43,6 +43,7 @@ struct ram_loader {
 	struct postcopy *postcopy;  /* not owned; set when the records are those of postcopy, else NULL */
 	bool listed;                /* the block list has been read */
 	bool lists_gpa;             /* x-ignore-shared: the list says where each block is in guest memory */
+	bool tpage_assumed;         /* nothing has said how large a target page is, and the machine may have others */
 	bool advised;               /* POSTCOPY_ADVISE was read with page sizes: the list may hold some */
 	bool closed;                /* the guest runs, and all of RAM is here: no page may come */
 	bool flushed;               /* a FLUSH record was read: they are the sync points, and not every EOS */

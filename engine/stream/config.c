@@ -8,6 +8,7 @@
 #include "engine/stream/wire.h"
 
 #include <errno.h>
+#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -121,9 +122,11 @@ static int read_page_bits(struct stream_config *config, struct reader *r, struct
 
 	if (e < 0)
 		return e;
-	if (bits < WIRE_TPAGE_BITS_DEFAULT || bits > WIRE_TPAGE_BITS_MAX)
-		return err_set(err, -EPROTO, "target pages of 2^%" PRIu32 " bytes; 2^12 to 2^16 are possible", bits);
+	if (bits < WIRE_TPAGE_BITS_MIN || bits > WIRE_TPAGE_BITS_MAX)
+		return err_set(err, -EPROTO, "target pages of 2^%" PRIu32 " bytes; 2^%d to 2^%d are possible", bits,
+			       WIRE_TPAGE_BITS_MIN, WIRE_TPAGE_BITS_MAX);
 	config->tpage_bits = bits;
+	config->tpage_assumed = false;
 	return 0;
 }
 
@@ -193,6 +196,31 @@ static int check_uuid(const struct stream_config *config, const struct options *
 	return err_set(err, -EPROTO, "the guest's uuid at the source is not the uuid given here");
 }
 
+/*
+ * Boards whose target pages are of 1 KiB, which QEMU does not say because all ARM machines had such once. Those with
+ * other pages (virt, sbsa-ref) say it.
+ */
+static const char *const small_page_boards[] = {
+	"akita", "ast[0-9]*-evb", "*-bmc", "borzoi", "canon-a1100", "cheetah", "collie", "connex",
+	"cubieboard", "b-l475e-iot01a", "bpim2u", "emcraft-sf2", "fby35", "highbank", "imx25-pdk", "imx8*-evk",
+	"integratorcp", "kzm", "lm3s*evb", "mainstone", "mcimx*", "microbit", "midway", "mps[23]-an*",
+	"musca-*", "musicpal", "n800", "n810", "netduino*", "npcm*-evb", "nuri", "olimex-stm32-h405",
+	"orangepi-pc", "quanta-*", "raspi*", "realview-*", "sabrelite", "smdkc210", "spitz",
+	"stm32vldiscovery", "sx1*", "terrier", "tosa", "verdex", "versatile?b", "vexpress-*", "xilinx-zynq-a9",
+	"xlnx-*", "z2",
+};
+
+static void assume_page_bits(struct stream_config *config, const struct options *opts)
+{
+	config->tpage_assumed = opts->tpage_bits == 0;
+	config->tpage_bits = WIRE_TPAGE_BITS_DEFAULT;
+	if (opts->tpage_bits > 0)
+		config->tpage_bits = (unsigned)(WIRE_TPAGE_BITS_MIN - 1 + opts->tpage_bits);
+	for (size_t i = 0; config->tpage_assumed && i < sizeof(small_page_boards) / sizeof(small_page_boards[0]); i++)
+		if (fnmatch(small_page_boards[i], config->machine, 0) == 0)
+			config->tpage_bits = WIRE_TPAGE_BITS_MIN;
+}
+
 static int read_configuration(struct stream_config *config, struct reader *r, const struct options *opts,
 			      const struct trace *trace, struct err *err)
 {
@@ -207,6 +235,8 @@ static int read_configuration(struct stream_config *config, struct reader *r, co
 			       "off, turn it off here too",
 			       *reader_data(r));
 	e = read_machine(config, r, opts, trace, err);
+	if (e == 0)
+		assume_page_bits(config, opts);
 	/* "The next byte is a subsection's" is the only way to know: nothing else begins with it here. */
 	while (e == 0) {
 		e = reader_need(r, 1, err);
@@ -225,12 +255,13 @@ static int read_configuration(struct stream_config *config, struct reader *r, co
 int stream_config_read(struct stream_config *ret, struct reader *r, const struct options *opts,
 		       const struct trace *trace, struct err *err)
 {
-	struct stream_config config = { .tpage_bits = WIRE_TPAGE_BITS_DEFAULT };
+	struct stream_config config = { .tpage_bits = 0 };
 	uint64_t off = reader_off(r);
 	int e = read_header(r, trace, err);
 
 	if (e < 0)
 		return err_up(err, e, "header at 0x%" PRIx64, off);
+	assume_page_bits(&config, opts);
 	if (opts->send_configuration) {
 		off = reader_off(r);
 		e = read_configuration(&config, r, opts, trace, err);

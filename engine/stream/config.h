@@ -20,6 +20,7 @@ struct trace;
 struct stream_config {
 	char machine[256];   /* "pc-i440fx-7.2"; "" where the stream has no configuration section */
 	unsigned tpage_bits;
+	bool tpage_assumed;  /* neither the stream nor an option has said it */
 	bool ignore_shared;  /* the source has capability x-ignore-shared on */
 	bool has_uuid;
 	uint8_t uuid[16];

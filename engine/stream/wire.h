@@ -68,8 +68,12 @@ enum wire_ram {
 
 #define WIRE_RAM_VERSION 4
 
-/* A target page on x86; others say theirs in a configuration subsection (1.3). */
+/*
+ * A target page on x86 and most others. Where it differs from what its architecture once had, a configuration
+ * subsection says it (1.3). Below 10 bits the flags of a RAM record would not fit.
+ */
 #define WIRE_TPAGE_BITS_DEFAULT 12
+#define WIRE_TPAGE_BITS_MIN 10 /* ARM boards */
 #define WIRE_TPAGE_BITS_MAX 16 /* ARM and others go up to 64 KiB */
 
 #endif

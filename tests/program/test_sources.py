@@ -199,3 +199,129 @@ class BitmapsInPostcopy(Sources):
                                                             be64(0) + be64(4096))), "postcopy of RAM was not advised")):
             self.assertIn((stream.SHUT, be32(1)), self.replies(data, 1))
             self.assertIn(why, self.said)
+
+
+def ram_of(bits, length=1 << 18, seed=1):
+    """Content of which no two target pages are alike, and every fourth is zeros."""
+    size = 1 << bits
+    return b"".join(bytes(size) if number % 4 == 3 else (be32(seed) + be32(number)) * (size // 8)
+                    for number in range(length // size))
+
+
+def records(content, bits, name=b"ram", first=0, last=None):
+    """PAGE and ZERO records of the target pages from first on, all but the first with CONTINUE."""
+    size = 1 << bits
+    out = []
+    for at in range(first * size, len(content) if last is None else last * size, size):
+        page = content[at:at + size]
+        word = at | (stream.CONTINUE if out else 0) | (stream.PAGE if any(page) else stream.ZERO)
+        out.append(be64(word) + (b"" if out else str8(name)) + (page if any(page) else b"\0"))
+    return b"".join(out)
+
+
+class TargetPages(Sources):
+    """Of 1 KiB on ARM boards, up to 64 KiB elsewhere; most boards do not say."""
+
+    def begin(self, machine, bits=None, return_path=False):
+        said = b"" if bits is None else stream.subsection(b"configuration/target-page-bits", be32(bits))
+        out = stream.begin(machine) + said
+        if return_path:
+            out += stream.command(stream.OPEN_RETURN_PATH) + stream.command(stream.PING, be32(1))
+        return out
+
+    def ram(self, content, bits):
+        return stream.part(stream.RAM_ID, records(content, bits) + be64(stream.EOS), stream.END)
+
+    def lands_exactly(self, begin, bits, *args):
+        content = ram_of(bits)
+        self.lands(begin + stream.block_list({b"ram": content}) + self.ram(content, bits) + LAST, "--ram-dir",
+                   self.path("ram"), *args)
+        self.assertEqual(self.read("ram/ram.raw"), content)
+
+    def test_pages_of_every_size_that_a_stream_says_land(self):
+        for bits in range(10, 17):
+            for backing in "memfd", "thp":
+                self.lands_exactly(self.begin(b"virt-7.2", bits), bits, "--ram-backing", backing)
+
+    def test_pages_that_no_record_could_name_are_refused(self):
+        for bits in 0, 8, 9, 17, 64:
+            self.fails(self.begin(b"virt-7.2", bits), r"target pages of 2\^%d" % bits)
+
+    def test_boards_with_small_pages_do_not_say_so_and_land(self):
+        for machine in b"raspi2b", b"vexpress-a9", b"versatilepb", b"ast2600-evb", b"romulus-bmc", b"xlnx-zcu102":
+            self.lands_exactly(self.begin(machine), 10)
+        for machine in b"pc-i440fx-7.2", b"microvm", b"isapc", b"pseries-7.2":
+            self.lands_exactly(self.begin(machine), 12)
+
+    def test_other_sizes_can_be_told(self):
+        self.lands_exactly(self.begin(b"clipper"), 13, "--param", "target-page-bits=13")
+        self.lands_exactly(self.begin(b"raspi9"), 12, "--param", "target-page-bits=12")
+        self.lands_exactly(self.begin(b"virt", 14), 14, "--param", "target-page-bits=12")
+
+    def test_a_size_that_is_not_right_is_named(self):
+        content = ram_of(10)
+        for content in ram_of(10), bytes(1 << 18), b"x" * (1 << 18):
+            self.fails(self.begin(b"some-board") + stream.block_list({b"ram": content}) + self.ram(content, 10) + LAST,
+                       "target page size of 4096.*target-page-bits")
+
+    def postcopy(self, bits, here, half=None):
+        """here: target pages that come before the switch; half: where to stop behind it, in target pages."""
+        content, count = ram_of(bits), (1 << 18) >> bits
+        end = stream.part(stream.RAM_ID, be64(stream.EOS), stream.END)
+        return content, (
+            self.begin(b"raspi2b" if bits == 10 else b"virt", None, True) +
+            stream.command(stream.ADVISE, be64(4096) + be64(1 << bits)) + stream.block_list({b"ram": content}) +
+            stream.part(stream.RAM_ID, records(content, bits, last=here) + be64(stream.EOS)) +
+            stream.command(stream.DISCARD, b"\0" + str8(b"ram") + b"\0" + be64(here << bits) +
+                           be64((count - here) << bits)) + stream.package((10, b"timer", 2, b"abcd")) +
+            stream.part(stream.RAM_ID, records(content, bits, first=here, last=half) + be64(stream.EOS)) + end + b"\0")
+
+    def test_postcopy_collects_the_pieces_of_a_page(self):
+        for bits in 10, 11, 12:
+            content, data = self.postcopy(bits, 8)
+            listen = self.listen("tcp:127.0.0.1:0", "--cap", "postcopy-ram", "--ram-dir", self.path("ram"), "--guest",
+                                 "touch=2,passes=1,access=read")
+            source = stream.Source(listen.address()).send(data)
+            self.assertEqual(source.shut(), 0)
+            source.close()
+            self.assert_ends(listen, 0)
+            self.assertEqual(self.read("ram/ram.raw"), content)
+
+    def test_anonymous_memory_of_larger_pages_is_refused_before_the_switch(self):
+        _, data = self.postcopy(10, 8)
+        listen = self.listen("tcp:127.0.0.1:0", "--cap", "postcopy-ram", "--ram-backing", "thp")
+        source = stream.Source(listen.address()).send(data[:data.index(stream.command(stream.DISCARD)[:3])])
+        self.assertEqual(source.shut(), 1)
+        source.close()
+        self.assert_ends(listen, 1, b".*START.*memory file")
+
+    def packet(self, content, bits, first, count):
+        most, size = (1 << 19) >> bits, 1 << bits
+        numbers = range(first, first + count)
+        normal = [at << bits for at in numbers if any(content[at << bits:(at + 1) << bits])]
+        zero = [at << bits for at in numbers if at << bits not in normal]
+        return (be32(0x11223344) + be32(1) + be32(0) + be32(most) + be32(len(normal)) + be32(len(normal) << bits) +
+                be64(0) + be32(len(zero)) + bytes(28) + b"ram".ljust(256, b"\0") +
+                b"".join(be64(at) for at in normal + zero).ljust(8 * most, b"\0") +
+                b"".join(content[at:at + size] for at in normal))
+
+    def test_multifd_packets_have_as_many_pages_as_fit(self):
+        for bits in 10, 13, 16:
+            content, most, pages = ram_of(bits, 1 << 20), (1 << 19) >> bits, (1 << 20) >> bits
+            listen = self.listen("tcp:127.0.0.1:0", "--cap", "multifd", "--param", "multifd-channels=1",
+                                 "--cap", "return-path", "--ram-dir", self.path("ram"))
+            address = listen.address()
+            main = stream.Source(address)
+            main.send(self.begin(b"virt", bits, True) + stream.block_list({b"ram": content})[:-5 - 8])
+            channel = stream.Source(address).send(be32(0x11223344) + be32(1) + bytes(16) + b"\0" + bytes(39))
+            sync = (be32(0x11223344) + be32(1) + be32(1) + be32(most)).ljust(320 + 8 * most, b"\0")
+            channel.send(sync + b"".join(self.packet(content, bits, first, min(most, pages - first))
+                                         for first in range(0, pages, most)) + sync)
+            flush = be64(0x200)
+            main.send(flush + be64(stream.EOS) + stream.footer(stream.RAM_ID) +
+                      stream.part(stream.RAM_ID, flush + be64(stream.EOS), stream.END) + LAST)
+            self.assertEqual(main.shut(), 0)
+            for one in main, channel:
+                one.close()
+            self.assert_ends(listen, 0)
+            self.assertEqual(self.read("ram/ram.raw"), content)

@@ -44,9 +44,9 @@ static void put_uuid(struct wire *w)
 	wire_config_uuid(w, (const uint8_t *)"0123456789abcdef");
 }
 
-static void put_page_bits_11(struct wire *w)
+static void put_page_bits_9(struct wire *w)
 {
-	wire_config_page_bits(w, 11);
+	wire_config_page_bits(w, 9);
 }
 
 static void put_page_bits_12(struct wire *w)
@@ -276,7 +276,7 @@ static const struct hostile_row frame_rows[] = {
 	{ "a validated capability that is not on here", AT_CONFIG_MORE, put_ignore_shared, .code = -EPROTO,
 	  .words = "x-ignore-shared" },
 	{ "pages of 2^12 bytes, said so, land", AT_CONFIG_MORE, put_page_bits_12, .code = 0 },
-	{ "pages of 2^11 bytes", AT_CONFIG_MORE, put_page_bits_11, .code = -EPROTO, .words = "page" },
+	{ "pages of 2^9 bytes", AT_CONFIG_MORE, put_page_bits_9, .code = -EPROTO, .words = "page" },
 	{ "pages of 2^64 bytes", AT_CONFIG_MORE, put_page_bits_64, .code = -EPROTO, .words = "page" },
 	{ "pages of 2^4294967295 bytes", AT_CONFIG_MORE, put_page_bits_most, .code = -EPROTO, .words = "page" },
 	{ "another UUID", AT_CONFIG_MORE, put_uuid, .code = -EPROTO, .words = "UUID", .caps = validate_uuid,

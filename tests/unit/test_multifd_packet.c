@@ -448,7 +448,9 @@ START_TEST(test_the_length_of_a_header_follows_the_page_size)
 	ck_assert_uint_eq(multifd_pages_max(12), 128);
 	ck_assert_uint_eq(multifd_pages_max(16), 8);
 	ck_assert_uint_eq(multifd_header_bytes(14), 320 + 8 * 32);
-	ck_assert_uint_eq(MULTIFD_HEADER_BYTES_MAX, 1344);
+	ck_assert_uint_eq(multifd_header_bytes(12), 1344);
+	ck_assert_uint_eq(multifd_header_bytes(10), MULTIFD_HEADER_BYTES_MAX);
+	ck_assert_uint_eq(MULTIFD_HEADER_BYTES_MAX, 320 + 8 * 512);
 }
 END_TEST
 

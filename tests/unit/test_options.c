@@ -73,6 +73,7 @@ static const struct {
 	{ "multifd-clean-tls-termination", "auto" }, { "switchover-ack-legacy", "auto" },
 	/* ours */
 	{ "uuid", "" }, { "machine", "" }, { "ram-limit", "17592186044416" },
+	{ "target-page-bits", "auto" },
 	{ "multifd-window-limit", "1073741824" }, { "connect-deadline", "10" },
 	{ "postcopy-prefetch", "on" }, { "stuck-after", "5000" },
 	{ "postcopy-kernel-faults", "on" },
