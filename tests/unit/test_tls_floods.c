@@ -197,6 +197,32 @@ START_TEST(test_tls_what_is_no_data_is_bounded_behind_the_handshake)
 }
 END_TEST
 
+/* Each asks for a new key of ours, too, which nobody has a use for. */
+static void act_key_updates(struct tls_peer *p)
+{
+	for (unsigned i = 0; i < 20000; i++)
+		if (gnutls_session_key_update(p->session, GNUTLS_KU_PEER) < 0)
+			return;
+}
+
+static void body_key_updates(struct chan *ch)
+{
+	char byte;
+
+	ck_assert_int_eq(tls_scene_read(ch, &byte, 1), -EPROTO);
+	printf("%s\n", tls.err.text);
+	/* Nothing was written for them. */
+	ck_assert_uint_lt(ch->bytes_out, 1);
+}
+
+START_TEST(test_tls_a_flood_of_key_updates_is_refused)
+{
+	tls.plan.act = act_key_updates;
+	tls.body = body_key_updates;
+	tls_scene_works();
+}
+END_TEST
+
 /* Data are not counted, in whatever pieces they come, and they earn what renewals of keys need. */
 static void act_pieces(struct tls_peer *p)
 {
@@ -236,6 +262,7 @@ Suite *suite(void)
 	tcase_add_test(tc, test_tls_a_long_chain_of_certificates_is_taken);
 	tcase_add_test(tc, test_tls_a_hello_that_is_none_is_refused);
 	tcase_add_test(tc, test_tls_what_is_no_data_is_bounded_behind_the_handshake);
+	tcase_add_test(tc, test_tls_a_flood_of_key_updates_is_refused);
 	tcase_add_test(tc, test_tls_data_are_not_counted_as_something_else);
 #endif
 	suite_add_tcase(s, tc);
