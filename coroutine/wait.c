@@ -91,7 +91,7 @@ void mutex_unlock(struct mutex *m)
 /* ---- reader-writer lock ---- */
 
 /* What a waiter wants is its wait_data. */
-static char want_read, want_write;
+static const char want_read, want_write;
 
 void rwlock_init(struct rwlock *l, struct sched *s, const char *name)
 {
@@ -134,7 +134,7 @@ int rwlock_read_lock(struct rwlock *l, uint64_t deadline_ns)
 		l->readers++;
 		return 0;
 	}
-	return rwlock_wait(l, &want_read, deadline_ns);
+	return rwlock_wait(l, (void *)&want_read, deadline_ns);
 }
 
 void rwlock_read_unlock(struct rwlock *l)
@@ -151,7 +151,7 @@ int rwlock_write_lock(struct rwlock *l, uint64_t deadline_ns)
 		l->writer = l->sched->current;
 		return 0;
 	}
-	return rwlock_wait(l, &want_write, deadline_ns);
+	return rwlock_wait(l, (void *)&want_write, deadline_ns);
 }
 
 void rwlock_write_unlock(struct rwlock *l)

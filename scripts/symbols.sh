@@ -1,5 +1,5 @@
 #!/bin/sh
-# symbols.sh - prove that the libraries export inm_* and nothing else
+# symbols.sh - prove that the libraries export inm_* and nothing else, and what state they keep beside their objects
 #
 # usage: symbols.sh LIBRARY.a LIBRARY.so HEADER
 #
@@ -20,6 +20,21 @@ sed -e 's,/\*.*\*/,,' -e '/\/\*/,/\*\//d' "$header" | grep -o '\binm_[a-z0-9_]*(
 $NM -g --defined-only "$archive" | awk 'NF == 3 { print $3 }' | sort -u >"$tmp/archive"
 $NM -D --defined-only "$shared" | awk 'NF == 3 && $3 !~ /^INM/ { print $3 }' | sort -u >"$tmp/shared"
 
+# What can be written to, and lies beside all objects: of the process, that of its SIGBUS handler (postcopy/yield.c); of
+# each thread, the handler's list and the text of inm_last_error. inmigrate(3), "Threads", tells it to embedders.
+sort >"$tmp/allowed" <<END
+domain_count
+domains
+former_now
+former_spent
+formers
+installed
+last
+process_lock
+END
+$NM -f sysv "$archive" | awk -F'|' '{ gsub(/ /, "") } $7 ~ /^\.t?(bss|data)(\.|$)/ && $7 !~ /rel\.ro/ { print $1 }' |
+    sort -u >"$tmp/state"
+
 status=0
 # differ WHAT FILE1 FILE2: complain of each line that is only in the first.
 only_in() {
@@ -32,6 +47,8 @@ only_in "exported by $(basename "$archive"), not in $(basename "$header")" "$tmp
 only_in "exported by $(basename "$shared"), not in $(basename "$header")" "$tmp/shared" "$tmp/declared"
 only_in "declared, not exported by $(basename "$archive")" "$tmp/declared" "$tmp/archive"
 only_in "declared, not exported by $(basename "$shared")" "$tmp/declared" "$tmp/shared"
+only_in "state beside the objects of $(basename "$archive"), which inmigrate(3) denies" "$tmp/state" "$tmp/allowed"
+only_in "is not in $(basename "$archive") any more" "$tmp/allowed" "$tmp/state"
 if [ ! -s "$tmp/declared" ]; then
     echo "no function found in $header"
     status=1
