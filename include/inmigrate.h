@@ -11,12 +11,18 @@
  *           fprintf(stderr, "%s\n", inm_error(inm));
  *   inm_free(inm);
  *
- * Threads: an inm and its reactor belong to one thread, the first one that calls inm_run, inm_run_until or
- * inm_dispatch. Only inm_cancel may be called from any thread. The library starts no thread, installs no signal
- * handler, writes to no standard stream and has no global state: any number of migrations may go on in one process, on
- * one reactor or on several.
+ * Threads: a reactor and its migrations belong to one thread, the first one that calls inm_run, inm_run_until or
+ * inm_dispatch. Only there do these three work, and not from a callback; elsewhere they return -EDEADLK. inm_cancel,
+ * inm_pause and inm_get_state work anywhere, also in a signal handler. inmigrate(3) has a table of all calls.
  *
- * Errors: a function that can fail returns a negative errno; inm_error() then has the story.
+ * The process: no thread is started, and nothing is written to a standard stream. In postcopy there is a handler for
+ * SIGBUS, which hands on what is not its own; before and after, the embedder's is there. Any number of migrations may
+ * go on in one process, on one reactor or on several. inmigrate(3) has all that is shared.
+ *
+ * Errors: a function that can fail returns a negative errno, and inm_error() has the story. A constructor that fails
+ * leaves NULL, which every function accepts; inm_error(NULL) says why there is none. What an embedder calls where it
+ * must not is an error like others: the library aborts only when it finds a mistake of its own, which it names on
+ * standard error.
  */
 #ifndef INMIGRATE_H
 #define INMIGRATE_H
@@ -135,8 +141,8 @@ struct inm_live_state {
 /*
  * The embedder's callbacks. Set size to sizeof(struct inm_ops); the structure may grow at its end. All are called on
  * the thread that runs the migration. A callback that returns int returns 0 or a negative errno, which ends the
- * migration with an error that names the callback's subject; the source keeps its guest. Callbacks may call any inm_
- * function except inm_free, inm_run, inm_run_until and inm_dispatch. After a failure the content of guest memory is
+ * migration with an error that names the callback's subject; the source keeps its guest. Any other value is a mistake,
+ * and ends it with -EINVAL. What callbacks may call: see inmigrate(3). After a failure the content of guest memory is
  * unspecified: half of the guest may be there.
  */
 struct inm_ops {
@@ -192,14 +198,21 @@ struct inm_config {
 
 /**
  * inm_new - make the destination of one migration
- * @ret_inm: written on success
+ * @ret_inm: NULL when it fails; inm_last_error() says why
  * @config: copied; NULL for defaults
  * @ops: copied
- * Return: 0; -EINVAL for a missing callback or a wrong size; -ENOMEM; or why the kernel gave no ring (-EPERM, -ENOSYS).
+ * Return: 0; -EINVAL for a missing callback, a wrong size or value; -EDEADLK: another thread runs the shared reactor;
+ * -ENOMEM; or why the kernel gave no ring (-EPERM, -ENOSYS).
  */
 int inm_new(struct inm **ret_inm, const struct inm_config *config, const struct inm_ops *ops, void *opaque);
 
-/* Releases everything, in any state; a migration under way is cancelled first. NULL is allowed. */
+/*
+ * Releases everything, in any state; a migration under way is cancelled first, and its callbacks that wait for a page
+ * return. NULL is allowed.
+ * From a callback of any migration on the reactor, or on a thread that cannot run it now, it cancels and releases
+ * nothing, and inm_last_error() says so: @inm lives until inm_free is called once more, outside. Without that it keeps
+ * its memory, and does no other harm.
+ */
 void inm_free(struct inm *inm);
 
 /**
@@ -232,8 +245,8 @@ const char *inm_address(const struct inm *inm, unsigned index);
 
 /**
  * inm_run - until landed, failed or cancelled
- * Return: 0 landed; -ECANCELED; -EINVAL when nothing was listened to; or the negative errno of the failure, which is
- * never -ETIMEDOUT.
+ * Return: 0 landed; -ECANCELED; -EINVAL when nothing was listened to; -EDEADLK from a callback, or on another thread
+ * than the first that ran the reactor; or the negative errno of the failure, which is never -ETIMEDOUT.
  */
 int inm_run(struct inm *inm);
 
@@ -245,7 +258,8 @@ int inm_run_until(struct inm *inm, uint64_t deadline_ns);
 
 /**
  * inm_fd - for an event loop of one's own: readable when there is something to do
- * The descriptor belongs to the reactor. All migrations of a shared reactor have the same.
+ * The descriptor belongs to the reactor. All migrations of a shared reactor have the same. Poll it; do not read it, and
+ * do not close it: dispatch would fail once with -EBADF, and nothing wake the loop any more.
  */
 int inm_fd(const struct inm *inm);
 
@@ -289,7 +303,7 @@ int inm_recover(struct inm *inm, const char *uri);
  * start_vcpus of this inm. A system call that is given such an address fails with EFAULT where a page is missing: call
  * inm_ram_await before.
  * Return: the address in the engine view; outside postcopy, and for memory without a descriptor, @addr itself; NULL
- * when the range is not inside one block.
+ * when the range is not inside one block, and in postcopy outside of these callbacks.
  */
 void *inm_ram_view(struct inm *inm, void *addr, size_t bytes);
 
@@ -297,7 +311,8 @@ void *inm_ram_view(struct inm *inm, void *addr, size_t bytes);
  * inm_ram_await - park until these pages have come
  * For memory without a descriptor, and before a system call is given guest memory. In the same callbacks. In the guest
  * view or the engine view.
- * Return: 0; -EFAULT when the range is not inside one block; -ECANCELED when the migration has failed or was cancelled
+ * Return: 0; -EFAULT when the range is not inside one block; -EDEADLK in postcopy outside of these callbacks, which
+ * nobody could wait in; -ECANCELED when the migration has failed or was cancelled
  * (the callback should return an error, which is then ignored).
  */
 int inm_ram_await(struct inm *inm, const void *addr, size_t bytes);
@@ -412,9 +427,10 @@ struct inm_reactor_config {
 	const char *ring;     /* "uring", or NULL for the best there is */
 };
 
+/** inm_reactor_new - @ret_reactor: NULL when it fails; inm_last_error() says why. Return: as inm_new. */
 int inm_reactor_new(struct inm_reactor **ret_reactor, const struct inm_reactor_config *config);
 
-/* All its migrations must have been freed. */
+/* While one of its migrations is not freed, and from a callback, nothing is released; inm_last_error() says so. */
 void inm_reactor_free(struct inm_reactor *reactor);
 
 /* ---- what this machine offers ------------------------------------------------------------------------------ */

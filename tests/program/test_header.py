@@ -63,3 +63,10 @@ class Header(Case):
             included = re.findall(r"#include <([^>]+)>", f.read())
         self.assertTrue(included)
         self.assertLessEqual(set(included), {"stdarg.h", "stdbool.h", "stddef.h", "stdint.h"})
+
+    def test_the_table_of_threads_in_the_manual_has_every_call(self):
+        with open(os.path.join(INCLUDE, "inmigrate.h"), encoding="utf-8") as f:
+            text = re.sub(r"/\*.*?\*/", "", f.read(), flags=re.S)
+        with open(os.path.join(SRC, "man", "inmigrate.3"), encoding="utf-8") as f:
+            rows = re.findall(r"^\.It Fn (inm_\w+) Ta ", f.read(), flags=re.M)
+        self.assertEqual(sorted(rows), sorted(set(re.findall(r"\b(inm_\w+)\(", text))))

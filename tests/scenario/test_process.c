@@ -145,7 +145,7 @@ START_TEST(test_a_precopy_migration_changes_nothing_in_its_process_and_prints_no
 }
 END_TEST
 
-/* ---- SIGBUS, in postcopy ----------------------------------------------------------------------------------------- */
+/* ---- SIGBUS, in postcopy -------------------------------------------------------------------------------------- */
 
 static void on_sigbus(int sig)
 {
@@ -201,7 +201,7 @@ START_TEST(test_in_postcopy_only_sigbus_is_handled_and_all_is_as_before_at_the_e
 }
 END_TEST
 
-/* ---- in a handler of the embedder's -------------------------------------------------------------------------------- */
+/* ---- in a handler of the embedder's --------------------------------------------------------------------------- */
 
 static struct inm *signalled;
 static volatile sig_atomic_t signals;
@@ -246,7 +246,7 @@ START_TEST(test_what_a_signal_handler_may_call_disturbs_nothing)
 }
 END_TEST
 
-/* ---- a child of the embedder's ------------------------------------------------------------------------------------- */
+/* ---- a child of the embedder's -------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t children;
 
