@@ -10,6 +10,9 @@
 /* A dispatch ends after this many turns even if coroutines are still ready: the embedder's loop wants its turn too. */
 #define DISPATCH_TURNS_MAX 64
 
+/* And after this time: turns may be long, where coroutines spend all that they may (turn.h). */
+#define DISPATCH_NS (5 * NS_PER_MS)
+
 /* When it does, the descriptor becomes readable after this time. */
 #define DISPATCH_AGAIN_NS (20 * NS_PER_US)
 
@@ -240,6 +243,7 @@ static int set_alarm(struct reactor *r)
 
 int reactor_dispatch(struct reactor *r)
 {
+	uint64_t end_ns = clock_now_ns() + DISPATCH_NS;
 	int ret;
 
 	for (int i = 0; i < DISPATCH_TURNS_MAX; i++) {
@@ -247,7 +251,7 @@ int reactor_dispatch(struct reactor *r)
 		ret = turn(r, 0, i == 0); /* once in any case: it makes the descriptor silent */
 		if (ret < 0)
 			return ret;
-		if (!sched_has_ready(&r->sched))
+		if (!sched_has_ready(&r->sched) || clock_now_ns() >= end_ns)
 			break;
 	}
 	ret = set_alarm(r);

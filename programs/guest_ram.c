@@ -200,17 +200,45 @@ static void file_name(char path[static PATH_MAX], const char *dir, const char *b
 	}
 }
 
-/* "a/b" and "a_b" would be one file, and one block lost. */
-static bool name_is_taken(const struct guest_ram *ram, size_t index, const char *dir, const char *path)
+static int compare_names(const void *a, const void *b)
 {
-	char other[PATH_MAX];
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
-	for (size_t i = 0; i < index; i++) {
-		file_name(other, dir, ram->blocks[i].name);
-		if (strcmp(other, path) == 0)
-			return true;
+/* "a/b" and "a_b" would be one file, and one block lost. Sorted, because the source may have sent 4096 names. */
+static int check_names(char **names, size_t count, const char *dir)
+{
+	char path[PATH_MAX];
+
+	qsort(names, count, sizeof(*names), compare_names);
+	for (size_t i = 1; i < count; i++) {
+		if (strcmp(names[i - 1], names[i]) != 0)
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		fail("%s: %s", TEXT_QUOTE(path, strlen(path)), strerror(EEXIST));
+		return -EEXIST;
 	}
-	return false;
+	return 0;
+}
+
+static int check_files_differ(const struct guest_ram *ram, const char *dir)
+{
+	char **names = calloc(ram->count + 1, sizeof(*names)), path[PATH_MAX];
+	int r = names ? 0 : -ENOMEM;
+
+	for (size_t i = 0; r == 0 && i < ram->count; i++) {
+		file_name(path, dir, ram->blocks[i].name);
+		names[i] = strdup(path + strlen(dir) + 1);
+		r = names[i] ? 0 : -ENOMEM;
+	}
+	if (r < 0)
+		fail("%s: %s", dir, strerror(-r));
+	else
+		r = check_names(names, ram->count, dir);
+	for (size_t i = 0; names && i < ram->count; i++)
+		free(names[i]);
+	free(names);
+	return r;
 }
 
 static int write_block(const struct guest_block *b, const char *path)
@@ -230,7 +258,6 @@ static int write_block(const struct guest_block *b, const char *path)
 
 int guest_ram_make_dir(const struct guest_ram *ram, const char *dir)
 {
-	char path[PATH_MAX];
 	int r = 0;
 
 	if (strlen(dir) > PATH_MAX - 300)
@@ -239,14 +266,7 @@ int guest_ram_make_dir(const struct guest_ram *ram, const char *dir)
 		r = -errno;
 	if (r < 0)
 		fail("%s: %s", dir, strerror(-r));
-	for (size_t i = 0; r == 0 && i < ram->count; i++) {
-		file_name(path, dir, ram->blocks[i].name);
-		if (!name_is_taken(ram, i, dir, path))
-			continue;
-		r = -EEXIST;
-		fail("%s: %s", TEXT_QUOTE(path, strlen(path)), strerror(-r));
-	}
-	return r;
+	return r < 0 ? r : check_files_differ(ram, dir);
 }
 
 int guest_ram_write(const struct guest_ram *ram, const char *dir)

@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 
 static const char help_text[] =
 	"usage: inmigrate listen URI [OPTION]...\n"
@@ -524,6 +525,24 @@ static int land(struct listen *ln)
 	return e;
 }
 
+/*
+ * We agree to whatever is announced, and then bitmaps cost a ten thousandth of it. Without a word of the user's no more
+ * is taken than makes sense here, some of the guest never being touched: four times this machine's memory and swap.
+ */
+static int set_ram_limit(struct inm *inm)
+{
+	const uint64_t most = 16ull << 40, least = 64ull << 30;
+	struct sysinfo info;
+	uint64_t bytes = least;
+	char text[32];
+
+	if (sysinfo(&info) == 0)
+		bytes = 4 * ((uint64_t)info.totalram + info.totalswap) * info.mem_unit;
+	bytes = bytes < least ? least : bytes > most ? most : bytes;
+	snprintf(text, sizeof(text), "%" PRIu64, bytes / 4096 * 4096);
+	return inm_set_parameter(inm, "ram-limit", text);
+}
+
 int cmd_listen(int argc, char **argv)
 {
 	struct listen ln = { .log_level = INM_LOG_WARN };
@@ -537,6 +556,7 @@ int cmd_listen(int argc, char **argv)
 		return fail("no migration can be made: %s", inm_last_error());
 	/* Only threads of ours touch the guest's memory, in user mode; --param may say otherwise. */
 	r = inm_set_parameter(ln.inm, "postcopy-kernel-faults", "off");
+	r = r < 0 ? r : set_ram_limit(ln.inm);
 	r = r < 0 ? fail("%s", inm_error(ln.inm)) : parse_options(&ln, argc, argv);
 	if (r == GO_ON && ln.touch.opts.threads && touch_init(&ln.touch, &ln.touch.opts) < 0)
 		r = fail("--guest touch: no semaphore");

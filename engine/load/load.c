@@ -288,11 +288,18 @@ static int read_early_full(struct load *l, uint64_t off, struct err *err)
 	return e < 0 ? err_up(err, e, "FULL at 0x%" PRIx64, off) : 0;
 }
 
+/* All RAM is here: what may come next is the tail. */
+static bool tail_may_begin(const struct load *l, uint8_t type)
+{
+	if (type != WIRE_EOF && (type != WIRE_SECTION_FULL || l->phase >= LOAD_LISTENING))
+		return false;
+	return l->ram_loader.listed && sections_all_ended(&l->sections);
+}
+
 /* Return: 1 the tail is next (its first byte is still in the reader), 0 go on, negative an error. */
 static int read_element(struct load *l, struct err *err)
 {
 	uint64_t off = reader_off(&l->reader);
-	bool ram_done = l->ram_loader.listed && sections_all_ended(&l->sections);
 	uint8_t type;
 	int e = reader_need(&l->reader, 1, err);
 
@@ -303,7 +310,7 @@ static int read_element(struct load *l, struct err *err)
 	if (l->phase == LOAD_DISCARDING && (type == WIRE_EOF || type == WIRE_SECTION_FULL))
 		return err_set(err, -EPROTO, "0x%02x at 0x%" PRIx64 ": pages were discarded, and no package has come",
 			       type, off);
-	if (ram_done && (type == WIRE_EOF || (type == WIRE_SECTION_FULL && l->phase < LOAD_LISTENING)))
+	if (tail_may_begin(l, type))
 		return 1;
 	reader_skip(&l->reader, 1);
 	if (l->phase >= LOAD_LISTENING && type == WIRE_SECTION_FULL)

@@ -9,25 +9,65 @@ void sections_fini(struct sections *s)
 	for (size_t i = 0; i < s->count; i++)
 		free(s->list[i]);
 	free(s->list);
+	free(s->by_id);
 	*s = (struct sections){ 0 };
+}
+
+/* The first one in by_id whose id is not smaller. */
+static size_t place_of(const struct sections *s, uint32_t section_id)
+{
+	size_t low = 0, high = s->count;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (s->by_id[mid]->section_id < section_id)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+static bool is_known(const struct sections *s, const char *name, uint32_t instance_id, uint32_t section_id)
+{
+	size_t at = place_of(s, section_id);
+
+	if (at < s->count && s->by_id[at]->section_id == section_id)
+		return true;
+	for (size_t i = 0; i < s->count; i++)
+		if (s->list[i]->instance_id == instance_id && strcmp(s->list[i]->name, name) == 0)
+			return true;
+	return false;
+}
+
+static int make_room(struct sections *s)
+{
+	size_t room = s->count + 1;
+	struct section **list = reallocarray(s->list, room, sizeof(*list)), **by_id;
+
+	if (!list)
+		return -ENOMEM;
+	s->list = list;
+	by_id = reallocarray(s->by_id, room, sizeof(*by_id));
+	if (!by_id)
+		return -ENOMEM;
+	s->by_id = by_id;
+	return 0;
 }
 
 int sections_add(struct sections *s, enum section_kind kind, const char *name, uint32_t instance_id,
 		 uint32_t section_id, struct section **ret)
 {
-	struct section *sec, **list;
+	struct section *sec;
+	size_t at;
 
-	for (size_t i = 0; i < s->count; i++) {
-		sec = s->list[i];
-		if (sec->section_id == section_id || (sec->instance_id == instance_id && !strcmp(sec->name, name)))
-			return -EEXIST;
-	}
+	if (is_known(s, name, instance_id, section_id))
+		return -EEXIST;
 	if (s->count == SECTIONS_MAX)
 		return -E2BIG;
-	list = realloc(s->list, (s->count + 1) * sizeof(*list));
-	if (!list)
+	if (make_room(s) < 0)
 		return -ENOMEM;
-	s->list = list;
 	sec = calloc(1, sizeof(*sec));
 	if (!sec)
 		return -ENOMEM;
@@ -35,18 +75,21 @@ int sections_add(struct sections *s, enum section_kind kind, const char *name, u
 	sec->section_id = section_id;
 	sec->instance_id = instance_id;
 	strncpy(sec->name, name, sizeof(sec->name) - 1);
-	list[s->count++] = sec;
+	at = place_of(s, section_id);
+	memmove(s->by_id + at + 1, s->by_id + at, (s->count - at) * sizeof(struct section *));
+	s->by_id[at] = sec;
+	s->list[s->count++] = sec;
 	*ret = sec;
 	return 0;
 }
 
 struct section *sections_find(const struct sections *s, uint32_t section_id)
 {
-	for (size_t i = 0; i < s->count; i++) {
-		if (s->list[i]->section_id == section_id && s->list[i]->kind != SECTION_EARLY_DEVICE)
-			return s->list[i];
-	}
-	return NULL;
+	size_t at = place_of(s, section_id);
+
+	if (at == s->count || s->by_id[at]->section_id != section_id || s->by_id[at]->kind == SECTION_EARLY_DEVICE)
+		return NULL;
+	return s->by_id[at];
 }
 
 bool sections_all_ended(const struct sections *s)

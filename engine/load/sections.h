@@ -39,7 +39,8 @@ struct section {
 };
 
 struct sections {
-	struct section **list; /* owned */
+	struct section **list;  /* owned */
+	struct section **by_id; /* owned; the same ones, sorted by id */
 	size_t count;
 };
 
