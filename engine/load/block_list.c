@@ -1,6 +1,7 @@
 #include "engine/load/block_list.h"
 
 #include "base/err.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "coroutine/turn.h"
 #include "engine/load/ram.h"
@@ -8,6 +9,7 @@
 #include "engine/stream/reader.h"
 #include "engine/stream/trace.h"
 #include "inmigrate.h"
+#include "memory/views.h"
 #include "memory/forget.h"
 
 #include <errno.h>
@@ -214,6 +216,24 @@ static may_park int offer_all(struct ram_loader *l, struct sched *s, const struc
 	return e;
 }
 
+/* What lands in one view must show in the other: before a page comes, while the source has its guest. */
+static may_park int compare_views(const struct ram_loader *l, struct sched *s, struct err *err)
+{
+	struct view_fault fault;
+	int e = views_compare(l->ram, s, &fault);
+
+	if (e == 0 || e == -ECANCELED)
+		return e;
+	if (e == -EINVAL)
+		return err_set(err, e,
+			       "block '%s': the memory given for it cannot be used: at 0x%" PRIx64
+			       " of its address, %s",
+			       fault.block->label, fault.off, fault.what);
+	log_warn(l->log, "addresses given for RAM blocks are not compared with their descriptors: /proc/self/maps: %s",
+		 strerror(-e));
+	return 0;
+}
+
 int block_list_read(struct ram_loader *l, struct reader *r, uint64_t total_bytes, struct err *err)
 {
 	struct entries list = { .at = NULL };
@@ -229,6 +249,8 @@ int block_list_read(struct ram_loader *l, struct reader *r, uint64_t total_bytes
 		e = read_one(l, r, &list, &left_bytes, err);
 	if (e == 0)
 		e = offer_all(l, r->sched, &list, err);
+	if (e == 0)
+		e = compare_views(l, r->sched, err);
 	free(list.at);
 	if (e == 0)
 		l->listed = true;

@@ -30,6 +30,7 @@ int load_init(struct load *l, struct sched *s, struct chan *ch, const void *firs
 	l->ram_loader.ram = l->ram;
 	l->ram_loader.opts = l->opts;
 	l->ram_loader.trace = l->trace;
+	l->ram_loader.log = l->log;
 	l->ram_loader.provide = provide_block;
 	l->ram_loader.provide_opaque = l;
 	l->ram_loader.sync = l->ops->sync;

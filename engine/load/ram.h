@@ -16,6 +16,7 @@
 struct err;
 struct inflater;
 struct inm_ram_block;
+struct log;
 struct options;
 struct postcopy;
 struct reader;
@@ -33,6 +34,7 @@ struct ram_loader {
 	struct ram *ram;            /* not owned, as the rest up to the blank line */
 	const struct options *opts;
 	const struct trace *trace;
+	const struct log *log;
 	/* Where does this block go? As load_ops.ram_block. */
 	int (*provide)(void *opaque, struct inm_ram_block *block, struct err *err);
 	void *provide_opaque;
