@@ -169,7 +169,7 @@ int device_file_write(const struct device_file *f, const char *path)
 	if (document && f->live)
 		json_object_set(document, "live", f->live);
 	errno = ENOMEM;
-	r = document && json_dump_file(document, path, JSON_INDENT(2)) == 0 ? 0 : -errno;
+	r = document && json_dump_file(document, path, JSON_INDENT(2) | JSON_ENSURE_ASCII) == 0 ? 0 : -errno;
 	json_decref(empty);
 	if (r < 0)
 		fail("%s: %s", path, strerror(-r));

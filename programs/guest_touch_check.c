@@ -74,7 +74,7 @@ int touch_write_log(const struct touch *t, const char *path)
 {
 	const char *name = t->block ? t->block->name : "";
 	json_t *text = json_string(TEXT_QUOTE(name, strlen(name)));
-	char *quoted = json_dumps(text, JSON_ENCODE_ANY);
+	char *quoted = json_dumps(text, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
 	FILE *f = quoted ? fopen(path, "we") : NULL;
 	int r = f ? 0 : -errno;
 

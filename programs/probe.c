@@ -53,7 +53,7 @@ static int print_json(const struct inm_probe *p)
 	doc = json_pack("{s:b, s:s, s:s?, s:s?, s:o}", "postcopy", p->postcopy, "verdict", p->verdict, "door",
 	                !p->door[0] ? NULL : p->door, "error",
 	                !p->door[0] ? p->error : NULL, "features", list);
-	if (doc && json_dumpf(doc, stdout, JSON_INDENT(2)) == 0 && putchar('\n') != EOF)
+	if (doc && json_dumpf(doc, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII) == 0 && putchar('\n') != EOF)
 		r = fflush(stdout);
 	json_decref(doc);
 	return r;

@@ -345,7 +345,7 @@ int report_write(const struct inm *inm, const struct guest_ram *ram, const struc
 		if (st.downtime_ns)
 			json_object_set_new(doc, "downtime_ms", json_real((double)st.downtime_ns / 1e6));
 	}
-	r = doc ? json_dump_file(doc, path, JSON_INDENT(2)) : -1;
+	r = doc ? json_dump_file(doc, path, JSON_INDENT(2) | JSON_ENSURE_ASCII) : -1;
 	json_decref(doc);
 	if (r < 0)
 		fail("%s: %s", path, strerror(errno));

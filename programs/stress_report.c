@@ -272,7 +272,7 @@ json_t *stress_json(const struct stress_options *opts, const struct stress_resul
 
 int stress_dump(json_t *root, const char *path)
 {
-	int r = root ? json_dump_file(root, path, JSON_INDENT(2)) : -1;
+	int r = root ? json_dump_file(root, path, JSON_INDENT(2) | JSON_ENSURE_ASCII) : -1;
 
 	json_decref(root);
 	if (r < 0)

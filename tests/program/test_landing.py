@@ -137,6 +137,17 @@ class Landing(Case):
                     self.assertFalse(seen, listen.out + listen.err)
                     self.assertFalse(set(self.read("stats")) & CONTROLS)
 
+    def test_a_name_in_utf_8_that_commands_the_terminal_does_not_reach_it_through_a_file(self):
+        # U+009B is what ESC [ is; U+202E turns what comes after it round.
+        name = "dev\u009b31m\u202egpj\u007f".encode()
+        data = stream.begin() + stream.block_list(RAM) + stream.pages(RAM) + \
+            stream.section(stream.FULL, 10, name, 2, bytes(8)) + stream.described((name, 2, 8))
+        listen = self.listen("file:" + self.write("stream", data), "--devices", self.path("devices"), "-v", "-v")
+        self.assertEqual(listen.end(), 0, listen.err)
+        said = listen.out + listen.err + self.read("devices")
+        self.assertTrue(said.isascii(), said)
+        self.assertIn(name.decode(), [d["name"] for d in json.loads(self.read("devices"))["devices"]])
+
     # ---- huge pages ----
 
     def land_in_huge_pages(self, blocks):
