@@ -377,6 +377,12 @@ int arrival_start(struct inm *inm)
 	return e;
 }
 
+/* Not a folder, nor what has no name in any (an epoll, an eventfd): the ring might wait there for ever. */
+static bool has_stream(mode_t mode)
+{
+	return S_ISSOCK(mode) || S_ISFIFO(mode) || S_ISREG(mode) || S_ISCHR(mode) || S_ISBLK(mode);
+}
+
 /*
  * fd: and file: are one connected channel each, a socket or something to read. A descriptor is read from where it
  * stands, and is ours: nobody we start may inherit it.
@@ -397,6 +403,10 @@ static int open_descriptor(struct inm *inm, const struct address *addr, struct c
 	if (addr->kind == ADDRESS_FILE && S_ISFIFO(st.st_mode)) {
 		close(fd);
 		return err_set(err, -EINVAL, "a FIFO; 'exec:cat FILE' reads one");
+	}
+	if (!has_stream(st.st_mode)) {
+		close(fd);
+		return err_set(err, -EINVAL, "neither a socket, a pipe, a file nor a device: there is no stream in it");
 	}
 	if (addr->kind == ADDRESS_FILE)
 		snprintf(name, sizeof(name), "file:%.80s", addr->path);

@@ -5,16 +5,21 @@
 #include "tests/support/check_main.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <netinet/in.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -214,6 +219,72 @@ START_TEST(test_states_that_are_none_have_a_name)
 }
 END_TEST
 
+/* ---- descriptors --------------------------------------------------------------------------------------------- */
+
+static int open_odd(unsigned which)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = -1;
+
+	switch (which) {
+	case 0:
+		return open("/tmp", O_RDONLY | O_CLOEXEC);
+	case 1:
+		return epoll_create1(EPOLL_CLOEXEC);
+	case 2:
+		return eventfd(1, EFD_CLOEXEC);
+	case 3:
+		return open("/dev/null", O_WRONLY | O_CLOEXEC);
+	case 4:
+		return socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); /* not connected */
+	case 5:
+		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		ck_assert_int_eq(bind(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
+		ck_assert_int_eq(listen(fd, 1), 0);
+		return fd;
+	case 6:
+		return open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	default:
+		return open("/dev/null", O_PATH | O_CLOEXEC);
+	}
+}
+
+START_TEST(test_a_descriptor_that_no_stream_comes_from_fails_the_migration)
+{
+	struct scene s;
+	char uri[32];
+	int fd, r;
+
+	scene_begin(&s, NULL);
+	land_new(&s.e, &(struct land_opts){ 0 });
+	fd = open_odd((unsigned)_i);
+	ck_assert_int_ge(fd, 0);
+	snprintf(uri, sizeof(uri), "fd:%d", fd);
+	r = inm_listen(s.e.inm, uri);
+	if (r == 0)
+		r = inm_run_until(s.e.inm, deadline_after_ns(5 * NS_PER_S));
+	ck_assert_int_lt(r, 0);
+	ck_assert_int_ne(r, -ETIMEDOUT);
+	ck_assert_str_ne(inm_error(s.e.inm), "no error");
+	scene_end(&s);
+}
+END_TEST
+
+START_TEST(test_numbers_that_are_no_descriptor_are_refused)
+{
+	static const char *const uris[] = { "fd:", "fd:-1", "fd:99999999999", "fd:2147483647", "fd:7x", "fd:stdin" };
+	struct scene s;
+
+	scene_begin(&s, NULL);
+	land_new(&s.e, &(struct land_opts){ 0 });
+	for (unsigned i = 0; i < sizeof(uris) / sizeof(uris[0]); i++) {
+		ck_assert_int_lt(inm_listen(s.e.inm, uris[i]), 0);
+		said(inm_error(s.e.inm), "fd:");
+	}
+	scene_end(&s);
+}
+END_TEST
+
 /* ---- the last failure ---------------------------------------------------------------------------------------- */
 
 START_TEST(test_inm_error_is_the_last_failure)
@@ -324,6 +395,8 @@ Suite *suite(void)
 	tcase_add_test(t, test_a_size_of_numbers_that_cannot_be_is_refused_and_nothing_is_written);
 	tcase_add_test(t, test_states_that_are_none_have_a_name);
 	tcase_add_test(t, test_inm_error_is_the_last_failure);
+	tcase_add_loop_test(t, test_a_descriptor_that_no_stream_comes_from_fails_the_migration, 0, 8);
+	tcase_add_test(t, test_numbers_that_are_no_descriptor_are_refused);
 	suite_add_tcase(s, t);
 
 	t = tcase_create("ring");
