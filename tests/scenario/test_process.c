@@ -208,6 +208,8 @@ static volatile sig_atomic_t signals;
 
 static void on_alarm(int sig)
 {
+	int saved = errno;
+
 	(void)sig;
 	errno = 4711;
 	if (inm_get_state(signalled) == INM_STATE_NONE || inm_pause(signalled) == 0 ||
@@ -215,6 +217,7 @@ static void on_alarm(int sig)
 		_exit(99);
 	if (errno == 4711)
 		signals++;
+	errno = saved;
 }
 
 /* All that may be called there but inm_cancel, in a storm of signals; see test_cancel for that one. */
