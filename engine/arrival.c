@@ -33,7 +33,8 @@ static void main_arrived(struct inm *inm, const struct hello *h)
 	inm->main = *h;
 	inm->main_seen = true;
 	contest_taken(inm);
-	log_often(&inm->log, LOG_CHANNELS, LOG_INFO, "main channel: %s", h->ch->name);
+	log_often(&inm->log, inm->recovering ? LOG_RECOVERIES : LOG_CHANNELS, LOG_INFO, "main channel: %s",
+		  h->ch->name);
 	event_set(&inm->main_there);
 	if (inm->recovering)
 		event_set(&inm->postcopy.all_here); /* for the story, which waits for either */

@@ -27,6 +27,20 @@ void recovery_init(struct inm *inm)
 
 /* ---- paused ---- */
 
+/* A recovery that fails can be anybody's, and there may be many; a loss is always told. */
+static void say_paused(struct inm *inm, bool again)
+{
+	const char *devices = inm->running ? "" : ", and devices still to load";
+
+	if (again)
+		log_often(&inm->log, LOG_RECOVERIES, LOG_INFO,
+			  "postcopy is paused with %" PRIu64 " pages missing%s: %s", inm->postcopy.missing_tpages,
+			  devices, inm->err.text);
+	else
+		log_info(&inm->log, "postcopy is paused with %" PRIu64 " pages missing%s: %s",
+			 inm->postcopy.missing_tpages, devices, inm->err.text);
+}
+
 static void begin_pause(struct inm *inm)
 {
 	bool preempt_known = inm->preempt.ch, again = inm->recovering;
@@ -45,13 +59,7 @@ static void begin_pause(struct inm *inm)
 	contest_free(inm);
 	group_init(&inm->loading, &inm->reactor->sched, "loading");
 	arrival_forget_silent(inm, preempt_known);
-	/* A recovery that fails can be anybody's, and there may be many; a loss is always told. */
-	if (again)
-		log_often(&inm->log, LOG_RECOVERIES, LOG_INFO, "postcopy stays paused: %s", inm->err.text);
-	else
-		log_info(&inm->log, "postcopy is paused with %" PRIu64 " pages missing%s: %s",
-			 inm->postcopy.missing_tpages, inm->running ? "" : ", and devices still to load",
-			 inm->err.text);
+	say_paused(inm, again);
 	snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s (%s)", inm->err.text, err_name(inm->err.code));
 	inm->err = ERR_NONE;
 	incoming_set_state(inm, INM_STATE_POSTCOPY_PAUSED);

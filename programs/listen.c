@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "base/log.h"
 #include "programs/device_file.h"
 #include "programs/guest_ram.h"
 #include "programs/guest_touch.h"
@@ -58,6 +59,7 @@ struct listen {
 	struct guest_ram ram;
 	struct touch touch;
 	struct device_file devices;
+	struct log_limit limit; /* of lines about recoveries that fail */
 	struct progress progress;
 	const char *uri, *recover_uri, *ram_dir, *devices_path, *stats_path, *touch_log_path;
 	enum inm_state timeout_state;
@@ -147,10 +149,32 @@ static void say_where(const struct inm *inm)
 	fflush(stdout);
 }
 
+static void say_failure(void *opaque, enum log_level level, const char *text)
+{
+	(void)level;
+	clear_line(opaque);
+	fail("%s", text);
+}
+
+/* A loss is always told. A recovery that fails may be anybody's, and there are as many as there are connections. */
+static struct log failed_recoveries(struct listen *ln)
+{
+	return (struct log){ .write = say_failure, .opaque = ln, .level_max = LOG_ERROR, .limit = &ln->limit };
+}
+
+static void say_paused(struct listen *ln)
+{
+	struct log log = failed_recoveries(ln);
+
+	if (!ln->paused)
+		log.limit = NULL;
+	log_often(&log, LOG_RECOVERIES, LOG_ERROR,
+		  "postcopy is paused, the guest waits for pages that are missing: %s", inm_error(ln->inm));
+}
+
 static void on_pause(struct listen *ln)
 {
-	clear_line(ln);
-	fail("postcopy is paused, the guest waits for pages that are missing: %s", inm_error(ln->inm));
+	say_paused(ln);
 	if (!ln->recover_uri)
 		return;
 	if (inm_recover(ln->inm, ln->recover_uri) < 0)
@@ -162,7 +186,10 @@ static void on_pause(struct listen *ln)
 static void on_state_changed(void *opaque, enum inm_state state)
 {
 	struct listen *ln = opaque;
+	const struct log log = failed_recoveries(ln);
 
+	if (state != INM_STATE_POSTCOPY_PAUSED && state != INM_STATE_POSTCOPY_RECOVER)
+		log_held_back(&log);
 	if (state == INM_STATE_POSTCOPY_PAUSED) {
 		on_pause(ln);
 	} else if (state == INM_STATE_POSTCOPY_ACTIVE && ln->paused) {

@@ -3,6 +3,8 @@
 import glob
 import json
 import os
+import re
+import socket
 import struct
 import subprocess
 import threading
@@ -33,6 +35,7 @@ class PostcopySource(Source):
 
     def __init__(self, address, blocks=None):
         super().__init__(address)
+        self.address = address
         self.blocks = blocks or RAM
         self.requests = []     # (name, offset, bytes)
         self.shut_status = None
@@ -309,3 +312,26 @@ class Postcopy(Case):
                                      rb"missing: \S.*\n"
                                      rb"inmigrate: timed out after 2 s in state 'postcopy-paused'\n$")
         self.assertEqual(json.loads(self.read("stats"))["status"], "cancelled")
+
+    def test_recoveries_that_fail_are_not_said_each_time(self):
+        listen, source = self.blocked("--timeout", "20", "-v")
+        host, port = source.address.split(":")[1:]
+        source.sock.shutdown(2)
+        source.close()
+        for _ in range(300):
+            with socket.create_connection((host, int(port)), timeout=10) as stranger:
+                # As a recovery begins, and then what has no place in one.
+                stranger.sendall(command(10, str8(b"pc.ram")) + ping(1))
+                try:
+                    while stranger.recv(4096):
+                        pass
+                except ConnectionResetError:
+                    pass
+        listen.child.terminate()
+        self.assertEqual(listen.end(), 1)
+        for words in rb"the guest waits for pages that are missing", rb"postcopy is paused with \d+ pages missing":
+            found = re.findall(rb"(?m)^inmigrate: .*" + words, listen.err)
+            self.assertGreater(len(found), 10, listen.err[:3000])
+        self.assertLess(len(listen.err), 20000)
+        # The library's, and the program's own.
+        self.assertEqual(listen.err.count(b"more lines like this were not logged"), 2)
