@@ -178,6 +178,7 @@ void sched_run_ready(struct sched *s)
 	ASSERT(s->current == &s->main);
 	if (list_empty(&s->ready))
 		return;
+	s->rounds++;
 	s->main.state = CO_READY;
 	list_push_tail(&s->ready, &s->main.node);
 	run_next(s);

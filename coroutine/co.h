@@ -78,10 +78,13 @@ struct sched {
 	uint64_t away_from_ns, away_to_ns; /* see sched_was_away */
 	struct stack_cache stacks;
 	uint64_t switches;
-	uint64_t round_switches; /* of them in the last sched_run_ready */
-	size_t turn_work;        /* turn.h, as the next two: done since the last look at the clock */
+	uint64_t rounds;         /* calls of sched_run_ready */
+	uint64_t round_switches; /* of them in the last one */
+	size_t turn_work;        /* turn.h, as the rest of turn_: done since the last look at the clock */
 	uint64_t turn_switches;  /* what switches was when the turn's end was set */
 	uint64_t turn_end_ns;
+	uint64_t turn_round;     /* what rounds was when the round's end was set */
+	uint64_t turn_round_end_ns;
 	size_t asan_main_bytes; /* of the thread's own stack */
 	const void *asan_main_stack;
 	sigset_t tsan_signals; /* what the thread has blocked outside its coroutines; used under ThreadSanitizer */

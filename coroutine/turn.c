@@ -21,12 +21,17 @@ bool turn_look(struct sched *s)
 	uint64_t now_ns = clock_now_ns();
 
 	s->turn_work = 0;
+	/* The first look of all in this round. */
+	if (s->turn_round != s->rounds) {
+		s->turn_round = s->rounds;
+		s->turn_round_end_ns = now_ns + TURN_ROUND_NS;
+	}
 	/* The first look since this coroutine went on. What it did before was less than TURN_LOOK, or one step. */
 	if (s->turn_switches != s->switches) {
 		s->turn_switches = s->switches;
 		s->turn_end_ns = now_ns + share_ns(s);
 	}
-	return now_ns >= s->turn_end_ns;
+	return now_ns >= s->turn_end_ns || now_ns >= s->turn_round_end_ns;
 }
 
 int turn_spend_pending(struct sched *s, size_t work)

@@ -19,7 +19,9 @@
  * Invariants:
  * (1) Between two looks lie less than TURN_LOOK bytes of work and one step: some 20 us.
  * (2) A round, which is a turn of everyone who is ready, takes about TURN_ROUND_NS when each of them spends its turn
- *     through here: the share is that over those who ran in the round before.
+ *     through here: the share is that over those who ran in the round before. When so much of a round has passed all
+ *     the same, everybody's next look says that its turn is over; a crowd of big steps waits for its next rounds. (Who
+ *     takes such steps spends its turn before them.)
  */
 #ifndef COROUTINE_TURN_H
 #define COROUTINE_TURN_H

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/probe.h"
 #include "base/text.h"
+#include "coroutine/turn.h"
 #include "engine/channel/channel.h"
 #include "engine/channel/hello.h"
 #include "engine/load/multifd_decode.h"
@@ -111,7 +112,10 @@ static int inflate_pages(struct multifd_channel *c, const struct multifd_packet 
 		off = be64_load(p->offsets + 8 * i);
 		c->pages[i] = (struct iovec){ block_page_inside(p->block, off), ram_tpage_bytes(c->m->ram) };
 	}
-	e = multifd_decode(c->decoder, c->pages, (int)p->normal_pages, c->payload, p->payload_bytes, err);
+	e = multifd_decode(c->decoder, c->go.sched, c->pages, (int)p->normal_pages, c->payload, p->payload_bytes, err);
+	/* One that was heard while decoding is still pending. */
+	if (e == -ECANCELED)
+		co_take_cancel(c->go.sched);
 	for (size_t i = 0; e == 0 && i < p->normal_pages; i++)
 		block_mark_received(p->block, be64_load(p->offsets + 8 * i) >> shift);
 	return e;
@@ -180,7 +184,10 @@ static int read_payload(struct multifd_channel *c, const struct multifd_packet *
 		return (int)n;
 	if ((size_t)n < p->payload_bytes || ((size_t)n > p->payload_bytes && (size_t)n < whole))
 		return cut(c, err);
-	e = land_payload(c, p, err);
+	/* Many channels may be at this point at once. */
+	e = turn_spend(c->go.sched, TURN_LOOK);
+	if (e == 0)
+		e = land_payload(c, p, err);
 	return e < 0 ? e : !p->sync && (size_t)n == whole;
 }
 

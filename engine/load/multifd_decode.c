@@ -1,6 +1,7 @@
 #include "engine/load/multifd_decode.h"
 
 #include "base/err.h"
+#include "coroutine/turn.h"
 #include "engine/load/multifd_packet.h"
 
 #include <errno.h>
@@ -10,6 +11,9 @@
 #include <zlib.h>
 #include <zstd.h>
 #include <zstd_errors.h>
+
+/* A page that inflates costs ten that are copied. */
+#define PAGE_WORK (TURN_LOOK / 2)
 
 struct multifd_decoder {
 	unsigned compression;
@@ -76,8 +80,8 @@ static ssize_t inflate_range(z_stream *z, const struct iovec *iov, struct err *e
 	return z->avail_out;
 }
 
-static int decode_zlib(struct multifd_decoder *d, const struct iovec *iov, int iov_count, const void *src, size_t bytes,
-		       struct err *err)
+static int decode_zlib(struct multifd_decoder *d, struct sched *s, const struct iovec *iov, int iov_count,
+		       const void *src, size_t bytes, struct err *err)
 {
 	ssize_t missing;
 	uint8_t scrap;
@@ -85,7 +89,9 @@ static int decode_zlib(struct multifd_decoder *d, const struct iovec *iov, int i
 	d->zlib.next_in = (Bytef *)src;
 	d->zlib.avail_in = (uInt)bytes;
 	for (int i = 0; i < iov_count; i++) {
-		missing = inflate_range(&d->zlib, &iov[i], err);
+		missing = turn_spend_pending(s, PAGE_WORK);
+		if (missing == 0)
+			missing = inflate_range(&d->zlib, &iov[i], err);
 		if (missing < 0)
 			return (int)missing;
 		if (missing > 0)
@@ -148,8 +154,8 @@ static int step_zstd(struct multifd_decoder *d, ZSTD_outBuffer *out, ZSTD_inBuff
 	return count_window(d, err);
 }
 
-static int decode_zstd(struct multifd_decoder *d, const struct iovec *iov, int iov_count, const void *src, size_t bytes,
-		       struct err *err)
+static int decode_zstd(struct multifd_decoder *d, struct sched *s, const struct iovec *iov, int iov_count,
+		       const void *src, size_t bytes, struct err *err)
 {
 	uint8_t scrap;
 	ZSTD_outBuffer more = { &scrap, sizeof(scrap), 0 };
@@ -160,6 +166,8 @@ static int decode_zstd(struct multifd_decoder *d, const struct iovec *iov, int i
 	for (int i = 0; i < iov_count; i++) {
 		ZSTD_outBuffer out = { iov[i].iov_base, iov[i].iov_len, 0 };
 
+		if (turn_spend_pending(s, PAGE_WORK) < 0)
+			return -ECANCELED;
 		while (out.pos < out.size) {
 			before_in = in.pos;
 			before_out = out.pos;
@@ -180,10 +188,10 @@ static int decode_zstd(struct multifd_decoder *d, const struct iovec *iov, int i
 	return 0;
 }
 
-int multifd_decode(struct multifd_decoder *d, const struct iovec *iov, int iov_count, const void *src, size_t bytes,
-		   struct err *err)
+int multifd_decode(struct multifd_decoder *d, struct sched *s, const struct iovec *iov, int iov_count,
+		   const void *src, size_t bytes, struct err *err)
 {
 	if (d->compression == MULTIFD_ZLIB)
-		return decode_zlib(d, iov, iov_count, src, bytes, err);
-	return decode_zstd(d, iov, iov_count, src, bytes, err);
+		return decode_zlib(d, s, iov, iov_count, src, bytes, err);
+	return decode_zstd(d, s, iov, iov_count, src, bytes, err);
 }

@@ -14,6 +14,8 @@
 #ifndef ENGINE_LOAD_MULTIFD_DECODE_H
 #define ENGINE_LOAD_MULTIFD_DECODE_H
 
+#include "coroutine/co.h"
+
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -43,9 +45,10 @@ void multifd_decoder_free(struct multifd_decoder *d);
  * multifd_decode - the next piece, into the pages of @iov in order
  * A bad piece may have written part of them: the migration is over then. So it is when a window takes the sum over its
  * limit, which is seen before more than a page of it is used.
- * Return: 0, -EPROTO.
+ * @s: whose turns the work is; NULL: nobody else waits. Nobody may touch the pages or the piece meanwhile.
+ * Parks: yes. Return: 0; -EPROTO; -ECANCELED, which stays pending: see turn_spend_pending.
  */
-int multifd_decode(struct multifd_decoder *d, const struct iovec *iov, int iov_count, const void *src, size_t bytes,
-		   struct err *err);
+may_park int multifd_decode(struct multifd_decoder *d, struct sched *s, const struct iovec *iov, int iov_count,
+			    const void *src, size_t bytes, struct err *err);
 
 #endif

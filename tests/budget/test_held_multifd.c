@@ -43,7 +43,7 @@ static int send_runs(unsigned channel, bool first, unsigned log)
 	for (unsigned i = 0; i < 4; i++, p += 4)
 		memcpy(p, (uint8_t[]){ (uint8_t)block, (uint8_t)(block >> 8), (uint8_t)(block >> 16), 0xaa }, 4);
 	p = first ? runs : runs + 6;
-	return multifd_decode(decoders[channel], &iov, 1, p, (size_t)(runs + sizeof(runs) - p), &err);
+	return multifd_decode(decoders[channel], NULL, &iov, 1, p, (size_t)(runs + sizeof(runs) - p), &err);
 }
 
 /* Return: channels whose windows could be filled before one was refused, which is the end of the migration. */
@@ -102,7 +102,7 @@ START_TEST(test_a_zlib_channel_holds_its_fixed_window)
 		size_t bytes = wire_encode(enc, page_of_zeros, PAGE, piece, sizeof(piece));
 
 		for (unsigned c = 0; c < MULTIFD_CHANNELS_MAX; c++)
-			ck_assert_int_eq(multifd_decode(decoders[c], &iov, 1, piece, bytes, &err), 0);
+			ck_assert_int_eq(multifd_decode(decoders[c], NULL, &iov, 1, piece, bytes, &err), 0);
 	}
 	held_within(&held, MULTIFD_CHANNELS_MAX * (44u << 10) + (1u << 20), "zlib on 255 channels");
 	close_decoders(MULTIFD_CHANNELS_MAX);

@@ -70,7 +70,7 @@ static int receive_bytes(struct link *l, unsigned pages, const void *src, size_t
 	for (unsigned i = 0; i < pages; i++)
 		l->iov[i] = (struct iovec){ l->landed + (pages - 1 - i) * 2 * PAGE, PAGE };
 	l->err = ERR_NONE;
-	r = multifd_decode(l->dec, l->iov, (int)pages, src, bytes, &l->err);
+	r = multifd_decode(l->dec, NULL, l->iov, (int)pages, src, bytes, &l->err);
 	for (unsigned i = 0; i < 2 * pages + 2; i++)
 		if (i % 2 || i >= 2 * pages)
 			ck_assert_msg(memcmp(l->landed + i * PAGE, canary, PAGE) == 0, "written outside of the pages");
