@@ -66,6 +66,28 @@ static int open_eventfd(struct uring *u)
 	return r;
 }
 
+/*
+ * The kernel counts the queues as locked memory of the user, who may have 64 KiB of it for all of his processes.
+ * Smaller ones do: what the submission queue has no room for waits in the backlog, and the kernel keeps completions.
+ */
+static int init_queues(struct io_uring *uring, unsigned flags)
+{
+	static const struct {
+		unsigned sq, cq;
+	} sizes[] = { { SQ_ENTRIES, CQ_ENTRIES }, { 64, 512 }, { 16, 64 } };
+	int r = -ENOMEM;
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && r == -ENOMEM; i++) {
+		struct io_uring_params p = {
+			.flags = flags | IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP,
+			.cq_entries = sizes[i].cq,
+		};
+
+		r = io_uring_queue_init_params(sizes[i].sq, uring, &p);
+	}
+	return r;
+}
+
 static int uring_open(struct ring **ret_ring, ring_done_fn *done)
 {
 	static const unsigned flag_sets[] = {
@@ -81,14 +103,8 @@ static int uring_open(struct ring **ret_ring, ring_done_fn *done)
 	list_init(&u->cancels);
 	list_init(&u->asked);
 	u->ring = (struct ring){ .class = &ring_uring, .done = done };
-	for (size_t i = 0; i < 2 && r == -EINVAL; i++) {
-		struct io_uring_params p = {
-			.flags = flag_sets[i] | IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP,
-			.cq_entries = CQ_ENTRIES,
-		};
-
-		r = io_uring_queue_init_params(SQ_ENTRIES, &u->uring, &p);
-	}
+	for (size_t i = 0; i < 2 && r == -EINVAL; i++)
+		r = init_queues(&u->uring, flag_sets[i]);
 	/* Without it (before 5.11) a wait with a deadline would put timeouts of liburing's own into the ring. */
 	if (r == 0 && !(u->uring.features & IORING_FEAT_EXT_ARG)) {
 		io_uring_queue_exit(&u->uring);
