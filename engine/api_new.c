@@ -236,6 +236,7 @@ static int read_ops(struct inm_ops *ret, const struct inm_ops *ops, struct err *
 		SIZED_MEMBER(struct inm_ops, start_vcpus), SIZED_MEMBER(struct inm_ops, state_changed),
 		SIZED_MEMBER(struct inm_ops, log),         SIZED_MEMBER(struct inm_ops, trace),
 		SIZED_MEMBER(struct inm_ops, live_state),  SIZED_MEMBER(struct inm_ops, early_described),
+		SIZED_MEMBER(struct inm_ops, ram_listed),
 	};
 
 	if (!ops)

@@ -98,6 +98,15 @@ static int ask_ram_block(void *opaque, struct inm_ram_block *block, struct err *
 	return take_answer(inm, &answer, err);
 }
 
+static int tell_ram_listed(void *opaque, struct err *err)
+{
+	struct inm *inm = opaque;
+	struct answer answer = { .code = inm->ops.ram_listed(inm->opaque) };
+
+	answer_name(&answer, "the callback for the list of RAM blocks");
+	return take_answer(inm, &answer, err);
+}
+
 /* Between these two a callback may touch guest memory that is missing. @what lives as long. */
 void incoming_enter_callback(struct inm *inm, const char *what)
 {
@@ -240,6 +249,7 @@ static int load_main(struct inm *inm, struct err *err)
 	if (e < 0)
 		return e;
 	inm->load_ops = (struct load_ops){ .ram_block = ask_ram_block,
+					   .ram_listed = inm->ops.ram_listed ? tell_ram_listed : NULL,
 					   .device = give_device,
 					   .live_state = inm->ops.live_state ? give_live_state : NULL,
 					   .early_described = inm->ops.early_described ? give_early_described : NULL,

@@ -184,6 +184,11 @@ struct inm_ops {
 	 * instance, version, bytes, stream_offset and description; @data is NULL. After `device` for the last device,
 	 * before `ready`; not where the stream has no description, as in postcopy. */
 	int (*early_described)(void *opaque, const struct inm_device *device);
+
+	/* Each RAM block of the guest has been given its memory by ram_block, and there will be no other. The last
+	 * callback before a switch to postcopy: what can be refused for a reason that is known now must be refused
+	 * here, because a source before QEMU 10.2 loses its guest if that is refused later. NULL: nothing to say. */
+	int (*ram_listed)(void *opaque);
 };
 
 /* ---- one migration --------------------------------------------------------------------------------------- */

@@ -211,6 +211,33 @@ static int check_postcopy(const struct load *l, struct err *err)
 
 #define SECTION_NAME(sec) TEXT_QUOTE((sec)->name, strlen((sec)->name))
 
+/* The list is complete. Whoever has a reason to refuse the guest says so while the source can keep it. */
+static int end_of_list(struct load *l, struct err *err)
+{
+	int e = l->ram_loader.advised && !l->opts->looking ? check_postcopy(l, err) : 0;
+
+	return e == 0 && l->ops->ram_listed ? l->ops->ram_listed(l->ops_opaque, err) : e;
+}
+
+/*
+ * With x-ignore-shared the source sends nothing of a block that both sides share, and does not say which those are. A
+ * block of which nothing has come is one of them, and zeros are not its content.
+ */
+static int check_shared(const struct load *l, struct err *err)
+{
+	if (!options_has(l->opts, CAP_X_IGNORE_SHARED) || l->opts->looking)
+		return 0;
+	for (size_t i = 0; i < l->ram->count; i++) {
+		const struct block *b = l->ram->blocks[i];
+
+		if (!b->ignored && !b->dirty && b->received_tpages == 0)
+			return err_set(err, -EINVAL, "block '%s': the source shares this memory (x-ignore-shared) and "
+				       "has sent nothing of it, and the memory here is not that memory",
+				       TEXT_QUOTE(b->name, strlen(b->name)));
+	}
+	return 0;
+}
+
 static int read_start(struct load *l, uint64_t off, struct err *err)
 {
 	struct section *sec;
@@ -219,8 +246,8 @@ static int read_start(struct load *l, uint64_t off, struct err *err)
 	if (e < 0)
 		return err_up(err, e, "START at 0x%" PRIx64, off);
 	e = read_body(l, sec, WIRE_SECTION_START, err);
-	if (e == 0 && sec->kind == SECTION_RAM && l->ram_loader.advised && !l->opts->looking)
-		e = check_postcopy(l, err);
+	if (e == 0 && sec->kind == SECTION_RAM)
+		e = end_of_list(l, err);
 	if (e == 0)
 		e = read_footer(l, sec->section_id, err);
 	return e < 0 ? err_up(err, e, "section '%s' START at 0x%" PRIx64, SECTION_NAME(sec), off) : 0;
@@ -245,6 +272,8 @@ static int read_part_or_end(struct load *l, uint64_t off, bool end, struct err *
 			       SECTION_NAME(sec));
 	l->rounds_begun = true;
 	e = read_body(l, sec, end ? WIRE_SECTION_END : WIRE_SECTION_PART, err);
+	if (e == 0 && end && sec->kind == SECTION_RAM)
+		e = check_shared(l, err);
 	if (e == 0)
 		e = read_footer(l, id, err);
 	if (e < 0)

@@ -31,6 +31,8 @@ struct trace;
 struct load_ops {
 	/* As in struct inm_ops; what is refused, in words, with the callback's name. */
 	int (*ram_block)(void *opaque, struct inm_ram_block *block, struct err *err);
+	/* NULL: the embedder has none. */
+	int (*ram_listed)(void *opaque, struct err *err);
 	int (*device)(void *opaque, const struct inm_device *device, struct err *err);
 	/* NULL: the embedder has none. */
 	int (*live_state)(void *opaque, const struct inm_live_state *piece, struct err *err);
