@@ -159,20 +159,26 @@ int device_file_add(struct device_file *f, const struct inm_device *device)
 	return json_array_append_new(json_object_get(f->document, "devices"), value) < 0 ? -ENOMEM : 0;
 }
 
-int device_file_write(const struct device_file *f, const char *path)
+int device_file_write(const struct device_file *f, struct out_file *file)
 {
 	json_t *empty = NULL, *document = f->document;
-	int r;
+	FILE *stream;
+	int r = -EIO;
 
 	if (!document)
 		document = empty = json_pack("{s:[]}", "devices");
-	if (document && f->live)
+	if (!document) {
+		fail("%s: %s", file->path, strerror(ENOMEM));
+		return -ENOMEM;
+	}
+	if (f->live)
 		json_object_set(document, "live", f->live);
-	errno = ENOMEM;
-	r = document && json_dump_file(document, path, JSON_INDENT(2) | JSON_ENSURE_ASCII) == 0 ? 0 : -errno;
+	stream = out_file_stream(file);
+	if (stream) {
+		json_dumpf(document, stream, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+		r = out_file_done(file, stream);
+	}
 	json_decref(empty);
-	if (r < 0)
-		fail("%s: %s", path, strerror(-r));
 	return r;
 }
 

@@ -6,6 +6,7 @@
 
 #include "engine/load/devices_json.h"
 #include "inmigrate.h"
+#include "programs/out_file.h"
 
 #include <stddef.h>
 
@@ -30,7 +31,7 @@ int device_file_describe(struct device_file *f, const struct inm_device *device)
 int device_file_live(struct device_file *f, const struct inm_live_state *piece);
 
 /** device_file_write - Return: 0, or a negative errno after saying why. */
-int device_file_write(const struct device_file *f, const char *path);
+int device_file_write(const struct device_file *f, struct out_file *file);
 void device_file_fini(struct device_file *f);
 
 #endif

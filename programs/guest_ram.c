@@ -1,11 +1,11 @@
 #include "programs/guest_ram.h"
 
 #include "base/text.h"
+#include "programs/process.h"
 #include "programs/program.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
+#include <inttypes.h>
 #include <linux/memfd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +58,18 @@ static int make_anonymous(struct guest_block *b)
 	return 0;
 }
 
+/* Not populated: in postcopy a page that is there would not be asked for. */
+static int map_file(struct guest_block *b, uint64_t bytes)
+{
+	b->addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd, 0);
+	if (b->addr == MAP_FAILED) {
+		b->addr = NULL;
+		return -errno;
+	}
+	b->map_bytes = bytes;
+	return 0;
+}
+
 static int make_memfd(struct guest_block *b, bool huge, bool mapped)
 {
 	uint64_t bytes = huge ? huge_ceil(b->bytes) : b->bytes;
@@ -68,14 +80,7 @@ static int make_memfd(struct guest_block *b, bool huge, bool mapped)
 		return -errno;
 	if (!huge && !mapped)
 		return 0;
-	/* Not populated: in postcopy a page that is there would not be asked for. */
-	b->addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd, 0);
-	if (b->addr == MAP_FAILED) {
-		b->addr = NULL;
-		return -errno;
-	}
-	b->map_bytes = bytes;
-	return 0;
+	return map_file(b, bytes);
 }
 
 static void block_fini(struct guest_block *b)
@@ -97,27 +102,72 @@ static enum guest_backing backing_of(const struct guest_ram *ram, const struct i
 	return ram->postcopy ? GUEST_MEMFD : GUEST_THP;
 }
 
-int guest_ram_block(struct guest_ram *ram, struct inm_ram_block *block)
+/* The memory that --ram gives, mapped where it is needed. Its descriptor moves to the block. */
+static int take_file(struct guest_ram *ram, struct guest_file *f, struct guest_block *b)
+{
+	uint64_t bytes = (b->bytes + f->page_bytes - 1) / f->page_bytes * f->page_bytes;
+
+	if ((uint64_t)f->st.st_size < b->bytes) {
+		fail("--ram %s: %s has %" PRIu64 " bytes, and the block %" PRIu64, TEXT_QUOTE(f->name, strlen(f->name)),
+		     f->path, (uint64_t)f->st.st_size, b->bytes);
+		return -EINVAL;
+	}
+	b->fd = f->fd;
+	f->fd = -1;
+	f->used = true;
+	b->huge = f->huge;
+	if (!f->huge && !ram->postcopy && !ram->touched)
+		return 0;
+	return map_file(b, bytes);
+}
+
+static int make_block(struct guest_ram *ram, const struct inm_ram_block *block, struct guest_file *file,
+                      struct guest_block *b)
 {
 	enum guest_backing backing = backing_of(ram, block);
+
+	if (!b->name)
+		return -ENOMEM;
+	if (file)
+		return take_file(ram, file, b);
+	return backing == GUEST_THP ? make_anonymous(b)
+	                            : make_memfd(b, backing == GUEST_HUGETLB, ram->postcopy || ram->touched);
+}
+
+/* A limit that is met is the only thing about our own memory that somebody can do something about. */
+static int say_limit(const struct inm_ram_block *block, int r)
+{
+	char hint[160];
+
+	if (process_limit_hint(hint, r)[0])
+		fail("memory of %" PRIu64 " bytes for block %s: %s%s", block->bytes,
+		     TEXT_QUOTE(block->name, strlen(block->name)), strerror(-r), hint);
+	return r;
+}
+
+int guest_ram_block(struct guest_ram *ram, struct inm_ram_block *block)
+{
+	struct guest_file *file = guest_files_find(&ram->files, block->name);
 	struct guest_block *blocks = realloc(ram->blocks, (ram->count + 1) * sizeof(*blocks)), *b;
 	int r;
 
 	if (!blocks)
 		return -ENOMEM;
 	ram->blocks = blocks;
+	r = ram_dir_add(&ram->dir, block->name, block->bytes, &ram->files);
+	if (r < 0)
+		return r;
 	b = &blocks[ram->count];
 	*b = (struct guest_block){ .name = strdup(block->name), .bytes = block->bytes, .fd = -1 };
-	r = !b->name               ? -ENOMEM
-	    : backing == GUEST_THP ? make_anonymous(b)
-				   : make_memfd(b, backing == GUEST_HUGETLB, ram->postcopy || ram->touched);
+	r = make_block(ram, block, file, b);
 	if (r < 0) {
 		block_fini(b);
-		return r;
+		return say_limit(block, r);
 	}
 	ram->count++;
 	block->fd = b->fd;
 	block->addr = b->fd < 0 || ram->postcopy ? b->addr : NULL;
+	block->dirty = file;
 	return 0;
 }
 
@@ -126,6 +176,8 @@ void guest_ram_fini(struct guest_ram *ram)
 	for (size_t i = 0; i < ram->count; i++)
 		block_fini(&ram->blocks[i]);
 	free(ram->blocks);
+	guest_files_fini(&ram->files);
+	ram_dir_close(&ram->dir);
 	*ram = (struct guest_ram){ 0 };
 }
 
@@ -151,13 +203,17 @@ static int write_memfd(const struct guest_block *b, int to)
 	off_t begin = 0, end;
 	int r = 0;
 
-	while (r == 0) {
+	while (r == 0 && begin < (off_t)b->bytes) {
 		begin = lseek(b->fd, begin, SEEK_DATA);
 		if (begin < 0)
 			return errno == ENXIO ? 0 : -errno;
+		if (begin >= (off_t)b->bytes)
+			return 0; /* a file of --ram may be longer than the block */
 		end = lseek(b->fd, begin, SEEK_HOLE);
 		if (end < 0)
 			return -errno;
+		if (end > (off_t)b->bytes)
+			end = (off_t)b->bytes;
 		r = copy_file(b->fd, to, begin, end);
 		begin = end;
 	}
@@ -189,64 +245,12 @@ static int write_memory(const struct guest_block *b, int to)
 	return 0;
 }
 
-static void file_name(char path[static PATH_MAX], const char *dir, const char *block)
+static int write_block(const struct guest_ram *ram, const struct guest_block *b)
 {
-	int n = snprintf(path, PATH_MAX, "%s/", dir);
-
-	snprintf(path + n, PATH_MAX - (size_t)n, "%s.raw", block);
-	for (char *p = path + n; *p; p++) {
-		if (*p == '/')
-			*p = '_';
-	}
-}
-
-static int compare_names(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* "a/b" and "a_b" would be one file, and one block lost. Sorted, because the source may have sent 4096 names. */
-static int check_names(char **names, size_t count, const char *dir)
-{
-	char path[PATH_MAX];
-
-	qsort(names, count, sizeof(*names), compare_names);
-	for (size_t i = 1; i < count; i++) {
-		if (strcmp(names[i - 1], names[i]) != 0)
-			continue;
-		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
-		fail("%s: %s", TEXT_QUOTE(path, strlen(path)), strerror(EEXIST));
-		return -EEXIST;
-	}
-	return 0;
-}
-
-static int check_files_differ(const struct guest_ram *ram, const char *dir)
-{
-	char **names = calloc(ram->count + 1, sizeof(*names)), path[PATH_MAX];
-	int r = names ? 0 : -ENOMEM;
-
-	for (size_t i = 0; r == 0 && i < ram->count; i++) {
-		file_name(path, dir, ram->blocks[i].name);
-		names[i] = strdup(path + strlen(dir) + 1);
-		r = names[i] ? 0 : -ENOMEM;
-	}
-	if (r < 0)
-		fail("%s: %s", dir, strerror(-r));
-	else
-		r = check_names(names, ram->count, dir);
-	for (size_t i = 0; names && i < ram->count; i++)
-		free(names[i]);
-	free(names);
-	return r;
-}
-
-static int write_block(const struct guest_block *b, const char *path)
-{
-	int r = 0, fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	int r = 0, fd = ram_dir_create(&ram->dir, b->name);
 
 	if (fd < 0)
-		return -errno;
+		return fd;
 	if (ftruncate(fd, (off_t)b->bytes) < 0)
 		r = -errno;
 	if (r == 0)
@@ -256,29 +260,14 @@ static int write_block(const struct guest_block *b, const char *path)
 	return r;
 }
 
-int guest_ram_make_dir(const struct guest_ram *ram, const char *dir)
+int guest_ram_write(const struct guest_ram *ram)
 {
 	int r = 0;
 
-	if (strlen(dir) > PATH_MAX - 300)
-		r = -ENAMETOOLONG;
-	else if (mkdir(dir, 0777) < 0 && errno != EEXIST)
-		r = -errno;
-	if (r < 0)
-		fail("%s: %s", dir, strerror(-r));
-	return r < 0 ? r : check_files_differ(ram, dir);
-}
-
-int guest_ram_write(const struct guest_ram *ram, const char *dir)
-{
-	char path[PATH_MAX];
-	int r = guest_ram_make_dir(ram, dir);
-
-	for (size_t i = 0; r == 0 && i < ram->count; i++) {
-		file_name(path, dir, ram->blocks[i].name);
-		r = write_block(&ram->blocks[i], path);
+	for (size_t i = 0; ram->dir.path && r == 0 && i < ram->count; i++) {
+		r = write_block(ram, &ram->blocks[i]);
 		if (r < 0)
-			fail("%s: %s", TEXT_QUOTE(path, strlen(path)), strerror(-r));
+			ram_dir_say(&ram->dir, ram->blocks[i].name, r);
 	}
 	return r;
 }

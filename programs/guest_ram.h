@@ -5,6 +5,8 @@
 #define PROGRAMS_GUEST_RAM_H
 
 #include "inmigrate.h"
+#include "programs/guest_file.h"
+#include "programs/ram_dir.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,8 +21,8 @@ enum guest_backing {
 struct guest_block {
 	char *name;
 	uint64_t bytes;
-	int fd;           /* a memfd; -1: anonymous */
-	bool huge;        /* a hugetlb memfd, which cannot be read through its descriptor */
+	int fd;           /* a memfd, or a file of --ram; -1: anonymous */
+	bool huge;        /* on hugetlbfs, which cannot be read through its descriptor */
 	char *addr;       /* anonymous memory, or a mapping of the memfd where one is needed */
 	size_t map_bytes;
 };
@@ -29,6 +31,8 @@ struct guest_ram {
 	enum guest_backing backing;
 	bool postcopy; /* the guest view is answered, too: see inm_ram_block.addr */
 	bool touched;  /* somebody will touch it: every block gets an address */
+	struct guest_files files; /* memory that is there already */
+	struct ram_dir dir;       /* where it is written in the end */
 	struct guest_block *blocks;
 	size_t count;
 };
@@ -36,22 +40,15 @@ struct guest_ram {
 /** guest_ram_set_backing - by name: thp, memfd, hugetlb-2m. Return: 0, -EINVAL. */
 int guest_ram_set_backing(struct guest_ram *ram, const char *name);
 
-/** guest_ram_block - answers inm_ops.ram_block: every block gets memory of its own */
+/** guest_ram_block - answers inm_ops.ram_block: every block gets memory of its own, and room in the directory */
 int guest_ram_block(struct guest_ram *ram, struct inm_ram_block *block);
 void guest_ram_fini(struct guest_ram *ram);
 
 /**
- * guest_ram_make_dir - what can be known before of whether guest_ram_write will succeed
- * The directory is made if it is not there. Two blocks that would get the same file are an error. Reads no RAM.
- * Return: 0, or a negative errno after saying why.
- */
-int guest_ram_make_dir(const struct guest_ram *ram, const char *dir);
-
-/**
- * guest_ram_write - guest_ram_make_dir, and each block as DIR/<name>.raw, sparse; '/' in a name becomes '_'
+ * guest_ram_write - each block into ram->dir, sparse; nothing where there is no directory
  * Only when no page is missing: it reads through the guest view, and would wait for itself.
  * Return: 0, or a negative errno after saying why.
  */
-int guest_ram_write(const struct guest_ram *ram, const char *dir);
+int guest_ram_write(const struct guest_ram *ram);
 
 #endif

@@ -17,6 +17,7 @@
 
 #include "base/histogram.h"
 #include "programs/guest_ram.h"
+#include "programs/out_file.h"
 
 #include <pthread.h>
 #include <semaphore.h>
@@ -119,7 +120,7 @@ void touch_check(struct touch *t);
  * that are there and those that were, in hexadecimal)
  * Return: 0, or a negative errno after saying why.
  */
-int touch_write_log(const struct touch *t, const char *path);
+int touch_write_log(const struct touch *t, struct out_file *file);
 
 /* Joins; the touchers must be free to go on. */
 void touch_fini(struct touch *t);

@@ -70,23 +70,24 @@ static void print_log(const struct touch *t, FILE *f, const char *quoted)
 	}
 }
 
-int touch_write_log(const struct touch *t, const char *path)
+int touch_write_log(const struct touch *t, struct out_file *file)
 {
 	const char *name = t->block ? t->block->name : "";
 	json_t *text = json_string(TEXT_QUOTE(name, strlen(name)));
 	char *quoted = json_dumps(text, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
-	FILE *f = quoted ? fopen(path, "we") : NULL;
-	int r = f ? 0 : -errno;
+	FILE *stream;
+	int r = -EIO;
 
-	if (f) {
-		print_log(t, f, quoted);
-		r = ferror(f) ? -EIO : 0;
-		if (fclose(f) != 0)
-			r = -errno;
+	json_decref(text);
+	if (!quoted) {
+		fail("%s: %s", file->path, strerror(ENOMEM));
+		return -ENOMEM;
+	}
+	stream = out_file_stream(file);
+	if (stream) {
+		print_log(t, stream, quoted);
+		r = out_file_done(file, stream);
 	}
 	free(quoted);
-	json_decref(text);
-	if (r < 0)
-		fail("%s: %s", path, strerror(-r));
 	return r;
 }

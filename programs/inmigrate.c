@@ -4,6 +4,8 @@
 #include "programs/program.h"
 
 #include "engine/options.h"
+#include "programs/output.h"
+#include "programs/process.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -43,25 +45,27 @@ const char *human_bytes(char buf[static 32], double bytes)
 
 int fail(const char *fmt, ...)
 {
+	FILE *err = output_err();
 	va_list ap;
 
-	fputs("inmigrate: ", stderr);
+	fputs("inmigrate: ", err);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vfprintf(err, fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	fputc('\n', err);
 	return EXIT_FAILED;
 }
 
 int usage_error(const char *command, const char *fmt, ...)
 {
+	FILE *err = output_err();
 	va_list ap;
 
-	fprintf(stderr, "inmigrate %s: ", command);
+	fprintf(err, "inmigrate %s: ", command);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vfprintf(err, fmt, ap);
 	va_end(ap);
-	fprintf(stderr, "; see 'inmigrate %s --help'\n", command);
+	fprintf(err, "; see 'inmigrate %s --help'\n", command);
 	return EXIT_USAGE;
 }
 
@@ -109,6 +113,7 @@ void print_parameters(FILE *out)
 
 int main(int argc, char **argv)
 {
+	process_start();
 	if (argc < 2) {
 		fputs(help_text, stderr);
 		return EXIT_USAGE;

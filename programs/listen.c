@@ -9,6 +9,9 @@
 #include "programs/device_file.h"
 #include "programs/guest_ram.h"
 #include "programs/guest_touch.h"
+#include "programs/out_file.h"
+#include "programs/output.h"
+#include "programs/process.h"
 #include "programs/progress.h"
 #include "programs/report.h"
 
@@ -21,38 +24,42 @@
 #include <sys/sysinfo.h>
 
 static const char help_text[] =
-	"usage: inmigrate listen URI [OPTION]...\n"
-	"\n"
-	"Waits at URI for a guest that a QEMU sends, and lands it in memory.\n"
-	"\n"
-	"URI  tcp:HOST:PORT  unix:PATH  vsock:CID:PORT  fd:N  exec:COMMAND  file:PATH[,offset=N]\n"
-	"     With port 0 the system chooses; the real one is printed.\n"
-	"\n"
-	"  --cap NAME             turn a capability on, by QEMU's name; `--cap help` lists them\n"
-	"  --param KEY=VALUE      set a parameter, by QEMU's name; `--param help` lists them\n"
-	"  --ram-dir DIR          when the guest is complete, write each RAM block as DIR/<name>.raw\n"
-	"  --devices FILE         write the device state, decoded, as JSON\n"
-	"  --stats FILE           at the end, write numbers as one JSON object\n"
-	"  --tls-creds DIR        TLS, with the certificates or keys in DIR (`--param tls-creds-type=x509|psk`)\n"
-	"  --ram-backing KIND     memory of the guest: memfd (the default with postcopy-ram), thp (anonymous,\n"
-	"                         huge pages where the kernel has them; the default otherwise), or hugetlb-2m\n"
-	"                         (from the kernel's pool)\n"
-	"  --guest WHAT           what runs in the memory that landed: none (the default), or\n"
-	"                         touch=THREADS[,pattern=seq|stride:BYTES|random|hot][,access=read|write|mixed]\n"
-	"                         [,block=NAME][,span=SIZE][,seconds=S][,passes=N][,seed=N]: threads that read and\n"
-	"                         write it as a guest would, and notice when it is not what it was\n"
-	"  --touch-log FILE       what these have written, a JSON object a line\n"
-	"  --recover-listen URI   when the network fails in postcopy, wait for the source there; without it the\n"
-	"                         addresses of URI go on being listened to\n"
-	"  --timeout SECONDS      give up after so long (default: never)\n"
-	"  --reactor uring        how to wait for the kernel\n"
-	"  --progress WHEN        auto (on a terminal), always, or never\n"
-	"  -v, --verbose          say more; twice: everything\n"
-	"  --help                 this text\n"
-	"\n"
-	"SIGINT and SIGTERM give up. SIGUSR1 takes the network for lost, in postcopy.\n"
-	"\n"
-	"Exit status: 0 landed, 1 failed (one line on standard error says why, where and at which offset), 2 usage.\n";
+        "usage: inmigrate listen URI [OPTION]...\n"
+        "\n"
+        "Waits at URI for a guest that a QEMU sends, and lands it in memory.\n"
+        "\n"
+        "URI  tcp:HOST:PORT  unix:PATH  vsock:CID:PORT  fd:N  exec:COMMAND  file:PATH[,offset=N]\n"
+        "     With port 0 the system chooses; the real one is printed.\n"
+        "\n"
+        "  --cap NAME             turn a capability on, by QEMU's name; `--cap help` lists them\n"
+        "  --param KEY=VALUE      set a parameter, by QEMU's name; `--param help` lists them\n"
+        "  --ram NAME=PATH        RAM block NAME is in the file PATH: what the source shares (x-ignore-shared) is "
+        "there\n"
+        "                         already, and what it sends is landed there\n"
+        "  --ram-dir DIR          when the guest is complete, write each RAM block as DIR/<name>.raw\n"
+        "  --devices FILE         write the device state, decoded, as JSON\n"
+        "  --stats FILE           at the end, write numbers as one JSON object\n"
+        "  --tls-creds DIR        TLS, with the certificates or keys in DIR (`--param tls-creds-type=x509|psk`)\n"
+        "  --ram-backing KIND     memory of the guest: memfd (the default with postcopy-ram), thp (anonymous,\n"
+        "                         huge pages where the kernel has them; the default otherwise), or hugetlb-2m\n"
+        "                         (from the kernel's pool)\n"
+        "  --guest WHAT           what runs in the memory that landed: none (the default), or\n"
+        "                         touch=THREADS[,pattern=seq|stride:BYTES|random|hot][,access=read|write|mixed]\n"
+        "                         [,block=NAME][,span=SIZE][,seconds=S][,passes=N][,seed=N]: threads that read and\n"
+        "                         write it as a guest would, and notice when it is not what it was\n"
+        "  --touch-log FILE       what these have written, a JSON object a line\n"
+        "  --recover-listen URI   when the network fails in postcopy, wait for the source there; without it the\n"
+        "                         addresses of URI go on being listened to\n"
+        "  --timeout SECONDS      give up after so long (default: never)\n"
+        "  --reactor uring        how to wait for the kernel\n"
+        "  --progress WHEN        auto (on a terminal), always, or never\n"
+        "  -v, --verbose          say more; twice: everything\n"
+        "  --help                 this text\n"
+        "\n"
+        "SIGINT and SIGTERM give up. SIGUSR1 takes the network for lost, in postcopy.\n"
+        "\n"
+        "Exit status: 0 landed, 1 failed (one line on standard error says why, where and at which offset), 2 usage,\n"
+        "3 landed, but something asked for failed afterwards (a line on standard error says what).\n";
 
 struct listen {
 	struct inm *inm;
@@ -62,12 +69,15 @@ struct listen {
 	struct log_limit limit; /* of lines about recoveries that fail */
 	struct progress progress;
 	const char *uri, *recover_uri, *ram_dir, *devices_path, *stats_path, *touch_log_path;
+	struct out_file devices_file, stats_file, touch_log;
 	enum inm_state timeout_state;
 	uint64_t timeout_ns;
 	enum inm_log_level log_level;
 	enum progress_mode progress_mode;
 	bool timed_out;
+	volatile bool given_up;
 	bool ram_later; /* --ram-dir is written when no page is missing any more */
+	bool too_late;  /* something failed when the source had given its guest up: that costs the exit status only */
 	bool paused;
 };
 
@@ -78,18 +88,46 @@ static int on_ram_block(void *opaque, struct inm_ram_block *block)
 	return guest_ram_block(&ln->ram, block);
 }
 
+/* Is it too late to refuse the guest? In a package of postcopy the source may not be able to run it again. */
+static bool has_switched(const struct listen *ln)
+{
+	return inm_get_state(ln->inm) != INM_STATE_ACTIVE;
+}
+
+/* @r: of something that the guest can do without. */
+static int unless_too_late(struct listen *ln, int r)
+{
+	if (r == 0 || !has_switched(ln))
+		return r;
+	ln->too_late = true;
+	return 0;
+}
+
 static int on_device(void *opaque, const struct inm_device *device)
 {
 	struct listen *ln = opaque;
 
-	return ln->devices_path ? device_file_add(&ln->devices, device) : 0;
+	return ln->devices_path ? unless_too_late(ln, device_file_add(&ln->devices, device)) : 0;
+}
+
+/* All blocks are known: whatever the command line wants of them is there, or is refused in time. */
+static int on_ram_listed(void *opaque)
+{
+	struct listen *ln = opaque;
+	const struct guest_file *unused = guest_files_unused(&ln->ram.files);
+
+	if (unused) {
+		fail("--ram %s: the guest has no such RAM block", TEXT_QUOTE(unused->name, strlen(unused->name)));
+		return -ENOENT;
+	}
+	return ln->touch.opts.threads ? touch_prepare(&ln->touch, &ln->ram) : 0;
 }
 
 static int on_early_described(void *opaque, const struct inm_device *device)
 {
 	struct listen *ln = opaque;
 
-	return ln->devices_path ? device_file_describe(&ln->devices, device) : 0;
+	return ln->devices_path ? unless_too_late(ln, device_file_describe(&ln->devices, device)) : 0;
 }
 
 /* There is no machine here that it could be of use to: as with device state, what can be said of it is in a file. */
@@ -97,7 +135,7 @@ static int on_live_state(void *opaque, const struct inm_live_state *piece)
 {
 	struct listen *ln = opaque;
 
-	return ln->devices_path ? device_file_live(&ln->devices, piece) : 0;
+	return ln->devices_path ? unless_too_late(ln, device_file_live(&ln->devices, piece)) : 0;
 }
 
 /*
@@ -110,13 +148,11 @@ static int on_ready(void *opaque, const char *run_state)
 	int r = 0;
 
 	(void)run_state;
-	ln->ram_later = ln->ram_dir && inm_get_state(ln->inm) != INM_STATE_ACTIVE;
-	if (ln->ram_dir)
-		r = ln->ram_later ? guest_ram_make_dir(&ln->ram, ln->ram_dir) : guest_ram_write(&ln->ram, ln->ram_dir);
+	ln->ram_later = has_switched(ln);
+	if (!ln->ram_later)
+		r = guest_ram_write(&ln->ram);
 	if (r == 0 && ln->devices_path)
-		r = device_file_write(&ln->devices, ln->devices_path);
-	if (r == 0 && ln->touch.opts.threads)
-		r = touch_prepare(&ln->touch, &ln->ram);
+		r = unless_too_late(ln, device_file_write(&ln->devices, &ln->devices_file));
 	return r;
 }
 
@@ -137,7 +173,7 @@ static void on_start_vcpus(void *opaque, const char *run_state)
 static void clear_line(const struct listen *ln)
 {
 	if (ln->progress.line_open)
-		fputs("\r\033[K", stderr);
+		fputs("\r\033[K", output_err());
 }
 
 static void say_where(const struct inm *inm)
@@ -145,8 +181,8 @@ static void say_where(const struct inm *inm)
 	const char *address;
 
 	for (unsigned i = 0; (address = inm_address(inm, i)); i++)
-		printf("listening on %s\n", address);
-	fflush(stdout);
+		fprintf(output_out(), "listening on %s\n", address);
+	fflush(output_out());
 }
 
 static void say_failure(void *opaque, enum log_level level, const char *text)
@@ -194,7 +230,7 @@ static void on_state_changed(void *opaque, enum inm_state state)
 		on_pause(ln);
 	} else if (state == INM_STATE_POSTCOPY_ACTIVE && ln->paused) {
 		clear_line(ln);
-		fputs("inmigrate: postcopy goes on\n", stderr);
+		fputs("inmigrate: postcopy goes on\n", output_err());
 	}
 	ln->paused = state == INM_STATE_POSTCOPY_PAUSED || state == INM_STATE_POSTCOPY_RECOVER;
 	if (state == INM_STATE_COMPLETED)
@@ -207,7 +243,7 @@ static void on_log(void *opaque, enum inm_log_level level, const char *text)
 	struct listen *ln = opaque;
 
 	clear_line(ln);
-	fprintf(stderr, "inmigrate: %s: %s\n", names[level], text);
+	fprintf(output_err(), "inmigrate: %s: %s\n", names[level], text);
 }
 
 static const struct inm_ops ops = {
@@ -220,6 +256,7 @@ static const struct inm_ops ops = {
 	.log = on_log,
 	.live_state = on_live_state,
 	.early_described = on_early_described,
+	.ram_listed = on_ram_listed,
 };
 
 /* A signal handler has no argument of ours, so this one pointer is global; inm_cancel is made for it. */
@@ -228,6 +265,7 @@ static struct listen *volatile signal_target;
 /* The touchers first: what they see behind a cancel is not the guest any more. */
 static void give_up(struct listen *ln)
 {
+	ln->given_up = true;
 	touch_ask_stop(&ln->touch);
 	inm_cancel(ln->inm);
 }
@@ -240,21 +278,45 @@ static void on_signal(int sig)
 		give_up(signal_target);
 }
 
+/* The terminal has gone. Somebody who waits for a guest has lost interest; a guest that runs here has not. */
+static void on_hangup(int sig)
+{
+	static const char text[] = "inmigrate: SIGHUP: the guest runs here and pages of it are missing; going on\n";
+	enum inm_state state = inm_get_state(signal_target->inm);
+
+	(void)sig;
+	if (state == INM_STATE_POSTCOPY_ACTIVE || state == INM_STATE_POSTCOPY_PAUSED ||
+	    state == INM_STATE_POSTCOPY_RECOVER)
+		output_from_signal(text, sizeof(text) - 1);
+	else
+		give_up(signal_target);
+}
+
 static void catch_signals(struct listen *ln)
 {
-	struct sigaction sa = { .sa_handler = on_signal };
-
 	signal_target = ln;
-	sigaction(SIGINT, &sa, NULL);
-	sigaction(SIGTERM, &sa, NULL);
-	sigaction(SIGUSR1, &sa, NULL);
+	process_catch(SIGINT, on_signal);
+	process_catch(SIGTERM, on_signal);
+	process_catch(SIGUSR1, on_signal);
+	process_catch(SIGHUP, on_hangup);
+}
+
+/* The migration is about to be freed. */
+static void let_signals_go(void)
+{
+	process_catch(SIGINT, SIG_DFL);
+	process_catch(SIGTERM, SIG_DFL);
+	signal(SIGUSR1, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
 }
 
 enum {
 	OPT_CAP = 256,
 	OPT_PARAM,
+	OPT_RAM,
 	OPT_RAM_DIR,
-	OPT_RAM_BACKING, OPT_TLS_CREDS,
+	OPT_RAM_BACKING,
+	OPT_TLS_CREDS,
 	OPT_DEVICES,
 	OPT_STATS,
 	OPT_GUEST,
@@ -269,6 +331,7 @@ enum {
 static const struct option long_options[] = {
 	{ "cap", required_argument, NULL, OPT_CAP },
 	{ "param", required_argument, NULL, OPT_PARAM },
+	{ "ram", required_argument, NULL, OPT_RAM },
 	{ "ram-dir", required_argument, NULL, OPT_RAM_DIR },
 	{ "ram-backing", required_argument, NULL, OPT_RAM_BACKING },
 	{ "tls-creds", required_argument, NULL, OPT_TLS_CREDS },
@@ -324,7 +387,7 @@ static int set_cap_or_help(struct listen *ln, const char *text)
 	int r;
 
 	if (strcmp(text, "help") == 0) {
-		print_capabilities(stdout);
+		print_capabilities(output_out());
 		return EXIT_LANDED;
 	}
 	r = set_capability(ln->inm, "listen", text);
@@ -354,7 +417,7 @@ static int set_param_or_help(struct listen *ln, const char *text)
 	int r;
 
 	if (strcmp(text, "help") == 0) {
-		print_parameters(stdout);
+		print_parameters(output_out());
 		return EXIT_LANDED;
 	}
 	r = set_parameter(ln->inm, "listen", text);
@@ -370,6 +433,15 @@ static int set_tls(struct listen *ln, const char *dir)
 	return GO_ON;
 }
 
+static int add_ram(struct listen *ln, const char *text)
+{
+	char why[320];
+
+	if (guest_files_add(&ln->ram.files, text, why) < 0)
+		return usage_error("listen", "--ram %s: %s", text, why);
+	return GO_ON;
+}
+
 static int take_option(struct listen *ln, int opt)
 {
 	switch (opt) {
@@ -377,6 +449,8 @@ static int take_option(struct listen *ln, int opt)
 		return set_cap_or_help(ln, optarg);
 	case OPT_PARAM:
 		return set_param_or_help(ln, optarg);
+	case OPT_RAM:
+		return add_ram(ln, optarg);
 	case OPT_RAM_DIR:
 		ln->ram_dir = optarg;
 		return GO_ON;
@@ -409,10 +483,10 @@ static int take_option(struct listen *ln, int opt)
 	case 'v':
 		return GO_ON; /* counted before, see count_verbose */
 	case OPT_HELP:
-		fputs(help_text, stdout);
+		fputs(help_text, output_out());
 		return EXIT_LANDED;
 	default:
-		fprintf(stderr, "see 'inmigrate listen --help'\n");
+		fprintf(output_err(), "see 'inmigrate listen --help'\n");
 		return EXIT_USAGE;
 	}
 }
@@ -451,16 +525,66 @@ static int parse_options(struct listen *ln, int argc, char **argv)
 	return GO_ON;
 }
 
+static int check_addresses(const struct listen *ln)
+{
+	char why[160];
+
+	if (process_check_descriptor(ln->uri, why) < 0)
+		return fail("%s: %s", ln->uri, why);
+	if (ln->recover_uri && process_check_descriptor(ln->recover_uri, why) < 0)
+		return fail("--recover-listen %s: %s", ln->recover_uri, why);
+	return GO_ON;
+}
+
+static int open_files(struct listen *ln)
+{
+	if ((ln->devices_path && out_file_open(&ln->devices_file, ln->devices_path) < 0) ||
+	    (ln->stats_path && out_file_open(&ln->stats_file, ln->stats_path) < 0) ||
+	    (ln->touch_log_path && out_file_open(&ln->touch_log, ln->touch_log_path) < 0))
+		return EXIT_FAILED;
+	if (out_file_same(&ln->devices_file, &ln->stats_file) || out_file_same(&ln->devices_file, &ln->touch_log) ||
+	    out_file_same(&ln->stats_file, &ln->touch_log))
+		return usage_error("listen", "--devices, --stats and --touch-log need a file each");
+	return GO_ON;
+}
+
+/* All that can be known to go wrong is known before a source is listened to. */
+static int prepare(struct listen *ln)
+{
+	char why[320];
+	int r = check_addresses(ln);
+
+	if (r == GO_ON && ln->ram.postcopy && guest_files_check_postcopy(&ln->ram.files, why) < 0)
+		r = usage_error("listen", "--ram: %s", why);
+	if (r == GO_ON)
+		r = open_files(ln);
+	if (r == GO_ON && ln->ram_dir && ram_dir_open(&ln->ram.dir, ln->ram_dir) < 0)
+		r = EXIT_FAILED;
+	if (r == GO_ON && ln->touch.opts.threads && touch_init(&ln->touch, &ln->touch.opts) < 0)
+		r = fail("--guest touch: no semaphore");
+	return r;
+}
+
+/* With --timeout the clock is looked at so often; what it has jumped by more than that was not ours. */
+#define TIMEOUT_LOOK_NS NS_PER_S
+
 static int run(struct listen *ln)
 {
-	uint64_t end_ns = ln->timeout_ns ? deadline_after_ns(ln->timeout_ns) : DEADLINE_NEVER, wake_ns;
+	uint64_t end_ns = ln->timeout_ns ? deadline_after_ns(ln->timeout_ns) : DEADLINE_NEVER, wake_ns, late_ns;
 	int r;
 
 	for (;;) {
 		wake_ns = ln->progress.on ? deadline_after_ns(progress_interval_ns(&ln->progress)) : DEADLINE_NEVER;
-		r = inm_run_until(ln->inm, wake_ns < end_ns ? wake_ns : end_ns);
+		if (end_ns != DEADLINE_NEVER && deadline_after_ns(TIMEOUT_LOOK_NS) < wake_ns)
+			wake_ns = deadline_after_ns(TIMEOUT_LOOK_NS);
+		wake_ns = wake_ns < end_ns ? wake_ns : end_ns;
+		r = inm_run_until(ln->inm, wake_ns);
 		if (r != -ETIMEDOUT)
 			return r;
+		/* Stopped, or frozen: the source's bytes lie unread, and it is not late for that. */
+		late_ns = clock_now_ns() - wake_ns;
+		if (late_ns > TIMEOUT_LOOK_NS && end_ns != DEADLINE_NEVER)
+			end_ns += late_ns;
 		progress_show(&ln->progress, ln->inm);
 		if (clock_now_ns() >= end_ns) {
 			ln->timed_out = true;
@@ -506,30 +630,55 @@ static void abandon_touch(struct listen *ln)
 	touch_join(&ln->touch, NS_PER_S, &off);
 }
 
-/* Return: 0, or EXIT_FAILED after saying why. */
+/* Landed, and the source knows. Return: EXIT_LANDED, or EXIT_LANDED_BUT after saying why. */
 static int finish(struct listen *ln)
 {
 	int r = end_touch(ln);
 
 	/* Also when a touch was wrong: it helps to look into it. */
-	if (ln->ram_later && guest_ram_write(&ln->ram, ln->ram_dir) < 0)
+	if (ln->ram_later && guest_ram_write(&ln->ram) < 0)
 		r = EXIT_FAILED;
-	if (ln->touch_log_path && ln->touch.made && touch_write_log(&ln->touch, ln->touch_log_path) < 0)
+	if (ln->touch_log_path && ln->touch.made && touch_write_log(&ln->touch, &ln->touch_log) < 0)
 		r = EXIT_FAILED;
+	return r || ln->too_late ? EXIT_LANDED_BUT : EXIT_LANDED;
+}
+
+/*
+ * A process that was killed while it listened leaves its address taken for some 10 ms after it has been reaped: the
+ * kernel lets go of its ring, and of the sockets in it, a little later. Whoever starts this one again at once would be
+ * turned away for that.
+ */
+#define TAKEN_NS (2 * NS_PER_S)
+#define TAKEN_LOOK_NS (10 * NS_PER_MS)
+
+static int start_listening(struct listen *ln)
+{
+	const struct timespec pause = { .tv_nsec = TAKEN_LOOK_NS };
+	uint64_t end_ns = deadline_after_ns(TAKEN_NS);
+	int r;
+
+	while ((r = inm_listen(ln->inm, ln->uri)) == -EADDRINUSE && clock_now_ns() < end_ns) {
+		nanosleep(&pause, NULL);
+		if (ln->given_up)
+			return -ECANCELED;
+	}
 	return r;
 }
 
 static int land(struct listen *ln)
 {
+	char hint[160];
 	int r, e = 0;
 
 	/* First: the command of exec: must not stay behind. */
 	catch_signals(ln);
-	r = inm_listen(ln->inm, ln->uri);
+	r = start_listening(ln);
+	if (r == -ECANCELED)
+		return fail("cancelled");
 	if (r == -EINVAL || r == -ENOTSUP || r == -ENAMETOOLONG)
 		return usage_error("listen", "%s", inm_error(ln->inm));
 	if (r < 0)
-		return fail("%s", inm_error(ln->inm));
+		return fail("%s%s", inm_error(ln->inm), process_limit_hint(hint, r));
 	say_where(ln->inm);
 	r = run(ln);
 	progress_end(&ln->progress, ln->inm);
@@ -544,8 +693,8 @@ static int land(struct listen *ln)
 		e = finish(ln);
 	else
 		abandon_touch(ln);
-	if (ln->stats_path && report_write(ln->inm, &ln->ram, &ln->touch, ln->stats_path) < 0)
-		return EXIT_FAILED;
+	if (ln->stats_path && report_write(ln->inm, &ln->ram, &ln->touch, &ln->stats_file) < 0)
+		e = EXIT_LANDED_BUT;
 	if (r < 0)
 		return EXIT_FAILED;
 	report_print(ln->inm, &ln->ram, &ln->touch);
@@ -570,34 +719,48 @@ static int set_ram_limit(struct inm *inm)
 	return inm_set_parameter(inm, "ram-limit", text);
 }
 
+/* Return: GO_ON, or EXIT_FAILED after saying why. */
+static int make(struct listen *ln)
+{
+	struct inm_config config = { .size = sizeof(config), .log_level = ln->log_level };
+	int r = inm_new(&ln->inm, &config, &ops, ln);
+	char hint[160];
+
+	if (r < 0)
+		return fail("no migration can be made: %s%s", inm_last_error(), process_limit_hint(hint, r));
+	/* Only threads of ours touch the guest's memory, in user mode; --param may say otherwise. */
+	r = inm_set_parameter(ln->inm, "postcopy-kernel-faults", "off");
+	r = r < 0 ? r : set_ram_limit(ln->inm);
+	return r < 0 ? fail("%s", inm_error(ln->inm)) : GO_ON;
+}
+
 int cmd_listen(int argc, char **argv)
 {
 	struct listen ln = { .log_level = INM_LOG_WARN };
-	struct inm_config config = { .size = sizeof(config) };
 	int r;
 
+	process_hold_guest();
+	output_start();
 	count_verbose(&ln, argc, argv);
-	config.log_level = ln.log_level;
-	r = inm_new(&ln.inm, &config, &ops, &ln);
-	if (r < 0)
-		return fail("no migration can be made: %s", inm_last_error());
-	/* Only threads of ours touch the guest's memory, in user mode; --param may say otherwise. */
-	r = inm_set_parameter(ln.inm, "postcopy-kernel-faults", "off");
-	r = r < 0 ? r : set_ram_limit(ln.inm);
-	r = r < 0 ? fail("%s", inm_error(ln.inm)) : parse_options(&ln, argc, argv);
-	if (r == GO_ON && ln.touch.opts.threads && touch_init(&ln.touch, &ln.touch.opts) < 0)
-		r = fail("--guest touch: no semaphore");
+	r = make(&ln);
+	if (r == GO_ON)
+		r = parse_options(&ln, argc, argv);
+	if (r == GO_ON)
+		r = prepare(&ln);
 	if (r == GO_ON) {
 		progress_init(&ln.progress, ln.progress_mode);
 		r = land(&ln);
 	}
-	signal(SIGINT, SIG_DFL);
-	signal(SIGTERM, SIG_DFL);
+	let_signals_go();
 	/* In this order: a toucher that waits for a page is let go by the library's end. */
 	touch_ask_stop(&ln.touch);
 	inm_free(ln.inm);
 	touch_fini(&ln.touch);
 	guest_ram_fini(&ln.ram);
 	device_file_fini(&ln.devices);
+	out_file_close(&ln.devices_file);
+	out_file_close(&ln.stats_file);
+	out_file_close(&ln.touch_log);
+	output_end();
 	return r;
 }

@@ -10,7 +10,12 @@
 #include <stdio.h>
 
 /* Exit status of every subcommand. */
-enum { EXIT_LANDED = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum {
+	EXIT_LANDED = 0,
+	EXIT_FAILED = 1,
+	EXIT_USAGE = 2,
+	EXIT_LANDED_BUT = 3, /* the guest is here and not at the source any more, and something asked for has failed */
+};
 
 int cmd_listen(int argc, char **argv);
 int cmd_decode(int argc, char **argv);

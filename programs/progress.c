@@ -1,6 +1,7 @@
 #include "programs/progress.h"
 
 #include "base/clock.h"
+#include "programs/output.h"
 #include "programs/program.h"
 
 #include <inttypes.h>
@@ -51,19 +52,19 @@ void progress_say(struct progress *p, const char *fmt, ...)
 	va_list ap;
 
 	p->shown_ns = clock_now_ns();
-	fputs(p->live ? "\r\033[K" : "", stderr);
+	fputs(p->live ? "\r\033[K" : "", output_err());
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vfprintf(output_err(), fmt, ap);
 	va_end(ap);
-	fputs(p->live ? "" : "\n", stderr);
-	fflush(stderr);
+	fputs(p->live ? "" : "\n", output_err());
+	fflush(output_err());
 	p->line_open = p->live;
 }
 
 void progress_stop(struct progress *p)
 {
 	if (p->line_open)
-		fputc('\n', stderr);
+		fputc('\n', output_err());
 	p->line_open = false;
 }
 

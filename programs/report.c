@@ -1,11 +1,13 @@
 #include "programs/report.h"
 
 #include "base/text.h"
+#include "programs/output.h"
 #include "programs/program.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +39,16 @@ static const char *split_word(enum inm_split split)
 
 /* ---- for people ---- */
 
+static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void say(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vfprintf(output_out(), fmt, ap);
+	va_end(ap);
+}
+
 const char *human_time(char buf[static 32], double ns)
 {
 	static const char *const units[] = { "ns", "us", "ms", "s" };
@@ -66,8 +78,8 @@ void report_histogram(const uint64_t *counts, size_t buckets)
 		most = counts[i] > most ? counts[i] : most;
 	for (size_t i = first; i < last; i++) {
 		width = (size_t)((counts[i] * BAR_MAX + most - 1) / most);
-		printf("    from %8s %-*.*s %" PRIu64 "\n", human_time(from, (double)(1ull << i)), BAR_MAX, (int)width,
-		       "########################################", counts[i]);
+		say("    from %8s %-*.*s %" PRIu64 "\n", human_time(from, (double)(1ull << i)), BAR_MAX, (int)width,
+		    "########################################", counts[i]);
 	}
 }
 
@@ -75,15 +87,15 @@ static void print_faults(const struct inm_stats *st)
 {
 	char mean[32], p50[32], p99[32], max[32];
 
-	printf("  faults: %" PRIu64 ", of them %" PRIu64 " answered here; %" PRIu64 " requests for %" PRIu64 " pages\n",
-	       st->faults, st->faults_local, st->requests, st->requested_pages);
+	say("  faults: %" PRIu64 ", of them %" PRIu64 " answered here; %" PRIu64 " requests for %" PRIu64 " pages\n",
+	    st->faults, st->faults_local, st->requests, st->requested_pages);
 	if (st->engine_faults)
-		printf("  faults of device callbacks: %" PRIu64 "\n", st->engine_faults);
+		say("  faults of device callbacks: %" PRIu64 "\n", st->engine_faults);
 	if (!st->fault_count)
 		return;
-	printf("  from fault to page: mean %s, median %s, p99 %s, longest %s\n",
-	       human_time(mean, (double)st->fault_mean_ns), human_time(p50, (double)st->fault_p50_ns),
-	       human_time(p99, (double)st->fault_p99_ns), human_time(max, (double)st->fault_max_ns));
+	say("  from fault to page: mean %s, median %s, p99 %s, longest %s\n",
+	    human_time(mean, (double)st->fault_mean_ns), human_time(p50, (double)st->fault_p50_ns),
+	    human_time(p99, (double)st->fault_p99_ns), human_time(max, (double)st->fault_max_ns));
 	report_histogram(st->fault_log2_ns, INM_LATENCY_BUCKETS);
 }
 
@@ -100,8 +112,8 @@ static void print_blocktime(const struct inm *inm)
 	}
 	free(each);
 	if (count)
-		printf("  threads that waited: %zu, %s in all, one of them %s\n", count,
-		       human_time(sum, (double)sum_ns), human_time(longest, (double)longest_ns));
+		say("  threads that waited: %zu, %s in all, one of them %s\n", count, human_time(sum, (double)sum_ns),
+		    human_time(longest, (double)longest_ns));
 }
 
 static void print_postcopy(const struct inm *inm, const struct inm_stats *st)
@@ -110,19 +122,19 @@ static void print_postcopy(const struct inm *inm, const struct inm_stats *st)
 
 	if (!st->postcopy_ns && !st->postcopy_pages && !st->faults)
 		return;
-	printf("  postcopy: %s, %" PRIu64 " pages, and %" PRIu64 " that were here; %s by the preempt channel\n",
-	       human_time(time, (double)st->postcopy_ns), st->postcopy_pages, st->duplicate_pages,
-	       human_bytes(preempt, (double)st->preempt_bytes));
+	say("  postcopy: %s, %" PRIu64 " pages, and %" PRIu64 " that were here; %s by the preempt channel\n",
+	    human_time(time, (double)st->postcopy_ns), st->postcopy_pages, st->duplicate_pages,
+	    human_bytes(preempt, (double)st->preempt_bytes));
 	print_faults(st);
 	if (st->prefetch_pages)
-		printf("  prefetch: %" PRIu64 " pages, %" PRIu64 " touched later, %" PRIu64 " never\n",
-		       st->prefetch_pages, st->prefetch_hits, st->prefetch_waste);
+		say("  prefetch: %" PRIu64 " pages, %" PRIu64 " touched later, %" PRIu64 " never\n", st->prefetch_pages,
+		    st->prefetch_hits, st->prefetch_waste);
 	print_blocktime(inm);
 	if (st->pauses)
-		printf("  the network failed %u times, and was back %u times; %s without one, the last time %s to the "
-		       "first page\n",
-		       st->pauses, st->recoveries, human_time(time, (double)st->paused_ns),
-		       human_time(preempt, (double)st->recover_page_ns));
+		say("  the network failed %u times, and was back %u times; %s without one, the last time %s to the "
+		    "first page\n",
+		    st->pauses, st->recoveries, human_time(time, (double)st->paused_ns),
+		    human_time(preempt, (double)st->recover_page_ns));
 }
 
 static void print_touch(const struct touch *t)
@@ -135,17 +147,16 @@ static void print_touch(const struct touch *t)
 		return;
 	touch_totals(t, &sum);
 	seconds = (double)sum.elapsed_ns / 1e9;
-	printf("  guest: %u threads (%s, %s), %" PRIu64 " accesses, %.0f/s, %.2f walks/s; %" PRIu64 " stamps, %" PRIu64
-	       " intact\n",
-	       t->made, touch_pattern_name(t->opts.pattern), touch_access_name(t->opts.access), sum.accesses,
-	       seconds > 0 ? (double)sum.accesses / seconds : 0,
-	       seconds > 0 ? (double)sum.accesses / (double)t->pages / seconds : 0, sum.stamps, t->intact);
-	printf("  guest: %" PRIu64 " first accesses above 2 us, %s in all: mean %s, median %s, p99 %s, longest %s\n",
-	       sum.latency.count, human_time(blocked, (double)sum.blocked_ns),
-	       human_time(mean, (double)sum.blocked_ns / (double)(sum.latency.count ? sum.latency.count : 1)),
-	       human_time(p50, (double)touch_latency_ns(&sum.latency, 500)),
-	       human_time(p99, (double)touch_latency_ns(&sum.latency, 990)),
-	       human_time(max, (double)sum.latency.max_ns));
+	say("  guest: %u threads (%s, %s), %" PRIu64 " accesses, %.0f/s, %.2f walks/s; %" PRIu64 " stamps, %" PRIu64
+	    " intact\n",
+	    t->made, touch_pattern_name(t->opts.pattern), touch_access_name(t->opts.access), sum.accesses,
+	    seconds > 0 ? (double)sum.accesses / seconds : 0,
+	    seconds > 0 ? (double)sum.accesses / (double)t->pages / seconds : 0, sum.stamps, t->intact);
+	say("  guest: %" PRIu64 " first accesses above 2 us, %s in all: mean %s, median %s, p99 %s, longest %s\n",
+	    sum.latency.count, human_time(blocked, (double)sum.blocked_ns),
+	    human_time(mean, (double)sum.blocked_ns / (double)(sum.latency.count ? sum.latency.count : 1)),
+	    human_time(p50, (double)touch_latency_ns(&sum.latency, 500)),
+	    human_time(p99, (double)touch_latency_ns(&sum.latency, 990)), human_time(max, (double)sum.latency.max_ns));
 }
 
 void report_print(const struct inm *inm, const struct guest_ram *ram, const struct touch *touch)
@@ -157,17 +168,17 @@ void report_print(const struct inm *inm, const struct guest_ram *ram, const stru
 	inm_get_stats(inm, &st);
 	seconds = (double)st.total_ns / 1e9;
 	bytes = (double)(st.main_bytes + st.multifd_bytes + st.preempt_bytes);
-	printf("landed in %.3f s: %s received, %s/s, %.0f ms of CPU time\n", seconds,
-	       human_bytes(a, bytes), human_bytes(b, bytes / (seconds > 0 ? seconds : 1)), cpu_ms());
+	say("landed in %.3f s: %s received, %s/s, %.0f ms of CPU time\n", seconds, human_bytes(a, bytes),
+	    human_bytes(b, bytes / (seconds > 0 ? seconds : 1)), cpu_ms());
 	for (size_t i = 0; i < ram->count; i++)
-		printf("  block %-32s %10s\n", TEXT_QUOTE(ram->blocks[i].name, strlen(ram->blocks[i].name)),
-		       human_bytes(a, (double)ram->blocks[i].bytes));
-	printf("  pages: %" PRIu64 " normal, %" PRIu64 " zero, %" PRIu64 " xbzrle, %" PRIu64 " compressed; %" PRIu64
-	       " rounds\n",
-	       st.normal_pages, st.zero_pages, st.xbzrle_pages, st.compressed_pages, st.rounds);
-	printf("  devices: %u, divided by %s\n", st.devices, split_word(st.split));
+		say("  block %-32s %10s\n", TEXT_QUOTE(ram->blocks[i].name, strlen(ram->blocks[i].name)),
+		    human_bytes(a, (double)ram->blocks[i].bytes));
+	say("  pages: %" PRIu64 " normal, %" PRIu64 " zero, %" PRIu64 " xbzrle, %" PRIu64 " compressed; %" PRIu64
+	    " rounds\n",
+	    st.normal_pages, st.zero_pages, st.xbzrle_pages, st.compressed_pages, st.rounds);
+	say("  devices: %u, divided by %s\n", st.devices, split_word(st.split));
 	if (st.downtime_ns)
-		printf("  downtime: %.1f ms\n", (double)st.downtime_ns / 1e6);
+		say("  downtime: %.1f ms\n", (double)st.downtime_ns / 1e6);
 	print_postcopy(inm, &st);
 	print_touch(touch);
 }
@@ -322,12 +333,13 @@ static json_t *touch_json(const struct touch *t)
 			 "threads", touchers_json(t));
 }
 
-int report_write(const struct inm *inm, const struct guest_ram *ram, const struct touch *touch, const char *path)
+int report_write(const struct inm *inm, const struct guest_ram *ram, const struct touch *touch, struct out_file *file)
 {
 	struct inm_stats st = { .size = sizeof(st) };
 	const char *error;
+	FILE *stream;
 	json_t *doc;
-	int r;
+	int r = -EIO;
 
 	inm_get_stats(inm, &st);
 	/* A null where there is none. */
@@ -345,9 +357,15 @@ int report_write(const struct inm *inm, const struct guest_ram *ram, const struc
 		if (st.downtime_ns)
 			json_object_set_new(doc, "downtime_ms", json_real((double)st.downtime_ns / 1e6));
 	}
-	r = doc ? json_dump_file(doc, path, JSON_INDENT(2) | JSON_ENSURE_ASCII) : -1;
+	if (!doc) {
+		fail("%s: %s", file->path, strerror(ENOMEM));
+		return -ENOMEM;
+	}
+	stream = out_file_stream(file);
+	if (stream) {
+		json_dumpf(doc, stream, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+		r = out_file_done(file, stream);
+	}
 	json_decref(doc);
-	if (r < 0)
-		fail("%s: %s", path, strerror(errno));
 	return r;
 }

@@ -7,6 +7,7 @@
 #include "inmigrate.h"
 #include "programs/guest_ram.h"
 #include "programs/guest_touch.h"
+#include "programs/out_file.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -14,8 +15,8 @@
 /* @touch: with 0 threads, nothing is said of it. */
 void report_print(const struct inm *inm, const struct guest_ram *ram, const struct touch *touch);
 
-/** report_write - --stats FILE. Return: 0, or -1 after saying why. */
-int report_write(const struct inm *inm, const struct guest_ram *ram, const struct touch *touch, const char *path);
+/** report_write - --stats FILE. Return: 0, or a negative errno after saying why. */
+int report_write(const struct inm *inm, const struct guest_ram *ram, const struct touch *touch, struct out_file *file);
 
 /* "31.2 us"; @buf of 32 bytes. Return: @buf. */
 const char *human_time(char buf[static 32], double ns);

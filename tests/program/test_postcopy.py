@@ -245,7 +245,7 @@ class Postcopy(Case):
             memory.write(RAM[b"pc.ram"][9 * PAGE_BYTES:10 * PAGE_BYTES])
         source.push(b"rom")
         self.assertEqual(source.finish(), 0)
-        self.assertEqual(listen.end(), 1)
+        self.assertEqual(listen.end(), 3)
         self.assertRegex(listen.err, rb"^inmigrate: guest: block pc\.ram, offset 0x9000: what the guest had written was "
                                      rb"overwritten .*; 1 such places were found\n$")
         stats = json.loads(self.read("stats"))
@@ -253,12 +253,6 @@ class Postcopy(Case):
         self.assertTrue(os.path.exists(self.path("ram/pc.ram.raw")))
 
     # ---- it ends in another way ----
-
-    def test_a_folder_that_cannot_be_made_is_said_before_the_guest_runs(self):
-        listen, source = self.switch("--ram-dir", "/proc/nope", "--guest", "touch=1")
-        self.assertEqual(listen.end(), 1)
-        self.assertIn(b"/proc/nope", listen.err)
-        self.assertEqual(json.loads(self.read("stats"))["touch"]["accesses"], 0)
 
     def blocked(self, *args):
         """A toucher waits for a page that does not come."""
