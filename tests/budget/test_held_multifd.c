@@ -10,6 +10,7 @@
 #include "engine/load/multifd_decode.h"
 #include "engine/load/multifd_packet.h"
 #include "engine/options.h"
+#include "tests/support/several.h"
 #include "tests/support/wire.h"
 
 #define PAGE 4096u
@@ -89,6 +90,40 @@ START_TEST(test_zstd_channels_hold_no_more_than_their_limit_together)
 }
 END_TEST
 
+/* Pages that are hard to shrink; each comes again, behind more than the windows of lower levels. */
+static enum wire_how fill_noise(void *opaque, unsigned block, uint64_t tpage, unsigned round, uint8_t *page)
+{
+	(void)opaque;
+	srand((unsigned)(tpage % 2500 * 31 + block));
+	for (unsigned i = 0; i < PAGE; i++)
+		page[i] = (uint8_t)rand();
+	page[0] = (uint8_t)round;
+	return WIRE_SEND_PAGE;
+}
+
+/* A whole guest from a source at the highest level that there is, and one more channel than the limit has room for. */
+START_TEST(test_a_source_at_level_20_lands_or_is_refused_by_name)
+{
+	static const struct wire_block block = { .name = "pc.ram", .bytes = 20 << 20 };
+	static const struct multifd_opts m = { .channels = 2, .method = MULTIFD_ZSTD, .level = 20, .blocks = &block,
+					       .block_count = 1, .rounds = 1, .fill = fill_noise };
+	static const char *const narrow[] = { "multifd-window-limit", "64M", NULL };
+	struct held held;
+	struct several s;
+
+	several_begin(&s, &m, _i ? &(struct several_opts){ .params = narrow } : NULL);
+	held_begin(&held);
+	several_connect_all(&s);
+	several_finish(&s);
+	if (_i)
+		several_check_failed(&s, -EPROTO, "multifd-window-limit");
+	else
+		several_check_landed(&s);
+	held_within(&held, (20u << 20) + 2 * (35u << 20) + (4u << 20), "two channels at level 20, and 20 MiB of RAM");
+	several_end(&s);
+}
+END_TEST
+
 START_TEST(test_a_zlib_channel_holds_its_fixed_window)
 {
 	struct wire_encoder *enc = wire_encoder_new(MULTIFD_ZLIB);
@@ -117,6 +152,7 @@ Suite *suite(void)
 
 	tcase_add_test(t, test_a_zstd_channel_holds_no_more_than_level_20_needs);
 	tcase_add_test(t, test_zstd_channels_hold_no_more_than_their_limit_together);
+	tcase_add_loop_test(t, test_a_source_at_level_20_lands_or_is_refused_by_name, 0, 2);
 	tcase_add_test(t, test_a_zlib_channel_holds_its_fixed_window);
 	return s;
 }

@@ -348,6 +348,7 @@ typedef int wire_route_fn(void *opaque, unsigned block, uint64_t tpage, unsigned
 struct multifd_opts {
 	unsigned channels;   /* 0 means 2 */
 	uint32_t method;     /* 0, WIRE_MULTIFD_ZLIB, WIRE_MULTIFD_ZSTD */
+	int level;           /* of it; 0: 1 */
 	bool per_section;    /* every EOS is a sync point; otherwise a 0x200 record once in a round (5.1) */
 	bool old;            /* 7.2 to 8.2: SYNC packets with pages, the phantom behind them, stale fields (4.4) */
 	bool no_phantom;     /* with @old: nothing behind a SYNC packet with pages */

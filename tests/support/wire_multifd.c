@@ -369,7 +369,7 @@ void multifd_honest(struct multifd_honest *ret, const struct multifd_opts *o)
 	ASSERT(ret->channels && m.lanes && m.piece);
 	for (unsigned i = 0; i < ret->count; i++) {
 		m.lanes[i].w = &ret->channels[i];
-		m.lanes[i].enc = wire_encoder_new(o->method);
+		m.lanes[i].enc = wire_encoder_new_at(o->method, o->level ? o->level : 1);
 		wire_multifd_hello(&ret->channels[i], o->uuid, (uint8_t)i);
 	}
 	make_image(&ret->image, blocks, count);
