@@ -245,7 +245,7 @@ static const struct param_row params[] = {
 	{ "postcopy-prefetch", NULL, NULL, DEST, WORKS, PARAM_BOOL, FIELD(postcopy_prefetch), 0, 0, NULL, "", "on",
 		"ask ahead for threads that walk through memory" },
 	{ "postcopy-kernel-faults", NULL, NULL, DEST, WORKS, PARAM_BOOL, FIELD(postcopy_kernel_faults), 0, 0, NULL, "",
-		"on", "off: the guest's memory is touched in user mode only: no KVM, no vhost" },
+		"on", "off: neither KVM nor vhost touches the guest; inmigrate listen, which runs none, has it off" },
 	{ "stuck-after", NULL, NULL, DEST, WORKS, PARAM_U64, FIELD(stuck_after_ms), 0, 86400000, NULL, "ms", "5000",
 		"in postcopy a callback that runs longer without a park is named: inm_stuck_fd; 0: never" },
 	/* The three keepalive ranges are those of tcp(7). The defaults notice a peer that is gone within 40 s. */

@@ -409,7 +409,7 @@ static void watch(struct yield *y, const char *what)
 	y->watched_co = y->sched->current;
 	y->stuck_times = 0;
 	if (y->stuck)
-		stuck_enter(y->stuck, what, y->watch_ns, "");
+		stuck_enter(y->stuck, what, y->watch_ns, y->timer_made ? "" : ": busy or blocked");
 	if (y->timer_made) {
 		y->since_ns = clock_now_ns();
 		y->due_ns = DEADLINE_NEVER;
@@ -515,17 +515,14 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 
 /* ---- a domain ---- */
 
-static int timer_make(struct yield *y)
+static void timer_make(struct yield *y)
 {
 	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID,
 		                  .sigev_signo = SIGBUS,
 		                  .sigev_value.sival_ptr = y,
 		                  .sigev_notify_thread_id = (pid_t)syscall(SYS_gettid) };
 
-	if (timer_create(CLOCK_MONOTONIC, &event, &y->timer) < 0)
-		return -errno;
-	y->timer_made = true;
-	return 0;
+	y->timer_made = timer_create(CLOCK_MONOTONIC, &event, &y->timer) == 0;
 }
 
 static void timer_unmake(struct yield *y)
@@ -566,11 +563,8 @@ int yield_begin(struct yield *y, uint64_t watch_ns)
 
 	ASSERT(!y->begun && y->sched && y->fault && (watch_ns == 0 || y->stuck));
 	y->watch_ns = watch_ns;
-	if (watch_ns > 0) {
-		r = timer_make(y);
-		if (r < 0)
-			return r;
-	}
+	if (watch_ns > 0)
+		timer_make(y);
 	r = handler_get();
 	if (r < 0) {
 		timer_unmake(y);

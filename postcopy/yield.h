@@ -119,7 +119,9 @@ struct yield {
 /**
  * yield_begin - @y: zeroed, with the fields up to opaque set. On the thread that will fault; unblocks SIGBUS there.
  * @watch_ns: after how long in one callback the watch speaks, and again each time it has lasted twice as long; 0: never
- * Return: 0; the errno of sigaction(2) or timer_create(2) (-EAGAIN: no signal can be queued, RLIMIT_SIGPENDING).
+ * Where no timer can be had (RLIMIT_SIGPENDING), a callback that blocks is still told of (stuck.h), without its place:
+ * the guest at the source has stopped by now, and must not be lost for that.
+ * Return: 0, or the errno of sigaction(2).
  */
 int yield_begin(struct yield *y, uint64_t watch_ns);
 

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -327,6 +328,26 @@ START_TEST(test_a_log_callback_that_waits_for_a_parked_one_hangs_and_is_named)
 }
 END_TEST
 
+/* ulimit -i 0: no timer can be had that signals. It is found out at the switch, when the source has stopped. */
+START_TEST(test_without_a_signal_to_spare_the_guest_lands_and_who_is_slow_is_named)
+{
+	struct pc_opts o = { .touch = { .threads = 1 }, .device = slow_device, .stuck_after = "50" };
+	struct rlimit before, none;
+
+	ck_assert_int_eq(getrlimit(RLIMIT_SIGPENDING, &before), 0);
+	none = (struct rlimit){ 0, before.rlim_max };
+	ck_assert_int_eq(setrlimit(RLIMIT_SIGPENDING, &none), 0);
+	begin(&o);
+	pc_thread_start(&w.thread, reads_what_is_stuck, w.s.e.inm);
+	pc_finish(&w.s);
+	pc_thread_join(&w.thread);
+	pc_check_landed(&w.s);
+	ck_assert_msg(strncmp(w.text, DEVICE, strlen(DEVICE)) == 0, "%s", w.text);
+	pc_end(&w.s);
+	setrlimit(RLIMIT_SIGPENDING, &before); /* Check's own timer needs one */
+}
+END_TEST
+
 /* ---- the calls --------------------------------------------------------------------------------------------------- */
 
 START_TEST(test_the_calls_have_an_answer_in_every_state)
@@ -359,6 +380,7 @@ Suite *suite(void)
 	tcase_add_loop_test(t, test_a_slow_callback_that_holds_the_logs_lock_goes_on_and_is_named, 0, 2);
 	tcase_add_test(t, test_a_log_callback_that_is_slow_itself_is_named);
 	tcase_add_loop_test(t, test_a_callback_that_waits_for_its_page_is_not_stuck, 0, 2);
+	tcase_add_test(t, test_without_a_signal_to_spare_the_guest_lands_and_who_is_slow_is_named);
 	t = suite_case(s, "for_ever", 60);
 	tcase_add_test(t, test_a_callback_that_touches_the_guest_view_hangs_and_is_named);
 	tcase_add_test(t, test_a_system_call_that_is_given_the_guest_view_hangs_and_is_named);
