@@ -312,6 +312,11 @@ static int tell_source(struct inm *inm, int result)
 	/* Where half of the guest runs, nobody is told that it may run elsewhere. */
 	if (result < 0 && inm->running)
 		return result;
+	/* It was there at the end of its stream, and we have parked since. */
+	if (result == 0 && !inm->running && chan_hung_up(inm->main.ch)) {
+		result = err_set(&err, -ENODATA, "the source closed its connection without waiting to be told");
+		note_failure(inm, result, &err);
+	}
 	if (result < 0) {
 		reply_shut(&inm->load.reply, 1, deadline_after_ns(FAREWELL_NS), &err);
 		return result;

@@ -48,19 +48,31 @@ int reply_open(struct reply *rp, struct err *err)
 	return 0;
 }
 
-static int write_locked(struct reply *rp, const void *msg, size_t bytes, uint64_t deadline_ns, struct err *err)
+/* The caller holds the lock. */
+static may_park int write_open(struct reply *rp, const void *msg, size_t bytes, uint64_t deadline_ns, struct err *err)
+{
+	if (!rp->ch)
+		return err_set(err, -ENOTCONN, "the connection was lost");
+	return rp->shut ? 0 : chan_write_all(rp->ch, msg, bytes, deadline_ns, err);
+}
+
+static may_park int take_lock(struct reply *rp, uint64_t deadline_ns, struct err *err)
+{
+	int r = mutex_lock(&rp->lock, deadline_ns);
+
+	return r < 0 ? err_set(err, r, "waiting for the return path") : 0;
+}
+
+static may_park int write_locked(struct reply *rp, const void *msg, size_t bytes, uint64_t deadline_ns, struct err *err)
 {
 	int r;
 
 	if (rp->mute)
 		return 0;
-	r = mutex_lock(&rp->lock, deadline_ns);
+	r = take_lock(rp, deadline_ns, err);
 	if (r < 0)
-		return err_set(err, r, "waiting for the return path");
-	if (!rp->ch)
-		r = err_set(err, -ENOTCONN, "the connection was lost");
-	else if (!rp->shut)
-		r = chan_write_all(rp->ch, msg, bytes, deadline_ns, err);
+		return r;
+	r = write_open(rp, msg, bytes, deadline_ns, err);
 	mutex_unlock(&rp->lock);
 	return r;
 }
@@ -113,16 +125,24 @@ static size_t put_request(struct reply *rp, uint8_t *p, const struct page_reques
 	return 17 + b->name_bytes;
 }
 
+/* A request without a name means the block named last on this connection: so it is made when the lock is held. */
 int reply_request(struct reply *rp, const struct page_request *list, size_t count, struct err *err)
 {
 	uint8_t msg[REQUEST_BATCH_MAX * (17 + BLOCK_NAME_BYTES_MAX)];
+	uint64_t deadline_ns = deadline_after_ns(REPLY_TIMEOUT_NS);
 	size_t bytes = 0;
 	int r;
 
 	ASSERT(count <= REQUEST_BATCH_MAX);
-	for (size_t i = 0; i < count; i++)
-		bytes += put_request(rp, msg + bytes, &list[i]);
-	r = write_locked(rp, msg, bytes, deadline_after_ns(REPLY_TIMEOUT_NS), err);
+	if (rp->mute)
+		return 0;
+	r = take_lock(rp, deadline_ns, err);
+	if (r == 0) {
+		for (size_t i = 0; i < count; i++)
+			bytes += put_request(rp, msg + bytes, &list[i]);
+		r = write_open(rp, msg, bytes, deadline_ns, err);
+		mutex_unlock(&rp->lock);
+	}
 	PROBE2(engine__request, count, r);
 	return r < 0 ? err_up(err, r, "return path") : 0;
 }
