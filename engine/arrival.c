@@ -48,7 +48,7 @@ static struct hello_state arrival_state(const struct inm *inm)
 		.tls = inm->tls != NULL,
 		.recovery = inm->recovering,
 		.main = inm->main_seen ? HELLO_THERE : HELLO_OWED,
-		.multifd = m->channels == 0 ? HELLO_OFF : multifd_is_full(m) ? HELLO_THERE : HELLO_OWED,
+		.multifd = m->channels == 0 ? HELLO_OFF : multifd_is_settled(m) ? HELLO_THERE : HELLO_OWED,
 		.preempt = !options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) ? HELLO_OFF :
 			   inm->preempt.ch || inm->preempt_done		  ? HELLO_THERE :
 									    HELLO_OWED,
@@ -300,7 +300,7 @@ static void admit(struct inm *inm, struct chan *ch)
 	int e = -ENOMEM;
 
 	if (conn) {
-		*conn = (struct connection){ .inm = inm, .hello = { .ch = ch } };
+		*conn = (struct connection){ .inm = inm, .hello = { .ch = ch, .came_ns = clock_now_ns() } };
 		memcpy(conn->name, ch->name, sizeof(conn->name));
 		list_init(&conn->node);
 		e = group_spawn(&inm->arrival, ch->name, meet_connection, conn);

@@ -544,6 +544,7 @@ static void prepare(struct inm *inm)
 	inm->multifd = (struct multifd){ .opts = &inm->opts,
 					 .ram = &inm->ram,
 					 .log = &inm->log,
+					 .main = &inm->main,
 					 .readers = &inm->loading,
 					 .failed = note_failure,
 					 .failed_opaque = inm };

@@ -33,6 +33,7 @@ struct err;
 struct hello {
 	struct chan *ch;
 	uint8_t first[HELLO_BYTES_MAX];
+	uint64_t came_ns; /* when it was accepted */
 	size_t got; /* of @first; 0 for a channel that is main whatever it says (fd:, exec:, file:) */
 };
 

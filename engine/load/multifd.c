@@ -11,6 +11,7 @@
 #include "engine/channel/channel.h"
 #include "engine/channel/hello.h"
 #include "engine/load/multifd_decode.h"
+#include "engine/load/multifd_parts.h"
 #include "engine/options.h"
 #include "memory/block.h"
 
@@ -18,22 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct multifd_channel {
-	struct multifd *m;
-	unsigned id;
-	struct chan *ch;                    /* owned */
-	struct multifd_decoder *decoder;    /* owned; NULL without compression */
-	uint8_t *payload;                   /* owned */
-	struct semaphore go;                /* released by the main stream when it has passed the sync point */
-	bool at_sync, ended;
-	bool over;                          /* the source has closed it; there is nothing to drain */
-	bool replaced;                      /* gone before the start, and another one has its place */
-	const struct multifd_packet *inside; /* pages of it are being received; NULL: between packets */
-	struct co *co;                      /* of the reader, once it has begun */
-	struct iovec pages[MULTIFD_PAGES_MAX + 1];
-	uint8_t headers[2][MULTIFD_HEADER_BYTES_MAX]; /* one in use while the next one arrives */
-};
 
 void multifd_init(struct multifd *m, struct sched *s)
 {
@@ -46,12 +31,13 @@ void multifd_init(struct multifd *m, struct sched *s)
 	m->channels = options_has(m->opts, CAP_MULTIFD) ? (unsigned)m->opts->multifd_channels : 0;
 	m->compression = flags[m->opts->multifd_compression];
 	m->windows.bytes_max = m->opts->multifd_window_limit_bytes;
+	list_init(&m->claims);
 	event_init(&m->arrived, s, "multifd channels");
 	event_init(&m->changed, s, "multifd sync");
 	event_init(&m->started, s, "list of RAM blocks");
 }
 
-static void channel_free(struct multifd_channel *c)
+void multifd_channel_free(struct multifd_channel *c)
 {
 	if (!c)
 		return;
@@ -310,32 +296,8 @@ static int read_packets(struct multifd_channel *c, struct err *err)
 	}
 }
 
-/* The main stream has told its list of blocks: the source has connected all it has, and does so only once. */
-static bool stream_has_begun(const struct multifd *m)
-{
-	return m->started.set || m->ram->count > 0;
-}
-
-/*
- * Until the main stream has begun, a channel that goes is a connection that goes: its place is free for the next one. A
- * source that tries again must not find its own remains there.
- */
-static bool leaves_before_start(struct multifd_channel *c, int e, const struct err *err)
-{
-	struct multifd *m = c->m;
-
-	if (e > 0 || e == -ECANCELED || stream_has_begun(m) || c->replaced)
-		return false;
-	log_often(m->log, LOG_CHANNELS, LOG_INFO, "multifd channel %u (%s) closed before the main stream began%s%s",
-		  c->id, c->ch->name, e < 0 ? ": " : "", e < 0 ? err->text : "");
-	m->slots[c->id] = NULL;
-	m->present--;
-	channel_free(c);
-	return true;
-}
-
 /* A channel's coroutine. It reads from the start, to notice an end at once, but not beyond the first prefix. */
-static int run_channel(void *arg)
+int multifd_run_channel(void *arg)
 {
 	struct multifd_channel *c = arg;
 	struct multifd *m = c->m;
@@ -343,19 +305,16 @@ static int run_channel(void *arg)
 	int e;
 
 	c->co = m->started.sched->current;
-	e = read_prefix(c, c->headers[0], &err);
-	if (leaves_before_start(c, e, &err))
-		return 0;
+	e = c->passed_over ? -ECANCELED : read_prefix(c, c->headers[0], &err);
 	if (e > 0) {
 		e = event_wait(&m->started, DEADLINE_NEVER); /* no deadline: the main stream has none */
-		if (e == 0)
+		if (e == 0 && c->chosen)
 			e = read_packets(c, &err);
 	}
-	if (c->replaced) {
-		channel_free(c);
+	if (!c->chosen) {
+		multifd_claim_end(c, e, &err);
 		return 0;
 	}
-
 	if (e < 0 && e != -ECANCELED && e != -EPROTO && m->switched) {
 		/* It carries nothing any more; a lost network shows where pages come. A lie is an error at any time. */
 		log_often(m->log, LOG_CHANNELS, LOG_INFO, "multifd channel %u has ended: %s", c->id, err.text);
@@ -407,138 +366,8 @@ int multifd_drain(struct multifd *m)
 void multifd_fini(struct multifd *m)
 {
 	for (unsigned i = 0; i < m->channels; i++)
-		channel_free(m->slots[i]);
+		multifd_channel_free(m->slots[i]);
 	m->channels = 0;
-}
-
-/* ---- joining ---- */
-
-/*
- * A channel that waits for the main stream to begin does not read, and does not see its own end. When another one comes
- * for its place, it is looked at.
- */
-static bool give_place(struct multifd *m, struct multifd_channel *old)
-{
-	/* One that has ended and kept its place is about to end the migration. */
-	if (m->started.set || old->ended || !old->co || !chan_hung_up(old->ch))
-		return false;
-	m->slots[old->id] = NULL;
-	m->present--;
-	old->replaced = true;
-	m->came_again = true;
-	co_cancel(old->co);
-	return true;
-}
-
-/* The rest of one packet without pages, and what TLS puts around it and behind. */
-#define REMAINS_BYTES_MAX (MULTIFD_HEADER_BYTES_MAX + 128)
-
-/*
- * It has ended and left no more than its first packet, while nobody has begun to read: remains of an attempt that
- * failed. (A source that has sent all of a guest and closed has left at least one packet more.)
- */
-static bool is_dead(const struct multifd_channel *c)
-{
-	return !c->m->started.set && !c->ended && c->co && chan_hung_up(c->ch) &&
-	       chan_pending(c->ch) <= REMAINS_BYTES_MAX;
-}
-
-bool multifd_is_full(const struct multifd *m)
-{
-	if (m->present < m->channels)
-		return false;
-	for (unsigned i = 0; i < m->channels; i++)
-		if (is_dead(m->slots[i]))
-			return false;
-	return true;
-}
-
-/*
- * The source has come again, and others of its channels are on their way: none of those that are there lives, or one
- * has given its place already. (One alone that has ended among others that live ends the migration.)
- */
-static void bury_dead(struct multifd *m)
-{
-	unsigned dead = 0;
-
-	for (unsigned i = 0; i < m->channels; i++)
-		dead += m->slots[i] && is_dead(m->slots[i]);
-	if (dead < m->present && !m->came_again)
-		return;
-	for (unsigned i = 0; i < m->channels; i++)
-		if (m->slots[i] && is_dead(m->slots[i]))
-			give_place(m, m->slots[i]);
-}
-
-/* Return: the id, or why this connection is no channel of ours. */
-static int read_hello(struct multifd *m, const struct hello *h, uint64_t deadline_ns, struct err *err)
-{
-	uint8_t hello[MULTIFD_HELLO_BYTES];
-	struct iovec iov = { hello + HELLO_BYTES, sizeof(hello) - HELLO_BYTES };
-	ssize_t n;
-	int id;
-
-	memcpy(hello, h->first, HELLO_BYTES);
-	n = chan_read_full(h->ch, &iov, 1, deadline_ns, err);
-	if (n < 0)
-		return (int)n;
-	if ((size_t)n < sizeof(hello) - HELLO_BYTES)
-		return err_set(err, -ENODATA, "closed inside the first packet");
-	id = multifd_hello_check(hello, m->opts->has_uuid ? m->opts->uuid : NULL, m->channels, err);
-	if (id >= 0 && m->slots[id] && !give_place(m, m->slots[id]))
-		return err_set(err, -EEXIST, "multifd channel %d is there already", id);
-	return id;
-}
-
-static int channel_new(struct multifd_channel **ret, struct multifd *m, unsigned id, struct err *err)
-{
-	struct multifd_channel *c = calloc(1, sizeof(*c));
-	int e = 0;
-
-	if (c)
-		c->payload = malloc(m->compression ? MULTIFD_PAYLOAD_BYTES_MAX : MULTIFD_PACKET_PAGE_BYTES);
-	if (!c || !c->payload)
-		e = err_set(err, -ENOMEM, "no memory for a multifd channel");
-	if (e == 0 && m->compression)
-		e = multifd_decoder_new(&c->decoder, m->compression, &m->windows, err);
-	if (e < 0) {
-		channel_free(c);
-		return e;
-	}
-	c->m = m;
-	c->id = id;
-	semaphore_init(&c->go, m->arrived.sched, "multifd sync point", 0);
-	*ret = c;
-	return 0;
-}
-
-int multifd_join(struct multifd *m, struct hello *h, uint64_t deadline_ns, struct err *err)
-{
-	struct multifd_channel *c = NULL;
-	char name[32];
-	int e = read_hello(m, h, deadline_ns, err);
-
-	if (e >= 0)
-		e = channel_new(&c, m, (unsigned)e, err);
-	if (e < 0) {
-		chan_close(h->ch);
-		h->ch = NULL;
-		return e;
-	}
-	/* One step, without a park: from a connection to a channel in its slot with a reader. By (1). */
-	c->ch = h->ch;
-	h->ch = NULL;
-	snprintf(name, sizeof(name), "multifd %u", c->id);
-	e = group_spawn(m->readers, name, run_channel, c);
-	if (e < 0) {
-		channel_free(c);
-		return err_set(err, e, "no memory for a coroutine");
-	}
-	m->slots[c->id] = c;
-	m->present++;
-	log_often(m->log, LOG_CHANNELS, LOG_INFO, "multifd channel %u: %s", c->id, c->ch->name);
-	event_set(&m->arrived);
-	return 0;
 }
 
 /* ---- the sync point ---- */
@@ -551,30 +380,6 @@ static int check_ended(const struct multifd *m, struct err *err)
 
 		if (c && c->ended && !c->at_sync)
 			return err_set(err, -ENODATA, "channel %u: the source closed it before RAM was complete", i);
-	}
-	return 0;
-}
-
-static int await_all_present(struct multifd *m, struct err *err)
-{
-	uint64_t deadline_ns = deadline_after_ns(m->opts->connect_deadline_s * NS_PER_S);
-	int e;
-
-	bury_dead(m);
-	while (m->present < m->channels) {
-		e = check_ended(m, err);
-		if (e < 0)
-			return e;
-		event_clear(&m->arrived);
-		e = event_wait(&m->arrived, deadline_ns);
-		if (e == -ETIMEDOUT)
-			return err_set(
-			        err, e,
-			        "%u of %u multifd channels have come; parameter multifd-channels must be the same "
-			        "on both sides",
-			        m->present, m->channels);
-		if (e < 0)
-			return e;
 	}
 	return 0;
 }
@@ -609,14 +414,11 @@ int multifd_sync(struct multifd *m, struct err *err)
 	if (m->channels == 0 || m->switched)
 		return 0;
 #ifdef CONTROL_NO_SYNC
-	event_set(&m->started);
-	return 0;
+	return multifd_claims_settle(m, err);
 #endif
-	e = await_all_present(m, err);
-	if (e == 0) {
-		event_set(&m->started);
+	e = multifd_claims_await(m, err);
+	if (e == 0)
 		e = await_all_at_sync(m, err);
-	}
 	if (e < 0)
 		return err_up(err, e, "multifd sync point");
 	m->at_sync = 0;
@@ -646,6 +448,7 @@ int multifd_check_whole(const struct multifd *m, struct err *err)
 
 int multifd_switch(struct multifd *m, struct err *err)
 {
+	struct err ignored = ERR_NONE;
 	int shut, e = multifd_check_whole(m, err);
 
 	if (e < 0)
@@ -653,7 +456,8 @@ int multifd_switch(struct multifd *m, struct err *err)
 	shut = gate_shut(&m->ram->gate);
 	ASSERT(shut == 0);
 	m->switched = true;
-	event_set(&m->started);
+	/* A channel without memory is not needed any more. */
+	multifd_claims_settle(m, &ignored);
 	for (unsigned i = 0; i < m->channels; i++) {
 		struct multifd_channel *c = m->slots[i];
 

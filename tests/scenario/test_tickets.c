@@ -103,7 +103,7 @@ static void begin(struct run *r, bool with_tickets)
 		                            .send_buffer_bytes = SEND_BUFFER_BYTES };
 	tls_source_start(&r->src, &r->plan);
 	/* A channel is present when its handshake is over: the tickets have been written. */
-	while (tls_source_step(&r->src, 1) == TLS_SOURCE_STARTED || r->s.scene.e.inm->multifd.present < CHANNELS) {
+	while (tls_source_step(&r->src, 1) == TLS_SOURCE_STARTED || r->s.scene.e.inm->multifd.claim_count < CHANNELS) {
 		several_turn(&r->s);
 		ck_assert_int_eq(r->s.result, 1);
 		ck_assert_msg(clock_now_ns() < deadline_ns, "the source does not come");

@@ -1,0 +1,200 @@
+/*
+ * Several connections say that they are the same multifd channel. Whoever they are, and whatever they do then, the
+ * source's own are chosen (engine/load/multifd.h). Strangers come from 127.0.0.9, or over the same unix socket.
+ */
+#include "tests/support/check_main.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "engine/incoming.h"
+#include "tests/support/order.h"
+#include "tests/support/said.h"
+
+static const struct multifd_opts two = { .channels = 2 };
+
+/* several_connect from another address. */
+static unsigned connect_from(struct several *s, const struct wire *w, const char *host)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr = { inet_addr(host) } };
+	struct pump *p = &s->lines[s->line_count];
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	to.sin_port = htons((uint16_t)strtoul(strrchr(s->address, ':') + 1, NULL, 10));
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&from, sizeof(from)), 0);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+	ck_assert_int_eq(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+	*p = (struct pump){ .wire = w, .fd = fd, .end = PUMP_HOLD };
+	return s->line_count++;
+}
+
+static unsigned stranger(struct several *s, unsigned id, bool sync)
+{
+	const struct wire *w = &s->h.channels[id];
+	unsigned line = s->dir[0] ? several_connect(s, w) : connect_from(s, w, "127.0.0.9");
+
+	several_allow(s, line, sync ? wire_find(w, "interval", 0) : WIRE_MULTIFD_HELLO_BYTES);
+	return line;
+}
+
+/* As a source does: all of them at once. */
+static void connect_honest(struct several *s, struct order_real *r)
+{
+	for (unsigned i = 0; i < 3; i++)
+		r->line[i] = several_connect(s, several_wire(s, i));
+	for (unsigned i = 1; i < 3; i++)
+		several_allow(s, r->line[i], WIRE_MULTIFD_HELLO_BYTES);
+}
+
+/* Long before the source, on the scale of what a source takes to connect. */
+static void wait_a_while(struct several *s)
+{
+	several_settle(s);
+	usleep(100000);
+	several_settle(s);
+}
+
+START_TEST(test_channels_that_strangers_hold_do_not_keep_the_source_out)
+{
+	bool tcp = _i & 1, sync = _i & 2, closes = _i & 4;
+
+	for (unsigned subset = 1; subset < 4; subset++) {
+		unsigned first, last;
+		struct order_real r;
+		struct several s;
+
+		several_begin(&s, &two, &(struct several_opts){ .tcp = tcp, .deadline_s = "20", SAID });
+		first = s.line_count;
+		for (unsigned id = 0; id < 2; id++)
+			if (subset >> id & 1)
+				stranger(&s, id, sync);
+		last = s.line_count;
+		wait_a_while(&s);
+		for (unsigned i = first; closes && i < last; i++)
+			several_close(&s, i);
+		several_settle(&s);
+		connect_honest(&s, &r);
+		order_finish(&s, &r);
+		several_check_landed(&s);
+		several_end(&s);
+	}
+}
+END_TEST
+
+/* They come later than the source's own, from another host. */
+START_TEST(test_strangers_do_not_take_the_place_of_channels_that_are_there)
+{
+	struct order_real r;
+	struct several s;
+
+	several_begin(&s, &two, &(struct several_opts){ .tcp = true, .deadline_s = "20", SAID });
+	connect_honest(&s, &r);
+	several_settle(&s);
+	for (unsigned i = 0; i < 4; i++)
+		stranger(&s, i % 2, _i);
+	several_settle(&s);
+	order_finish(&s, &r);
+	several_check_landed(&s);
+	/* They were told so, and are not waited for. */
+	for (unsigned i = 3; i < 7; i++)
+		ck_assert(s.lines[i].report.peer_closed);
+	several_end(&s);
+}
+END_TEST
+
+/* Main is at its first sync point, and only strangers claim channel 0: the source's own is on its way. */
+START_TEST(test_a_channel_that_only_a_stranger_claims_is_waited_for)
+{
+	struct order_real r;
+	struct several s;
+
+	several_begin(&s, &two, &(struct several_opts){ .tcp = true, .deadline_s = "20", SAID });
+	stranger(&s, 0, _i);
+	order_connect(&s, &r, 0, SEVERAL_ALL);
+	order_connect(&s, &r, 2, SEVERAL_ALL);
+	ck_assert_int_eq(s.result, 1);
+	ck_assert(!multifd_is_settled(&s.scene.e.inm->multifd));
+	order_connect(&s, &r, 1, SEVERAL_ALL);
+	order_finish(&s, &r);
+	several_check_landed(&s);
+	several_end(&s);
+}
+END_TEST
+
+/* A source with several addresses: nobody else has come by the deadline. */
+START_TEST(test_channels_from_another_address_are_taken_when_no_others_come)
+{
+	struct order_real r;
+	struct several s;
+
+	several_begin(&s, &two, &(struct several_opts){ .tcp = true, .deadline_s = "1", SAID });
+	order_connect(&s, &r, 0, SEVERAL_ALL);
+	for (unsigned i = 1; i < 3; i++)
+		r.line[i] = connect_from(&s, several_wire(&s, i), "127.0.0.9");
+	order_finish(&s, &r);
+	several_check_landed(&s);
+	several_end(&s);
+}
+END_TEST
+
+START_TEST(test_a_flood_of_claims_is_bounded_and_does_not_keep_the_source_out)
+{
+	struct order_real r;
+	struct several s;
+
+	several_begin(&s, &two, &(struct several_opts){ .tcp = true, .deadline_s = "20", SAID });
+	connect_honest(&s, &r);
+	several_settle(&s);
+	for (unsigned i = 0; i < 150; i++) {
+		stranger(&s, i % 2, i % 3 == 0);
+		if (i % 16 == 0)
+			several_settle(&s);
+	}
+	several_settle(&s);
+	ck_assert_uint_le(s.scene.e.inm->multifd.claim_count, 2 * 2 + 64);
+	order_finish(&s, &r);
+	several_check_landed(&s);
+	several_end(&s);
+}
+END_TEST
+
+/* A claim holds nothing of what a channel needs to receive: that is made when it is chosen. */
+START_TEST(test_a_claim_has_no_buffers)
+{
+	struct order_real r;
+	struct several s;
+
+	several_begin(&s, &(struct multifd_opts){ .channels = 2, .method = WIRE_MULTIFD_ZSTD }, NULL);
+	connect_honest(&s, &r);
+	several_settle(&s);
+	ck_assert_uint_eq(s.scene.e.inm->multifd.claim_count, 2);
+	ck_assert_ptr_null(s.scene.e.inm->multifd.slots[0]);
+	order_finish(&s, &r);
+	several_check_landed(&s);
+	several_end(&s);
+}
+END_TEST
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("claims");
+	TCase *t = tcase_create("claims");
+
+	tcase_set_timeout(t, 60);
+	tcase_add_loop_test(t, test_channels_that_strangers_hold_do_not_keep_the_source_out, 0, 8);
+	tcase_add_loop_test(t, test_strangers_do_not_take_the_place_of_channels_that_are_there, 0, 2);
+	tcase_add_loop_test(t, test_a_channel_that_only_a_stranger_claims_is_waited_for, 0, 2);
+	tcase_add_test(t, test_channels_from_another_address_are_taken_when_no_others_come);
+	tcase_add_test(t, test_a_flood_of_claims_is_bounded_and_does_not_keep_the_source_out);
+	tcase_add_test(t, test_a_claim_has_no_buffers);
+	suite_add_tcase(s, t);
+	return s;
+}
