@@ -13,13 +13,13 @@
  * (3) A packet is checked whole before a byte of its payload is received.
  * (4) From a packet's first page to its last byte the channel is inside the gate of guest memory (memory/gate.h).
  *
- * Claims. Anybody can say that he is channel 0. So this is a claim, and an id may have several, until the main stream is
- * at its first sync point. Then one is chosen for each id, of those that live: one that comes from main's host before
- * others, and of several the one whose connection came nearest to main's; all others are closed. For an id that only
- * other hosts claim, one of main's is waited for until connect-deadline. There may be twice as many claims as channels,
- * and 64; of more, the oldest goes of the host that claims one id most often. A claim that ends frees its place, and
- * ends nothing. What a stranger on the source's own host (or on the same unix socket) does is not covered: he has to
- * connect at the same moment, and is then the source as far as anybody can tell.
+ * Claims. Anybody can say that he is channel 0. So this is a claim, and an id may have several, until the main stream
+ * is at its first sync point. Then one is chosen for each id, of those that live: one that comes from main's host
+ * before others, and of several the one whose connection came nearest to main's; all others are closed. For an id that
+ * only other hosts claim, one of main's is waited for until connect-deadline. There may be twice as many claims as
+ * channels, and 64; of more, the oldest goes of the host that claims one id most often. A claim that ends frees its
+ * place, and ends nothing. What a stranger on the source's own host (or on the same unix socket) does is not covered: he
+ * has to connect at the same moment, and is then the source as far as anybody can tell.
  */
 #ifndef ENGINE_LOAD_MULTIFD_H
 #define ENGINE_LOAD_MULTIFD_H
@@ -73,7 +73,7 @@ struct multifd {
 	unsigned claim_count;
 	struct multifd_gone gone;
 	struct event arrived;  /* set when a claim comes or goes */
-	struct event started;  /* set at the first sync point: all are chosen, the blocks are known, readers may begin */
+	struct event started;  /* set at the first sync point: all are chosen, and readers may begin */
 	struct event changed;  /* set when a channel comes to a SYNC or ends */
 	bool switched;         /* postcopy has begun: SYNC means nothing */
 	struct multifd_counts counts;
