@@ -18,7 +18,7 @@
  * before others, and of several the one whose connection came nearest to main's; all others are closed. For an id that
  * only other hosts claim, one of main's is waited for until connect-deadline. There may be twice as many claims as
  * channels, and 64; of more, the oldest goes of the host that claims one id most often. A claim that ends frees its
- * place, and ends nothing. What a stranger on the source's own host (or on the same unix socket) does is not covered: he
+ * place, and ends nothing. What one on the source's own host (or on the same unix socket) does is not covered: he
  * has to connect at the same moment, and is then the source as far as anybody can tell.
  */
 #ifndef ENGINE_LOAD_MULTIFD_H
