@@ -37,13 +37,18 @@ static bool is_own(const struct multifd *m, const struct multifd_channel *c)
 #define REMAINS_BYTES_MAX (MULTIFD_HEADER_BYTES_MAX + 128)
 
 /*
- * It has ended and left no more than its first packet: remains of a connection that went away. (A source that has sent
- * all of a guest and closed has left at least one packet more.) Who waits for the start does not read, and does not
- * notice its own end.
+ * It has ended, and left no more than its first packet. A source that has sent all of a small guest and closed looks like
+ * this, too. Who waits for the start does not read, and does not notice its own end.
  */
 static bool is_dead(const struct multifd_channel *c)
 {
 	return c->co && chan_hung_up(c->ch) && chan_pending(c->ch) <= REMAINS_BYTES_MAX;
+}
+
+/* Of a connection that went away before this source came. */
+static bool is_remains(const struct multifd *m, const struct multifd_channel *c)
+{
+	return c->came_ns < m->main->came_ns && is_dead(c);
 }
 
 /* ---- claims come and go ---- */
@@ -227,7 +232,7 @@ static struct multifd_channel *best_of(const struct multifd *m, unsigned id)
 	return best;
 }
 
-/* How many ids have a claim that lives; @own: and is by main's host. */
+/* How many ids have a claim; @own: one by main's host that is no remains. */
 static unsigned covered(const struct multifd *m, bool own)
 {
 	bool has[MULTIFD_CHANNELS_MAX] = { false };
@@ -236,7 +241,7 @@ static unsigned covered(const struct multifd *m, bool own)
 	for (struct list *at = m->claims.next; at != &m->claims; at = at->next) {
 		const struct multifd_channel *c = claim_at(at);
 
-		if (has[c->id] || (own && !is_own(m, c)) || is_dead(c))
+		if (has[c->id] || (own && (!is_own(m, c) || is_remains(m, c))))
 			continue;
 		has[c->id] = true;
 		count++;
