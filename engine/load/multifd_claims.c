@@ -37,7 +37,7 @@ static bool is_own(const struct multifd *m, const struct multifd_channel *c)
 #define REMAINS_BYTES_MAX (MULTIFD_HEADER_BYTES_MAX + 128)
 
 /*
- * It has ended, and left no more than its first packet. A source that has sent all of a small guest and closed looks like
+ * It has ended, and left no more than its first packet. A source that has sent a small guest and closed looks like
  * this, too. Who waits for the start does not read, and does not notice its own end.
  */
 static bool is_dead(const struct multifd_channel *c)
