@@ -75,7 +75,9 @@ static void check_same(const struct process *was, const struct process *is, int 
 		ck_assert_msg(sigismember(&was->mask, sig) == sigismember(&is->mask, sig), "signal %d is %sblocked",
 		              sig, sigismember(&is->mask, sig) ? "" : "not ");
 	}
+#ifndef __SANITIZE_THREAD__ /* which has one of its own */
 	ck_assert_uint_eq(was->threads, is->threads);
+#endif
 }
 
 static struct process before, in_ready;
@@ -84,6 +86,9 @@ static unsigned looks;
 static int look_in_ready(void *opaque, const char *run_state)
 {
 	look_at(&in_ready);
+#ifdef __SANITIZE_THREAD__
+	in_ready.mask = before.mask; /* under it, coroutines run with signals blocked: coroutine/co.c */
+#endif
 	looks++;
 	return embedder_ops.ready(opaque, run_state);
 }
