@@ -190,7 +190,9 @@ START_TEST(test_in_postcopy_only_sigbus_is_handled_and_all_is_as_before_at_the_e
 	look_at(&now);
 	check_same(&before, &now, SIGBUS);
 	ck_assert(!same_act(&before.acts[SIGBUS], &now.acts[SIGBUS]));
+#ifndef __SANITIZE_THREAD__ /* under which coroutines have a mask of their own */
 	ck_assert(!sigismember(&now.mask, SIGBUS));
+#endif
 
 	if (_i & 4) {
 		pc_give_up(&s);
