@@ -18,21 +18,6 @@
 
 #define EVENTS_MAX 64
 
-/* The block of an address in a guest view. */
-static struct pblock *guest_block(struct postcopy *pc, uint64_t addr, uint64_t *ret_off)
-{
-	for (size_t i = 0; i < pc->ram->count; i++) {
-		struct pblock *pb = &pc->blocks[i];
-		uint64_t begin = (uintptr_t)pb->b->guest;
-
-		if (begin && addr - begin < (uint64_t)pb->units << pb->unit_shift) {
-			*ret_off = addr - begin;
-			return pb;
-		}
-	}
-	return NULL;
-}
-
 static void on_fault(struct postcopy *pc, const struct uffd_msg *msg, uint64_t now_ns)
 {
 	uint32_t tid = msg->arg.pagefault.feat.ptid;
@@ -44,7 +29,7 @@ static void on_fault(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
 	pc->counts.faults++;
 	if (t)
 		t->faults++;
-	pb = guest_block(pc, msg->arg.pagefault.address, &off);
+	pb = views_find(&pc->guest_views, msg->arg.pagefault.address, &off);
 	if (!pb) {
 		/* A view that was moved: see on_change. */
 		log_often(pc->log, LOG_FAULTS, LOG_WARN, "a page fault outside all blocks, at 0x%llx",
@@ -74,8 +59,8 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 #endif
 	while (start < end) {
 		uint64_t off;
-		struct pblock *pb = guest_block(pc, start, &off);
-		size_t tpage, last;
+		struct pblock *pb = views_find(&pc->guest_views, start, &off);
+		size_t tpage, last, gone;
 
 		if (!pb)
 			return;
@@ -83,15 +68,14 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 		last = (off + (end - start)) >> pc->ram->tpage_shift;
 		if (last > pb->b->used_bytes >> pc->ram->tpage_shift)
 			last = pb->b->used_bytes >> pc->ram->tpage_shift;
-		for (size_t i = tpage; i < last; i++) {
-			if (block_is_received(pb->b, i))
-				continue;
-			block_mark_received(pb->b, i);
-			pc->missing_tpages--;
-			pc->counts.removed++;
-		}
-		for (size_t u = bitmap_find_set(&pb->asked, off >> pb->unit_shift);
-		     u < pb->units && u << pb->unit_shift < off + (end - start); u = bitmap_find_set(&pb->asked, u + 1))
+		gone = tpage < last ? block_mark_range(pb->b, tpage, last - tpage) : 0;
+		pc->missing_tpages -= gone;
+		pc->counts.removed += gone;
+		/* No further than the removal goes, or giving back page by page would cost all of RAM each time. */
+		last = (off + (end - start) + pblock_unit_bytes(pb) - 1) >> pb->unit_shift;
+		last = last < pb->units ? last : pb->units;
+		for (size_t u = bitmap_next_set(&pb->asked, off >> pb->unit_shift, last); u < last;
+		     u = bitmap_next_set(&pb->asked, u + 1, last))
 			if (pblock_complete(pb, u, pc->ram->tpage_shift)) {
 				place_local(pc, pb, u, false);
 				ledger_landed(pc, pb, u);
@@ -106,7 +90,7 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 static void on_unmap(struct postcopy *pc, uint64_t start, uint64_t end)
 {
 	uint64_t off;
-	struct pblock *pb = guest_block(pc, start, &off);
+	struct pblock *pb = views_find(&pc->guest_views, start, &off);
 
 	if (pb && block_is_anonymous(pb->b))
 		on_remove(pc, start, end);
@@ -116,7 +100,7 @@ static void on_unmap(struct postcopy *pc, uint64_t start, uint64_t end)
 static void on_remap(struct postcopy *pc, uint64_t from, uint64_t to, uint64_t bytes)
 {
 	uint64_t off;
-	struct pblock *pb = guest_block(pc, from, &off);
+	struct pblock *pb = views_find(&pc->guest_views, from, &off);
 
 	if (!pb)
 		return;
@@ -125,6 +109,7 @@ static void on_remap(struct postcopy *pc, uint64_t from, uint64_t to, uint64_t b
 			  "part of the guest view of block '%s' was moved; a touch of it may hang", pb->b->label);
 		return;
 	}
+	views_moved(&pc->guest_views, (uintptr_t)from, (uintptr_t)to);
 	block_moved(pb->b, (uint8_t *)(uintptr_t)to); /* NOLINT: the kernel's number for an address of ours */
 }
 

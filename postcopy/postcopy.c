@@ -122,8 +122,9 @@ static int register_guest(struct postcopy *pc, const struct pblock *pb)
 	return uffd_register(&pc->guest, pb->b->guest, pb->units << pb->unit_shift, modes);
 }
 
-static int register_engine(struct postcopy *pc, struct block *b)
+static int register_engine(struct postcopy *pc, struct pblock *pb)
 {
+	struct block *b = pb->b;
 	int r;
 
 	if (block_is_anonymous(b))
@@ -134,6 +135,8 @@ static int register_engine(struct postcopy *pc, struct block *b)
 				  UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR);
 	if (r == 0)
 		r = yield_add_view(&pc->yield, b->engine, b->mapped_bytes, b->label);
+	if (r == 0)
+		r = views_add(&pc->engine_views, b->engine, b->mapped_bytes, pb);
 	return r;
 }
 
@@ -151,7 +154,9 @@ static int register_all(struct postcopy *pc, struct err *err)
 			continue;
 		r = register_guest(pc, pb);
 		if (r == 0)
-			r = register_engine(pc, pb->b);
+			r = views_add(&pc->guest_views, pb->b->guest, pb->units << pb->unit_shift, pb);
+		if (r == 0)
+			r = register_engine(pc, pb);
 		if (r == 0)
 			r = yield_add_guest(&pc->yield, pb->b->guest, pb->units << pb->unit_shift, pb->b->label);
 		if (r < 0)
@@ -160,6 +165,8 @@ static int register_all(struct postcopy *pc, struct err *err)
 		else
 			r = turn_spend(&pc->reactor->sched, REGISTER_WORK);
 	}
+	views_sort(&pc->guest_views);
+	views_sort(&pc->engine_views);
 	return r;
 }
 
@@ -314,9 +321,17 @@ int postcopy_resume(struct postcopy *pc)
 
 struct block *postcopy_find(const struct postcopy *pc, const void *addr, uint64_t *ret_off)
 {
+	struct pblock *pb = views_find(&pc->guest_views, (uintptr_t)addr, ret_off);
 	const uint8_t *at = addr;
 
-	for (size_t i = 0; i < pc->ram->count; i++) {
+	/* In the last page of a huge one there may be more than the block uses. */
+	if (pb)
+		return *ret_off < pb->b->used_bytes ? pb->b : NULL;
+	pb = views_find(&pc->engine_views, (uintptr_t)addr, ret_off);
+	if (pb)
+		return pb->b;
+	/* Nothing is watched: in precopy, or for a part of the guest that is not. */
+	for (size_t i = 0; !pc->listening && i < pc->ram->count; i++) {
 		struct block *b = pc->ram->blocks[i];
 
 		if (b->guest && at >= b->guest && (uint64_t)(at - b->guest) < b->used_bytes) {
@@ -339,9 +354,11 @@ int postcopy_await(struct postcopy *pc, struct block *b, uint64_t off, uint64_t 
 	int r;
 
 	/* All of them are asked for at once. */
-	for (size_t u = unit; u < end; u++)
+	for (size_t u = unit; u < end; u++) {
 		if (!pblock_complete(pb, u, pc->ram->tpage_shift) && !ledger_want(pc, pb, u, 0, clock_now_ns()))
 			return -ENOMEM;
+		turn_spend_shielded(&pc->reactor->sched, 4 * TURN_STEP);
+	}
 	for (; unit < end; unit++) {
 		while (!pblock_complete(pb, unit, pc->ram->tpage_shift)) {
 			w = ledger_want(pc, pb, unit, 0, clock_now_ns());
@@ -402,5 +419,7 @@ void postcopy_end(struct postcopy *pc)
 		pc->listening = false;
 	}
 	close_descriptors(pc);
+	views_fini(&pc->guest_views);
+	views_fini(&pc->engine_views);
 	expect_free(pc);
 }

@@ -266,13 +266,17 @@ static struct want *next_unsent(const struct ledger *l)
 	return list_empty(&l->guessed) ? NULL : container_of(l->guessed.next, struct want, node);
 }
 
+/* Units that are taken at a time. */
+#define BATCH_UNITS_MAX 4096u
+
 /* Neighbours go as one. Return: how many requests. */
 static size_t take_batch(struct ledger *l, struct page_request *list, unsigned tpage_shift)
 {
 	struct want *w;
 	size_t n = 0;
 
-	while ((w = next_unsent(l))) {
+	/* Not without end: a callback may have asked for all of the guest. */
+	for (unsigned i = 0; i < BATCH_UNITS_MAX && (w = next_unsent(l)); i++) {
 		uint64_t start = (uint64_t)w->unit << w->pb->unit_shift, bytes = pblock_unit_bytes(w->pb);
 		struct page_request *last = n ? &list[n - 1] : NULL;
 
