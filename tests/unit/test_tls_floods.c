@@ -1,8 +1,10 @@
 /* TLS that is no data, more of it than anybody needs: (5) of engine/channel/tls.h */
+#include "base/be.h"
 #include "base/clock.h"
 #include "tests/support/tls_scene.h"
 
 #include <errno.h>
+#include <gnutls/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,6 +225,89 @@ START_TEST(test_tls_a_flood_of_key_updates_is_refused)
 }
 END_TEST
 
+/* A record of TLS 1.3 with a content type of our choice, which no function of GnuTLS sends. */
+struct forger {
+	gnutls_aead_cipher_hd_t cipher;
+	uint8_t iv[12];
+	uint64_t seq;
+};
+
+static void forger_init(struct forger *f, gnutls_session_t session)
+{
+	unsigned char seq[8];
+	gnutls_datum_t iv, key;
+
+	MUST_BE_ZERO(gnutls_record_get_state(session, 0, NULL, &iv, &key, seq));
+	ASSERT(iv.size == sizeof(f->iv));
+	memcpy(f->iv, iv.data, sizeof(f->iv));
+	MUST_BE_ZERO(gnutls_aead_cipher_init(&f->cipher, gnutls_cipher_get(session), &key));
+	f->seq = be64_load(seq);
+}
+
+static bool forger_send(struct forger *f, struct tls_peer *p, uint8_t type, const void *body, size_t bytes)
+{
+	static uint8_t record[5 + 16384 + 1 + 16], plain[16384 + 1];
+	size_t sealed = sizeof(record) - 5;
+	uint8_t nonce[12];
+
+	memcpy(plain, body, bytes);
+	plain[bytes] = type;
+	memcpy(record, (uint8_t[]){ 23, 3, 3, (uint8_t)((bytes + 17) >> 8), (uint8_t)(bytes + 17) }, 5);
+	memcpy(nonce, f->iv, sizeof(nonce));
+	for (unsigned i = 0; i < 8; i++)
+		nonce[4 + i] ^= (uint8_t)(f->seq >> (56 - 8 * i));
+	f->seq++;
+	MUST_BE_ZERO(gnutls_aead_cipher_encrypt(f->cipher, nonce, sizeof(nonce), record, 5, 16, plain, bytes + 1,
+						record + 5, &sealed));
+	return send(p->fd, record, 5 + sealed, MSG_NOSIGNAL) == (ssize_t)(5 + sealed);
+}
+
+/* A message of 16 MiB that never ends; with data between its pieces, or without. */
+static void act_long_message(struct tls_peer *p)
+{
+	const bool *between = p->plan->arg;
+	uint8_t body[16384] = { 24, 0xff, 0xff, 0xff };
+	struct forger f;
+
+	forger_init(&f, p->session);
+	for (unsigned i = 0; i < 1000; i++) {
+		if (!forger_send(&f, p, 22, body, sizeof(body)))
+			break;
+		if (*between && !forger_send(&f, p, 23, "x", 1))
+			break;
+		memset(body, 0, 4);
+		p->report.value++;
+	}
+	gnutls_aead_cipher_deinit(f.cipher);
+}
+
+static void body_to_an_error(struct chan *ch)
+{
+	char byte;
+	ssize_t n;
+
+	do
+		n = tls_scene_read(ch, &byte, 1);
+	while (n == 1);
+	ck_assert_int_eq(n, -EPROTO);
+	printf("%s\n", tls.err.text);
+	ck_assert_uint_lt(ch->bytes_in, 100);
+}
+
+START_TEST(test_tls_a_long_message_behind_the_handshake_is_refused)
+{
+	static const bool between[] = { false, true };
+
+	tls.plan.act = act_long_message;
+	tls.plan.arg = &between[_i];
+	tls.body = body_to_an_error;
+	tls_scene_works();
+	printf("%lld pieces of 16 KiB\n", (long long)tls.report.value);
+	/* What is under way in the sockets, too. */
+	ck_assert_int_lt(tls.report.value, 100);
+}
+END_TEST
+
 /* Data are not counted, in whatever pieces they come, and they earn what renewals of keys need. */
 static void act_pieces(struct tls_peer *p)
 {
@@ -263,6 +348,7 @@ Suite *suite(void)
 	tcase_add_test(tc, test_tls_a_hello_that_is_none_is_refused);
 	tcase_add_test(tc, test_tls_what_is_no_data_is_bounded_behind_the_handshake);
 	tcase_add_test(tc, test_tls_a_flood_of_key_updates_is_refused);
+	tcase_add_loop_test(tc, test_tls_a_long_message_behind_the_handshake_is_refused, 0, 2);
 	tcase_add_test(tc, test_tls_data_are_not_counted_as_something_else);
 #endif
 	suite_add_tcase(s, tc);
