@@ -59,6 +59,28 @@ START_TEST(test_ready_that_returns_no_errno_fails_by_name_and_the_source_keeps_i
 }
 END_TEST
 
+static int positive_early(void *opaque, const struct inm_device *device)
+{
+	(void)opaque;
+	return device->description ? 7 : -EIO;
+}
+
+START_TEST(test_early_described_that_returns_no_errno_fails_by_name)
+{
+	static const struct wire_device early = {
+		.name = "0000:00:05.0/virtio-mem-device-early", .version_id = 1, .data = "0123456789abcdef", .bytes = 16
+	};
+	struct inm_ops ops = embedder_ops;
+	struct scene s;
+
+	ops.early_described = positive_early;
+	scene_begin(&s, &(struct honest_opts){ .early = &early });
+	ck_assert_int_eq(scene_land(&s, &(struct land_opts){ .ops = &ops }), -EINVAL);
+	check_names(s.e.error, "the callback for early device '0000:00:05.0/virtio-mem-device-early'", 7);
+	scene_end(&s);
+}
+END_TEST
+
 static int a_positive_one(struct pc *s, const struct inm_device *device)
 {
 	(void)s;
@@ -94,6 +116,7 @@ Suite *suite(void)
 	tcase_add_loop_test(t, test_device_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest, 0,
 	                    count);
 	tcase_add_loop_test(t, test_ready_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest, 0, count);
+	tcase_add_test(t, test_early_described_that_returns_no_errno_fails_by_name);
 	tcase_add_loop_test(t, test_in_postcopy_a_positive_answer_of_a_device_never_starts_the_guest, 0, 2);
 	suite_add_tcase(s, t);
 	return s;

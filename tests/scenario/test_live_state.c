@@ -158,6 +158,20 @@ START_TEST(test_a_refusal_of_a_piece_ends_the_migration)
 }
 END_TEST
 
+START_TEST(test_a_positive_answer_to_a_piece_is_a_mistake_and_not_success)
+{
+	struct scene s;
+
+	make(&s, &good[0]);
+	got.fail = ENOSPC;
+	ck_assert_int_eq(land_it(&s, true), -EINVAL);
+	ck_assert_msg(strstr(s.e.error, "the callback for live section 'spapr/htab' returned 28; it must return 0"),
+	              "%s", s.e.error);
+	ck_assert_uint_eq(got.pieces, 1);
+	scene_end(&s);
+}
+END_TEST
+
 START_TEST(test_lies_about_a_live_state_are_named)
 {
 	static const struct {
@@ -192,6 +206,7 @@ Suite *suite(void)
 	tcase_add_test(t, test_a_long_body_comes_in_pieces);
 	tcase_add_loop_test(t, test_an_embedder_without_a_place_for_it_refuses_it_at_its_start, 0, 4);
 	tcase_add_test(t, test_a_refusal_of_a_piece_ends_the_migration);
+	tcase_add_test(t, test_a_positive_answer_to_a_piece_is_a_mistake_and_not_success);
 	tcase_add_loop_test(t, test_lies_about_a_live_state_are_named, 0, 6);
 	suite_add_tcase(s, t);
 	return s;

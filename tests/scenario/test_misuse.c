@@ -239,6 +239,35 @@ START_TEST(test_all_other_calls_may_be_made_from_any_callback)
 }
 END_TEST
 
+static void run_elsewhere(struct sinner *me)
+{
+	struct embedder e;
+	struct pump p;
+
+	embedder_init(&e);
+	embedder_add_image(&e, &me->s.image);
+	land_new(&e, &(struct land_opts){ .return_path = true });
+	ck_assert_int_eq(land_listen_fd(&e, pump_open(&p, &me->s.wire)), 0);
+	p.return_path = true;
+	while (inm_dispatch(e.inm) == 1)
+		pump_step(&p);
+	ck_assert_int_eq(inm_run(e.inm), 0);
+	ck_assert_uint_eq(embedder_compare(&e, &me->s.image), 0);
+	pump_close(&p);
+	embedder_fini(&e); /* frees it, too */
+}
+
+START_TEST(test_a_callback_may_carry_through_a_migration_on_another_reactor)
+{
+	struct sinner me;
+
+	sinner_begin(&me, (enum place)_i, run_elsewhere);
+	sinner_listen(&me);
+	check_landed(&me, sinner_play(&me));
+	sinner_end(&me);
+}
+END_TEST
+
 /* ---- a callback frees ---------------------------------------------------------------------------------------- */
 
 static void free_myself(struct sinner *me)
@@ -548,6 +577,7 @@ Suite *suite(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, test_to_run_from_a_callback_is_refused_and_the_guest_lands, 0, PLACES);
 	tcase_add_loop_test(t, test_all_other_calls_may_be_made_from_any_callback, 0, PLACES);
+	tcase_add_loop_test(t, test_a_callback_may_carry_through_a_migration_on_another_reactor, 0, PLACES);
 	tcase_add_loop_test(t, test_to_free_in_a_callback_cancels_and_the_object_lives_until_it_is_freed_again, 0,
 	                    PLACES);
 	tcase_add_test(t, test_to_free_another_migration_in_a_callback_cancels_that_one_only);

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -81,11 +82,28 @@ static void check_same(const struct process *was, const struct process *is, int 
 }
 
 static struct process before, in_ready;
+static bool inherited[1024]; /* those that were there before, as they were */
 static unsigned looks;
+
+/* Nobody that the embedder starts inherits what is ours. */
+static void check_descriptors(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+
+	while ((entry = readdir(dir))) {
+		int fd = atoi(entry->d_name);
+
+		if (fd > 2 && !(fcntl(fd, F_GETFD) & FD_CLOEXEC) && !inherited[fd % 1024])
+			ck_abort_msg("descriptor %d is inherited", fd);
+	}
+	closedir(dir);
+}
 
 static int look_in_ready(void *opaque, const char *run_state)
 {
 	look_at(&in_ready);
+	check_descriptors();
 #ifdef __SANITIZE_THREAD__
 	in_ready.mask = before.mask; /* under it, coroutines run with signals blocked: coroutine/co.c */
 #endif
@@ -131,6 +149,8 @@ START_TEST(test_a_precopy_migration_changes_nothing_in_its_process_and_prints_no
 	off_t written;
 
 	looks = 0;
+	for (int fd = 3; fd < 1024; fd++)
+		inherited[fd] = fcntl(fd, F_GETFD) == 0;
 	ops.ready = look_in_ready;
 	scene_begin(&s, &(struct honest_opts){ .return_path = true });
 	s.wire.data[_i ? 0 : s.wire.len - 1] ^= _i ? 0xff : 0; /* one that fails, too */
@@ -266,12 +286,21 @@ static void on_child(int sig)
 	children++;
 }
 
+static void reap_all(int sig)
+{
+	int saved = errno;
+
+	(void)sig;
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		;
+	errno = saved;
+}
+
 /* The command of exec: is a child of the process, and SIGCHLD comes; the library neither handles nor needs it. */
 START_TEST(test_the_command_of_exec_lands_whatever_the_embedder_does_with_its_children)
 {
-	struct sigaction act = { .sa_handler = _i == 1   ? SIG_IGN
-		                               : _i == 2 ? on_child
-		                                         : SIG_DFL,
+	void (*const handlers[])(int sig) = { SIG_DFL, SIG_IGN, on_child, SIG_DFL, reap_all };
+	struct sigaction act = { .sa_handler = handlers[_i],
 		                 .sa_flags = SA_RESTART | (_i == 3 ? SA_NOCLDWAIT : 0) };
 	char path[] = "/tmp/inmigrate-test-XXXXXX", uri[100];
 	struct scene s;
@@ -302,7 +331,7 @@ Suite *suite(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, test_a_precopy_migration_changes_nothing_in_its_process_and_prints_nothing, 0, 2);
 	tcase_add_test(t, test_what_a_signal_handler_may_call_disturbs_nothing);
-	tcase_add_loop_test(t, test_the_command_of_exec_lands_whatever_the_embedder_does_with_its_children, 0, 4);
+	tcase_add_loop_test(t, test_the_command_of_exec_lands_whatever_the_embedder_does_with_its_children, 0, 5);
 	suite_add_tcase(s, t);
 
 	t = tcase_create("postcopy");
