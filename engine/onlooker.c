@@ -29,6 +29,7 @@ void onlooker_options(struct options *opts)
 
 void onlooker_ops(struct load_ops *ops)
 {
+	ops->switch_memory = go_on;
 	ops->await_channels = go_on;
 	ops->listen = go_on;
 	ops->take_over = go_on;

@@ -532,32 +532,65 @@ const uint8_t *split_seek(const struct split_opts *opts, const uint8_t *at, cons
 	return NULL;
 }
 
-/* A description that agrees but is not the end. As texts cannot overlap (no zero byte in JSON), this is linear. */
-static bool data_behind(const uint8_t *buf, size_t bytes, const struct split_opts *opts, size_t *ret_end)
+/* Headers, sizes and footers only. Return: 1 agrees, 0 does not, -ENOMEM, -ECANCELED. */
+static int agrees_at(const uint8_t *buf, size_t eof_off, size_t json_bytes, const struct split_opts *opts)
+{
+	struct split_build b = { .r.way = SPLIT_BY_DESCRIPTION };
+	struct err ignored = ERR_NONE;
+	struct vmdesc *d = NULL;
+	int r = vmdesc_parse(&d, buf + eof_off + 1 + VMDESC_HEAD_BYTES, json_bytes, opts->sched, &ignored);
+
+	if (r == 0)
+		r = walk_sections(&b, d, buf, eof_off + 1, opts, &ignored);
+	b.r.desc = d;
+	split_result_fini(&b.r);
+	if (r == -ENOMEM || r == -ECANCELED)
+		return r;
+	return r == 0;
+}
+
+/*
+ * The bodies are walked once, for the last one that agrees so far. As texts cannot overlap (no zero byte in JSON), this
+ * is linear.
+ */
+int split_find_tail(struct split_result *ret, const uint8_t *buf, size_t bytes, const struct split_opts *opts,
+                    struct err *err)
 {
 	const uint8_t *end = buf + bytes, *zero = split_seek(opts, buf, end, 0);
+	size_t json_bytes, last_off = 0, last_bytes = 0;
+	struct err miss = ERR_NONE;
+	int r;
 
 	for (; zero; zero = split_seek(opts, zero + 1, end, 0)) {
-		struct split_result res = SPLIT_RESULT_NONE;
-		struct err ignored = ERR_NONE, also = ERR_NONE;
-		size_t off = (size_t)(zero - buf), json_bytes;
-		int r;
+		size_t off = (size_t)(zero - buf);
 
 		if (turn_spend_pending(opts->sched, TURN_STEP) < 0)
-			return false;
+			return -ECANCELED;
 		if (!announces(buf, bytes, off, &json_bytes))
 			continue;
 		turn_spend_pending(opts->sched, TURN_SYSCALL);
-		r = try_at(&res, buf, off, json_bytes, opts, &ignored, &also);
+		r = agrees_at(buf, off, json_bytes, opts);
 		if (r < 0)
-			return false;
-		if (r == 0)
-			continue;
-		*ret_end = res.json_off + res.json_bytes;
-		split_result_fini(&res);
-		return *ret_end < bytes;
+			return r == -ENOMEM ? err_set(err, r, "no memory for the description") : r;
+		if (r > 0) {
+			last_off = off;
+			last_bytes = json_bytes;
+		}
 	}
-	return false;
+	return last_bytes ? try_at(ret, buf, last_off, last_bytes, opts, &miss, err) : 0;
+}
+
+/* A description that agrees but is not the end. */
+static bool data_behind(const uint8_t *buf, size_t bytes, const struct split_opts *opts, size_t *ret_end)
+{
+	struct split_result res = SPLIT_RESULT_NONE;
+	struct err ignored = ERR_NONE;
+
+	if (split_find_tail(&res, buf, bytes, opts, &ignored) <= 0)
+		return false;
+	*ret_end = res.json_off + res.json_bytes;
+	split_result_fini(&res);
+	return *ret_end < bytes;
 }
 
 int split_tail_end(const struct split_tail *tail, const uint8_t *buf, size_t bytes, const struct split_opts *opts,

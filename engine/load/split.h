@@ -139,6 +139,17 @@ int split_try_tail(struct split_tail *tail, struct split_result *ret, const uint
                    const struct split_opts *opts, struct err *err);
 
 /**
+ * split_find_tail - the description may not be the last thing in @buf
+ * For a stream that lies on something longer, and has nobody who could say where it ends. Of all descriptions that
+ * agree with the sections before them the last one counts: a guest that has made one in the state of its own device
+ * could hide those behind it otherwise.
+ * Return: 1, and what follows begins at ret->json_off + ret->json_bytes; 0 there is none; -EPROTO the last one does not
+ * agree with the bodies; -ENOMEM; -ECANCELED.
+ */
+int split_find_tail(struct split_result *ret, const uint8_t *buf, size_t bytes, const struct split_opts *opts,
+                    struct err *err);
+
+/**
  * split_tail_end - the stream has ended (or the caller will not wait longer) and the last answer was 0: why?
  * Return: -ECANCELED, or always -EPROTO, with the best story: data after the description, a description that
  * disagrees, none at all.

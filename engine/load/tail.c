@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "coroutine/turn.h"
 #include "engine/channel/channel.h"
@@ -20,6 +21,19 @@
 
 /* A description was there and did not agree with the sections. If nothing more comes, that was it. */
 #define DISAGREE_NS (10 * NS_PER_S)
+
+/*
+ * Of silence, before the end is looked for where it is not the last byte: at first. To a source that waits to be told
+ * what is found is an error; else it is taken for the end, and then nothing that is only late may be missed.
+ */
+#define LOOK_NS (5 * NS_PER_S)
+#define LOOK_UNASKED_NS (10 * NS_PER_S)
+
+/*
+ * A source that waits to be told, and what it has sent ends with a zero byte, as EOF is. Its guest stands still, and
+ * runs again when this fails. Longer than the network needs to send again what it has lost.
+ */
+#define SILENT_NS (15 * NS_PER_S)
 
 /* With suppress-vmdesc nothing marks the end: after so long without a byte the state may be whole. */
 #define QUIET_NS (50 * NS_PER_MS)
@@ -42,6 +56,7 @@ struct tail {
 	uint64_t off; /* of buf[0] in the stream */
 	struct split_opts opts;
 	struct split_handler *handlers; /* owned; what opts points to */
+	uint64_t look_ns; /* of silence, before the end is looked for */
 };
 
 static may_park void tail_fini(struct tail *t)
@@ -53,6 +68,7 @@ static may_park void tail_fini(struct tail *t)
 static int tail_init(struct tail *t, const struct load *l, struct err *err)
 {
 	*t = (struct tail){ .off = reader_off(&l->reader) };
+	t->look_ns = reply_is_awaited(&l->reply) ? LOOK_NS : LOOK_UNASKED_NS;
 	t->handlers = calloc(2 * SECTIONS_MAX, sizeof(*t->handlers));
 	if (!t->handlers)
 		return err_set(err, -ENOMEM, "no memory for the list of sections");
@@ -104,28 +120,163 @@ static int tail_more(struct tail *t, struct reader *r, uint64_t deadline_ns, str
 	return e < 0 ? e : 1;
 }
 
+/* ---- what lies after the end ---- */
+
+static bool all_zeros(const uint8_t *p, size_t bytes)
+{
+	return bytes == 0 || (p[0] == 0 && memcmp(p, p + 1, bytes - 1) == 0);
+}
+
+/*
+ * A saved stream may lie on something longer: a padded file, a block device, which has on it what was there before.
+ * Nobody is told of a failure then, and all that was sent is here. A source that waits for an answer sends nothing
+ * more, and a connection without one may only have been padded with zeros by whoever replays it.
+ */
+static int pass_over(const struct load *l, const uint8_t *p, size_t bytes, uint64_t off, struct err *err)
+{
+	bool zeros = all_zeros(p, bytes);
+
+	if (bytes == 0)
+		return 0;
+	if (reply_is_awaited(&l->reply) || (l->reader.ch->can_write && !zeros))
+		return err_set(err, -EPROTO, "data after the end of the stream, at 0x%" PRIx64, off);
+	TRACE(l->trace, off, 0, "%s after the end, not of the stream", zeros ? "zeros" : "data");
+	if (zeros)
+		log_info(l->log, "there are zeros after the end of the stream, at 0x%" PRIx64, off);
+	else
+		log_warn(l->log, "what follows the stream, at 0x%" PRIx64 ", is not part of it", off);
+	return 0;
+}
+
+/* As much as there can be is here, and the description is somewhere in it. Return: 1, 0 it is not, or the error. */
+static int find_end(const struct tail *t, const struct load *l, struct split_result *ret, struct err *err)
+{
+	int e = split_find_tail(ret, t->buf, t->bytes, &t->opts, err);
+	size_t end;
+
+	if (e <= 0)
+		return e;
+	end = ret->json_off + ret->json_bytes;
+	e = pass_over(l, t->buf + end, t->bytes - end, t->off + end, err);
+	return e < 0 ? e : 1;
+}
+
+/* The next bytes would be more than what is kept. */
+static bool is_full(const struct tail *t)
+{
+	return t->bytes > TAIL_BYTES_MAX - READER_BUFFER_BYTES;
+}
+
+/* ---- a source that has no more to say, and does not say so ---- */
+
+/*
+ * Whoever waits for an answer, its guest stopped, is silent when all has been sent. EOF is a zero byte, but not every
+ * zero byte is EOF: what comes in time is waited for.
+ */
+static uint64_t silence_ns(const struct tail *t, const struct load *l)
+{
+	bool eof = reply_is_awaited(&l->reply) && t->bytes > 0 && t->buf[t->bytes - 1] == WIRE_EOF;
+
+	return eof ? deadline_after_ns(SILENT_NS) : DEADLINE_NEVER;
+}
+
+static int refuse_silence(const struct tail *t, struct err *err)
+{
+	return err_set(err, -EPROTO, "the source sends nothing any more at 0x%" PRIx64 ", and its device state cannot "
+		       "be divided: parameters send-section-footer and suppress-vmdesc must be as at the source",
+		       t->off + t->bytes);
+}
+
+/* The stream has ended, or it is as good as that. */
+static int end_without(const struct split_tail *state, const struct tail *t, const struct load *l,
+		       struct split_result *ret, struct err *err)
+{
+	int e = reply_is_awaited(&l->reply) ? 0 : find_end(t, l, ret, err);
+
+	if (e != 0)
+		return e < 0 ? e : 0;
+	/* Whoever only looks sees what there is. */
+	if (l->opts->looking && t->opts.footers &&
+	    split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->opts, err) == 0)
+		return 0;
+	e = split_tail_end(state, t->buf, t->bytes, &t->opts, err);
+	if (e == -ECANCELED)
+		return e;
+	return err_up(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", before its end",
+		      t->off + t->bytes);
+}
+
+/*
+ * The last byte so far is that of a description that agrees. A source that waits for an answer has said all; of another
+ * one there may be more to come, which makes it one that a guest has made.
+ * Return: 1 that was it; 0 go on; or the error.
+ */
+static int settle(struct tail *t, struct load *l, struct split_result *ret, struct err *err)
+{
+	int e;
+
+	if (reply_is_awaited(&l->reply))
+		return 1;
+	e = tail_more(t, &l->reader, deadline_after_ns(CLOSE_WAIT_NS), err);
+	if (e == 0 || e == -ETIMEDOUT || (e < 0 && e != -ECANCELED && e != -ENOMEM))
+		return 1; /* how the connection ends does not matter any more */
+	split_result_fini(ret);
+	return e < 0 ? e : 0;
+}
+
+/*
+ * No byte for as long as was agreed: is the end somewhere before the last byte? To look costs in proportion to what is
+ * here, so the next look is not sooner than QUIET_TIMES of what this one took. Return: 1 the end was found; 0 go on; or
+ * the error.
+ */
+static int after_silence(const struct split_tail *state, struct tail *t, struct load *l, struct split_result *ret,
+			 struct err *err)
+{
+	uint64_t began_ns = clock_now_ns(), took_ns;
+	int e = find_end(t, l, ret, err);
+
+	took_ns = clock_now_ns() - began_ns;
+	if (t->look_ns < QUIET_TIMES * took_ns)
+		t->look_ns = QUIET_TIMES * took_ns;
+	if (e != 0)
+		return e;
+	if (state->miss.code)
+		return split_tail_end(state, t->buf, t->bytes, &t->opts, err);
+	/* Without a return path: no deadline, nobody's guest waits for us to give up. */
+	e = tail_more(t, &l->reader, silence_ns(t, l), err);
+	if (e == -ETIMEDOUT)
+		return refuse_silence(t, err);
+	if (e != 0)
+		return e < 0 ? e : 0;
+	e = end_without(state, t, l, ret, err);
+	return e < 0 ? e : 1;
+}
+
 /* The description says itself that it is complete. */
 static int read_with_description(struct tail *t, struct load *l, struct split_result *ret, struct err *err)
 {
 	struct split_tail state = { .scanned = 0 };
-	int e = 1;
+	int e;
 
 	for (;;) {
 		e = split_try_tail(&state, ret, t->buf, t->bytes, &t->opts, err);
+		if (e > 0)
+			e = settle(t, l, ret, err);
 		if (e != 0)
 			return e < 0 ? e : 0;
-		/* No deadline otherwise: a source may wait between any two bytes. */
-		e = tail_more(t, &l->reader, state.miss.code ? deadline_after_ns(DISAGREE_NS) : DEADLINE_NEVER, err);
-		if (e == -ETIMEDOUT)
-			return split_tail_end(&state, t->buf, t->bytes, &t->opts, err);
+		if (!reply_is_awaited(&l->reply) && is_full(t))
+			return end_without(&state, t, l, ret, err);
+		e = tail_more(t, &l->reader, deadline_after_ns(state.miss.code ? DISAGREE_NS : t->look_ns), err);
+		if (e == 0)
+			return end_without(&state, t, l, ret, err);
+		if (e == -ETIMEDOUT) {
+			e = after_silence(&state, t, l, ret, err);
+			if (e > 0)
+				return 0;
+		}
 		if (e < 0)
 			return e;
-		if (e == 0)
-			break;
 	}
-	split_tail_end(&state, t->buf, t->bytes, &t->opts, err);
-	return err_up(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", before its end",
-		      t->off + t->bytes);
 }
 
 /* The last bytes are EOF, and before it the footer of a section, if there is any. */
@@ -151,6 +302,22 @@ static may_park int divide_when_quiet(const struct tail *t, struct split_result 
 	return e;
 }
 
+/* All that comes is here: up to its last byte, or to where nothing but zeros is. */
+static int divide_at_end(const struct tail *t, const struct load *l, struct split_result *ret, struct err *err)
+{
+	size_t zeros = t->bytes, end;
+	int e = -EPROTO;
+
+	while (!reply_is_awaited(&l->reply) && zeros > 0 && t->buf[zeros - 1] == 0)
+		zeros--;
+	/* EOF is the first of them, or comes after the last bytes of a section's id. */
+	for (end = zeros + 1; e == -EPROTO && end <= zeros + 4 && end < t->bytes; end++)
+		e = split_by_footers(ret, t->buf, end, SPLIT_TAIL, &t->opts, err);
+	if (e == 0)
+		return pass_over(l, t->buf + end - 1, t->bytes - end + 1, t->off + end - 1, err);
+	return e == -EPROTO ? split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->opts, err) : e;
+}
+
 /*
  * With suppress-vmdesc the state is whole when it tiles and the source has no more to say: without a return path it
  * closes, with one it falls silent and waits for SHUT.
@@ -160,22 +327,25 @@ static int read_with_footers(struct tail *t, struct load *l, struct split_result
 	uint64_t quiet_ns = QUIET_NS;
 	int e = 1;
 
-	while (e > 0) {
+	while (e > 0 && (reply_is_awaited(&l->reply) || !is_full(t))) {
 		bool whole = reply_is_awaited(&l->reply) && may_be_whole(t);
 
-		/* No deadline otherwise: a source may wait between any two bytes. */
-		e = tail_more(t, &l->reader, whole ? deadline_after_ns(quiet_ns) : DEADLINE_NEVER, err);
+		e = tail_more(t, &l->reader, whole ? deadline_after_ns(quiet_ns) : silence_ns(t, l), err);
+		if (e == -ETIMEDOUT && !whole)
+			return refuse_silence(t, err);
 		if (e != -ETIMEDOUT)
 			continue;
 		e = divide_when_quiet(t, ret, &quiet_ns, err);
 		if (e == 0 || e == -ECANCELED)
 			return e;
-		/* Not whole: what comes next decides. No deadline, as above. */
-		e = tail_more(t, &l->reader, DEADLINE_NEVER, err);
+		/* Not whole: what comes next decides. */
+		e = tail_more(t, &l->reader, silence_ns(t, l), err);
+		if (e == -ETIMEDOUT)
+			return refuse_silence(t, err);
 	}
 	if (e < 0)
 		return e;
-	e = split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->opts, err);
+	e = divide_at_end(t, l, ret, err);
 	if (e == -EPROTO)
 		return err_up(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", before its end",
 			      t->off + t->bytes);
@@ -186,8 +356,11 @@ int tail_check_end(struct load *l, struct err *err)
 {
 	ssize_t n = l->reader.ended ? 0 : -ETIMEDOUT;
 
+	/* Without a return path it has been waited for, and all that came was looked at. */
+	if (!reply_is_awaited(&l->reply))
+		return 0;
 	if (reader_buffered(&l->reader) == 0 && !l->reader.ended) {
-		l->reader.deadline_ns = deadline_after_ns(reply_is_awaited(&l->reply) ? 0 : CLOSE_WAIT_NS);
+		l->reader.deadline_ns = deadline_after_ns(0);
 		n = reader_fill(&l->reader, err);
 		l->reader.deadline_ns = DEADLINE_NEVER;
 	}
@@ -195,14 +368,11 @@ int tail_check_end(struct load *l, struct err *err)
 		return (int)n;
 	if (reader_buffered(&l->reader) > 0)
 		return err_set(err, -EPROTO, "data after the end of the stream, at 0x%" PRIx64, reader_off(&l->reader));
-	if (reply_is_awaited(&l->reply) && n == 0)
+	if (n == 0)
 		return err_set(err, -ENODATA,
 		               "the source closed the stream at 0x%" PRIx64 " without waiting to be told",
 		               reader_off(&l->reader));
-	if (reply_is_awaited(&l->reply) && n != -ETIMEDOUT)
-		return (int)n;
-	/* Without a return path the stream is complete, and how its connection ends does not matter. */
-	return 0;
+	return n == -ETIMEDOUT ? 0 : (int)n;
 }
 
 /* A copy with a NUL behind it: the description's own text has none between devices. */

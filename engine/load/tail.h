@@ -27,10 +27,9 @@ struct load;
 may_park int tail_read(struct load *l, struct err *err);
 
 /**
- * tail_check_end - nothing may follow the end of the stream
- * A source without a return path closes; one with a return path waits for SHUT, and if it has closed it has given up
- * and runs its guest again. So this is asked again right before it is told.
- * Return: 0; -EPROTO more bytes; with a return path, why the source is gone.
+ * tail_check_end - nothing may follow the end of the stream, where a source waits to be told
+ * If it has closed it has given up, and runs its guest again. So this is asked again right before it is told.
+ * Return: 0; -EPROTO more bytes; or why the source is gone.
  * Source: spec/stream.md 1.6.
  */
 may_park int tail_check_end(struct load *l, struct err *err);

@@ -1,6 +1,7 @@
 """Sources of other machines and other ages: what QEMU's own destination lands lands here, and what does not is named."""
 
 import json
+import os
 
 import stream
 from program import Case, run
@@ -325,3 +326,107 @@ class TargetPages(Sources):
                 one.close()
             self.assert_ends(listen, 0)
             self.assertEqual(self.read("ram/ram.raw"), content)
+
+
+class AfterTheEnd(Sources):
+    """A saved stream on something longer: padded files, block devices, commands that write more."""
+
+    DEVICES = b"".join(stream.section(stream.FULL, 20 + number, b"device%d" % number, 1, bytes(1000))
+                       for number in range(20))
+
+    def data(self, described=True):
+        names = [(b"device%d" % number, 1, 1000) for number in range(20)]
+        return (stream.begin() + stream.block_list(RAM) + stream.pages(RAM) + self.DEVICES +
+                (stream.described(*names) if described else b"\0"))
+
+    def ways(self, data, *args):
+        path = self.write("stream", data)
+        yield run("listen", "file:" + path, *args)
+        yield run("listen", "exec:cat " + path, *args)
+        yield run("decode", path, *args)
+        with open(path, "rb") as f:
+            yield run("listen", "fd:0", *args, stdin=f)
+
+    def test_padding_is_passed_over(self):
+        for length in 1, 2, 511, 65536, 3 << 20:
+            for done in self.ways(self.data() + bytes(length)):
+                self.assertEqual(done.returncode, 0, done)
+                self.assertNotIn("not part of it", done.stderr)
+
+    def test_what_was_there_before_is_passed_over_and_named(self):
+        data = self.data()
+        for behind in (b"x", b"}", b"{}", os.urandom(100000), bytes(4096) + os.urandom(4096),
+                       data[-5000:], data, bytes(100) + data[:-1], b"}" * 300000):
+            for done in self.ways(data + behind):
+                self.assertEqual(done.returncode, 0, done)
+                self.assertRegex(done.stdout + done.stderr, "what follows the stream, at %#x, is not part of it|"
+                                 "%#x  data after the end, not of the stream" % (len(data), len(data)))
+
+    def test_a_description_that_a_guest_has_made_hides_no_device(self):
+        """It agrees with all that is before it, inside the state of the last device but one."""
+        first = stream.section(stream.FULL, 20, b"first", 1, b"abcd")
+        forged = (b"ab" + stream.footer(21) + stream.described((b"first", 1, 4), (b"second", 1, 2)))
+        second = stream.section(stream.FULL, 21, b"second", 1, forged)
+        third = stream.section(stream.FULL, 22, b"third", 1, b"abcd")
+        data = (stream.begin() + stream.block_list(RAM) + stream.pages(RAM) + first + second + third +
+                stream.described((b"first", 1, 4), (b"second", 1, len(forged)), (b"third", 1, 4)))
+        for behind in b"", bytes(5000), b"x" * 5000:
+            for done in self.ways(data + behind):
+                self.assertEqual(done.returncode, 0, done)
+                self.assertTrue("devices: 3" in done.stdout or "'third'" in done.stdout, done)
+
+    def test_without_a_description_zeros_are_passed_over_and_others_named(self):
+        off = "--param", "suppress-vmdesc=on"
+        for number in 0x14, 0x100, 0x10000:
+            last = stream.section(stream.FULL, number, b"last", 1, bytes(100))
+            data = stream.begin() + stream.block_list(RAM) + stream.pages(RAM) + last + b"\0"
+            for length in 0, 1, 3, 4, 5, 100000:
+                for done in self.ways(data + bytes(length), *off):
+                    self.assertEqual(done.returncode, 0, done)
+        self.fails(self.data(False) + b"x" * 100, "do not add up", *off)
+
+    def test_a_cut_is_no_padding(self):
+        data = self.data()
+        for behind in b"", bytes(10000), b"x" * 10000:
+            for cut in 1, 10, 3000:
+                self.fails(data[:-cut] + behind, "closed the stream")
+
+    def test_a_command_that_does_not_end_is_not_waited_for_long(self):
+        path = self.write("stream", self.data() + bytes(4096))
+        done = run("listen", "exec:cat %s; exec sleep 60" % path)
+        self.assertEqual(done.returncode, 0, done)
+
+    def test_a_source_that_waits_for_an_answer_sends_nothing_more(self):
+        for behind in b"x", bytes(100):
+            listen = self.listen("tcp:127.0.0.1:0", "--cap", "return-path")
+            source = stream.Source(listen.address()).send(stream.whole(RAM, return_path=True) + behind)
+            self.assertEqual(source.shut(), 1)
+            source.close()
+            self.assert_ends(listen, 1, b".*after the")
+
+    def test_a_connection_without_a_return_path_may_be_padded_with_zeros(self):
+        for behind, status in ((bytes(5000), 0), (b"x" * 100, 1)):
+            listen = self.listen("tcp:127.0.0.1:0")
+            stream.Source(listen.address()).send(stream.whole(RAM) + behind).close()
+            self.assert_ends(listen, status, b".*after the end of the stream")
+
+
+class Silence(Sources):
+    """A source that waits to be told, its guest stopped, and a state that cannot be divided here."""
+
+    def test_it_ends_with_an_error_and_the_source_is_told(self):
+        plain = stream.section(stream.FULL, 10, b"timer", 2, b"abcd", footers=False)
+        bare = stream.begin(return_path=True) + b"".join(
+            one for one in (stream.block_list(RAM)[:-5], stream.pages(RAM)[:-5], plain, b"\0"))
+        described = stream.begin(return_path=True) + stream.block_list(RAM) + stream.pages(RAM) + TIMER + b"\0"
+        cases = ((bare, ("--param", "send-section-footer=off")), (described, ()),
+                 (described[:-6] + b"\0", ("--param", "suppress-vmdesc=on")),
+                 (described[:-6] + stream.footer(11) + b"\0", ("--param", "suppress-vmdesc=on")))
+        under_way = []
+        for data, args in cases:
+            listen = self.listen("tcp:127.0.0.1:0", "--cap", "return-path", *args)
+            under_way.append((listen, stream.Source(listen.address(), 40).send(data)))
+        for listen, source in under_way:
+            self.assertEqual(source.shut(), 1)
+            source.close()
+            self.assert_ends(listen, 1, b".*send-section-footer and suppress-vmdesc")
