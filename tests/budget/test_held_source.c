@@ -8,7 +8,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "base/be.h"
+#include "base/bitmap.h"
+#include "base/coverage.h"
 #include "engine/load/multifd_packet.h"
 #include "engine/load/ram.h"
 #include "engine/load/sections.h"
@@ -137,6 +138,29 @@ START_TEST(test_blocks_hold_little_beside_their_ram)
 }
 END_TEST
 
+/* Of 64 GiB: which pages are here, and in postcopy which are to come, and which were asked for. */
+START_TEST(test_what_is_known_of_pages_is_bits_and_nothing_before_they_come)
+{
+	size_t tpages = (64ull << 30) >> 12;
+	struct bitmap received, asked;
+	struct coverage expected;
+	struct held held;
+
+	held_begin(&held);
+	ck_assert_int_eq(bitmap_init(&received, tpages), 0);
+	ck_assert_int_eq(bitmap_init(&asked, tpages), 0);
+	ck_assert_int_eq(coverage_init(&expected, tpages), 0);
+	held_within(&held, 256u << 10, "64 GiB that are announced");
+	bitmap_set_range(&received, 0, tpages);
+	bitmap_set_range(&asked, 0, tpages);
+	coverage_set(&expected, 0, tpages);
+	held_within(&held, 3 * tpages / 8 + (512u << 10), "64 GiB of which every page is known");
+	bitmap_fini(&received);
+	bitmap_fini(&asked);
+	coverage_fini(&expected);
+}
+END_TEST
+
 #define CHANNELS 16u
 
 START_TEST(test_multifd_channels_hold_a_packet_each)
@@ -167,6 +191,7 @@ Suite *suite(void)
 	tcase_add_test(t, test_a_package_is_held_as_it_comes);
 	tcase_add_test(t, test_early_sections_hold_little);
 	tcase_add_test(t, test_blocks_hold_little_beside_their_ram);
+	tcase_add_test(t, test_what_is_known_of_pages_is_bits_and_nothing_before_they_come);
 	tcase_add_test(t, test_multifd_channels_hold_a_packet_each);
 	return s;
 }
