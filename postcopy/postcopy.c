@@ -92,8 +92,54 @@ static int open_descriptors(struct postcopy *pc, struct err *err)
 	return r;
 }
 
+/* Two views of a block, each mapped and registered: some 10 us. */
+#define REGISTER_WORK (4 * TURN_SYSCALL)
+
+static uint64_t watch_modes(const struct block *b)
+{
+	return UFFDIO_REGISTER_MODE_MISSING | (block_is_anonymous(b) ? 0 : UFFDIO_REGISTER_MODE_MINOR);
+}
+
+static int cannot_be_watched(const struct block *b, int result, struct err *err)
+{
+	const char *advice = "";
+
+	if (result == -EINVAL)
+		advice = "; it must be private anonymous memory, or a shared mapping of a memory file (memfd, tmpfs, "
+			 "hugetlbfs)";
+	return err_set(err, result, "block '%s' cannot be watched for missing pages: %s%s", b->label,
+		       strerror(-result), advice);
+}
+
+/* By a descriptor of its own, without events: nobody who changes the mapping meanwhile has to wait for us. */
+static may_park int try_to_watch(struct postcopy *pc, struct err *err)
+{
+	struct uffd trial;
+	int r = uffd_open(&trial, features_needed(pc->ram), 0, err);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; r == 0 && i < pc->ram->count; i++) {
+		const struct block *b = pc->ram->blocks[i];
+
+		if (b->ignored)
+			continue;
+		r = uffd_register(&trial, b->guest, b->hpage_bytes, watch_modes(b));
+		if (r < 0)
+			cannot_be_watched(b, r, err);
+		else
+			r = uffd_unregister(&trial, b->guest, b->hpage_bytes);
+		if (r == 0)
+			r = turn_spend(&pc->reactor->sched, REGISTER_WORK);
+	}
+	uffd_close(&trial);
+	return r;
+}
+
 int postcopy_check(struct postcopy *pc, struct err *err)
 {
+	int r;
+
 	for (size_t i = 0; i < pc->ram->count; i++) {
 		const struct block *b = pc->ram->blocks[i];
 
@@ -103,7 +149,8 @@ int postcopy_check(struct postcopy *pc, struct err *err)
 				       "will touch it",
 				       b->label);
 	}
-	return open_descriptors(pc, err);
+	r = try_to_watch(pc, err);
+	return r < 0 ? r : open_descriptors(pc, err);
 }
 
 /* ---- LISTEN ---- */
@@ -115,11 +162,7 @@ int postcopy_discard(struct postcopy *pc, struct block *b, size_t tpage, size_t 
 
 static int register_guest(struct postcopy *pc, const struct pblock *pb)
 {
-	uint64_t modes = UFFDIO_REGISTER_MODE_MISSING;
-
-	if (!block_is_anonymous(pb->b))
-		modes |= UFFDIO_REGISTER_MODE_MINOR;
-	return uffd_register(&pc->guest, pb->b->guest, pb->units << pb->unit_shift, modes);
+	return uffd_register(&pc->guest, pb->b->guest, pb->units << pb->unit_shift, watch_modes(pb->b));
 }
 
 static int register_engine(struct postcopy *pc, struct pblock *pb)
@@ -140,9 +183,6 @@ static int register_engine(struct postcopy *pc, struct pblock *pb)
 	return r;
 }
 
-/* Two views of a block, each mapped and registered: some 10 us. */
-#define REGISTER_WORK (4 * TURN_SYSCALL)
-
 static int register_all(struct postcopy *pc, struct err *err)
 {
 	int r = 0;
@@ -160,8 +200,7 @@ static int register_all(struct postcopy *pc, struct err *err)
 		if (r == 0)
 			r = yield_add_guest(&pc->yield, pb->b->guest, pb->units << pb->unit_shift, pb->b->label);
 		if (r < 0)
-			err_set(err, r, "block '%s' cannot be watched for missing pages: %s",
-				pb->b->label, strerror(-r));
+			cannot_be_watched(pb->b, r, err);
 		else
 			r = turn_spend(&pc->reactor->sched, REGISTER_WORK);
 	}

@@ -104,10 +104,11 @@ struct postcopy {
 
 /**
  * postcopy_check - can this kernel do it, for this memory? Before anything of the guest is lost.
+ * A page of each block is watched and let go again: not every mapping can be.
  * The userfaultfds are kept for postcopy_listen, so that what is permitted here cannot be forbidden by then.
- * Return: 0; or why not, with a text that says what would have to change.
+ * Parks: yes. Return: 0; -ECANCELED; or why not, with a text that says what would have to change.
  */
-int postcopy_check(struct postcopy *pc, struct err *err);
+may_park int postcopy_check(struct postcopy *pc, struct err *err);
 
 /**
  * postcopy_listen - from here on a touch of a page that is missing is a request

@@ -6,12 +6,17 @@
 #include "tests/support/check_main.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/userfaultfd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "engine/incoming.h"
@@ -248,6 +253,46 @@ START_TEST(test_only_what_the_embedder_gave_is_watched)
 }
 END_TEST
 
+static struct inm_ops before;
+static int disk = -1;
+
+/* A file that is no memory: it can be mapped, and be written to, and the kernel watches no page of it. */
+static int on_disk(void *opaque, struct inm_ram_block *block)
+{
+	int r = before.ram_block(opaque, block);
+
+	if (r < 0 || strcmp(block->name, "vga.vram") != 0)
+		return r;
+	block->fd = disk;
+	block->fd_offset = 0;
+	block->addr = mmap(NULL, block->bytes_max, PROT_READ | PROT_WRITE, MAP_SHARED, disk, 0);
+	return block->addr == MAP_FAILED ? -errno : 0;
+}
+
+/* Not at LISTEN: the source has stopped its guest by then. */
+START_TEST(test_memory_that_cannot_be_watched_is_refused_before_the_switch)
+{
+	char path[] = "/var/tmp/inmigrate-test-XXXXXX";
+	struct statfs fs;
+	struct pc s;
+
+	disk = mkostemp(path, O_CLOEXEC);
+	if (disk < 0 || fstatfs(disk, &fs) < 0 || fs.f_type == TMPFS_MAGIC)
+		test_skip("no file on a disk to be had");
+	unlink(path);
+	ck_assert_int_eq(ftruncate(disk, 16 * PC_PAGE), 0);
+	pc_begin(&s, &(struct pc_opts){ 0 });
+	before = s.e.inm->ops;
+	s.e.inm->ops.ram_block = on_disk;
+	pc_precopy(&s); /* and no further */
+	ck_assert_int_eq(s.result, -EINVAL);
+	ck_assert_msg(strstr(inm_error(s.e.inm), "block 'vga.vram'"), "%s", inm_error(s.e.inm));
+	ck_assert_msg(strstr(inm_error(s.e.inm), "memory file"), "%s", inm_error(s.e.inm));
+	pc_free(&s);
+	close(disk);
+}
+END_TEST
+
 Suite *suite(void)
 {
 	Suite *s = suite_create("postcopy_kernels");
@@ -257,5 +302,6 @@ Suite *suite(void)
 
 	t = huge_pool_case(s, "watched", 60);
 	tcase_add_loop_test(t, test_only_what_the_embedder_gave_is_watched, 0, MEMORIES);
+	tcase_add_test(t, test_memory_that_cannot_be_watched_is_refused_before_the_switch);
 	return s;
 }
