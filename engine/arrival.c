@@ -56,8 +56,10 @@ static struct hello_state arrival_state(const struct inm *inm)
 }
 
 /* Found out what it is, and handed over, or closed. A stranger can neither fail nor delay the migration. */
-static int place_connection(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err)
+static int place_connection(struct connection *conn, uint64_t deadline_ns, struct err *err)
 {
+	struct inm *inm = conn->inm;
+	struct hello *h = &conn->hello;
 	struct hello_state state = arrival_state(inm);
 	const char *reason;
 
@@ -72,6 +74,8 @@ static int place_connection(struct inm *inm, struct hello *h, uint64_t deadline_
 	case HELLO_IS_MULTIFD:
 		return multifd_join(&inm->multifd, h, deadline_ns, err);
 	case HELLO_IS_PREEMPT:
+		if (conn->former)
+			return err_set(err, -EPROTO, "a page, on a connection from before the loss");
 		return switchover_preempt(inm, h, err);
 	default:
 		return err_set(err, -EPROTO, "%s", reason);
@@ -142,35 +146,60 @@ int arrival_secure(struct inm *inm, struct hello *h, uint64_t deadline_ns, struc
 }
 
 /*
- * A multifd channel was refused. If it was the source's (multifd-channels differ), the source has failed, and QEMU 7.2
- * then keeps its main channel open and silent. If it was a stranger's, the source goes on. Its silence in the set-up
- * phase, where it has no reason for one, tells: once a round has begun it may pause as it likes.
+ * A multifd channel was turned away. Was it the source's, then it has failed or will, and somebody must set
+ * multifd-channels (or multifd) to the same on both sides: said where everybody sees it, but not for each of them.
  */
-static void watch_set_up(struct inm *inm)
+static void say_refused(struct inm *inm, const char *name, const struct err *err)
 {
-	uint64_t bytes = 0, wait_ns = inm->opts.connect_deadline_s * NS_PER_S;
+	uint64_t now_ns = clock_now_ns();
+	bool again = inm->refused_ns && now_ns - inm->refused_ns < inm->opts.connect_deadline_s * NS_PER_S;
+
+	snprintf(inm->hint, sizeof(inm->hint), "; refused before: %.120s", err->text);
+	if (!again)
+		inm->refused_ns = now_ns;
+	log_often(&inm->log, LOG_CONNECTIONS, again ? LOG_INFO : LOG_WARN, "connection from %s closed: %s", name,
+		  err->text);
+}
+
+/*
+ * QEMU 7.2, whose channel was turned away, has failed and keeps its main channel open and silent. Its silence in the
+ * set-up phase, where it has no reason for one, tells; once a round has begun it may pause as it likes. A main channel
+ * of another host than the one that was turned away is not looked at: that was a stranger, and the source goes on.
+ */
+static may_park void watch_set_up(struct inm *inm, const char *name)
+{
+	uint64_t wait_ns = inm->opts.connect_deadline_s * NS_PER_S, since_ns = clock_now_ns();
+	uint64_t end_ns = deadline_after_ns(3 * wait_ns), bytes = 0, seen;
 	struct err err = ERR_NONE;
 
 	if (inm->set_up_watched)
 		return;
 	inm->set_up_watched = true;
-	do {
-		bytes = inm->main.ch ? inm->main.ch->bytes_in : 0;
-		if (io_sleep_until(inm->reactor, deadline_after_ns(wait_ns)) < 0 || inm->load.rounds_begun)
-			return;
-	} while (!inm->main.ch || inm->main.ch->bytes_in != bytes);
-	err_set(&err, -EPROTO, "a multifd channel was refused, and the source has sent nothing for %llu s since",
-		(unsigned long long)(wait_ns / NS_PER_S));
-	incoming_lost(inm, -EPROTO, &err);
+	while (!inm->load.rounds_begun && clock_now_ns() < end_ns) {
+		seen = inm->main.ch && chan_same_peer(inm->main.ch->name, name) ? inm->main.ch->bytes_in : 0;
+		if (seen != bytes || seen == 0) {
+			bytes = seen;
+			since_ns = clock_now_ns();
+		} else if (clock_now_ns() - since_ns >= wait_ns) {
+			err_set(&err, -EPROTO,
+				"a multifd channel was refused, and the source has sent nothing for %llu s since",
+				(unsigned long long)inm->opts.connect_deadline_s);
+			incoming_lost(inm, -EPROTO, &err);
+			break;
+		}
+		if (io_sleep_until(inm->reactor, deadline_after_ns(wait_ns / 8)) < 0)
+			break;
+	}
+	inm->set_up_watched = false;
 }
 
-/* Silent so far, it can only be the preempt channel. */
-static bool may_be_preempt(const struct inm *inm, const struct hello *h)
+/* Silent as yet, it can only be the preempt channel. */
+static bool may_be_preempt(const struct connection *conn)
 {
-	struct hello_state state = arrival_state(inm);
+	struct hello_state state = arrival_state(conn->inm);
 	const char *reason;
 
-	return h->got == 0 && hello_decide(&state, HELLO_NOTHING, &reason) == HELLO_IS_PREEMPT;
+	return conn->hello.got == 0 && !conn->former && hello_decide(&state, HELLO_NOTHING, &reason) == HELLO_IS_PREEMPT;
 }
 
 bool arrival_has_silent(const struct inm *inm)
@@ -181,7 +210,7 @@ bool arrival_has_silent(const struct inm *inm)
 		/* What is behind a main channel that is back early is of its network, not of this one. */
 		if (conn->early && !inm->recovering)
 			return false;
-		if (conn->silent && may_be_preempt(inm, &conn->hello))
+		if (conn->silent && may_be_preempt(conn))
 			return true;
 	}
 	return false;
@@ -198,17 +227,18 @@ static may_park int await_first(struct connection *conn, uint64_t deadline_ns, s
 	do {
 		e = read_first(inm, &conn->hello, deadline_ns, err);
 		deadline_ns = deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S);
-	} while (e == -ETIMEDOUT && may_be_preempt(inm, &conn->hello));
+	} while (e == -ETIMEDOUT && may_be_preempt(conn));
 	conn->silent = false;
 	return e;
 }
 
 /* It has ended without a byte, and nobody else can be the preempt channel while pages are to come on it. */
-static void check_preempt_lost(struct inm *inm, const struct hello *h, int result)
+static void check_preempt_lost(const struct connection *conn, int result)
 {
+	struct inm *inm = conn->inm;
 	struct err err = ERR_NONE;
 
-	if (result >= 0 || result == -ECANCELED || result == -EPROTO || !may_be_preempt(inm, h) ||
+	if (result >= 0 || result == -ECANCELED || result == -EPROTO || !may_be_preempt(conn) ||
 	    arrival_has_silent(inm) || !inm->postcopy.listening || inm->postcopy.missing_tpages == 0)
 		return;
 	/* Before RESUME nobody relies on a preempt channel, so this may have been a stranger as well. */
@@ -243,8 +273,9 @@ static int meet_connection(void *arg)
 	struct inm *inm = conn->inm;
 	struct hello *h = &conn->hello;
 	uint64_t deadline_ns = deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S);
-	bool refused_channel = false;
+	char name[sizeof(conn->name)];
 	struct err err = ERR_NONE;
+	bool refused_channel;
 	int e;
 
 	conn->co = inm->reactor->sched.current;
@@ -255,43 +286,98 @@ static int meet_connection(void *arg)
 		e = await_first(conn, deadline_ns, &err);
 	if (e == 0)
 		e = await_loss(conn, deadline_ns);
+	/* Also while it waits for its turn in a recovery: what came with it is not of the network that was lost. */
+	conn->early = e == 0 && hello_first(h->first, h->got) == HELLO_COMMAND;
 	if (e == 0)
 		e = contest_enter(inm, h, deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S), &err);
+	conn->early = false;
+	/* Its bytes and its end came in the same turn. */
+	if (e == 0 && conn->evicted)
+		e = -ECANCELED;
 	if (e == 0)
-		e = place_connection(inm, h, deadline_ns, &err);
-	if (e < 0 && e != -ECANCELED) {
+		e = place_connection(conn, deadline_ns, &err);
+	refused_channel = e == -EPROTO && hello_first(h->first, h->got) == HELLO_PACKET;
+	if (refused_channel)
+		say_refused(inm, conn->name, &err);
+	else if (e < 0 && e != -ECANCELED)
 		log_often(&inm->log, LOG_CONNECTIONS, LOG_INFO, "connection from %s closed: %s", conn->name, err.text);
-		if (hello_first(h->first, h->got) == HELLO_PACKET)
-			snprintf(inm->hint, sizeof(inm->hint), "; refused before: %.120s", err.text);
-		refused_channel = inm->multifd.channels > 0 && hello_first(h->first, h->got) == HELLO_PACKET;
-	}
-	check_preempt_lost(inm, h, e);
+	check_preempt_lost(conn, e);
 	chan_close(h->ch);
 	line_leave(conn);
+	memcpy(name, conn->name, sizeof(name));
 	free(conn);
-	if (refused_channel)
-		watch_set_up(inm);
+	if (refused_channel && inm->multifd.channels > 0)
+		watch_set_up(inm, name);
 	return 0;
 }
 
-/*
- * Of those that are silent only the oldest can be the lost network's, and only if that has never said a word. One that
- * has begun to say where a page lies can be nothing else.
- */
-void arrival_forget_silent(struct inm *inm, bool preempt_known)
+/* A source that is back connects main, and the preempt channel beside it, within moments, in any order. */
+#define COMPANION_NS (1 * NS_PER_S)
+
+/* Does it belong to a source that was back before the loss showed here? */
+static bool is_companion(const struct connection *conn)
 {
-	if (preempt_known || !options_has(&inm->opts, CAP_POSTCOPY_PREEMPT))
-		return;
+	const struct inm *inm = conn->inm;
+
+	for (struct list *at = inm->unknown.next; at != &inm->unknown; at = at->next) {
+		const struct connection *other = container_of(at, struct connection, node);
+
+		if (other->early && chan_same_peer(other->name, conn->name) &&
+		    conn->hello.came_ns + COMPANION_NS >= other->hello.came_ns)
+			return true;
+	}
+	return false;
+}
+
+/* Return: when the last one that is left has had its time; 0: none is left. */
+static uint64_t evict_former(struct inm *inm, uint64_t age_ns)
+{
+	uint64_t now_ns = clock_now_ns(), end_ns = 0, last_ns = 0;
+	struct list *at, *next;
+
+	for (at = inm->unknown.next; at != &inm->unknown; at = next) {
+		struct connection *conn = container_of(at, struct connection, node);
+
+		next = at->next;
+		if (!conn->former || !conn->silent)
+			continue;
+		end_ns = conn->hello.came_ns + age_ns;
+		if (end_ns <= now_ns)
+			line_evict(conn);
+		else if (end_ns > last_ns)
+			last_ns = end_ns;
+	}
+	return last_ns;
+}
+
+static uint64_t former_age_ns(const struct inm *inm)
+{
+	return inm->opts.connect_deadline_s * NS_PER_S / 10;
+}
+
+static may_park int forget_former(void *arg)
+{
+	struct inm *inm = arg;
+	uint64_t end_ns;
+	int e = 0;
+
+	while (e == 0 && (end_ns = evict_former(inm, former_age_ns(inm))) > 0)
+		e = io_sleep_until(inm->reactor, end_ns);
+	return 0;
+}
+
+/* One that has begun to say where a page lies can be nothing else than the lost network's. */
+void arrival_forget_silent(struct inm *inm)
+{
 	for (struct list *at = inm->unknown.next; at != &inm->unknown; at = at->next) {
 		struct connection *conn = container_of(at, struct connection, node);
 
-		if (conn->early)
-			return;
-		if (conn->silent && (conn->hello.got == 0 || conn->hello.first[0] == 0)) {
-			line_evict(conn);
-			return;
-		}
+		if (conn->silent && (conn->hello.got == 0 || conn->hello.first[0] == 0) && !is_companion(conn))
+			conn->former = true;
 	}
+	if (evict_former(inm, former_age_ns(inm)) > 0 &&
+	    group_spawn(&inm->arrival, "silent connections", forget_former, inm) < 0)
+		evict_former(inm, 0);
 }
 
 static void admit(struct inm *inm, struct chan *ch)

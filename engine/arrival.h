@@ -48,10 +48,12 @@ may_park int arrival_secure(struct inm *inm, struct hello *h, uint64_t deadline_
 bool arrival_has_silent(const struct inm *inm);
 
 /**
- * arrival_forget_silent - a pause: connections that have said nothing were the lost network's, and are closed
- * @preempt_known: it had a preempt channel that is known as such, so that none of them is it
+ * arrival_forget_silent - a pause: connections that have said nothing as yet were the lost network's
+ * None of them is the preempt channel of the next one. They are closed: at once, or when they have been here for a
+ * tenth of connect-deadline, because a main channel may be among them whose first bytes are on their way. Only what
+ * came together with a main channel that is back early is kept.
  */
-void arrival_forget_silent(struct inm *inm, bool preempt_known);
+void arrival_forget_silent(struct inm *inm);
 
 /**
  * arrival_reopen - stop listening where we do, and listen at @addr, or take the one channel it stands for as main

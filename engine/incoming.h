@@ -62,6 +62,7 @@ struct inm {
 	struct group acceptors; /* one for each listening socket; the story's */
 	struct group arrival; /* connections under way; the story's */
 	struct list unknown;  /* connections under way, the oldest first */
+	uint64_t refused_ns;  /* when that was last said loudly; 0: never */
 	bool set_up_watched;  /* a multifd channel was refused: see arrival.c */
 	size_t unknown_count; /* without those that were evicted and have not had their turn to end */
 	struct listener listener;

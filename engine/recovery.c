@@ -43,7 +43,7 @@ static void say_paused(struct inm *inm, bool again)
 
 static void begin_pause(struct inm *inm)
 {
-	bool preempt_known = inm->preempt.ch, again = inm->recovering;
+	bool again = inm->recovering;
 
 	/* A recovery that failed is a part of the same pause. */
 	if (!inm->recovering)
@@ -58,7 +58,7 @@ static void begin_pause(struct inm *inm)
 	inm->preempt_done = false;
 	contest_free(inm);
 	group_init(&inm->loading, &inm->reactor->sched, "loading");
-	arrival_forget_silent(inm, preempt_known);
+	arrival_forget_silent(inm);
 	say_paused(inm, again);
 	snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s (%s)", inm->err.text, err_name(inm->err.code));
 	inm->err = ERR_NONE;

@@ -75,11 +75,11 @@ static const struct row table[] = {
 	{ HELLO_COMMAND, ANY, NO, ANY, ANY, ANY, HELLO_REFUSED, "a recovery, and nothing is paused here" },
 
 	{ HELLO_PACKET, ANY, ANY, ANY, IN(HELLO_OFF), ANY, HELLO_REFUSED,
-	  "a multifd channel, but capability multifd is off here" },
+	  "a multifd channel: the source has multifd on, and it is off here; set it the same on both sides" },
 	{ HELLO_PACKET, ANY, NO, ANY, IN(HELLO_OWED), ANY, HELLO_IS_MULTIFD, "a multifd channel" },
 	{ HELLO_PACKET, ANY, YES, ANY, IN(HELLO_OWED), ANY, HELLO_REFUSED, "a multifd channel; a recovery has none" },
 	{ HELLO_PACKET, ANY, ANY, ANY, IN(HELLO_THERE), ANY, HELLO_REFUSED,
-	  "a multifd channel, and all are there: is multifd-channels the same on both sides?" },
+	  "a multifd channel, and all are there: set multifd-channels to the same on both sides" },
 
 	{ HELLO_PAGE, ANY, NO, ANY, ANY, IN(HELLO_OWED), HELLO_IS_PREEMPT, "the preempt channel, with a page" },
 	{ HELLO_PAGE, ANY, YES, NOT(HELLO_OWED), ANY, IN(HELLO_OWED), HELLO_IS_PREEMPT,

@@ -75,6 +75,26 @@ START_TEST(test_more_channels_than_expected_are_an_error_though_the_source_stays
 }
 END_TEST
 
+/* Main never speaks, and nobody asked for more than warnings: whoever watches knows what to change. Once is enough. */
+START_TEST(test_a_channel_that_is_refused_for_its_id_is_said_at_the_default_level)
+{
+	const struct multifd_opts m = { .channels = 6 };
+	const char *words = "set multifd-channels to the same on both sides", *first;
+	struct several s;
+
+	several_begin(&s, &m, &(struct several_opts){ .channels_here = 2, .ops = said_ops(),
+	                                              .config = { .log_level = INM_LOG_WARN } });
+	for (unsigned i = 6; i > 0; i--)
+		several_allow(&s, several_connect(&s, several_wire(&s, i)), WIRE_MULTIFD_HELLO_BYTES);
+	several_settle(&s);
+	first = strstr(said, words);
+	ck_assert_msg(first, "%s", said);
+	ck_assert_msg(!strstr(first + 1, words), "%s", said);
+	ck_assert_int_eq(s.result, 1);
+	several_end(&s);
+}
+END_TEST
+
 /* ---- the source dies ------------------------------------------------------------------------------------------- */
 
 /* After the @nth of its connections; main is the first. */
@@ -168,6 +188,7 @@ Suite *suite(void)
 	tcase_add_loop_test(t, test_fewer_channels_than_expected_are_a_named_error_by_the_deadline, 0, 3);
 	tcase_add_loop_test(t, test_more_channels_than_expected_are_refused_and_named_in_the_final_error, 0, 3);
 	tcase_add_test(t, test_more_channels_than_expected_are_an_error_though_the_source_stays);
+	tcase_add_test(t, test_a_channel_that_is_refused_for_its_id_is_said_at_the_default_level);
 	suite_add_tcase(s, t);
 
 	t = tcase_create("deaths");

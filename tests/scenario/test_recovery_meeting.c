@@ -115,9 +115,12 @@ START_TEST(test_a_main_channel_that_is_silent_when_the_loss_shows_is_kept)
 	enum rec_style style = _i ? REC_NEW : REC_NO_PREEMPT;
 	struct rec_opts back = rec_back(style);
 	int fds[2];
+	struct pc_opts o = opts_of(style);
 	struct rec r;
 
-	begin_waiting(&r, style);
+	/* Silence is suffered for a tenth of this. */
+	o.connect_deadline = "20";
+	rec_begin_waiting(&r, &o);
 	if (style == REC_NEW) {
 		/* The preempt channel has spoken. */
 		pc_answer(&r.s);
@@ -138,6 +141,43 @@ START_TEST(test_a_main_channel_that_is_silent_when_the_loss_shows_is_kept)
 	ck_assert_msg(rec_until(&r, rec_is_back, 3000), "stage %d, state %s; said: %s", (int)r.stage,
 	              inm_state_name(inm_get_state(r.s.e.inm)), r.s.said);
 	rec_answer_and_finish(&r);
+}
+END_TEST
+
+/* Silent, from before the loss: none of them is the preempt channel of the next recovery, and they do not stay. */
+START_TEST(test_silent_connections_from_before_the_loss_are_closed)
+{
+	enum rec_style style = _i ? REC_NEW : REC_NO_PREEMPT;
+	uint64_t end_ns = deadline_after_ns(5 * NS_PER_S);
+	struct wire nothing = { 0 };
+	struct pump p[5];
+	unsigned closed = 0;
+	struct rec r;
+
+	begin_waiting(&r, style);
+	for (unsigned i = 0; i < 5; i++) {
+		ck_assert_int_eq(pump_connect(&p[i], &nothing, r.s.address), 0);
+		p[i].end = PUMP_HOLD;
+	}
+	rec_settle(&r);
+	/* More than a tenth of the deadline, which is 1 s. */
+	usleep(150000);
+	ck_assert(rec_pause(&r, REC_BOTH, false));
+	while (closed < 5 && clock_now_ns() < end_ns) {
+		if (!rec_turn(&r))
+			usleep(500);
+		closed = 0;
+		for (unsigned i = 0; i < 5; i++) {
+			pump_step(&p[i]);
+			closed += p[i].report.peer_closed;
+		}
+		if (rec_is_paused(&r) && clock_now_ns() - r.s.e.inm->paused_ns > 300 * NS_PER_MS)
+			break;
+	}
+	ck_assert_uint_eq(closed, 5);
+	for (unsigned i = 0; i < 5; i++)
+		pump_close(&p[i]);
+	rec_recover_and_finish(&r, style);
 }
 END_TEST
 
@@ -518,6 +558,8 @@ Suite *suite(void)
 	tcase_add_loop_test(t, test_a_source_that_is_back_early_is_kept_until_the_loss_shows, 0, 3 * REC_STYLES);
 	tcase_add_loop_test(t, test_a_source_may_be_back_early_again_in_a_recovery, 0, 2);
 	tcase_add_loop_test(t, test_a_main_channel_that_is_silent_when_the_loss_shows_is_kept, 0, 2);
+
+	tcase_add_loop_test(t, test_silent_connections_from_before_the_loss_are_closed, 0, 2);
 
 	t = suite_case(s, "strangers", 30);
 	tcase_add_loop_test(t, test_strangers_do_not_disturb_a_recovery, 0, REC_STYLES * STRANGERS);
