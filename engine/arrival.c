@@ -199,7 +199,9 @@ static bool may_be_preempt(const struct connection *conn)
 	struct hello_state state = arrival_state(conn->inm);
 	const char *reason;
 
-	return conn->hello.got == 0 && !conn->former && hello_decide(&state, HELLO_NOTHING, &reason) == HELLO_IS_PREEMPT;
+	if (conn->hello.got > 0 || conn->former)
+		return false;
+	return hello_decide(&state, HELLO_NOTHING, &reason) == HELLO_IS_PREEMPT;
 }
 
 bool arrival_has_silent(const struct inm *inm)

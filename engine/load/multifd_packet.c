@@ -49,7 +49,8 @@ int multifd_hello_check(const uint8_t hello[static MULTIFD_HELLO_BYTES], const u
 		return err_set(err, -EPROTO, "a multifd channel of a guest with another uuid");
 	if (hello[HELLO_ID] >= channels)
 		return err_set(err, -EPROTO,
-			       "multifd channel %u: the source has more multifd channels than %u; set multifd-channels to the same on both sides",
+			       "multifd channel %u: the source has more multifd channels than %u; set "
+			       "multifd-channels to the same on both sides",
 			       hello[HELLO_ID], channels);
 	return hello[HELLO_ID];
 }
