@@ -66,7 +66,7 @@ struct split_section {
 	uint32_t section_id;
 	uint32_t instance_id;
 	uint32_t version_id;
-	int32_t device; /* index in the description, -1 without one */
+	int32_t device; /* index in the description; -1 without one, or where it does not fit: find_end in split.c */
 	uint8_t name_bytes;
 };
 

@@ -405,7 +405,7 @@ static int deliver_section(struct load *l, const struct tail *t, const struct sp
 		.bytes = sec->body_bytes,
 		.stream_offset = t->off + sec->body_off,
 		.description = text,
-		.split = split->way == SPLIT_BY_DESCRIPTION ? INM_SPLIT_DESCRIPTION : INM_SPLIT_FOOTERS,
+		.split = sec->device >= 0 ? INM_SPLIT_DESCRIPTION : INM_SPLIT_FOOTERS,
 	};
 	int e = device_deliver(l, &device, err);
 

@@ -430,3 +430,33 @@ class Silence(Sources):
             self.assertEqual(source.shut(), 1)
             source.close()
             self.assert_ends(listen, 1, b".*send-section-footer and suppress-vmdesc")
+
+
+class Pointers(Sources):
+    """An array of pointers is described by its first element, and others may be NULL: s390's channel subsystem."""
+
+    def data(self, body, last=b"abcd", middle=True):
+        array = [{"name": "css", "array_len": 256, "type": "struct", "struct": {}, "size": 1}]
+        ticks = [{"name": "ticks", "type": "uint32", "size": 4}]
+        devices = [("s390_css", 1, array)] + ([("timer", 2, ticks)] if middle else [])
+        text = json.dumps({"page_size": 4096, "devices": [
+            {"name": name, "instance_id": 0, "vmsd_name": "x", "version": version, "fields": fields}
+            for name, version, fields in devices]}).encode()
+        return (stream.begin(b"s390-ccw-virtio-7.2") + stream.block_list(RAM) + stream.pages(RAM) +
+                stream.section(stream.FULL, 9, b"s390_css", 1, body) +
+                (stream.section(stream.FULL, 10, b"timer", 2, last) if middle else b"") +
+                b"\0" + bytes([stream.VMDESC]) + be32(len(text)) + text)
+
+    def test_a_body_of_another_length_ends_at_its_footer(self):
+        false_end = stream.footer(9) + b"\4" + be32(10) + str8(b"timex") + bytes(8)
+        for body in (b"0" * 256, b"0" * 300, b"0" * 100, b"", b"0" * 90000, false_end + b"0" * 300):
+            for middle in True, False:
+                self.lands(self.data(body, middle=middle), "--devices", self.path("devices"))
+                devices = {one["name"]: one for one in json.loads(self.read("devices"))["devices"]}
+                self.assertEqual(devices["s390_css"]["bytes"], len(body))
+                self.assertEqual(devices["s390_css"]["split"], "description" if len(body) == 256 else "footers")
+                if middle:
+                    self.assertEqual(devices["timer"]["state"], {"ticks": 0x61626364})
+
+    def test_a_body_of_another_device_has_the_length_that_is_described(self):
+        self.fails(self.data(b"0" * 300, b"abcde"), "device 1 'timer'")
