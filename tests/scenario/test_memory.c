@@ -213,13 +213,14 @@ END_TEST
 /* ---- shared with the source -------------------------------------------------------------------------------------- */
 
 #define SHARED_BYTES (1ull << 40) /* no machine has them */
+#define SMALL_BYTES (16ull * WIRE_TPAGE_BYTES)
 #define SHARED_GPA 0x100000000ull
 #define OWN_PAGES 4u
 
 static const char *const ignore_shared[] = { "x-ignore-shared", NULL };
 
 /* One block that stays where it is and one that is sent (spec/stream.md 4.1). */
-static void shared_stream(struct wire *w, bool with_gpa, bool page_of_shared)
+static void shared_stream(struct wire *w, uint64_t shared_bytes, bool with_gpa, bool page_of_shared)
 {
 	uint8_t page[WIRE_TPAGE_BYTES];
 
@@ -228,9 +229,9 @@ static void shared_stream(struct wire *w, bool with_gpa, bool page_of_shared)
 	if (with_gpa)
 		wire_config_capabilities(w, ignore_shared, 1);
 	wire_section(w, WIRE_START, 2, "ram", 0, 4);
-	wire_word(w, SHARED_BYTES + OWN_PAGES * WIRE_TPAGE_BYTES, WIRE_RAM_MEM_SIZE);
+	wire_word(w, shared_bytes + OWN_PAGES * WIRE_TPAGE_BYTES, WIRE_RAM_MEM_SIZE);
 	wire_str8(w, "pc.ram");
-	wire_be64(w, SHARED_BYTES);
+	wire_be64(w, shared_bytes);
 	if (with_gpa)
 		wire_be64(w, SHARED_GPA);
 	wire_str8(w, "own");
@@ -286,7 +287,7 @@ static void share(struct sharer *sh, bool capability, bool page_of_shared)
 	ops.ram_block = answer_ignored;
 	ops.device = look_at_numbers;
 	scene_begin(&sh->s, NULL);
-	shared_stream(&sh->s.wire, capability, page_of_shared);
+	shared_stream(&sh->s.wire, SHARED_BYTES, capability, page_of_shared);
 	embedder_add(&sh->s.e, "own", OWN_PAGES * WIRE_TPAGE_BYTES, EMB_MEMFD);
 	scene_land(&sh->s, &(struct land_opts){ .ops = &ops, .caps = capability ? ignore_shared : NULL });
 }
@@ -331,6 +332,111 @@ START_TEST(test_a_block_is_not_ignored_without_the_capability)
 }
 END_TEST
 
+/* The embedder has memory of its own for the block that the source shares: zeros, or whatever it says. */
+static int answer_own(void *opaque, struct inm_ram_block *said)
+{
+	return embedder_ops.ram_block(opaque, said);
+}
+
+static int answer_dirty(void *opaque, struct inm_ram_block *said)
+{
+	int r = embedder_ops.ram_block(opaque, said);
+
+	said->dirty = true;
+	return r;
+}
+
+static void own_shared(struct sharer *sh, int (*answer)(void *opaque, struct inm_ram_block *said))
+{
+	struct inm_ops ops = embedder_ops;
+
+	*sh = (struct sharer){ .gpa = 1 };
+	ops.ram_block = answer;
+	scene_begin(&sh->s, NULL);
+	shared_stream(&sh->s.wire, SMALL_BYTES, true, false);
+	embedder_add(&sh->s.e, "own", OWN_PAGES * WIRE_TPAGE_BYTES, EMB_MEMFD);
+	embedder_add(&sh->s.e, "pc.ram", SMALL_BYTES, EMB_MEMFD);
+	scene_land(&sh->s, &(struct land_opts){ .ops = &ops, .caps = ignore_shared });
+}
+
+START_TEST(test_memory_that_is_shared_and_that_nobody_gave_is_no_zeros)
+{
+	struct sharer sh;
+
+	own_shared(&sh, answer_own);
+	ck_assert_int_eq(sh.s.e.result, -EINVAL);
+	ck_assert_msg(strstr(sh.s.e.error, "block 'pc.ram': the source shares this memory"), "%s", sh.s.e.error);
+	ck_assert_uint_eq(sh.s.e.start_calls, 0);
+	scene_end(&sh.s);
+}
+END_TEST
+
+START_TEST(test_memory_that_is_shared_and_holds_something_lands)
+{
+	struct sharer sh;
+
+	own_shared(&sh, answer_dirty);
+	ck_assert_msg(sh.s.e.result == 0, "%s", sh.s.e.error);
+	scene_end(&sh.s);
+}
+END_TEST
+
+/* ---- the list of blocks is complete ---- */
+
+static struct inm_stats listed_stats;
+static unsigned listed_calls;
+static int listed_answer;
+
+static int note_listed(void *opaque)
+{
+	struct embedder *e = opaque;
+
+	listed_calls++;
+	listed_stats = (struct inm_stats){ .size = sizeof(listed_stats) };
+	inm_get_stats(e->inm, &listed_stats);
+	return listed_answer;
+}
+
+static void land_listed(struct scene *s, int answer)
+{
+	struct inm_ops ops = embedder_ops;
+
+	listed_calls = 0;
+	listed_answer = answer;
+	ops.ram_listed = note_listed;
+	scene_begin(s, NULL);
+	shared_stream(&s->wire, SMALL_BYTES, true, true);
+	embedder_add(&s->e, "own", OWN_PAGES * WIRE_TPAGE_BYTES, EMB_MEMFD);
+	embedder_add(&s->e, "pc.ram", SMALL_BYTES, EMB_MEMFD);
+	scene_land(s, &(struct land_opts){ .ops = &ops, .caps = ignore_shared });
+}
+
+START_TEST(test_the_embedder_is_told_once_that_all_blocks_are_known_before_the_first_page)
+{
+	struct scene s;
+
+	land_listed(&s, 0);
+	ck_assert_msg(s.e.result == 0, "%s", s.e.error);
+	ck_assert_uint_eq(listed_calls, 1);
+	ck_assert_uint_eq(listed_stats.ram_blocks, 2);
+	ck_assert_uint_eq(listed_stats.received_pages, 0);
+	scene_end(&s);
+}
+END_TEST
+
+START_TEST(test_a_list_that_the_embedder_refuses_ends_the_migration_before_the_first_page)
+{
+	struct scene s;
+
+	land_listed(&s, -ENOENT);
+	ck_assert_int_eq(s.e.result, -ENOENT);
+	ck_assert_msg(strstr(s.e.error, "section 'ram' START"), "%s", s.e.error);
+	ck_assert_uint_eq(s.e.start_calls, 0);
+	ck_assert_uint_eq(s.e.stats.received_pages, 0);
+	scene_end(&s);
+}
+END_TEST
+
 Suite *suite(void)
 {
 	Suite *s = suite_create("memory");
@@ -351,6 +457,10 @@ Suite *suite(void)
 	tcase_add_test(t, test_a_block_that_is_shared_with_the_source_needs_no_memory_and_lands);
 	tcase_add_test(t, test_a_page_of_a_shared_block_is_refused);
 	tcase_add_test(t, test_a_block_is_not_ignored_without_the_capability);
+	tcase_add_test(t, test_memory_that_is_shared_and_that_nobody_gave_is_no_zeros);
+	tcase_add_test(t, test_memory_that_is_shared_and_holds_something_lands);
+	tcase_add_test(t, test_the_embedder_is_told_once_that_all_blocks_are_known_before_the_first_page);
+	tcase_add_test(t, test_a_list_that_the_embedder_refuses_ends_the_migration_before_the_first_page);
 	suite_add_tcase(s, t);
 	return s;
 }
