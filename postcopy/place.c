@@ -27,16 +27,34 @@
 /* A mapping that has gone without a word: its event is under way, and says where to. */
 #define GONE_NS (50 * NS_PER_MS)
 
-/* Return: 0; -EAGAIN when it has lasted for PLACE_PATIENCE_NS since @began_ns; -ECANCELED. Parks. */
-static may_park int await_events(struct postcopy *pc, uint64_t began_ns)
+/*
+ * How long a placement has waited. A step that took longer than this was not spent waiting: the process was stopped, and
+ * the event that it waits for is still to be read.
+ */
+#define STEP_NS_MAX (20 * NS_PER_MS)
+
+struct patience {
+	uint64_t looked_ns; /* 0: not begun */
+	uint64_t waited_ns;
+};
+
+static void pass_time(struct patience *p)
 {
-	uint64_t lasts_ns = clock_now_ns() - began_ns;
+	uint64_t now_ns = clock_now_ns(), step_ns = p->looked_ns ? now_ns - p->looked_ns : 0;
+
+	p->waited_ns += step_ns < STEP_NS_MAX ? step_ns : STEP_NS_MAX;
+	p->looked_ns = now_ns;
+}
+
+/* Return: 0; -EAGAIN when it has waited for PLACE_PATIENCE_NS; -ECANCELED. Parks. */
+static may_park int await_events(struct postcopy *pc, const struct patience *p)
+{
 	int r;
 
 	pc->counts.place_retries++;
-	if (lasts_ns >= PLACE_PATIENCE_NS)
+	if (p->waited_ns >= PLACE_PATIENCE_NS)
 		return -EAGAIN;
-	if (lasts_ns % (2 * SPIN_NS) < SPIN_NS) {
+	if (p->waited_ns % (2 * SPIN_NS) < SPIN_NS) {
 		fault_poll(pc); /* its errors are fault_read's to find */
 		return 0;
 	}
@@ -105,7 +123,8 @@ static void claim(struct postcopy *pc, struct block *b, size_t tpage, size_t cou
 /* Write and show are one step of the kernel's, so the page is received when it has succeeded, and not before. */
 static may_park int copy_page(struct postcopy *pc, struct block *b, size_t tpage, const void *page, size_t bytes)
 {
-	uint64_t off = (uint64_t)tpage * bytes, began_ns = 0;
+	uint64_t off = (uint64_t)tpage * bytes;
+	struct patience patience = { 0 };
 	struct uffd_done done;
 	int r = 0;
 
@@ -121,11 +140,10 @@ static may_park int copy_page(struct postcopy *pc, struct block *b, size_t tpage
 #endif
 		if (done.error != -EAGAIN && done.error != -ENOENT)
 			break;
-		if (began_ns == 0)
-			began_ns = clock_now_ns();
-		if (done.error == -ENOENT && clock_now_ns() - began_ns > GONE_NS)
+		pass_time(&patience);
+		if (done.error == -ENOENT && patience.waited_ns > GONE_NS)
 			break;
-		r = await_events(pc, began_ns);
+		r = await_events(pc, &patience);
 		if (r < 0)
 			return r;
 	}
