@@ -78,6 +78,9 @@ static void find_ring(struct inm_probe *p)
 	         r == -EPERM  ? "sysctl kernel.io_uring_disabled=0, and permit it in the container's seccomp policy" :
 	         r == -ENOSYS ? "needs a kernel with CONFIG_IO_URING, and a seccomp policy that shows it" :
 	         r == -EINVAL ? "needs Linux 6.1" :
+	         r == -ENOMEM ? "raise the limit of locked memory of this user (RLIMIT_MEMLOCK, ulimit -l), or give "
+				"CAP_IPC_LOCK" :
+	         r == -EMFILE ? "raise the limit of open files (RLIMIT_NOFILE, ulimit -n)" :
 	                        "a limit of the process or the machine");
 }
 

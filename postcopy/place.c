@@ -28,8 +28,8 @@
 #define GONE_NS (50 * NS_PER_MS)
 
 /*
- * How long a placement has waited. A step that took longer than this was not spent waiting: the process was stopped, and
- * the event that it waits for is still to be read.
+ * How long a placement has waited. A step that took longer than this was not spent waiting: the process was stopped,
+ * and the event that it waits for is still to be read.
  */
 #define STEP_NS_MAX (20 * NS_PER_MS)
 

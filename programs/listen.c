@@ -727,7 +727,8 @@ static int make(struct listen *ln)
 	char hint[160];
 
 	if (r < 0)
-		return fail("no migration can be made: %s%s", inm_last_error(), process_limit_hint(hint, r));
+		return fail("no migration can be made: %s%s", inm_last_error(),
+			    strstr(inm_last_error(), "RLIMIT") ? "" : process_limit_hint(hint, r));
 	/* Only threads of ours touch the guest's memory, in user mode; --param may say otherwise. */
 	r = inm_set_parameter(ln->inm, "postcopy-kernel-faults", "off");
 	r = r < 0 ? r : set_ram_limit(ln->inm);
