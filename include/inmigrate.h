@@ -169,7 +169,8 @@ struct inm_ops {
 
 	void (*state_changed)(void *opaque, enum inm_state state);
 
-	/* One line, no newline. */
+	/* One line of printable ASCII, no newline. Never called in a signal handler. It may be called while a callback
+	 * of the same migration is parked (inm_ram_view): that one must hold no lock that is taken here. */
 	void (*log)(void *opaque, enum inm_log_level level, const char *text);
 
 	/* What is in the stream, as it is read: one call for each section, command, block and so on. @depth is the
