@@ -33,7 +33,7 @@
 /* Connections that have not said what they are, at most, beside the channels that are expected. See arrival.h. */
 #define CONNECTIONS_UNKNOWN_MAX 64
 /* What such a connection holds without TLS: its names, the four bytes, the stack it has used. Inside TLS: tls.h. */
-#define UNKNOWN_CHAN_BYTES_MAX (16u << 10)
+#define UNKNOWN_CHAN_BYTES_MAX (32u << 10)
 
 /* What the embedder knows of a reactor. One that an inm has made for itself is in here, too. */
 struct inm_reactor {

@@ -74,6 +74,33 @@ START_TEST(test_silent_strangers_hold_little)
 }
 END_TEST
 
+/* Each says that it is multifd channel 0, and waits: more than may do so. */
+START_TEST(test_connections_that_claim_to_be_a_channel_hold_little)
+{
+	const struct multifd_opts m = { .channels = 1, .method = WIRE_MULTIFD_ZSTD };
+	struct wire hello = { 0 };
+	struct held held;
+	struct several s;
+
+	wire_multifd_hello(&hello, NULL, 0);
+	several_begin(&s, &m, &(struct several_opts){ .tcp = true, SAID });
+	held_begin(&held);
+	for (unsigned round = 0; round < 2; round++) {
+		meet(&s);
+		for (unsigned i = 0; i < STRANGERS; i++)
+			ck_assert_uint_eq(offer(strangers[i], hello.data, hello.len), hello.len);
+		for (unsigned i = 0; i < 50; i++)
+			several_run(&s, 1);
+	}
+	ck_assert_msg(strstr(said, "connections claim to be one"), "%s", said);
+	held_within(&held, (CONNECTIONS_UNKNOWN_MAX + 64 + 2 + 1) * UNKNOWN_CHAN_BYTES_MAX,
+		    "connections that claim to be a multifd channel");
+	part();
+	wire_fini(&hello);
+	several_end(&s);
+}
+END_TEST
+
 #if HAVE_GNUTLS
 
 /* The beginning of a message of 16 MiB, in records as large as there are: kept while it comes. */
@@ -126,6 +153,7 @@ Suite *suite(void)
 	TCase *t = suite_case(s, "strangers", 120);
 
 	tcase_add_test(t, test_silent_strangers_hold_little);
+	tcase_add_test(t, test_connections_that_claim_to_be_a_channel_hold_little);
 #if HAVE_GNUTLS
 	tcase_add_loop_test(t, test_strangers_inside_tls_hold_no_more_than_a_connection_may, 0, 2);
 #endif
