@@ -16,21 +16,39 @@ static uint64_t share_ns(const struct sched *s)
 	return ns < TURN_SHARE_NS_MAX ? ns : TURN_SHARE_NS_MAX;
 }
 
+/* The first look in a round says when it ends. */
+static void note_round(struct sched *s, uint64_t now_ns)
+{
+	if (s->turn_round == s->rounds)
+		return;
+	s->turn_round = s->rounds;
+	s->turn_round_end_ns = now_ns + TURN_ROUND_NS;
+}
+
+static void note_turn(struct sched *s, uint64_t now_ns)
+{
+	s->turn_switches = s->switches;
+	s->turn_end_ns = now_ns + share_ns(s);
+}
+
+void turn_begin(struct sched *s)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	s->turn_work = 0;
+	note_round(s, now_ns);
+	note_turn(s, now_ns);
+}
+
 bool turn_look(struct sched *s)
 {
 	uint64_t now_ns = clock_now_ns();
 
 	s->turn_work = 0;
-	/* The first look of all in this round. */
-	if (s->turn_round != s->rounds) {
-		s->turn_round = s->rounds;
-		s->turn_round_end_ns = now_ns + TURN_ROUND_NS;
-	}
+	note_round(s, now_ns);
 	/* The first look since this coroutine went on. What it did before was less than TURN_LOOK, or one step. */
-	if (s->turn_switches != s->switches) {
-		s->turn_switches = s->switches;
-		s->turn_end_ns = now_ns + share_ns(s);
-	}
+	if (s->turn_switches != s->switches)
+		note_turn(s, now_ns);
 	return now_ns >= s->turn_end_ns || now_ns >= s->turn_round_end_ns;
 }
 

@@ -46,6 +46,9 @@
 /* TURN_LOOK is reached: look at the clock. Return: the share is used up. */
 bool turn_look(struct sched *s);
 
+/* A yield of the caller's is over: its next turn begins now, and not at its next look. */
+void turn_begin(struct sched *s);
+
 /** turn_spent - @work was done. Parks: no. Return: should the caller yield? */
 static inline bool turn_spent(struct sched *s, size_t work)
 {
@@ -56,7 +59,13 @@ static inline bool turn_spent(struct sched *s, size_t work)
 /** turn_spend - the same, and yields. Parks: yes. Return: 0, or -ECANCELED (consuming it), as co_yield */
 may_park static inline int turn_spend(struct sched *s, size_t work)
 {
-	return turn_spent(s, work) ? co_yield (s) : 0;
+	int r;
+
+	if (!turn_spent(s, work))
+		return 0;
+	r = co_yield(s);
+	turn_begin(s);
+	return r;
 }
 
 /**
@@ -65,8 +74,10 @@ may_park static inline int turn_spend(struct sched *s, size_t work)
  */
 may_park static inline void turn_spend_shielded(struct sched *s, size_t work)
 {
-	if (turn_spent(s, work))
-		co_yield_shielded(s);
+	if (!turn_spent(s, work))
+		return;
+	co_yield_shielded(s);
+	turn_begin(s);
 }
 
 /**

@@ -66,6 +66,29 @@ static int by_offset(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* Pages that are received straight into memory, in one call of the kernel's, lie in so few huge ones. */
+#define DIRECT_REGIONS_MAX 2
+#define REGION_BYTES (2ull << 20)
+
+/*
+ * May the payload go straight to its pages? Not where memory is a file that takes it by pwritev(2), nor where the pages
+ * are scattered: the kernel would make a huge page for each of them (see engine/load/ram.c) while everybody waits.
+ */
+static bool goes_direct(const struct multifd_channel *c, const struct multifd_packet *p)
+{
+	unsigned regions = 0;
+	uint64_t region, last = UINT64_MAX;
+
+	if (c->decoder || p->block->fd >= 0)
+		return false;
+	for (size_t i = 0; i < p->normal_pages; i++) {
+		region = be64_load(p->offsets + 8 * i) / REGION_BYTES;
+		regions += region != last;
+		last = region;
+	}
+	return regions <= DIRECT_REGIONS_MAX;
+}
+
 /* Pages that lie side by side are landed together, so they are sorted first: sources from 9.0 on do not (4.1). */
 static int land_pages(struct multifd_channel *c, const struct multifd_packet *p, struct err *err)
 {
@@ -80,6 +103,10 @@ static int land_pages(struct multifd_channel *c, const struct multifd_packet *p,
 	for (size_t i = 0; i < p->normal_pages; i += n) {
 		for (n = 0; i + n < p->normal_pages && page[i + n].off == page[i].off + n * page_bytes; n++)
 			c->pages[n] = (struct iovec){ (void *)page[i + n].bytes, page_bytes };
+		/* We are inside the gate: the answer holds. */
+		e = turn_spend(c->go.sched, p->block->fd >= 0 ? TURN_SYSCALL : TURN_LOOK);
+		if (e < 0)
+			return e;
 		e = block_land(p->block, page[i].off >> shift, c->pages, (int)n, shift);
 		if (e < 0)
 			return err_set(err, e, "writing to block '%s': %s",
@@ -122,7 +149,7 @@ static int payload_iov(struct multifd_channel *c, const struct multifd_packet *p
 	size_t page_bytes = ram_tpage_bytes(c->m->ram);
 	int n = 0;
 
-	if (c->decoder || p->block->fd >= 0) {
+	if (!goes_direct(c, p)) {
 		iov[0] = (struct iovec){ c->payload, p->payload_bytes };
 		return 1;
 	}
@@ -143,7 +170,7 @@ static int land_payload(struct multifd_channel *c, const struct multifd_packet *
 
 	if (c->decoder)
 		return inflate_pages(c, p, err);
-	if (p->block->fd >= 0)
+	if (!goes_direct(c, p))
 		return land_pages(c, p, err);
 	for (size_t i = 0; i < p->normal_pages; i++)
 		block_mark_received(p->block, be64_load(p->offsets + 8 * i) >> shift);

@@ -12,8 +12,8 @@
 #include <zstd.h>
 #include <zstd_errors.h>
 
-/* A page that inflates costs ten that are copied. */
-#define PAGE_WORK (TURN_LOOK / 2)
+/* A page that inflates costs ten that are copied, and may be the first touch of a huge one (engine/load/ram.c). */
+#define PAGE_WORK TURN_LOOK
 
 struct multifd_decoder {
 	unsigned compression;

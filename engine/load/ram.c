@@ -239,15 +239,29 @@ static int refuse_record(uint64_t word, unsigned flags, struct err *err)
 	return err_set(err, -EPROTO, "record 0x%016" PRIx64 " has flags 0x%x, which no source sends", word, flags);
 }
 
-static int load_page_record(struct ram_loader *l, struct reader *r, struct record *rec, unsigned kind, struct err *err)
-{
-	int e = locate(l, r, rec, err);
+/*
+ * The first touch of a huge page makes the kernel fill all of it with zeros: 0.1 to 5 ms for 2 MiB, which cannot be
+ * divided. So the clock is looked at before and after a page that is the first of a region; in a scan through memory
+ * that is every 512th, and where a source scatters its pages it is each of them.
+ */
+#define REGION_BYTES (2ull << 20)
 
-	/* This coroutine carries out the switch, too: the answer holds to the end of the record. */
-	if (e == 0)
-		e = check_phase(l, err);
-	if (e < 0)
-		return e;
+static bool enters_region(struct ram_loader *l, const struct record *rec, unsigned kind)
+{
+	uint64_t region = rec->addr / REGION_BYTES;
+
+	/* By (3) of memory/block.h. */
+	if (kind == WIRE_RAM_ZERO && !rec->block->dirty)
+		return false;
+	if (l->touched == rec->block && l->touched_region == region)
+		return false;
+	l->touched = rec->block;
+	l->touched_region = region;
+	return true;
+}
+
+static int load_kind(struct ram_loader *l, struct reader *r, struct record *rec, unsigned kind, struct err *err)
+{
 	switch (kind) {
 	case WIRE_RAM_ZERO:
 		return load_zero(l, r, rec, err);
@@ -258,6 +272,23 @@ static int load_page_record(struct ram_loader *l, struct reader *r, struct recor
 	default:
 		return load_compressed(l, r, rec, err);
 	}
+}
+
+static int load_page_record(struct ram_loader *l, struct reader *r, struct record *rec, unsigned kind, struct err *err)
+{
+	int e = locate(l, r, rec, err);
+
+	/* This coroutine carries out the switch, too: the answer holds to the end of the record. */
+	if (e == 0)
+		e = check_phase(l, err);
+	if (e < 0)
+		return e;
+	if (!enters_region(l, rec, kind))
+		return load_kind(l, r, rec, kind, err);
+	e = turn_spend(r->sched, TURN_LOOK);
+	if (e == 0)
+		e = load_kind(l, r, rec, kind, err);
+	return e < 0 ? e : turn_spend(r->sched, TURN_LOOK);
 }
 
 /* 8.1 sources send FLUSH records even with multifd off (spec/multifd.md 5.2). */

@@ -37,6 +37,9 @@ void stall_end(struct stall *ret_seen);
 /* Prints the numbers, and is a Check failure where a round is above the budget. */
 void stall_check(const struct stall *seen, const char *what);
 
+/* The same, where one step of @step_ns cannot be divided: what the kernel takes for it, measured by the test. */
+void stall_check_beside(const struct stall *seen, const char *what, uint64_t step_ns);
+
 /* Prints the same for @bytes received, and is a Check failure where one costs more than @ns_max. */
 void stall_check_cpu(const struct stall *seen, const char *what, uint64_t bytes, uint64_t ns_max);
 
