@@ -33,7 +33,9 @@ struct output {
 	uint64_t taken; /* bytes that have left the ring */
 	int error;      /* the first one of a write */
 	bool gone;      /* it will never take anything again */
+	pthread_t thread;
 	bool threaded;
+	bool stop;      /* the thread ends when all is written */
 };
 
 static struct output out = { .name = "standard output", .fd = STDOUT_FILENO, .bytes_max = OUT_BYTES_MAX };
@@ -88,8 +90,10 @@ static void *write_out(void *arg)
 
 	pthread_mutex_lock(&o->lock);
 	for (;;) {
-		while (o->count == 0)
+		while (o->count == 0 && !o->stop)
 			pthread_cond_wait(&o->more, &o->lock);
+		if (o->count == 0)
+			break;
 		bytes = o->count < PIECE_BYTES ? o->count : PIECE_BYTES;
 		first = o->bytes_max - o->head < bytes ? o->bytes_max - o->head : bytes;
 		memcpy(piece, o->ring + o->head, first);
@@ -107,6 +111,7 @@ static void *write_out(void *arg)
 		o->taken += (uint64_t)n;
 		pthread_cond_broadcast(&o->less);
 	}
+	pthread_mutex_unlock(&o->lock);
 	return NULL;
 }
 
@@ -181,18 +186,16 @@ static bool start_thread(struct output *o)
 {
 	pthread_attr_t attr;
 	sigset_t all, before;
-	pthread_t thread;
 	int r;
 
 	o->ring = malloc(o->bytes_max);
 	if (!o->ring || pthread_attr_init(&attr))
 		return false;
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, WRITER_STACK_BYTES);
 	/* Signals are the migration's. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&thread, &attr, write_out, o);
+	r = pthread_create(&o->thread, &attr, write_out, o);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	return r == 0;
@@ -224,11 +227,27 @@ void output_start(void)
 	start(&err, _IOLBF);
 }
 
+/* One that still waits for its reader is left to the end of the process. */
+static void end_thread(struct output *o, bool written)
+{
+	if (!o->threaded)
+		return;
+	if (!written) {
+		pthread_detach(o->thread);
+		return;
+	}
+	pthread_join(o->thread, NULL);
+	o->threaded = false;
+	free(o->ring);
+	o->ring = NULL;
+}
+
 /* Return: the error it ended with, -ETIMEDOUT when nobody reads, 0. */
 static int drain(struct output *o)
 {
 	uint64_t taken, end_ns;
 	struct timespec ts;
+	bool written;
 	int r = 0;
 
 	if (!o->file)
@@ -243,7 +262,11 @@ static int drain(struct output *o)
 			r = pthread_cond_timedwait(&o->less, &o->lock, &ts);
 	}
 	r = o->error ? -o->error : -r;
+	written = o->count == 0;
+	o->stop = true;
+	pthread_cond_signal(&o->more);
 	pthread_mutex_unlock(&o->lock);
+	end_thread(o, written);
 	return r;
 }
 
