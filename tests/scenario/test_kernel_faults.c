@@ -83,6 +83,7 @@ START_TEST(test_listening_is_refused_by_default_and_the_error_says_what_to_permi
 		ck_assert_int_eq(inm_set_parameter(inm, "postcopy-kernel-faults", "off"), 0);
 	ck_assert_int_eq(inm_listen(inm, "tcp:127.0.0.1:0"), 0);
 	inm_free(inm);
+	become(0);
 }
 END_TEST
 
@@ -96,6 +97,7 @@ START_TEST(test_without_postcopy_nothing_is_asked_for)
 	become(65534);
 	ck_assert_int_eq(inm_listen(inm, "tcp:127.0.0.1:0"), 0);
 	inm_free(inm);
+	become(0);
 }
 END_TEST
 

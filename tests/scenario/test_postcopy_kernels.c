@@ -255,6 +255,7 @@ END_TEST
 
 static struct inm_ops before;
 static int disk = -1;
+static void *on_disk_addr;
 
 /* A file that is no memory: it can be mapped, and be written to, and the kernel watches no page of it. */
 static int on_disk(void *opaque, struct inm_ram_block *block)
@@ -266,6 +267,7 @@ static int on_disk(void *opaque, struct inm_ram_block *block)
 	block->fd = disk;
 	block->fd_offset = 0;
 	block->addr = mmap(NULL, block->bytes_max, PROT_READ | PROT_WRITE, MAP_SHARED, disk, 0);
+	on_disk_addr = block->addr;
 	return block->addr == MAP_FAILED ? -errno : 0;
 }
 
@@ -288,7 +290,8 @@ START_TEST(test_memory_that_cannot_be_watched_is_refused_before_the_switch)
 	ck_assert_int_eq(s.result, -EINVAL);
 	ck_assert_msg(strstr(inm_error(s.e.inm), "block 'vga.vram'"), "%s", inm_error(s.e.inm));
 	ck_assert_msg(strstr(inm_error(s.e.inm), "memory file"), "%s", inm_error(s.e.inm));
-	pc_free(&s);
+	ck_assert_int_eq(munmap(on_disk_addr, 16 * PC_PAGE), 0);
+	pc_end(&s);
 	close(disk);
 }
 END_TEST
