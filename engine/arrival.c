@@ -466,7 +466,7 @@ int arrival_start(struct inm *inm)
 	return e;
 }
 
-/* Not a folder, nor what has no name in any (an epoll, an eventfd): the ring might wait there for ever. */
+/* Not what has no name in any folder (an epoll, an eventfd): the ring might wait there for ever. */
 static bool has_stream(mode_t mode)
 {
 	return S_ISSOCK(mode) || S_ISFIFO(mode) || S_ISREG(mode) || S_ISCHR(mode) || S_ISBLK(mode);
@@ -492,6 +492,10 @@ static int open_descriptor(struct inm *inm, const struct address *addr, struct c
 	if (addr->kind == ADDRESS_FILE && S_ISFIFO(st.st_mode)) {
 		close(fd);
 		return err_set(err, -EINVAL, "a FIFO; 'exec:cat FILE' reads one");
+	}
+	if (S_ISDIR(st.st_mode)) {
+		close(fd);
+		return err_set(err, -EISDIR, "%s", strerror(EISDIR));
 	}
 	if (!has_stream(st.st_mode)) {
 		close(fd);
