@@ -161,6 +161,12 @@ static void say_refused(struct inm *inm, const char *name, const struct err *err
 		  err->text);
 }
 
+/* Is main of the source whose channel @name was turned away at @then_ns? A source connects main first. */
+static bool is_main_of(const struct inm *inm, const char *name, uint64_t then_ns)
+{
+	return inm->main.ch && chan_same_peer(inm->main.ch->name, name) && inm->main.came_ns <= then_ns + NS_PER_S;
+}
+
 /*
  * QEMU 7.2, whose channel was turned away, has failed and keeps its main channel open and silent. Its silence in the
  * set-up phase, where it has no reason for one, tells; once a round has begun it may pause as it likes. A main channel
@@ -168,18 +174,20 @@ static void say_refused(struct inm *inm, const char *name, const struct err *err
  */
 static may_park void watch_set_up(struct inm *inm, const char *name)
 {
-	uint64_t wait_ns = inm->opts.connect_deadline_s * NS_PER_S, since_ns = clock_now_ns();
-	uint64_t end_ns = deadline_after_ns(3 * wait_ns), bytes = 0, seen;
+	uint64_t wait_ns = inm->opts.connect_deadline_s * NS_PER_S, begin_ns = clock_now_ns(), since_ns = begin_ns;
+	uint64_t end_ns = begin_ns + 3 * wait_ns, bytes = 0, seen;
 	struct err err = ERR_NONE;
 
 	if (inm->set_up_watched)
 		return;
 	inm->set_up_watched = true;
 	while (!inm->load.rounds_begun && clock_now_ns() < end_ns) {
-		seen = inm->main.ch && chan_same_peer(inm->main.ch->name, name) ? inm->main.ch->bytes_in : 0;
+		/* It may have become main only now, without a byte more: it was a candidate until its deadline. */
+		seen = is_main_of(inm, name, begin_ns) ? inm->main.ch->bytes_in : 0;
 		if (seen != bytes || seen == 0) {
+			if (bytes > 0)
+				since_ns = clock_now_ns();
 			bytes = seen;
-			since_ns = clock_now_ns();
 		} else if (clock_now_ns() - since_ns >= wait_ns) {
 			err_set(&err, -EPROTO,
 				"a multifd channel was refused, and the source has sent nothing for %llu s since",

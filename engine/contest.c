@@ -96,7 +96,7 @@ static uint64_t patience_end_ns(const struct inm *inm)
 {
 	if (!inm->main_seen || inm->contest.displaced)
 		return DEADLINE_NEVER;
-	return inm->contest.since_ns + patience_ns(inm);
+	return inm->contest.until_ns;
 }
 
 static may_park int await_place(struct inm *inm, const struct hello *h, const struct candidate *me)
@@ -127,6 +127,7 @@ int contest_enter(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct
 	e = read_opening(inm, h, deadline_ns, err);
 	if (e < 0)
 		return e;
+	h->ready_ns = clock_now_ns();
 	list_push_tail(&inm->contest.candidates, &me.node);
 	e = await_place(inm, h, &me);
 	list_unlink(&me.node);
@@ -137,13 +138,17 @@ int contest_enter(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct
 
 void contest_taken(struct inm *inm)
 {
-	inm->contest.since_ns = clock_now_ns();
+	uint64_t now_ns = clock_now_ns(), until_ns = now_ns + patience_ns(inm);
+
+	if (!inm->recovering && inm->main.ready_ns)
+		until_ns = inm->main.ready_ns + patience_ns(inm);
+	inm->contest.until_ns = until_ns > now_ns + CONTEST_MOMENT_NS ? until_ns : now_ns + CONTEST_MOMENT_NS;
 	inm->contest.displaced = false;
 }
 
 void contest_extend(struct inm *inm)
 {
-	inm->contest.since_ns = clock_now_ns();
+	inm->contest.until_ns = clock_now_ns() + patience_ns(inm);
 }
 
 void contest_free(struct inm *inm)

@@ -39,13 +39,15 @@ struct hello;
 struct inm;
 
 /* How long a provisional main channel may take when a candidate waits: for its list of RAM blocks, which a source sends
- * in one piece. A recovery, with all its bitmaps, has connect-deadline. */
+ * in one piece. It counts from its opening, so that of many who waited each has only a moment: what a source has sent
+ * meanwhile is here. A recovery, with all its bitmaps, has connect-deadline from its turn on. */
 #define CONTEST_PATIENCE_NS (2ull * 1000000000ull)
+#define CONTEST_MOMENT_NS (200ull * 1000000ull)
 
 struct contest {
 	struct list candidates; /* complete, the oldest first */
 	struct event news;      /* the place may be free, or is taken for good */
-	uint64_t since_ns;      /* the place is taken since */
+	uint64_t until_ns;      /* when the patience with its owner ends, if a candidate waits */
 	bool displaced;         /* its owner must give it up, and commits no more */
 	bool committed;
 	unsigned drops; /* provisional streams that were dropped */

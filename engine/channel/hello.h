@@ -33,7 +33,8 @@ struct err;
 struct hello {
 	struct chan *ch;
 	uint8_t first[HELLO_BYTES_MAX];
-	uint64_t came_ns; /* when it was accepted */
+	uint64_t came_ns;  /* when it was accepted */
+	uint64_t ready_ns; /* of a main channel: when its opening was complete; 0: it was not looked at */
 	size_t got; /* of @first; 0 for a channel that is main whatever it says (fd:, exec:, file:) */
 };
 

@@ -115,6 +115,26 @@ START_TEST(test_a_main_channel_that_is_silent_before_its_list_of_blocks_keeps_no
 }
 END_TEST
 
+/* Many that have fallen silent, each with a section begun: they do not have their patience one after the other. */
+START_TEST(test_many_that_are_silent_keep_nobody_out_for_long)
+{
+	uint64_t began_ns;
+	struct several s;
+
+	several_begin(&s, &two, &(struct several_opts){ .deadline_s = "20", SAID });
+	for (unsigned i = 0; i < 20; i++)
+		connect_stranger(&s, list_end(&s) - 1);
+	several_settle(&s);
+	began_ns = clock_now_ns();
+	land_honest(&s);
+	check_asked_once(&s);
+	/* 20 times 2 s it would be; 2 s, and 19 times a moment. */
+	ck_assert_msg(clock_now_ns() - began_ns < 20 * NS_PER_S, "%llu ms",
+	              (unsigned long long)((clock_now_ns() - began_ns) / NS_PER_MS));
+	several_end(&s);
+}
+END_TEST
+
 /* The source has begun to load, and others come that begin as it did: it is not displaced. */
 START_TEST(test_a_source_that_goes_on_is_not_displaced)
 {
@@ -207,6 +227,7 @@ Suite *suite(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, test_a_main_channel_that_ends_before_its_list_of_blocks_leaves_its_place, 0, 2);
 	tcase_add_test(t, test_a_main_channel_that_is_silent_before_its_list_of_blocks_keeps_nobody_out);
+	tcase_add_test(t, test_many_that_are_silent_keep_nobody_out_for_long);
 	tcase_add_test(t, test_a_source_that_goes_on_is_not_displaced);
 	tcase_add_test(t, test_no_block_is_asked_for_before_the_list_is_whole);
 	tcase_add_test(t, test_a_main_channel_that_ends_after_its_list_of_blocks_is_an_error);
