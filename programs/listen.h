@@ -1,0 +1,47 @@
+/*
+ * listen.h - what `inmigrate listen` knows of its migration, and of its command line
+ */
+#ifndef PROGRAMS_LISTEN_H
+#define PROGRAMS_LISTEN_H
+
+#include "base/log.h"
+#include "inmigrate.h"
+#include "programs/device_file.h"
+#include "programs/guest_ram.h"
+#include "programs/guest_touch.h"
+#include "programs/out_file.h"
+#include "programs/progress.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct listen {
+	struct inm *inm;
+	struct guest_ram ram;
+	struct touch touch;
+	struct device_file devices;
+	struct log_limit limit; /* of lines about recoveries that fail */
+	struct progress progress;
+	const char *uri, *recover_uri, *ram_dir, *devices_path, *stats_path, *touch_log_path;
+	struct out_file devices_file, stats_file, touch_log;
+	enum inm_state timeout_state;
+	uint64_t timeout_ns;
+	enum inm_log_level log_level;
+	enum progress_mode progress_mode;
+	bool timed_out;
+	volatile bool given_up;
+	bool ram_later; /* --ram-dir is written when no page is missing any more */
+	bool too_late;  /* something failed when the source had given its guest up: that costs the exit status only */
+	bool paused;
+};
+
+/* As an exit status: there is none so far. */
+#define GO_ON (-1)
+
+/* The level is fixed when the migration is made, and options are set on it: so -v is looked for first. */
+void listen_count_verbose(struct listen *ln, int argc, char **argv);
+
+/** listen_parse - sets the options on ln->inm. Return: GO_ON, or the status that the program ends with. */
+int listen_parse(struct listen *ln, int argc, char **argv);
+
+#endif
