@@ -182,7 +182,7 @@ static may_park void run(void *opaque)
 	event_set(&inm->postcopy.all_here); /* for the story, where the source is away: it may not be needed any more */
 }
 
-/* Main has ended: can nothing come any more? By preempt only what was asked for comes. */
+/* Main has ended: can nothing come any more? */
 static may_park bool nothing_is_on_its_way(const struct inm *inm)
 {
 	const struct postcopy *pc = &inm->postcopy;

@@ -84,9 +84,20 @@ static may_park struct lost find_lost(const struct postcopy *pc, bool spare_unpl
 	return lost;
 }
 
+static bool only_unplugged_is_missing(const struct postcopy *pc)
+{
+	for (size_t i = 0; i < pc->ram->count; i++) {
+		const struct block *b = pc->ram->blocks[i];
+
+		if (!b->ignored && !b->unplugged && b->received_tpages < b->received.nbits)
+			return false;
+	}
+	return true;
+}
+
 bool settle_is_due(const struct postcopy *pc)
 {
-	return find_lost(pc, false).units == 0 && pc->placing == 0;
+	return only_unplugged_is_missing(pc) && find_lost(pc, false).units == 0 && pc->placing == 0;
 }
 
 static int refuse(const struct lost *lost, struct err *err)

@@ -21,7 +21,8 @@ struct err;
 struct postcopy;
 
 /**
- * settle_is_due - main has ended: may nothing come by the preempt channel any more? Only what was asked for may.
+ * settle_is_due - main has ended, and the preempt channel has not: can it be known that nothing comes on it any more?
+ * Only where the embedder has said that parts are unplugged, and nothing was asked for there. Elsewhere time must tell.
  * Parks: yes; the answer is that of its end.
  */
 may_park bool settle_is_due(const struct postcopy *pc);

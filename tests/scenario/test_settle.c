@@ -140,13 +140,40 @@ START_TEST(test_what_nobody_has_asked_for_is_zeros)
 	struct pc_opts o = quiet(_i % MEMORIES);
 	struct pc s;
 
-	/* A preempt channel that stays open brings only what was asked for, so nothing is waited for. */
+	/* A preempt channel that stays open might bring more, unless the embedder knows what is missing. */
 	o.preempt = _i / MEMORIES ? PC_LATE : PC_NO_PREEMPT;
+	o.unplugged = o.preempt != PC_NO_PREEMPT;
 	pc_begin(&s, &o);
 	pc_switch(&s);
 	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
 	end_stream(&s);
 	lands_with_zeros(&s);
+}
+END_TEST
+
+/* Main has ended, and a page that nobody has asked for is still on its way on the preempt channel. */
+START_TEST(test_a_page_that_comes_after_the_end_of_main_is_waited_for)
+{
+	struct pc_opts o = quiet(_i);
+	struct pc s;
+
+	o.preempt = PC_LATE;
+	pc_begin(&s, &o);
+	pc_switch(&s);
+	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	for (unsigned b = 0; b < 2; b++)
+		for (uint64_t u = 0; u < s.ram[b].units; u++)
+			if (!s.ram[b].precopied[u] && (b == 0 || u > 3))
+				pc_send_unit(&s, PC_MAIN, b, u);
+	end_stream(&s);
+	pc_settle(&s);
+	ck_assert_int_eq(inm_get_state(s.e.inm), INM_STATE_POSTCOPY_ACTIVE);
+	for (uint64_t u = 0; u <= 3; u++)
+		if (!s.ram[1].precopied[u])
+			pc_send_unit(&s, PC_PREEMPT, 1, u);
+	pc_run(&s, 8000);
+	pc_check_landed(&s);
+	pc_end(&s);
 }
 END_TEST
 
@@ -195,6 +222,7 @@ Suite *suite(void)
 	tcase_add_loop_test(t, test_it_is_lost_when_the_preempt_channel_has_ended, 0, MEMORIES);
 	t = suite_case(s, "unplugged", 60);
 	tcase_add_loop_test(t, test_what_nobody_has_asked_for_is_zeros, 0, 2 * MEMORIES);
+	tcase_add_loop_test(t, test_a_page_that_comes_after_the_end_of_main_is_waited_for, 0, MEMORIES);
 	tcase_add_loop_test(t, test_in_a_block_with_unplugged_parts_what_was_asked_for_is_zeros, 0, MEMORIES);
 	t = huge_pool_case(s, "in part", 60);
 	tcase_add_test(t, test_half_of_a_huge_page_is_lost_and_not_zeros);
