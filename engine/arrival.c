@@ -167,10 +167,19 @@ static bool is_main_of(const struct inm *inm, const char *name, uint64_t then_ns
 	return inm->main.ch && chan_same_peer(inm->main.ch->name, name) && inm->main.came_ns <= then_ns + NS_PER_S;
 }
 
+static bool is_in_set_up(const struct inm *inm)
+{
+	const struct load *l = &inm->load;
+
+	return !l->rounds_begun ||
+	       (multifd_has_ended(&inm->multifd) && !inm->multifd.switched && !sections_all_ended(&l->sections));
+}
+
 /*
  * QEMU 7.2, whose channel was turned away, has failed and keeps its main channel open and silent. Its silence in the
- * set-up phase, where it has no reason for one, tells; once a round has begun it may pause as it likes. A main channel
- * of another host than the one that was turned away is not looked at: that was a stranger, and the source goes on.
+ * set-up phase, where it has no reason for one, tells; once a round has begun it may pause as it likes, unless one of
+ * its other channels has ended and more of RAM is to come. A main channel of another host than the one that was turned
+ * away is not looked at: that was a stranger, and the source goes on.
  */
 static may_park void watch_set_up(struct inm *inm, const char *name)
 {
@@ -181,7 +190,7 @@ static may_park void watch_set_up(struct inm *inm, const char *name)
 	if (inm->set_up_watched)
 		return;
 	inm->set_up_watched = true;
-	while (!inm->load.rounds_begun && clock_now_ns() < end_ns) {
+	while (is_in_set_up(inm) && clock_now_ns() < end_ns) {
 		/* It may have become main only now, without a byte more: it was a candidate until its deadline. */
 		seen = is_main_of(inm, name, begin_ns) ? inm->main.ch->bytes_in : 0;
 		if (seen != bytes || seen == 0) {

@@ -399,6 +399,14 @@ void multifd_fini(struct multifd *m)
 
 /* ---- the sync point ---- */
 
+bool multifd_has_ended(const struct multifd *m)
+{
+	for (unsigned i = 0; i < m->channels; i++)
+		if (m->slots[i] && m->slots[i]->ended && !m->slots[i]->at_sync)
+			return true;
+	return false;
+}
+
 /* A channel that has ended without its SYNC will never send it. */
 static int check_ended(const struct multifd *m, struct err *err)
 {

@@ -91,6 +91,9 @@ static inline bool multifd_is_settled(const struct multifd *m)
 	return m->started.set;
 }
 
+/** multifd_has_ended - has a channel ended that owes the next SYNC? */
+bool multifd_has_ended(const struct multifd *m);
+
 /**
  * multifd_join - a connection that began like a multifd channel becomes a claim
  * Reads the rest of its first packet. Consumes h->ch, also on failure. For the connection's own coroutine.

@@ -75,6 +75,27 @@ START_TEST(test_more_channels_than_expected_are_an_error_though_the_source_stays
 }
 END_TEST
 
+/* Its first round has begun, its other channels have ended, and main stays, silent in the middle of a section. */
+START_TEST(test_a_source_that_fails_in_its_first_round_and_stays_is_an_error)
+{
+	const struct multifd_opts m = { .channels = 4, .return_path = true, .per_section = true };
+	struct several s;
+
+	several_begin(&s, &m, &(struct several_opts){ .channels_here = 2, .deadline_s = "1" });
+	several_connect_all(&s);
+	for (unsigned i = 1; i < s.line_count; i++)
+		several_allow(&s, i, wire_find(several_wire(&s, i), "interval", 0));
+	several_allow(&s, SEVERAL_MAIN, wire_find(&s.h.main, "PART", 0) + 7);
+	several_settle(&s);
+	for (unsigned i = 1; i < s.line_count; i++)
+		several_close(&s, i);
+	several_run(&s, 6000);
+	several_check_failed(&s, s.result, "multifd-channels");
+	ck_assert_int_lt(s.result, 0);
+	several_end(&s);
+}
+END_TEST
+
 /* Main never speaks, and nobody asked for more than warnings: whoever watches knows what to change. Once is enough. */
 START_TEST(test_a_channel_that_is_refused_for_its_id_is_said_at_the_default_level)
 {
@@ -188,6 +209,7 @@ Suite *suite(void)
 	tcase_add_loop_test(t, test_fewer_channels_than_expected_are_a_named_error_by_the_deadline, 0, 3);
 	tcase_add_loop_test(t, test_more_channels_than_expected_are_refused_and_named_in_the_final_error, 0, 3);
 	tcase_add_test(t, test_more_channels_than_expected_are_an_error_though_the_source_stays);
+	tcase_add_test(t, test_a_source_that_fails_in_its_first_round_and_stays_is_an_error);
 	tcase_add_test(t, test_a_channel_that_is_refused_for_its_id_is_said_at_the_default_level);
 	suite_add_tcase(s, t);
 
