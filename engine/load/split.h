@@ -16,8 +16,9 @@
  *     description (vmdesc.h).
  * (4) The work of every call is linear in its bytes (times a logarithm for the footers), also over hostile bytes.
  *
- * Parks: split_by_description, split_by_footers, split_try_tail and split_tail_end do, where opts->sched is set. Nobody
- * may touch the buffer meanwhile. They return -ECANCELED for a cancel, which stays pending: see turn_spend_pending.
+ * Parks: all that divides does, where opts->sched is set (split_by_*, split_try_tail, split_tail_end, split_early_end).
+ * Nobody may touch the buffer meanwhile. They return -ECANCELED for a cancel, which stays pending: see
+ * turn_spend_pending.
  */
 #ifndef ENGINE_LOAD_SPLIT_H
 #define ENGINE_LOAD_SPLIT_H

@@ -536,6 +536,8 @@ int split_early_end(size_t *ret_body_bytes, size_t *scan_off, const uint8_t *bod
 			break;
 		}
 		*scan_off = (size_t)(at - body);
+		if (turn_spend_pending(opts->sched, TURN_STEP + 8 * opts->live_count) < 0)
+			return -ECANCELED;
 		r = plausible_setup(body, bytes, *scan_off + FOOTER_BYTES, section_id, opts);
 		if (r == 0)
 			break;

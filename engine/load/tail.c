@@ -529,6 +529,9 @@ static int find_early_end(struct load *l, struct early *sec, struct err *err)
 		if (e == 0)
 			n = reader_fill(r, err);
 	}
+	/* One that was heard while dividing is still pending. */
+	if (e == -ECANCELED)
+		co_take_cancel(r->sched);
 	free(handlers);
 	if (e == 0)
 		e = n < 0 ? (int)n : err_set(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", inside",

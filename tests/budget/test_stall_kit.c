@@ -2,6 +2,7 @@
 #include "tests/support/check_main.h"
 #include "tests/support/stall.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "coroutine/group.h"
@@ -78,6 +79,31 @@ START_TEST(test_work_that_spends_its_turn_stays_inside_the_budget)
 }
 END_TEST
 
+/* The embedder's own loop waits, too. */
+START_TEST(test_a_dispatch_ends_although_there_is_more_to_do)
+{
+	uint64_t began_ns, took_ns, worst_ns = 0;
+	unsigned dispatches = 0;
+
+	stall_need_figures();
+	ck_assert_int_eq(reactor_new(&reactor, &ring_uring, 0), 0);
+	group_init(&group, &reactor->sched, "workers");
+	for (unsigned i = 0; i < WORKERS; i++)
+		ck_assert_int_eq(group_spawn(&group, "one of many", considerate, NULL), 0);
+	while (!group_empty(&group)) {
+		began_ns = stall_cpu_ns();
+		ck_assert_int_eq(reactor_dispatch(reactor), 0);
+		took_ns = stall_cpu_ns() - began_ns;
+		worst_ns = took_ns > worst_ns ? took_ns : worst_ns;
+		dispatches++;
+	}
+	reactor_free(reactor);
+	printf("%u dispatches, the longest %.2f ms\n", dispatches, (double)worst_ns / 1e6);
+	ck_assert_uint_gt(dispatches, 5);
+	ck_assert_uint_le(worst_ns, 2 * STALL_BUDGET_NS);
+}
+END_TEST
+
 Suite *suite(void)
 {
 	Suite *s = suite_create("stall_kit");
@@ -85,5 +111,6 @@ Suite *suite(void)
 
 	tcase_add_test(t, test_a_coroutine_that_does_not_yield_is_seen_and_named);
 	tcase_add_test(t, test_work_that_spends_its_turn_stays_inside_the_budget);
+	tcase_add_test(t, test_a_dispatch_ends_although_there_is_more_to_do);
 	return s;
 }
