@@ -4,7 +4,9 @@
 #include "programs/listen.h"
 
 #include "base/clock.h"
+#include "base/err.h"
 #include "base/text.h"
+#include "engine/channel/address.h"
 #include "programs/output.h"
 #include "programs/process.h"
 #include "programs/program.h"
@@ -144,15 +146,29 @@ static void say_paused(struct listen *ln)
 		  "postcopy is paused, the guest waits for pages that are missing: %s", inm_error(ln->inm));
 }
 
+/* At an address that cannot be had, because somebody has it by now, nobody would come: then at the first one again. */
+static void listen_for_source_that_is_back(struct listen *ln)
+{
+	const char *now = inm_address(ln->inm, 0);
+	char *first = now ? strdup(now) : NULL;
+	int r = inm_recover(ln->inm, ln->recover_uri);
+
+	if (r < 0) {
+		fail("--recover-listen: %s", inm_error(ln->inm));
+		if (first && (r = inm_recover(ln->inm, first)) < 0)
+			fail("%s", inm_error(ln->inm));
+	}
+	if (r == 0)
+		say_where(ln->inm);
+	free(first);
+}
+
 static void on_pause(struct listen *ln)
 {
 	say_paused(ln);
 	if (!ln->recover_uri)
 		return;
-	if (inm_recover(ln->inm, ln->recover_uri) < 0)
-		fail("%s", inm_error(ln->inm));
-	else
-		say_where(ln->inm);
+	listen_for_source_that_is_back(ln);
 }
 
 static void on_state_changed(void *opaque, enum inm_state state)
@@ -246,12 +262,30 @@ static void let_signals_go(void)
 	signal(SIGHUP, SIG_IGN);
 }
 
+/* What is wrong with it must not be found out when the network has failed, and half of the guest is here. */
+static int check_recover_address(const char *uri)
+{
+	struct err err = ERR_NONE;
+	struct address addr;
+	bool answers;
+
+	if (address_parse(&addr, uri, &err) < 0)
+		return usage_error("listen", "--recover-listen: %s", err.text);
+	answers = address_is_listening(&addr) || addr.kind == ADDRESS_FD;
+	address_fini(&addr);
+	return answers ? GO_ON :
+			 usage_error("listen", "--recover-listen %s: a source that is back needs answers: tcp:, unix:, "
+				     "vsock: or fd: is expected", uri);
+}
+
 static int check_addresses(const struct listen *ln)
 {
 	char why[160];
 
 	if (process_check_descriptor(ln->uri, why) < 0)
 		return fail("%s: %s", ln->uri, why);
+	if (ln->recover_uri && check_recover_address(ln->recover_uri) != GO_ON)
+		return EXIT_USAGE;
 	if (ln->recover_uri && process_check_descriptor(ln->recover_uri, why) < 0)
 		return fail("--recover-listen %s: %s", ln->recover_uri, why);
 	return GO_ON;

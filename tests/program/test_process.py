@@ -86,8 +86,8 @@ class Process(Case):
 
     # ---- the guest runs here, pages are missing, and something happens to the process ----
 
-    def in_postcopy(self, **options):
-        child = self.listen_as("--cap", "postcopy-ram", **options)
+    def in_postcopy(self, args=(), **options):
+        child = self.listen_as("--cap", "postcopy-ram", *args, **options)
         address = child.address()
         source = PostcopySource(address, RAM)
         source.answers = False
@@ -276,6 +276,20 @@ class Process(Case):
         self.assertEqual(source.shut(), 0)
         source.close()
         self.assertEqual(child.end(), 0, child.said)
+
+    def test_a_second_address_that_cannot_be_had_is_not_the_end(self):
+        for uri in "nonsense", "tcp:127.0.0.1", "exec:cat", "file:/dev/null":
+            child = self.listen_as("--cap", "postcopy-ram", "--recover-listen", uri)
+            self.assertEqual(child.end(), 2)
+            self.assertIn(b"--recover-listen", child.said)
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            taken = "tcp:127.0.0.1:%d" % other.getsockname()[1]
+            child, address, source = self.in_postcopy(args=("--recover-listen", taken))
+            self.lose_and_recover(child, address, source)
+            self.assertEqual(child.end(), 0)
+            self.assertRegex(child.said, rb"--recover-listen: .*Address already in use")
 
     # ---- signals as a parent has left them ----
 
