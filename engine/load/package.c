@@ -123,13 +123,29 @@ static int check_pings(const struct load *l, struct err *err)
 	return 0;
 }
 
+/*
+ * The migration may have ended, or be about to, while a callback waited for a page; or the page may have been
+ * impossible to show. What the callback has read since is zeros, and a reply that goes out at once does not park, so
+ * nothing else would stop us before RUN.
+ */
+static int check_alive(const struct load *l, struct err *err)
+{
+	if (l->tasks->cancelled || (l->package.has_owner_ping && !l->package.pledged && l->channels->cancelled))
+		return -ECANCELED;
+	return l->postcopy->opened ? err_set(err, -EIO, "a page could not be shown to a device") : 0;
+}
+
 /* Once: what can still refuse the guest does so before anybody is told that it is ours. */
 static int take_over(struct load *l, bool *taken, struct err *err)
 {
+	int e;
+
 	if (*taken)
 		return 0;
 	*taken = true;
-	return l->ops->take_over(l->ops_opaque, err);
+	e = l->ops->take_over(l->ops_opaque, err);
+	/* It may have parked, too. */
+	return e < 0 ? e : check_alive(l, err);
 }
 
 /* A loss of the connection is not the package's failure; and who has asked on a lost one waits for no answer. */
@@ -181,18 +197,6 @@ static int carry_out(struct load *l, const struct split_command *c, bool *taken,
 	default:
 		return 0; /* LISTEN: package_read has seen to it */
 	}
-}
-
-/*
- * The migration may have ended, or be about to, while a callback waited for a page; or the page may have been
- * impossible to show. What the callback has read since is zeros, and a reply that goes out at once does not park, so
- * nothing else would stop us before RUN.
- */
-static int check_alive(const struct load *l, struct err *err)
-{
-	if (l->tasks->cancelled || (l->package.has_owner_ping && !l->package.pledged && l->channels->cancelled))
-		return -ECANCELED;
-	return l->postcopy->opened ? err_set(err, -EIO, "a page could not be shown to a device") : 0;
 }
 
 /* In the order of the package: commands and sections. */
