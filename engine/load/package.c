@@ -226,11 +226,12 @@ static int run_package(void *arg)
 	struct err err = ERR_NONE;
 	int e = load_all(l, &err);
 
-	for (unsigned i = 0; e == 0 && i < l->package.ping_count; i++)
-		e = answer(l, l->package.pings[i], &err);
 	/* It is not needed any more, and freed in pieces. */
 	turn_free(l->reader.sched, l->package.buf, l->package.bytes);
 	l->package.buf = NULL;
+	/* Main adds to them until it is done: so nothing parks between the last one and that. */
+	for (unsigned i = 0; e == 0 && i < l->package.ping_count; i++)
+		e = answer(l, l->package.pings[i], &err);
 	if (e == 0) {
 		event_set(&l->package.done);
 		return 0;
