@@ -159,14 +159,21 @@ void contest_free(struct inm *inm)
 	event_set(&inm->contest.news);
 }
 
+int contest_check(const struct inm *inm, struct err *err)
+{
+	return inm->contest.displaced ? err_set(err, -ECONNABORTED, "another connection has taken its place") : 0;
+}
+
 int contest_commit(struct inm *inm, struct err *err)
 {
 	struct contest *c = &inm->contest;
+	int e;
 
 	if (c->committed)
 		return 0;
-	if (c->displaced)
-		return err_set(err, -ECONNABORTED, "another connection has taken its place");
+	e = contest_check(inm, err);
+	if (e < 0)
+		return e;
 	c->committed = true;
 	incoming_set_state(inm, INM_STATE_ACTIVE);
 	event_set(&c->news);

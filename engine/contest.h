@@ -72,6 +72,9 @@ void contest_extend(struct inm *inm);
 /** contest_free - the place is free again */
 void contest_free(struct inm *inm);
 
+/** contest_check - has main still its place? Return: 0; -ECONNABORTED it was displaced. */
+int contest_check(const struct inm *inm, struct err *err);
+
 /** contest_commit - before the embedder is told something of the guest. Return: 0; -ECONNABORTED it was displaced. */
 int contest_commit(struct inm *inm, struct err *err);
 

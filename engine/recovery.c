@@ -147,6 +147,11 @@ static may_park int resume(void *opaque, struct err *err)
 	e = switchover_await_preempt(inm, err);
 	if (e == 0)
 		e = reply_resume_ack(&inm->load.reply, err);
+	/* Both park. An attempt that has lost its place, or its preempt channel, does not go on. */
+	if (e == 0)
+		e = contest_check(inm, err);
+	if (e == 0)
+		e = switchover_check_preempt(inm, err);
 	if (e < 0)
 		return e;
 	e = postcopy_resume(pc);

@@ -92,6 +92,22 @@ static uint64_t sooner(uint64_t a_ns, uint64_t b_ns)
 	return a_ns < b_ns ? a_ns : b_ns;
 }
 
+static bool has_preempt(const struct inm *inm)
+{
+	return !options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) || inm->preempt.ch || arrival_has_silent(inm);
+}
+
+int switchover_check_preempt(const struct inm *inm, struct err *err)
+{
+#ifdef CONTROL_NO_PREEMPT_WAIT
+	return 0; /* as below */
+#endif
+	if (has_preempt(inm) || inm->postcopy.missing_tpages == 0)
+		return 0;
+	return err_set(err, -ENODATA, "the preempt channel has ended with %" PRIu64 " pages missing",
+		       inm->postcopy.missing_tpages);
+}
+
 /*
  * Pages are asked for only when they can come (spec/channels.md 4.4, 6 row 3). A channel that is silent so far counts:
  * when all others are there it can be nothing else, and it has a coroutine that reads it.
@@ -101,12 +117,10 @@ int switchover_await_preempt(struct inm *inm, struct err *err)
 	uint64_t deadline_ns = deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S);
 	int e = 0;
 
-	if (!options_has(&inm->opts, CAP_POSTCOPY_PREEMPT))
-		return 0;
 #ifdef CONTROL_NO_PREEMPT_WAIT
 	return 0; /* only in the control of test_switchover, which must then fail */
 #endif
-	while (!inm->preempt.ch && !arrival_has_silent(inm)) {
+	while (!has_preempt(inm)) {
 		event_clear(&inm->preempt_news);
 		e = event_wait(&inm->preempt_news, sooner(deadline_ns, deadline_after_ns(HUNG_UP_NS)));
 		if (e == -ETIMEDOUT && clock_now_ns() < deadline_ns)
@@ -140,12 +154,37 @@ static int switch_memory(void *opaque, struct err *err)
 	return multifd_switch(&inm->multifd, err);
 }
 
-static int begin_listening(void *opaque, struct err *err)
+/*
+ * The source has given its guest away by now. It is a pause when a connection is lost in the middle of this, and not
+ * the end: so this is carried out whole, and the loss is heard after it.
+ */
+static may_park int watch_memory(struct inm *inm, struct err *err)
+{
+	struct sched *s = &inm->reactor->sched;
+	int e;
+
+	co_shield(s, true);
+	e = postcopy_listen(&inm->postcopy, err);
+	co_shield(s, false);
+	return e;
+}
+
+/* The preempt channel that was there before may have gone meanwhile, when nobody missed it. */
+static void look_for_preempt(struct inm *inm)
+{
+	struct err err = ERR_NONE;
+	int e = switchover_check_preempt(inm, &err);
+
+	if (e < 0)
+		incoming_lost(inm, e, &err);
+}
+
+static may_park int begin_listening(void *opaque, struct err *err)
 {
 	struct inm *inm = opaque;
 	struct ram_loader *l = &inm->load.ram_loader;
 	/* Postcopy of dirty bitmaps alone misses nothing (spec/stream.md 5.1): the kernel is asked for nothing. */
-	int e = l->advised ? postcopy_listen(&inm->postcopy, err) : 0;
+	int e = l->advised ? watch_memory(inm, err) : 0;
 
 	if (e < 0)
 		return e;
@@ -159,6 +198,7 @@ static int begin_listening(void *opaque, struct err *err)
 	incoming_set_state(inm, INM_STATE_POSTCOPY_ACTIVE);
 	event_set(&inm->listening);
 	log_info(&inm->log, "postcopy: %" PRIu64 " pages are still to come", inm->postcopy.missing_tpages);
+	look_for_preempt(inm);
 	return 0;
 }
 

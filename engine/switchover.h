@@ -39,6 +39,12 @@ int switchover_preempt(struct inm *inm, struct hello *h, struct err *err);
 may_park int switchover_await_preempt(struct inm *inm, struct err *err);
 void switchover_close_preempt(struct inm *inm);
 
+/**
+ * switchover_check_preempt - the same, looked at again after a park: the pages that are missing can come
+ * Return: 0; -ENODATA: there is to be a preempt channel, and it has gone.
+ */
+int switchover_check_preempt(const struct inm *inm, struct err *err);
+
 /* Everything of postcopy is taken back: see postcopy_end. Parks: yes. */
 may_park void switchover_end(struct inm *inm);
 

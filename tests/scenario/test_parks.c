@@ -1,0 +1,170 @@
+/*
+ * What was decided before a park is decided again after it: the library gives others their turn in the middle of long
+ * work (coroutine/turn.h), and in that moment a channel is lost, or a word comes.
+ */
+#include "tests/support/check_main.h"
+
+#include <string.h>
+
+#include "base/be.h"
+#include "coroutine/group.h"
+#include "coroutine/turn.h"
+#include "engine/incoming.h"
+#include "tests/support/postcopy_scene.h"
+
+/* ---- everybody's turn is over, all the time ---- */
+
+struct hog {
+	struct group group;
+	struct pc *s;
+	bool (*is_time)(struct pc *s); /* for act, once */
+	void (*act)(struct pc *s);
+	bool acted, stop;
+};
+
+/* Whoever looks after this, in the same round, yields at its first look. */
+static int hog_turns(void *arg)
+{
+	struct hog *h = arg;
+	struct sched *s = h->group.sched;
+
+	while (!h->stop) {
+		s->turn_round = s->rounds;
+		s->turn_round_end_ns = 0;
+		s->turn_work = TURN_LOOK;
+		if (!h->acted && h->is_time(h->s)) {
+			h->acted = true;
+			h->act(h->s);
+		}
+		co_yield_shielded(s);
+	}
+	return 0;
+}
+
+static void hog_begin(struct hog *h)
+{
+	group_init(&h->group, &h->s->e.inm->reactor->sched, "hog");
+	ck_assert_int_eq(group_spawn_background(&h->group, "hog", hog_turns, h), 0);
+}
+
+static void hog_end(struct hog *h)
+{
+	h->stop = true;
+	/* Also when the migration has ended. */
+	while (!group_empty(&h->group))
+		reactor_dispatch(h->s->e.inm->reactor);
+}
+
+/* ---- LISTEN ---- */
+
+static const struct pc_block four[] = {
+	{ "pc.ram", 64, EMB_MEMFD }, { "a", 16, EMB_MEMFD }, { "b", 16, EMB_MEMFD }, { "c", 16, EMB_MEMFD } };
+
+static bool is_listening(const struct pc *s)
+{
+	return s->e.inm->postcopy.listening && !s->e.inm->listening.set;
+}
+
+static bool listening_begins(struct pc *s)
+{
+	return is_listening(s);
+}
+
+static bool pages_are_counted(struct pc *s)
+{
+	return is_listening(s) && s->e.inm->postcopy.missing_tpages > 0;
+}
+
+static void lose_preempt(struct pc *s)
+{
+	pc_close_line(s, PC_PREEMPT);
+}
+
+/*
+ * The source has no guest any more when LISTEN is carried out, so a channel that is lost in the middle of it is a pause;
+ * and it is noticed, although it has never said a word.
+ */
+START_TEST(test_a_silent_preempt_channel_that_is_lost_during_LISTEN_is_a_pause)
+{
+	static bool (*const times[])(struct pc *s) = { listening_begins, pages_are_counted };
+	struct hog h = { .is_time = times[_i], .act = lose_preempt };
+	struct pc s;
+
+	pc_begin(&s, &(struct pc_opts){ .blocks = four, .block_count = 4, .preempt = PC_LATE, .quiet = true,
+	                                .unanswered = true });
+	pc_precopy(&s);
+	pc_switch(&s);
+	h.s = &s;
+	hog_begin(&h);
+	pc_until(&s, pc_paused, 3000);
+	hog_end(&h);
+	ck_assert(h.acted);
+	ck_assert_msg(pc_paused(&s), "state %s: %s", inm_state_name(inm_get_state(s.e.inm)), inm_error(s.e.inm));
+	ck_assert_msg(strstr(inm_error(s.e.inm), "the preempt channel"), "%s", inm_error(s.e.inm));
+	pc_give_up(&s);
+}
+END_TEST
+
+/* ---- the package ---- */
+
+#define BULK_BYTES ((size_t)96 << 20)
+
+static struct pc *starts;
+static struct inm_ops before;
+
+static void put_bulk(struct pc *s, struct wire *w)
+{
+	static uint8_t bulk[BULK_BYTES];
+
+	(void)s;
+	memset(bulk, 0x55, sizeof(bulk));
+	wire_device(w, 77, &(struct wire_device){ .name = "bulk", .data = bulk, .bytes = sizeof(bulk) });
+}
+
+/* All that is left of the head goes out, PING 4: when nothing is left to load, and the package is about to be freed. */
+static void start_and_go_on(void *opaque, const char *run_state)
+{
+	before.start_vcpus(opaque, run_state);
+	pc_allow(starts, PC_ALL);
+	for (unsigned i = 0; i < 20; i++)
+		pc_source_step(starts);
+}
+
+static bool has_pong_4(struct pc *s)
+{
+	for (unsigned i = 0; i < s->reply_count; i++)
+		if (s->replies[i].type == WIRE_RP_PONG && be32_load(s->replies[i].payload) == 4)
+			return true;
+	return false;
+}
+
+START_TEST(test_a_PING_that_comes_while_the_package_is_freed_is_answered)
+{
+	struct pc s;
+
+	pc_begin(&s, &(struct pc_opts){ .quiet = true, .inject_at = PC_AFTER_LISTEN, .inject = put_bulk });
+	starts = &s;
+	before = s.e.inm->ops;
+	s.e.inm->ops.start_vcpus = start_and_go_on;
+	pc_precopy(&s);
+	pc_switch(&s);
+	pc_allow(&s, s.package_end);
+	ck_assert(pc_until(&s, pc_vcpus_started, 20000));
+	ck_assert(pc_until(&s, has_pong_4, 3000));
+	pc_push(&s);
+	ck_assert_int_eq(pc_run(&s, 10000), 0);
+	pc_free(&s);
+	pc_end(&s);
+}
+END_TEST
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("parks");
+	TCase *t = suite_case(s, "listen", 60);
+
+	tcase_add_loop_test(t, test_a_silent_preempt_channel_that_is_lost_during_LISTEN_is_a_pause, 0, 2);
+	t = suite_case(s, "package", 60);
+	tcase_add_test(t, test_a_PING_that_comes_while_the_package_is_freed_is_answered);
+	return s;
+}
