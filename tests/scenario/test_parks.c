@@ -81,8 +81,8 @@ static void lose_preempt(struct pc *s)
 }
 
 /*
- * The source has no guest any more when LISTEN is carried out, so a channel that is lost in the middle of it is a pause;
- * and it is noticed, although it has never said a word.
+ * The source has no guest any more when LISTEN is carried out, so a channel that is lost in the middle of it is a
+ * pause; and it is noticed, although it has never said a word.
  */
 START_TEST(test_a_silent_preempt_channel_that_is_lost_during_LISTEN_is_a_pause)
 {
