@@ -29,7 +29,7 @@ static void on_fault(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
 	pc->counts.faults++;
 	if (t)
 		t->faults++;
-	pb = views_find(&pc->guest_views, msg->arg.pagefault.address, &off);
+	pb = watched_find(&pc->guest_views, msg->arg.pagefault.address, &off);
 	if (!pb) {
 		/* A view that was moved: see on_change. */
 		log_often(pc->log, LOG_FAULTS, LOG_WARN, "a page fault outside all blocks, at 0x%llx",
@@ -59,7 +59,7 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 #endif
 	while (start < end) {
 		uint64_t off;
-		struct pblock *pb = views_find(&pc->guest_views, start, &off);
+		struct pblock *pb = watched_find(&pc->guest_views, start, &off);
 		size_t tpage, last, gone;
 
 		if (!pb)
@@ -90,7 +90,7 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 static void on_unmap(struct postcopy *pc, uint64_t start, uint64_t end)
 {
 	uint64_t off;
-	struct pblock *pb = views_find(&pc->guest_views, start, &off);
+	struct pblock *pb = watched_find(&pc->guest_views, start, &off);
 
 	if (pb && block_is_anonymous(pb->b))
 		on_remove(pc, start, end);
@@ -100,7 +100,7 @@ static void on_unmap(struct postcopy *pc, uint64_t start, uint64_t end)
 static void on_remap(struct postcopy *pc, uint64_t from, uint64_t to, uint64_t bytes)
 {
 	uint64_t off;
-	struct pblock *pb = views_find(&pc->guest_views, from, &off);
+	struct pblock *pb = watched_find(&pc->guest_views, from, &off);
 
 	if (!pb)
 		return;
@@ -109,7 +109,7 @@ static void on_remap(struct postcopy *pc, uint64_t from, uint64_t to, uint64_t b
 			  "part of the guest view of block '%s' was moved; a touch of it may hang", pb->b->label);
 		return;
 	}
-	views_moved(&pc->guest_views, (uintptr_t)from, (uintptr_t)to);
+	watched_moved(&pc->guest_views, (uintptr_t)from, (uintptr_t)to);
 	block_moved(pb->b, (uint8_t *)(uintptr_t)to); /* NOLINT: the kernel's number for an address of ours */
 }
 

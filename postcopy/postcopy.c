@@ -179,7 +179,7 @@ static int register_engine(struct postcopy *pc, struct pblock *pb)
 	if (r == 0)
 		r = yield_add_view(&pc->yield, b->engine, b->mapped_bytes, b->label);
 	if (r == 0)
-		r = views_add(&pc->engine_views, b->engine, b->mapped_bytes, pb);
+		r = watched_add(&pc->engine_views, b->engine, b->mapped_bytes, pb);
 	return r;
 }
 
@@ -194,7 +194,7 @@ static int register_all(struct postcopy *pc, struct err *err)
 			continue;
 		r = register_guest(pc, pb);
 		if (r == 0)
-			r = views_add(&pc->guest_views, pb->b->guest, pb->units << pb->unit_shift, pb);
+			r = watched_add(&pc->guest_views, pb->b->guest, pb->units << pb->unit_shift, pb);
 		if (r == 0)
 			r = register_engine(pc, pb);
 		if (r == 0)
@@ -204,8 +204,8 @@ static int register_all(struct postcopy *pc, struct err *err)
 		else
 			r = turn_spend(&pc->reactor->sched, REGISTER_WORK);
 	}
-	views_sort(&pc->guest_views);
-	views_sort(&pc->engine_views);
+	watched_sort(&pc->guest_views);
+	watched_sort(&pc->engine_views);
 	return r;
 }
 
@@ -360,13 +360,13 @@ int postcopy_resume(struct postcopy *pc)
 
 struct block *postcopy_find(const struct postcopy *pc, const void *addr, uint64_t *ret_off)
 {
-	struct pblock *pb = views_find(&pc->guest_views, (uintptr_t)addr, ret_off);
+	struct pblock *pb = watched_find(&pc->guest_views, (uintptr_t)addr, ret_off);
 	const uint8_t *at = addr;
 
 	/* In the last page of a huge one there may be more than the block uses. */
 	if (pb)
 		return *ret_off < pb->b->used_bytes ? pb->b : NULL;
-	pb = views_find(&pc->engine_views, (uintptr_t)addr, ret_off);
+	pb = watched_find(&pc->engine_views, (uintptr_t)addr, ret_off);
 	if (pb)
 		return pb->b;
 	/* Nothing is watched: in precopy, or for a part of the guest that is not. */
@@ -458,7 +458,7 @@ void postcopy_end(struct postcopy *pc)
 		pc->listening = false;
 	}
 	close_descriptors(pc);
-	views_fini(&pc->guest_views);
-	views_fini(&pc->engine_views);
+	watched_fini(&pc->guest_views);
+	watched_fini(&pc->engine_views);
 	expect_free(pc);
 }

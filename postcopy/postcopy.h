@@ -31,7 +31,7 @@
 #include "postcopy/prefetch.h"
 #include "postcopy/request.h"
 #include "postcopy/uffd.h"
-#include "postcopy/views.h"
+#include "postcopy/watched.h"
 #include "postcopy/yield.h"
 
 #include <stdbool.h>
@@ -81,7 +81,7 @@ struct postcopy {
 	struct pblock *blocks; /* owned; as ram->blocks */
 	struct uffd guest;     /* faults of the guest's threads */
 	struct uffd engine;    /* of our own: SIGBUS */
-	struct views guest_views, engine_views; /* that are watched */
+	struct watched guest_views, engine_views; /* that are watched */
 	bool descriptors;      /* these two are there: from postcopy_check on, or from LISTEN on */
 	struct yield yield;
 	struct group readers;  /* the coroutine that reads events */

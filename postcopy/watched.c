@@ -1,18 +1,18 @@
-#include "postcopy/views.h"
+#include "postcopy/watched.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-void views_fini(struct views *v)
+void watched_fini(struct watched *v)
 {
 	free(v->list);
-	*v = (struct views){ 0 };
+	*v = (struct watched){ 0 };
 }
 
-int views_add(struct views *v, const void *begin, uint64_t bytes, struct pblock *pb)
+int watched_add(struct watched *v, const void *begin, uint64_t bytes, struct pblock *pb)
 {
 	size_t room = v->room ? 2 * v->room : 16;
-	struct view *list;
+	struct watched_view *list;
 
 	if (v->count == v->room) {
 		list = reallocarray(v->list, room, sizeof(*list));
@@ -21,25 +21,25 @@ int views_add(struct views *v, const void *begin, uint64_t bytes, struct pblock 
 		v->list = list;
 		v->room = room;
 	}
-	v->list[v->count++] = (struct view){ .begin = (uintptr_t)begin, .bytes = bytes, .pb = pb };
+	v->list[v->count++] = (struct watched_view){ .begin = (uintptr_t)begin, .bytes = bytes, .pb = pb };
 	return 0;
 }
 
 static int by_address(const void *a, const void *b)
 {
-	const struct view *x = a, *y = b;
+	const struct watched_view *x = a, *y = b;
 
 	return (x->begin > y->begin) - (x->begin < y->begin);
 }
 
-void views_sort(struct views *v)
+void watched_sort(struct watched *v)
 {
 	if (v->count)
 		qsort(v->list, v->count, sizeof(*v->list), by_address);
 }
 
 /* The last one that does not begin behind @addr; NULL when all do. */
-static struct view *last_before(const struct views *v, uintptr_t addr)
+static struct watched_view *last_before(const struct watched *v, uintptr_t addr)
 {
 	size_t low = 0, high = v->count;
 
@@ -54,9 +54,9 @@ static struct view *last_before(const struct views *v, uintptr_t addr)
 	return low ? &v->list[low - 1] : NULL;
 }
 
-struct pblock *views_find(const struct views *v, uintptr_t addr, uint64_t *ret_off)
+struct pblock *watched_find(const struct watched *v, uintptr_t addr, uint64_t *ret_off)
 {
-	const struct view *view = last_before(v, addr);
+	const struct watched_view *view = last_before(v, addr);
 
 	if (!view || addr - view->begin >= view->bytes)
 		return NULL;
@@ -64,12 +64,12 @@ struct pblock *views_find(const struct views *v, uintptr_t addr, uint64_t *ret_o
 	return view->pb;
 }
 
-void views_moved(struct views *v, uintptr_t from, uintptr_t to)
+void watched_moved(struct watched *v, uintptr_t from, uintptr_t to)
 {
-	struct view *view = last_before(v, from);
+	struct watched_view *view = last_before(v, from);
 
 	if (!view || view->begin != from)
 		return;
 	view->begin = to;
-	views_sort(v);
+	watched_sort(v);
 }
