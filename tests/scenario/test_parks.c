@@ -57,10 +57,14 @@ static void hog_end(struct hog *h)
 
 /* ---- LISTEN ---- */
 
-/* More than is counted at a time (postcopy/expect.c); none of it is touched. */
-#define MANY_PAGES 300000
-static const struct pc_block four[] = {
-	{ "pc.ram", MANY_PAGES, EMB_MEMFD }, { "a", 16, EMB_MEMFD }, { "b", 16, EMB_MEMFD }, { "c", 16, EMB_MEMFD } };
+/* More blocks than are watched at a time, and more pages than are counted (postcopy/expect.c); none is touched. */
+#define MANY_PAGES (1u << 20)
+#define SMALL(name) { name, 4, EMB_MEMFD }
+static const struct pc_block many[PC_BLOCKS_MAX] = {
+	{ "pc.ram", MANY_PAGES, EMB_MEMFD }, SMALL("b1"), SMALL("b2"), SMALL("b3"), SMALL("b4"), SMALL("b5"),
+	SMALL("b6"), SMALL("b7"), SMALL("b8"), SMALL("b9"), SMALL("b10"), SMALL("b11"), SMALL("b12"), SMALL("b13"),
+	SMALL("b14"), SMALL("b15"),
+};
 
 static bool is_listening(const struct pc *s)
 {
@@ -92,7 +96,7 @@ START_TEST(test_a_silent_preempt_channel_that_is_lost_during_LISTEN_is_a_pause)
 	struct hog h = { .is_time = times[_i], .act = lose_preempt };
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .blocks = four, .block_count = 4, .preempt = PC_LATE, .quiet = true,
+	pc_begin(&s, &(struct pc_opts){ .blocks = many, .block_count = PC_BLOCKS_MAX, .preempt = PC_LATE, .quiet = true,
 	                                .unanswered = true });
 	pc_precopy(&s);
 	pc_switch(&s);

@@ -17,7 +17,7 @@
 
 enum emb_backing { EMB_MEMFD, EMB_ANON, EMB_HUGETLB };
 
-#define EMB_BLOCKS_MAX 8
+#define EMB_BLOCKS_MAX 16
 #define EMB_STATES_MAX 16
 #define EMB_PREFILL 0x5a /* of blocks that are dirty */
 

@@ -23,7 +23,7 @@
 
 #define PC_PAGE ((uint64_t)WIRE_TPAGE_BYTES)
 #define PC_HUGE_BYTES (2ul << 20)
-#define PC_BLOCKS_MAX 4
+#define PC_BLOCKS_MAX 16
 #define PC_THREADS_MAX 16
 #define PC_REPLIES_MAX 8
 #define PC_ALL SIZE_MAX
