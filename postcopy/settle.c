@@ -37,18 +37,29 @@ static bool counts(const struct block *b, bool spare_unplugged)
 	return !b->ignored && !(spare_unplugged && b->unplugged);
 }
 
-static void find_asked(const struct ledger *l, bool spare_unplugged, struct lost *lost)
+/* A source sends a unit whole, and what is unplugged is whole units. */
+static bool is_partial(const struct postcopy *pc, const struct pblock *pb, size_t unit)
+{
+	const struct bitmap *received = &pb->b->received;
+	unsigned shift = pb->unit_shift - pc->ram->tpage_shift;
+	size_t end = (unit + 1) << shift < received->nbits ? (unit + 1) << shift : received->nbits;
+
+	return bitmap_next_set(received, unit << shift, end) < end && !pblock_complete(pb, unit, pc->ram->tpage_shift);
+}
+
+/* Of what has an entry in the ledger; also where nobody has been told of that entry. */
+static void find_asked(const struct postcopy *pc, bool spare_unplugged, struct lost *lost)
 {
 	for (size_t i = 0; i < LEDGER_BUCKETS; i++)
-		for (const struct want *w = l->buckets[i]; w; w = w->chain)
-			if (was_asked(w) && counts(w->pb->b, spare_unplugged))
+		for (const struct want *w = pc->ledger.buckets[i]; w; w = w->chain)
+			if ((was_asked(w) && counts(w->pb->b, spare_unplugged)) || is_partial(pc, w->pb, w->unit))
 				note(lost, w->pb, w->unit);
 }
 
 /* Tpages that are looked at between two looks at the clock. */
 #define LOOK_TPAGES (TURN_LOOK * 8)
 
-/* A source sends a unit whole. One that is asked for, too, is counted by find_asked. */
+/* One that has an entry in the ledger is find_asked's. */
 static may_park void find_partial(const struct postcopy *pc, const struct pblock *pb, struct lost *lost)
 {
 	const struct bitmap *received = &pb->b->received;
@@ -63,7 +74,7 @@ static may_park void find_partial(const struct postcopy *pc, const struct pblock
 			continue;
 		unit = tpage >> shift;
 		end = (unit + 1) << shift < all ? (unit + 1) << shift : all;
-		if (!bitmap_test(&pb->asked, unit) && bitmap_next_set(received, unit << shift, end) < end)
+		if (!bitmap_test(&pb->asked, unit) && is_partial(pc, pb, unit))
 			note(lost, pb, unit);
 		tpage = end;
 	}
@@ -78,9 +89,9 @@ static may_park struct lost find_lost(const struct postcopy *pc, bool spare_unpl
 	struct lost lost = { .units = 0 };
 
 	for (size_t i = 0; i < pc->ram->count; i++)
-		if (counts(pc->ram->blocks[i], spare_unplugged))
+		if (!pc->ram->blocks[i]->ignored)
 			find_partial(pc, &pc->blocks[i], &lost);
-	find_asked(&pc->ledger, spare_unplugged, &lost);
+	find_asked(pc, spare_unplugged, &lost);
 	return lost;
 }
 

@@ -6,7 +6,7 @@
  * has come, was at the source and has been lost on the way. Calling it zeros would lose the guest in silence.
  *
  * Only the embedder can know better: in a block with parts that are unplugged (block->unplugged) a thread may have
- * touched one of them.
+ * touched one of them. But what is unplugged is whole units: a part that has come was not.
  *
  * Source: spec/stream.md 5.7
  */

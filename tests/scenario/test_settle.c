@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/incoming.h"
 #include "tests/support/huge_pool.h"
 #include "tests/support/postcopy_scene.h"
 
@@ -211,6 +212,44 @@ START_TEST(test_half_of_a_huge_page_is_lost_and_not_zeros)
 }
 END_TEST
 
+/* A guess that nobody has been told of is no request, and hides nothing: a part of its page has come. */
+START_TEST(test_half_of_a_huge_page_is_lost_also_where_it_was_to_be_asked_for_ahead)
+{
+	struct postcopy *pc;
+	struct pc s;
+
+	huge_pool_need(4);
+	pc_begin(&s, &(struct pc_opts){ .blocks = huge, .block_count = 2, .quiet = true, .unanswered = true });
+	pc_switch(&s);
+	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	pc_send_run(&s, PC_MAIN, 0, 512, 700);
+	pc_settle(&s);
+	pc = &s.e.inm->postcopy;
+	pc->ledger.offline = true;
+	ck_assert(ledger_guess(pc, &pc->blocks[0], 1, clock_now_ns()));
+	end_stream(&s);
+	check_lost(&s, "one is at 0x200000 of block 'pc.ram'");
+	pc_give_up(&s);
+}
+END_TEST
+
+/* What is unplugged is whole pages of the backing: one that has come in part was there. */
+START_TEST(test_half_of_a_huge_page_is_lost_also_in_a_block_with_unplugged_parts)
+{
+	struct pc s;
+
+	huge_pool_need(4);
+	pc_begin(&s, &(struct pc_opts){ .blocks = huge, .block_count = 2, .unplugged = true, .quiet = true,
+	                                .unanswered = true });
+	pc_switch(&s);
+	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	pc_send_run(&s, PC_MAIN, 0, 512, 700);
+	end_stream(&s);
+	check_lost(&s, "one is at 0x200000 of block 'pc.ram'");
+	pc_give_up(&s);
+}
+END_TEST
+
 Suite *suite(void)
 {
 	Suite *s = suite_create("settle");
@@ -226,5 +265,7 @@ Suite *suite(void)
 	tcase_add_loop_test(t, test_in_a_block_with_unplugged_parts_what_was_asked_for_is_zeros, 0, MEMORIES);
 	t = huge_pool_case(s, "in part", 60);
 	tcase_add_test(t, test_half_of_a_huge_page_is_lost_and_not_zeros);
+	tcase_add_test(t, test_half_of_a_huge_page_is_lost_also_where_it_was_to_be_asked_for_ahead);
+	tcase_add_test(t, test_half_of_a_huge_page_is_lost_also_in_a_block_with_unplugged_parts);
 	return s;
 }
