@@ -64,7 +64,8 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 
 		if (!pb)
 			return;
-		tpage = off >> pc->ram->tpage_shift;
+		/* Target pages that are removed whole: of one that is larger than a page, the rest is still to come. */
+		tpage = (off + ram_tpage_bytes(pc->ram) - 1) >> pc->ram->tpage_shift;
 		last = (off + (end - start)) >> pc->ram->tpage_shift;
 		if (last > pb->b->used_bytes >> pc->ram->tpage_shift)
 			last = pb->b->used_bytes >> pc->ram->tpage_shift;

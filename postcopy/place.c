@@ -130,9 +130,12 @@ static may_park int copy_page(struct postcopy *pc, struct block *b, size_t tpage
 
 	for (;;) {
 		/* While it, or one before it in the run, waited, the other channel may have brought this page, or an
-		 * event may have said that it is not wanted any more. */
-		if (block_is_received(b, tpage))
+		 * event may have said that it is not wanted any more. Whoever waits for it comes back and finds out:
+		 * the ledger is about to forget it, and who called it received (postcopy_complete) may come later. */
+		if (block_is_received(b, tpage)) {
+			uffd_wake(&pc->guest, b->guest + off, bytes);
 			return 0;
+		}
 		done = uffd_copy(&pc->guest, b->guest + off, page, bytes);
 #ifdef CONTROL_EAGAIN_DONE
 		if (done.error == -EAGAIN)
