@@ -29,6 +29,12 @@ void gate_leave(struct gate *g, bool whole)
 	g->torn |= !whole;
 }
 
+void gate_miss(struct gate *g)
+{
+	ASSERT(g->shut);
+	g->torn = true;
+}
+
 bool gate_is_whole(const struct gate *g)
 {
 #ifdef CONTROL_NO_GATE

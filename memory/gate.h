@@ -14,8 +14,9 @@
  * (2) Who writes directly across a park is inside from before it hands out an address until the last byte is written.
  *     The kernel may write at any moment in between, so looking at the gate again after the park would be too late.
  * (3) Nobody is inside when it is shut.
- * (4) Who leaves before all of its bytes have come tears memory: pages may be half old, half new. Torn memory is never
- *     switched, and never landed.
+ * (4) Who leaves before all of its bytes have come tears memory: pages may be half old, half new. So does who comes
+ *     when the gate is shut: the source has sent what is newer than what is here. Torn memory is never switched, and
+ *     never landed.
  */
 #ifndef MEMORY_GATE_H
 #define MEMORY_GATE_H
@@ -37,6 +38,9 @@ bool gate_enter(struct gate *g);
 
 /** gate_leave - @whole: all bytes have come and are where they belong */
 void gate_leave(struct gate *g, bool whole);
+
+/** gate_miss - bytes have come that cannot be written any more */
+void gate_miss(struct gate *g);
 
 /** gate_is_whole - nobody is inside, and nobody has torn anything */
 bool gate_is_whole(const struct gate *g);

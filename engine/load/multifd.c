@@ -252,6 +252,14 @@ static int read_rest(struct multifd_channel *c, uint8_t *header, size_t header_b
 	return e == 0 ? cut(c, err) : e;
 }
 
+/* They are older than the switch, so a source that is back does not send them again. */
+static int miss_pages(struct multifd_channel *c, struct err *err)
+{
+	gate_miss(&c->m->ram->gate);
+	c->m->missed = true;
+	return err_set(err, -EPROTO, "pages after the switch to postcopy");
+}
+
 /*
  * The payload goes to guest memory, or from a buffer of the channel's to there, and the channel parks until all of it
  * has come. It is inside the gate meanwhile: the switch to postcopy finds it there, and is not carried out.
@@ -262,7 +270,7 @@ static int apply_pages(struct multifd_channel *c, const struct multifd_packet *p
 	int e = 0;
 
 	if (!gate_enter(gate))
-		return err_set(err, -EPROTO, "pages after the switch to postcopy");
+		return miss_pages(c, err);
 	c->inside = p;
 	if (p->zero_pages > 0)
 		zero_pages(c, p);
@@ -478,7 +486,8 @@ int multifd_check_whole(const struct multifd *m, struct err *err)
 				       "multifd channel %u (%s) is in the middle of a packet with pages of block '%s'",
 				       i, c->ch->name, c->inside->block->label);
 	}
-	return err_set(err, -EPROTO, "a multifd channel has ended in the middle of a packet with pages");
+	return err_set(err, -EPROTO, m->missed ? "pages came by multifd after the switch to postcopy, and were not taken" :
+						 "a multifd channel has ended in the middle of a packet with pages");
 }
 
 int multifd_switch(struct multifd *m, struct err *err)

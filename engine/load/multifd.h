@@ -76,6 +76,7 @@ struct multifd {
 	struct event started;  /* set at the first sync point: all are chosen, and readers may begin */
 	struct event changed;  /* set when a channel comes to a SYNC or ends */
 	bool switched;         /* postcopy has begun: SYNC means nothing */
+	bool missed;           /* pages came after that */
 	struct multifd_counts counts;
 };
 

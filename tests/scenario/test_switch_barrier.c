@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "tests/support/huge_pool.h"
-#include "tests/support/postcopy_scene.h"
+#include "tests/support/recovery_scene.h"
 
 #define THEIRS 0xee
 #define LATE_PAGES 8u
@@ -176,6 +176,42 @@ START_TEST(test_a_packet_with_pages_after_the_switch_is_an_error_and_lands_nowhe
 }
 END_TEST
 
+static bool has_ended(struct rec *r)
+{
+	return r->s.result != 1;
+}
+
+/*
+ * What came late was newer than what is here, and a source that is back does not send it again. So the guest is not
+ * what it was at the source, and that is the last word.
+ */
+START_TEST(test_a_guest_that_has_missed_pages_has_not_landed_after_a_recovery_either)
+{
+	const struct rec_opts back = rec_back(REC_NO_PREEMPT);
+	uint64_t offsets[LATE_PAGES];
+	struct rec r;
+
+	rec_begin(&r, &(struct pc_opts){ .blocks = _i ? anon : memfd, .block_count = 2, .precopied = 60, .channels = 2,
+					 .quiet = true });
+	pick_final(&r.s, offsets);
+	pc_switch(&r.s);
+	ck_assert(rec_until(&r, rec_guest_runs, 5000));
+	put_late_packet(&r.s, offsets, 0);
+	ck_assert(pc_until(&r.s, pc_paused, 5000));
+	r.losses++;
+	rec_forget(&r);
+	rec_recover(&r, &back);
+	pc_push(&r.s);
+	ck_assert(rec_until(&r, has_ended, 10000));
+	ck_assert_int_eq(r.s.result, -EPROTO);
+	ck_assert_msg(strstr(inm_error(r.s.e.inm), "has not landed"), "%s", inm_error(r.s.e.inm));
+	ck_assert_msg(strstr(inm_error(r.s.e.inm), "after the switch"), "%s", inm_error(r.s.e.inm));
+	ck_assert_uint_eq(pc_reply_count(&r.s, WIRE_RP_SHUT), 0);
+	pc_free(&r.s);
+	rec_end(&r);
+}
+END_TEST
+
 static void put_part(struct pc *s, struct wire *w)
 {
 	wire_part(w, WIRE_PART, 2);
@@ -232,6 +268,7 @@ Suite *suite(void)
 	tcase_add_test(t, test_so_it_is_in_huge_pages);
 	t = suite_case(s, "pages where none may be", 60);
 	tcase_add_loop_test(t, test_a_packet_with_pages_after_the_switch_is_an_error_and_lands_nowhere, 0, 2);
+	tcase_add_loop_test(t, test_a_guest_that_has_missed_pages_has_not_landed_after_a_recovery_either, 0, 2);
 	tcase_add_test(t, test_a_page_between_a_discard_and_listen_is_an_error);
 	tcase_add_test(t, test_a_stream_that_discards_and_then_ends_as_precopy_has_not_landed);
 	return s;
