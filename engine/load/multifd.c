@@ -486,8 +486,9 @@ int multifd_check_whole(const struct multifd *m, struct err *err)
 				       "multifd channel %u (%s) is in the middle of a packet with pages of block '%s'",
 				       i, c->ch->name, c->inside->block->label);
 	}
-	return err_set(err, -EPROTO, m->missed ? "pages came by multifd after the switch to postcopy, and were not taken" :
-						 "a multifd channel has ended in the middle of a packet with pages");
+	if (m->missed)
+		return err_set(err, -EPROTO, "pages came by multifd after the switch to postcopy, and were not taken");
+	return err_set(err, -EPROTO, "a multifd channel has ended in the middle of a packet with pages");
 }
 
 int multifd_switch(struct multifd *m, struct err *err)
