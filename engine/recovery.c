@@ -136,6 +136,14 @@ void recovery_force_pause(struct inm *inm)
 
 /* ---- the source is back ---- */
 
+/* An attempt that has lost its place, or its preempt channel, does not go on. */
+static int check_attempt(const struct inm *inm, struct err *err)
+{
+	int e = contest_check(inm, err);
+
+	return e < 0 ? e : switchover_check_preempt(inm, err);
+}
+
 /* Its pages can be taken: the last word of the recovery. */
 static may_park int resume(void *opaque, struct err *err)
 {
@@ -146,12 +154,12 @@ static may_park int resume(void *opaque, struct err *err)
 	contest_extend(inm);
 	e = switchover_await_preempt(inm, err);
 	if (e == 0)
+		e = check_attempt(inm, err);
+	if (e == 0)
 		e = reply_resume_ack(&inm->load.reply, err);
-	/* Both park. An attempt that has lost its place, or its preempt channel, does not go on. */
+	/* That may have parked. */
 	if (e == 0)
-		e = contest_check(inm, err);
-	if (e == 0)
-		e = switchover_check_preempt(inm, err);
+		e = check_attempt(inm, err);
 	if (e < 0)
 		return e;
 	e = postcopy_resume(pc);

@@ -10,7 +10,7 @@
 #include "coroutine/group.h"
 #include "coroutine/turn.h"
 #include "engine/incoming.h"
-#include "tests/support/postcopy_scene.h"
+#include "tests/support/recovery_scene.h"
 
 /* ---- everybody's turn is over, all the time ---- */
 
@@ -164,12 +164,48 @@ START_TEST(test_a_PING_that_comes_while_the_package_is_freed_is_answered)
 }
 END_TEST
 
+/* ---- RESUME ---- */
+
+static bool goes_on(struct rec *r)
+{
+	return inm_get_state(r->s.e.inm) == INM_STATE_POSTCOPY_ACTIVE;
+}
+
+/*
+ * Another one has taken its place in the turn in which RESUME came: its coroutine does not park before the answer, so a
+ * cancel would come too late. It does not go on; the next one does.
+ */
+START_TEST(test_an_attempt_that_has_lost_its_place_does_not_go_on)
+{
+	static const struct pc_block memory[2] = { { "pc.ram", 64, EMB_MEMFD }, { "vga.vram", 16, EMB_ANON } };
+	struct pc_opts o = rec_story(memory, REC_NEW);
+	struct rec_opts back = rec_back(REC_NEW);
+	struct rec r;
+
+	rec_begin_waiting(&r, &o);
+	ck_assert(rec_pause(&r, REC_BOTH, false));
+	back.stop = REC_ASKED;
+	rec_return(&r, &back);
+	ck_assert(rec_until(&r, rec_is_stopped, 5000));
+	r.s.e.inm->contest.displaced = true;
+	r.o.stop = REC_AWAY;
+	rec_until(&r, goes_on, 1000);
+	ck_assert_msg(rec_is_paused(&r), "state %s", inm_state_name(inm_get_state(r.s.e.inm)));
+	ck_assert_ptr_nonnull(strstr(inm_error(r.s.e.inm), "another connection has taken its place"));
+	r.losses++;
+	rec_forget(&r);
+	rec_recover_and_finish(&r, REC_NEW);
+}
+END_TEST
+
 Suite *suite(void)
 {
 	Suite *s = suite_create("parks");
 	TCase *t = suite_case(s, "listen", 60);
 
 	tcase_add_loop_test(t, test_a_silent_preempt_channel_that_is_lost_during_LISTEN_is_a_pause, 0, 2);
+	t = suite_case(s, "resume", 60);
+	tcase_add_test(t, test_an_attempt_that_has_lost_its_place_does_not_go_on);
 	t = suite_case(s, "package", 60);
 	tcase_add_test(t, test_a_PING_that_comes_while_the_package_is_freed_is_answered);
 	return s;
