@@ -27,6 +27,7 @@ void package_init(struct package *p, struct sched *s)
 {
 	*p = (struct package){ .split = SPLIT_RESULT_NONE };
 	event_init(&p->done, s, "device state");
+	event_init(&p->listened, s, "POSTCOPY_LISTEN");
 }
 
 void package_fini(struct package *p)
@@ -224,8 +225,12 @@ static int run_package(void *arg)
 {
 	struct load *l = arg;
 	struct err err = ERR_NONE;
-	int e = load_all(l, &err);
+	/* No deadline: LISTEN succeeds, or the migration fails and cancels us. */
+	int e = event_wait(&l->package.listened, DEADLINE_NEVER);
 
+	if (e < 0)
+		return e;
+	e = load_all(l, &err);
 	/* It is not needed any more, and freed in pieces. */
 	turn_free(l->reader.sched, l->package.buf, l->package.bytes);
 	l->package.buf = NULL;
@@ -272,14 +277,16 @@ int package_read(struct load *l, uint32_t bytes, struct err *err)
 	lost = l->ram_loader.advised ? l->ops->await_channels(l->ops_opaque, err) : 0;
 	if (lost < 0 && (lost != -ENOTCONN || p->has_owner_ping))
 		return err_up(err, lost, "POSTCOPY_LISTEN");
+	/* First, so that it cannot fail any more once pages are watched: the source would not send the package again. */
+	e = group_spawn(l->tasks, "package", run_package, l);
+	if (e < 0)
+		return err_set(err, e, "no memory for a coroutine");
 	e = l->ops->listen(l->ops_opaque, &listen_err);
 	if (e < 0) {
 		*err = listen_err;
 		return err_up(err, e, "POSTCOPY_LISTEN");
 	}
 	l->phase = LOAD_LISTENING;
-	e = group_spawn(l->tasks, "package", run_package, l);
-	if (e < 0)
-		return err_set(err, e, "no memory for a coroutine");
+	event_set(&p->listened);
 	return lost;
 }

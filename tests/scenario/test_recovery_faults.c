@@ -18,6 +18,7 @@ static const struct pc_block blocks[] = { { "pc.ram", 40, EMB_MEMFD }, { "vga.vr
 
 /* Each is for one call, and then taken back. */
 static bool continue_fails, read_fails, spawn_fails, hello_times_out;
+static const char *spawn_name = "main stream";
 static struct rec *speaks_when_it_pauses;
 
 struct uffd_done __real_uffd_continue(const struct uffd *u, void *addr, size_t bytes);
@@ -53,7 +54,7 @@ ssize_t __wrap_uffd_read(const struct uffd *u, struct uffd_msg *events, size_t m
 
 int __wrap_group_spawn(struct group *g, const char *name, co_fn *fn, void *arg)
 {
-	if (strcmp(name, "main stream") == 0 && take(&spawn_fails))
+	if (strcmp(name, spawn_name) == 0 && take(&spawn_fails))
 		return -ENOMEM;
 	return __real_group_spawn(g, name, fn, arg);
 }
@@ -137,6 +138,22 @@ START_TEST(test_a_recovery_without_memory_is_one_that_failed)
 }
 END_TEST
 
+/* After LISTEN it would be too late: the source sends its package once. */
+START_TEST(test_a_package_that_nobody_can_load_fails_before_pages_are_watched)
+{
+	struct pc s;
+
+	pc_begin(&s, &(struct pc_opts){ .quiet = true });
+	spawn_name = "package";
+	spawn_fails = true;
+	pc_switch(&s);
+	pc_until(&s, pc_vcpus_started, 5000);
+	ck_assert_uint_eq(s.e.inm->postcopy.listening, false);
+	pc_check_failed(&s, -ENOMEM, "no memory for a coroutine");
+	pc_end(&s);
+}
+END_TEST
+
 /* The kernel has given up probing it: it is as lost as one that has ended. */
 START_TEST(test_a_silent_preempt_channel_that_times_out_is_a_pause)
 {
@@ -176,6 +193,7 @@ Suite *suite(void)
 	tcase_add_test(t, test_a_page_that_cannot_be_shown_strands_nobody);
 	tcase_add_test(t, test_faults_that_could_not_be_read_are_read_after_the_recovery);
 	tcase_add_test(t, test_a_recovery_without_memory_is_one_that_failed);
+	tcase_add_test(t, test_a_package_that_nobody_can_load_fails_before_pages_are_watched);
 	tcase_add_test(t, test_a_silent_preempt_channel_that_times_out_is_a_pause);
 	tcase_add_test(t, test_the_lost_preempt_channel_does_not_become_the_next_one);
 	return s;
