@@ -277,7 +277,7 @@ int package_read(struct load *l, uint32_t bytes, struct err *err)
 	lost = l->ram_loader.advised ? l->ops->await_channels(l->ops_opaque, err) : 0;
 	if (lost < 0 && (lost != -ENOTCONN || p->has_owner_ping))
 		return err_up(err, lost, "POSTCOPY_LISTEN");
-	/* First, so that it cannot fail any more once pages are watched: the source would not send the package again. */
+	/* First, so that it cannot fail once pages are watched: the source would not send the package again. */
 	e = group_spawn(l->tasks, "package", run_package, l);
 	if (e < 0)
 		return err_set(err, e, "no memory for a coroutine");

@@ -92,7 +92,7 @@ START_TEST(test_reasons_name_what_is_wrong)
 		{ { .main = HELLO_THERE, .recovery = true }, HELLO_COMMAND, "second main" },
 		{ { .main = HELLO_OWED }, HELLO_COMMAND, "nothing is paused" },
 		{ { .main = HELLO_OWED, .recovery = true }, HELLO_QEVM, "recovered" },
-		{ { .main = HELLO_OWED }, HELLO_PACKET, "multifd is off" },
+		{ { .main = HELLO_OWED }, HELLO_PACKET, "the source has multifd on, and it is off here" },
 		{ { .multifd = HELLO_THERE }, HELLO_PACKET, "multifd-channels" },
 		{ { .main = HELLO_OWED }, HELLO_PAGE, "preempt is off" },
 		{ { .preempt = HELLO_THERE }, HELLO_PAGE, "second preempt" },
