@@ -168,6 +168,7 @@ int guest_ram_block(struct guest_ram *ram, struct inm_ram_block *block)
 	block->fd = b->fd;
 	block->addr = b->fd < 0 || ram->postcopy ? b->addr : NULL;
 	block->dirty = file;
+	block->unplugged = guest_unplugged_take(&ram->unplugged, block->name);
 	return 0;
 }
 
@@ -177,6 +178,7 @@ void guest_ram_fini(struct guest_ram *ram)
 		block_fini(&ram->blocks[i]);
 	free(ram->blocks);
 	guest_files_fini(&ram->files);
+	guest_unplugged_fini(&ram->unplugged);
 	ram_dir_close(&ram->dir);
 	*ram = (struct guest_ram){ 0 };
 }

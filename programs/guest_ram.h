@@ -6,6 +6,7 @@
 
 #include "inmigrate.h"
 #include "programs/guest_file.h"
+#include "programs/guest_unplugged.h"
 #include "programs/ram_dir.h"
 
 #include <stdbool.h>
@@ -32,6 +33,7 @@ struct guest_ram {
 	bool postcopy; /* the guest view is answered, too: see inm_ram_block.addr */
 	bool touched;  /* somebody will touch it: every block gets an address */
 	struct guest_files files; /* memory that is there already */
+	struct guest_unplugged unplugged; /* blocks that may have holes at the source */
 	struct ram_dir dir;       /* where it is written in the end */
 	struct guest_block *blocks;
 	size_t count;

@@ -53,9 +53,14 @@ static int on_ram_listed(void *opaque)
 {
 	struct listen *ln = opaque;
 	const struct guest_file *unused = guest_files_unused(&ln->ram.files);
+	const char *whole = guest_unplugged_unused(&ln->ram.unplugged);
 
 	if (unused) {
 		fail("--ram %s: the guest has no such RAM block", TEXT_QUOTE(unused->name, strlen(unused->name)));
+		return -ENOENT;
+	}
+	if (whole) {
+		fail("--unplugged %s: the guest has no such RAM block", TEXT_QUOTE(whole, strlen(whole)));
 		return -ENOENT;
 	}
 	return ln->touch.opts.threads ? touch_prepare(&ln->touch, &ln->ram) : 0;

@@ -23,6 +23,9 @@ static const char help_text[] =
         "  --ram NAME=PATH        RAM block NAME is in the file PATH: what the source shares (x-ignore-shared) is "
         "there\n"
         "                         already, and what it sends is landed there\n"
+        "  --unplugged NAME       parts of RAM block NAME may be unplugged at the source (virtio-mem): a page of it "
+        "that\n"
+        "                         never comes in postcopy is zeros, even where a thread waits for it\n"
         "  --ram-dir DIR          when the guest is complete, write each RAM block as DIR/<name>.raw\n"
         "  --devices FILE         write the device state, decoded, as JSON\n"
         "  --stats FILE           at the end, write numbers as one JSON object\n"
@@ -52,6 +55,7 @@ enum {
 	OPT_CAP = 256,
 	OPT_PARAM,
 	OPT_RAM,
+	OPT_UNPLUGGED,
 	OPT_RAM_DIR,
 	OPT_RAM_BACKING,
 	OPT_TLS_CREDS,
@@ -70,6 +74,7 @@ static const struct option long_options[] = {
 	{ "cap", required_argument, NULL, OPT_CAP },
 	{ "param", required_argument, NULL, OPT_PARAM },
 	{ "ram", required_argument, NULL, OPT_RAM },
+	{ "unplugged", required_argument, NULL, OPT_UNPLUGGED },
 	{ "ram-dir", required_argument, NULL, OPT_RAM_DIR },
 	{ "ram-backing", required_argument, NULL, OPT_RAM_BACKING },
 	{ "tls-creds", required_argument, NULL, OPT_TLS_CREDS },
@@ -177,6 +182,11 @@ static int add_ram(struct listen *ln, const char *text)
 	return GO_ON;
 }
 
+static int add_unplugged(struct listen *ln, const char *name)
+{
+	return guest_unplugged_add(&ln->ram.unplugged, name) < 0 ? fail("no memory") : GO_ON;
+}
+
 static int take_option(struct listen *ln, int opt)
 {
 	switch (opt) {
@@ -186,6 +196,8 @@ static int take_option(struct listen *ln, int opt)
 		return set_param_or_help(ln, optarg);
 	case OPT_RAM:
 		return add_ram(ln, optarg);
+	case OPT_UNPLUGGED:
+		return add_unplugged(ln, optarg);
 	case OPT_RAM_DIR:
 		ln->ram_dir = optarg;
 		return GO_ON;

@@ -219,6 +219,34 @@ class Postcopy(Case):
         self.landed(listen, source)
         self.assertRegex(listen.err, rb"(?m)^postcopy-active: .* of RAM missing, \d+ faults, 1 of them waiting$")
 
+    # ---- a page that never comes ----
+
+    def all_but_the_page_that_is_waited_for(self, *args):
+        listen, source = self.switch("--guest", "touch=1,pattern=seq,access=read,passes=1", "--ram-dir",
+                                     self.path("ram"), *args, answers=False)
+        wait_until("a request", lambda: source.requests)
+        name, missing, _ = source.requests[0]
+        for offset in range(0, len(RAM[name]), PAGE_BYTES):
+            if offset != missing:
+                source.page(name, offset)
+        source.push(b"rom")
+        return listen, source, missing
+
+    def test_a_page_that_is_waited_for_and_never_comes_is_lost(self):
+        for args in (), ("--unplugged", "rom"):
+            listen, source, _ = self.all_but_the_page_that_is_waited_for("--timeout", "3", *args)
+            source.finish()
+            self.assertEqual(source.shut_status, None)
+            self.assertEqual(listen.end(), 1)
+            self.assertRegex(listen.err, rb"(?m)^inmigrate: postcopy is paused, .*pc\.ram")
+
+    def test_a_page_that_may_be_unplugged_at_the_source_and_never_comes_is_zeros(self):
+        listen, source, missing = self.all_but_the_page_that_is_waited_for("--unplugged", "pc.ram")
+        self.landed(listen, source)
+        wanted = bytearray(RAM[b"pc.ram"])
+        wanted[missing:missing + PAGE_BYTES] = bytes(PAGE_BYTES)
+        self.assertEqual(self.ram(log=False), {**RAM, b"pc.ram": bytes(wanted)})
+
     # ---- what the guest wrote stays ----
 
     def test_a_page_that_comes_again_overwrites_nothing(self):

@@ -87,6 +87,7 @@ class Refusals(Case):
         self.addCleanup(os.unlink, "/dev/shm/" + os.path.basename(self.folder))
         self.refused_before_the_switch(rb"refused here", "--ram", "nosuch=/dev/shm/" +
                                        os.path.basename(self.folder))
+        self.refused_before_the_switch(rb"refused here", "--unplugged", "pc.ram", "--unplugged", "nosuch")
 
     def test_a_name_that_no_file_can_have_is_refused_before_the_switch(self):
         names = {b"N" * 255: stream.content(8192)}
