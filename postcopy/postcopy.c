@@ -9,6 +9,7 @@
 #include "postcopy/expect.h"
 #include "postcopy/fault.h"
 #include "postcopy/place.h"
+#include "postcopy/vacate.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -107,6 +108,8 @@ static int cannot_be_watched(const struct block *b, int result, struct err *err)
 	if (result == -EINVAL)
 		advice = "; it must be private anonymous memory, or a shared mapping of a memory file (memfd, tmpfs, "
 			 "hugetlbfs)";
+	if (result == -EBUSY)
+		advice = "; it is watched by another userfaultfd, or somebody touches it before the guest runs";
 	return err_set(err, result, "block '%s' cannot be watched for missing pages: %s%s", b->label,
 		       strerror(-result), advice);
 }
@@ -160,9 +163,13 @@ int postcopy_discard(struct postcopy *pc, struct block *b, size_t tpage, size_t 
 	return expect_range(pc, b, tpage, count);
 }
 
-static int register_guest(struct postcopy *pc, const struct pblock *pb)
+static may_park int register_guest(struct postcopy *pc, struct pblock *pb)
 {
-	return uffd_register(&pc->guest, pb->b->guest, pb->units << pb->unit_shift, watch_modes(pb->b));
+	int r = vacate(pc, pb);
+
+	if (r == 0)
+		r = uffd_register(&pc->guest, pb->b->guest, pb->units << pb->unit_shift, watch_modes(pb->b));
+	return r < 0 ? r : vacate_check(pc, pb);
 }
 
 static int register_engine(struct postcopy *pc, struct pblock *pb)
