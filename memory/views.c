@@ -170,7 +170,25 @@ static const char *compare(const struct mappings *m, const struct block *b, uint
 	return NULL;
 }
 
-static may_park int compare_all(const struct mappings *m, const struct ram *ram, struct sched *s,
+/*
+ * Memory that was given by its address alone: what a discard takes back must be gone (MADV_DONTNEED), and in a shared
+ * mapping it is still in the file behind it. The guest would see what it held before.
+ */
+static const char *is_shared(const struct mappings *m, const struct block *b, uint64_t *ret_off)
+{
+	const struct mapping *at;
+
+	for (*ret_off = 0; *ret_off < b->used_bytes; *ret_off = at->end - (uintptr_t)b->guest) {
+		at = find(m, b->guest + *ret_off);
+		if (!at)
+			return NULL; /* watching it finds that out */
+		if (at->shared)
+			return "it is a shared mapping, which in postcopy must be given with its descriptor";
+	}
+	return NULL;
+}
+
+static may_park int compare_all(const struct mappings *m, const struct ram *ram, bool postcopy, struct sched *s,
 				struct view_fault *ret)
 {
 	uint64_t off = 0;
@@ -180,9 +198,9 @@ static may_park int compare_all(const struct mappings *m, const struct ram *ram,
 	for (size_t i = 0; r == 0 && i < ram->count; i++) {
 		const struct block *b = ram->blocks[i];
 
-		if (b->ignored || block_is_anonymous(b) || !b->guest)
+		if (b->ignored || !b->guest || (block_is_anonymous(b) && !postcopy))
 			continue;
-		what = compare(m, b, &off);
+		what = block_is_anonymous(b) ? is_shared(m, b, &off) : compare(m, b, &off);
 		if (what) {
 			*ret = (struct view_fault){ .block = b, .off = off, .what = what };
 			return -EINVAL;
@@ -218,12 +236,13 @@ static bool claim_of(const struct mappings *m, const struct block *b, struct cla
 	*ret = (struct claim){ .device = UINT64_MAX, .inode = UINT64_MAX, .off = (uintptr_t)b->landing, .block = b };
 	if (b->ignored)
 		return false;
-	if (block_is_anonymous(b))
-		return true;
 	ours = find(m, b->landing);
 	if (!ours || !ours->shared || ours->inode == 0)
-		return false;
-	*ret = (struct claim){ .device = ours->device, .inode = ours->inode, .off = b->fd_off, .block = b };
+		return block_is_anonymous(b);
+	*ret = (struct claim){ .device = ours->device,
+			       .inode = ours->inode,
+			       .off = ours->off + ((uintptr_t)b->landing - ours->begin),
+			       .block = b };
 	return true;
 }
 
@@ -251,7 +270,7 @@ static int check_overlaps(const struct mappings *m, const struct ram *ram, struc
 	return r;
 }
 
-int views_compare(const struct ram *ram, struct sched *s, struct view_fault *ret)
+int views_compare(const struct ram *ram, bool postcopy, struct sched *s, struct view_fault *ret)
 {
 	struct mappings m = { .count = 0 };
 	int fd, r;
@@ -262,7 +281,7 @@ int views_compare(const struct ram *ram, struct sched *s, struct view_fault *ret
 	r = read_list(&m, s, fd);
 	close(fd);
 	if (r == 0)
-		r = compare_all(&m, ram, s, ret);
+		r = compare_all(&m, ram, postcopy, s, ret);
 	if (r == 0)
 		r = check_overlaps(&m, ram, ret);
 	free(m.at);

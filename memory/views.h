@@ -9,6 +9,9 @@
  * fstat(2): on overlays and stacked file systems the two show other devices and inodes. It may be several mappings side
  * by side, as mprotect(2) and madvise(2) make them. What cannot be known is never refused.
  *
+ * For a block with an address alone postcopy needs private memory: a discard gives pages back, and in a shared mapping
+ * they would stay in the file behind it, for the guest to see instead of those to come. That is refused, too.
+ *
  * Two blocks of one memory would lose a guest as silently: one's pages land on the other's. That is refused, too.
  *
  * All blocks are compared at once, which reads the list once: with 4096 blocks it is long.
@@ -18,6 +21,7 @@
 
 #include "coroutine/co.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct block;
@@ -31,9 +35,10 @@ struct view_fault {
 
 /**
  * views_compare - every block that has both a descriptor and a guest view; and each block with all others
+ * @postcopy: pages may be discarded
  * Parks: yes; the list is long. Return: 0; -EINVAL and the first that differs; -ECANCELED; why the list cannot be read
  * (-ENOENT without /proc), and nothing was compared.
  */
-may_park int views_compare(const struct ram *ram, struct sched *s, struct view_fault *ret);
+may_park int views_compare(const struct ram *ram, bool postcopy, struct sched *s, struct view_fault *ret);
 
 #endif

@@ -220,7 +220,7 @@ static may_park int offer_all(struct ram_loader *l, struct sched *s, const struc
 static may_park int compare_views(const struct ram_loader *l, struct sched *s, struct err *err)
 {
 	struct view_fault fault;
-	int e = views_compare(l->ram, s, &fault);
+	int e = views_compare(l->ram, l->advised, s, &fault);
 
 	if (e == 0 || e == -ECANCELED)
 		return e;

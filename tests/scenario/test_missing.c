@@ -1,6 +1,7 @@
 /*
  * What is to come is missing: a page that the source has discarded is not in the guest view when the guest begins, so
- * that whoever touches it waits. Others put pages there: the kernel makes huge pages of memory with holes.
+ * that whoever touches it waits. Others put pages there: the kernel makes huge pages of memory with holes, and a
+ * mapping that is shared keeps what was given back.
  */
 #include "tests/support/check_main.h"
 
@@ -89,6 +90,22 @@ START_TEST(test_a_huge_page_that_the_kernel_makes_of_holes_does_not_stand_for_pa
 }
 END_TEST
 
+/* Given by its address alone: what is given back there stays in the file behind it, and nobody would wait for it. */
+START_TEST(test_a_shared_mapping_without_its_descriptor_is_refused_for_postcopy)
+{
+	struct pc s;
+	uint8_t *guest;
+
+	pc_begin(&s, &(struct pc_opts){ .blocks = anon, .block_count = 2, .precopied = 90, .touch = { .threads = 1 } });
+	guest = pc_guest(&s, 0, 0);
+	ck_assert_ptr_eq(mmap(guest + _i * PC_PAGE, s.ram[0].bytes - (size_t)_i * PC_PAGE, PROT_READ | PROT_WRITE,
+			      MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0), guest + _i * PC_PAGE);
+	pc_finish(&s);
+	pc_check_failed(&s, -EINVAL, "a shared mapping");
+	pc_end(&s);
+}
+END_TEST
+
 Suite *suite(void)
 {
 	Suite *s = suite_create("missing");
@@ -96,5 +113,6 @@ Suite *suite(void)
 
 	pc_need();
 	tcase_add_loop_test(t, test_a_huge_page_that_the_kernel_makes_of_holes_does_not_stand_for_pages_to_come, 0, 4);
+	tcase_add_loop_test(t, test_a_shared_mapping_without_its_descriptor_is_refused_for_postcopy, 0, 2);
 	return s;
 }
