@@ -16,7 +16,7 @@
 /* Pages that one call of mincore(2) is asked about: no tpage is larger. */
 #define PIECE_PAGES ((size_t)512)
 
-/* The kernel takes some time for a huge page. That it comes between our steps so often says that it is not the kernel. */
+/* The kernel takes its time for a huge page: who comes between our steps so often is somebody else. */
 #define TRIES 100
 
 /* Tpages [first, end). */
