@@ -8,7 +8,8 @@
  *
  *   connections: 37 more lines like this were not logged
  *
- * Not here: errors that end a migration, changes of its state, and all that happens once. Those have no limit.
+ * Not here: errors that end a migration, changes of its state but for losses and returns, and all that happens once.
+ * Those have no limit.
  * A connection says three lines about itself at most: that it waits, that it is closed, or what it is, and its end.
  */
 #ifndef BASE_LOG_LIMIT_H
@@ -21,6 +22,7 @@ enum log_topic {
 	LOG_CONNECTIONS, /* that are closed, turned away, or back too early */
 	LOG_CHANNELS,    /* that are taken and end: an honest source has 255 */
 	LOG_RECOVERIES,  /* that were tried and came to nothing */
+	LOG_LOSSES,      /* of the network in postcopy, and returns: a source can come and go */
 	LOG_STREAM,      /* what the source says and nobody heeds */
 	LOG_FAULTS,      /* of the guest, in odd places */
 	LOG_TOPIC_COUNT,

@@ -27,18 +27,15 @@ void recovery_init(struct inm *inm)
 
 /* ---- paused ---- */
 
-/* A recovery that fails can be anybody's, and there may be many; a loss is always told. */
+/*
+ * A recovery that fails can be anybody's, and there may be many. They have a topic of their own, so that they do not
+ * use up what a loss has: that is told, unless one source comes and goes all the time.
+ */
 static void say_paused(struct inm *inm, bool again)
 {
-	const char *devices = inm->running ? "" : ", and devices still to load";
-
-	if (again)
-		log_often(&inm->log, LOG_RECOVERIES, LOG_INFO,
-			  "postcopy is paused with %" PRIu64 " pages missing%s: %s", inm->postcopy.missing_tpages,
-			  devices, inm->err.text);
-	else
-		log_info(&inm->log, "postcopy is paused with %" PRIu64 " pages missing%s: %s",
-			 inm->postcopy.missing_tpages, devices, inm->err.text);
+	log_often(&inm->log, again ? LOG_RECOVERIES : LOG_LOSSES, LOG_INFO,
+		  "postcopy is paused with %" PRIu64 " pages missing%s: %s", inm->postcopy.missing_tpages,
+		  inm->running ? "" : ", and devices still to load", inm->err.text);
 }
 
 static void begin_pause(struct inm *inm)
@@ -170,7 +167,8 @@ static may_park int resume(void *opaque, struct err *err)
 	inm->paused_sum_ns += clock_now_ns() - inm->paused_ns;
 	inm->recoveries++;
 	inm->error_text[0] = '\0';
-	log_info(&inm->log, "postcopy goes on: %" PRIu64 " pages are still to come", pc->missing_tpages);
+	log_often(&inm->log, LOG_LOSSES, LOG_INFO, "postcopy goes on: %" PRIu64 " pages are still to come",
+		  pc->missing_tpages);
 	incoming_set_state(inm, INM_STATE_POSTCOPY_ACTIVE);
 	return 0;
 }

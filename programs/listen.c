@@ -128,27 +128,32 @@ static void say_where(const struct inm *inm)
 	fflush(output_out());
 }
 
-static void say_failure(void *opaque, enum log_level level, const char *text)
+static void say_it(void *opaque, enum log_level level, const char *text)
 {
 	(void)level;
 	clear_line(opaque);
 	fail("%s", text);
 }
 
-/* A loss is always told. A recovery that fails may be anybody's, and there are as many as there are connections. */
-static struct log failed_recoveries(struct listen *ln)
+/* A source can come and go, and a recovery that fails may be anybody's: there are as many as there are connections. */
+static struct log pauses(struct listen *ln)
 {
-	return (struct log){ .write = say_failure, .opaque = ln, .level_max = LOG_ERROR, .limit = &ln->limit };
+	return (struct log){ .write = say_it, .opaque = ln, .level_max = LOG_ERROR, .limit = &ln->limit };
 }
 
 static void say_paused(struct listen *ln)
 {
-	struct log log = failed_recoveries(ln);
+	struct log log = pauses(ln);
 
-	if (!ln->paused)
-		log.limit = NULL;
-	log_often(&log, LOG_RECOVERIES, LOG_ERROR,
+	log_often(&log, ln->paused ? LOG_RECOVERIES : LOG_LOSSES, LOG_ERROR,
 		  "postcopy is paused, the guest waits for pages that are missing: %s", inm_error(ln->inm));
+}
+
+static void say_on(struct listen *ln)
+{
+	struct log log = pauses(ln);
+
+	log_often(&log, LOG_LOSSES, LOG_ERROR, "postcopy goes on");
 }
 
 /* At an address that cannot be had, because somebody has it by now, nobody would come: then at the first one again. */
@@ -179,16 +184,14 @@ static void on_pause(struct listen *ln)
 static void on_state_changed(void *opaque, enum inm_state state)
 {
 	struct listen *ln = opaque;
-	const struct log log = failed_recoveries(ln);
+	const struct log log = pauses(ln);
 
-	if (state != INM_STATE_POSTCOPY_PAUSED && state != INM_STATE_POSTCOPY_RECOVER)
-		log_held_back(&log);
-	if (state == INM_STATE_POSTCOPY_PAUSED) {
+	if (state == INM_STATE_POSTCOPY_PAUSED)
 		on_pause(ln);
-	} else if (state == INM_STATE_POSTCOPY_ACTIVE && ln->paused) {
-		clear_line(ln);
-		fputs("inmigrate: postcopy goes on\n", output_err());
-	}
+	else if (state == INM_STATE_POSTCOPY_ACTIVE && ln->paused)
+		say_on(ln);
+	else if (state != INM_STATE_POSTCOPY_RECOVER)
+		log_held_back(&log);
 	ln->paused = state == INM_STATE_POSTCOPY_PAUSED || state == INM_STATE_POSTCOPY_RECOVER;
 	if (state == INM_STATE_COMPLETED)
 		touch_landed(&ln->touch);

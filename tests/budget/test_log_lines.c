@@ -10,11 +10,13 @@
 
 #include "base/clock.h"
 #include "base/log_limit.h"
+#include "tests/support/recovery_scene.h"
 #include "tests/support/scene.h"
 #include "tests/support/several.h"
 
 #define COMMANDS 200000u
 #define STRANGERS 3000u
+#define LOSSES 200u
 
 static size_t logged_bytes;
 static unsigned logged_lines, sums;
@@ -129,6 +131,32 @@ START_TEST(test_strangers_are_not_logged_each_time)
 }
 END_TEST
 
+/* It comes back with all that a recovery takes, and is gone again; in the end it lands. */
+START_TEST(test_a_source_that_comes_and_goes_is_not_logged_each_time)
+{
+	struct pc_opts o = { .log = count, .preempt = _i ? PC_LATE : PC_NO_PREEMPT, .touch = { .threads = 1 } };
+	struct rec_opts back = rec_back(_i ? REC_NEW : REC_NO_PREEMPT);
+	uint64_t begin_ns = clock_now_ns(), seconds;
+	struct rec r;
+
+	rec_begin(&r, &o);
+	pc_switch(&r.s);
+	rec_limit(&r, PC_MAIN, r.s.package_end);
+	ck_assert(rec_until(&r, rec_guest_runs, 5000));
+	for (unsigned i = 0; i < LOSSES; i++) {
+		ck_assert(rec_pause(&r, REC_BOTH, false));
+		rec_recover(&r, &back);
+	}
+	rec_finish(&r);
+	seconds = 1 + (clock_now_ns() - begin_ns) / NS_PER_S;
+	printf("%u losses and returns: %u lines, %zu bytes of log; the last sum: %s\n", LOSSES, logged_lines,
+	       logged_bytes, last_sum);
+	/* The losses, the returns, and the main channels; preempt channels have a larger burst of their own. */
+	ck_assert_uint_le(logged_lines, 3 * (LOG_BURST + 2 * seconds) + 20 + (_i ? LOSSES : 0));
+	ck_assert_uint_ge(sums, 1);
+}
+END_TEST
+
 Suite *suite(void)
 {
 	Suite *s = suite_create("log_lines");
@@ -136,5 +164,6 @@ Suite *suite(void)
 
 	tcase_add_test(t, test_what_a_source_says_in_vain_is_not_logged_each_time);
 	tcase_add_loop_test(t, test_strangers_are_not_logged_each_time, 0, sizeof(visits) / sizeof(visits[0]));
+	tcase_add_loop_test(t, test_a_source_that_comes_and_goes_is_not_logged_each_time, 0, 2);
 	return s;
 }

@@ -335,6 +335,27 @@ class Postcopy(Case):
                                      rb"inmigrate: timed out after 2 s in state 'postcopy-paused'\n$")
         self.assertEqual(json.loads(self.read("stats"))["status"], "cancelled")
 
+    def test_a_source_that_comes_and_goes_is_not_said_each_time(self):
+        for verbose in ((), ("-v",)):
+            with self.subTest(verbose=verbose):
+                listen, source = self.blocked("--timeout", "60", *verbose)
+                host, port = source.address.split(":")[1:]
+                source.sock.shutdown(2)
+                source.close()
+                for _ in range(300):
+                    with socket.create_connection((host, int(port)), timeout=10) as back:
+                        back.sendall(command(10, str8(b"pc.ram")) + command(9))
+                        got = b""
+                        while b"\0\6\0\4" not in got:
+                            piece = back.recv(4096)
+                            self.assertTrue(piece)
+                            got += piece
+                listen.child.terminate()
+                self.assertEqual(listen.end(), 1)
+                self.assertRegex(listen.err, rb"(?m)^inmigrate: postcopy goes on$")
+                self.assertLess(len(listen.err), 25000)
+                self.assertRegex(listen.err, rb"losses: \d+ more lines like this were not logged")
+
     def test_recoveries_that_fail_are_not_said_each_time(self):
         listen, source = self.blocked("--timeout", "20", "-v")
         host, port = source.address.split(":")[1:]
