@@ -277,6 +277,7 @@ class Case:
     cleanup: object = None
     devices: tuple = ()                       # that must be in --devices
     ignore: tuple = ()                        # RAM blocks that are not sent
+    ram: tuple = ()                           # (block, its file): memory that the destination is given
     compared: bool = True
     fails: str = ""                           # what the destination's one line must match, if it has to fail
     source_ends: str = "failed"               # with fails
@@ -393,7 +394,9 @@ CASES = [
     Case("ram-hugetlb", before=huge_pages, cleanup=huge_pages_back, args=(
         "-object", "memory-backend-memfd,id=m0,size=128M,hugetlb=on,hugetlbsize=2M", "-machine", "memory-backend=m0")),
     Case("x-ignore-shared", args=SHARED_RAM + ("-machine", "memory-backend=m0"), caps=("x-ignore-shared",),
-         ignore=("m0", "/objects/m0", "pc.ram"), quick=True),
+         ignore=("m0", "/objects/m0", "pc.ram"), ram=(("m0", "{dir}/m0"),), quick=True),
+    Case("x-ignore-shared-not-given", args=SHARED_RAM + ("-machine", "memory-backend=m0"), caps=("x-ignore-shared",),
+         fails="shares this memory", source_ends="", quick=True),
     # ---- transports ----
     Case("transport-tcp6", machine="microvm", transport=tcp6, quick=True),
     Case("transport-unix", machine="microvm", transport=unix, caps=RP, quick=True),

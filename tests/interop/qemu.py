@@ -405,7 +405,7 @@ class Inmigrate:
         self.devices_path = os.path.join(folder, "devices.json")
         self.stats_path = os.path.join(folder, "stats.json")
 
-    def start(self, uri, caps=(), params=None, pass_fds=(), shown=False, progress="never", verbose=False):
+    def start(self, uri, caps=(), params=None, pass_fds=(), shown=False, progress="never", verbose=False, ram=()):
         os.makedirs(self.ram_dir, exist_ok=True)
         argv = [self.program, "listen", uri, "--ram-dir", self.ram_dir, "--devices", self.devices_path,
                 "--stats", self.stats_path, "--timeout", str(self.seconds), "--progress", progress]
@@ -415,6 +415,8 @@ class Inmigrate:
             argv += ["--cap", cap]
         for key, value in (params or {}).items():
             argv += ["--param", f"{key}={value}"]
+        for name, path in ram:
+            argv += ["--ram", f"{name}={path}"]
         self.process = Process(self.name, argv, self.folder, pass_fds, shown)
         return self
 

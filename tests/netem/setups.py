@@ -20,7 +20,8 @@ import time
 import bed as beds
 from netem import Link
 
-HEADER = b"QEVM" + struct.pack(">I", 3) + b"\x07" + struct.pack(">I", 13) + b"pc-i440fx-7.2"
+# Up to the beginning of the first section, which a source sends in one piece: by less it is not taken for one.
+HEADER = b"QEVM" + struct.pack(">I", 3) + b"\x07" + struct.pack(">I", 13) + b"pc-i440fx-7.2" + b"\x01"
 LOSS_SECONDS = 60
 CALM_SECONDS = 180      # without tcp_rto_max_ms a kernel repeats what was lost after up to two minutes
 LINKS_PER_JOB = 4       # they do little but wait for the next SYN
