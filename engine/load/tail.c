@@ -1,5 +1,6 @@
 #include "engine/load/tail.h"
 
+#include "base/be.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -30,8 +31,8 @@
 #define LOOK_UNASKED_NS (10 * NS_PER_S)
 
 /*
- * A source that waits to be told, and what it has sent ends with a zero byte, as EOF is. Its guest stands still, and
- * runs again when this fails. Longer than the network needs to send again what it has lost.
+ * A source that waits to be told, and what it has sent ends with a zero byte, as EOF is, or as a description does. Its
+ * guest stands still, and runs again when this fails. Longer than the network needs to send again what it has lost.
  */
 #define SILENT_NS (15 * NS_PER_S)
 
@@ -175,13 +176,38 @@ static bool is_full(const struct tail *t)
  */
 static uint64_t silence_ns(const struct tail *t, const struct load *l)
 {
-	bool eof = reply_is_awaited(&l->reply) && t->bytes > 0 && t->buf[t->bytes - 1] == WIRE_EOF;
+	uint8_t last = t->bytes > 0 ? t->buf[t->bytes - 1] : 0xff;
+	bool end = last == WIRE_EOF || (last == '}' && l->opts->suppress_vmdesc);
 
-	return eof ? deadline_after_ns(SILENT_NS) : DEADLINE_NEVER;
+	return end && reply_is_awaited(&l->reply) ? deadline_after_ns(SILENT_NS) : DEADLINE_NEVER;
 }
 
-static int refuse_silence(const struct tail *t, struct err *err)
+/* A description, where there should be none? Its text has no zero byte, and EOF before it is one. */
+static bool ends_with_description(const struct tail *t)
 {
+	size_t room = t->bytes < VMDESC_BYTES_MAX ? t->bytes : VMDESC_BYTES_MAX;
+	const uint8_t *end = t->buf + t->bytes, *zero;
+
+	if (room == 0 || end[-1] != '}')
+		return false;
+	zero = memrchr(end - room, 0, room);
+	/* The length that follows EOF may have zeros, too. */
+	for (const uint8_t *p = zero; p && p >= end - room && zero - p <= 5; p--)
+		if (end - p > 6 && p[0] == WIRE_EOF && p[1] == WIRE_VMDESCRIPTION && be32_load(p + 2) == end - p - 6)
+			return true;
+	return false;
+}
+
+static int refuse_description(struct err *err)
+{
+	return err_set(err, -EPROTO, "the source sends a description of its devices: parameter suppress-vmdesc must "
+		       "be off here, as it is there");
+}
+
+static int refuse_silence(const struct tail *t, const struct load *l, struct err *err)
+{
+	if (l->opts->suppress_vmdesc && ends_with_description(t))
+		return refuse_description(err);
 	return err_set(err, -EPROTO, "the source sends nothing any more at 0x%" PRIx64 ", and its device state cannot "
 		       "be divided: parameters send-section-footer and suppress-vmdesc must be as at the source",
 		       t->off + t->bytes);
@@ -245,7 +271,7 @@ static int after_silence(const struct split_tail *state, struct tail *t, struct 
 	/* Without a return path: no deadline, nobody's guest waits for us to give up. */
 	e = tail_more(t, &l->reader, silence_ns(t, l), err);
 	if (e == -ETIMEDOUT)
-		return refuse_silence(t, err);
+		return refuse_silence(t, l, err);
 	if (e != 0)
 		return e < 0 ? e : 0;
 	e = end_without(state, t, l, ret, err);
@@ -332,7 +358,7 @@ static int read_with_footers(struct tail *t, struct load *l, struct split_result
 
 		e = tail_more(t, &l->reader, whole ? deadline_after_ns(quiet_ns) : silence_ns(t, l), err);
 		if (e == -ETIMEDOUT && !whole)
-			return refuse_silence(t, err);
+			return refuse_silence(t, l, err);
 		if (e != -ETIMEDOUT)
 			continue;
 		e = divide_when_quiet(t, ret, &quiet_ns, err);
@@ -341,11 +367,13 @@ static int read_with_footers(struct tail *t, struct load *l, struct split_result
 		/* Not whole: what comes next decides. */
 		e = tail_more(t, &l->reader, silence_ns(t, l), err);
 		if (e == -ETIMEDOUT)
-			return refuse_silence(t, err);
+			return refuse_silence(t, l, err);
 	}
 	if (e < 0)
 		return e;
 	e = divide_at_end(t, l, ret, err);
+	if (e == -EPROTO && ends_with_description(t))
+		return refuse_description(err);
 	if (e == -EPROTO)
 		return err_up(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", before its end",
 			      t->off + t->bytes);

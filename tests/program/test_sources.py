@@ -421,7 +421,8 @@ class Silence(Sources):
         described = stream.begin(return_path=True) + stream.block_list(RAM) + stream.pages(RAM) + TIMER + b"\0"
         cases = ((bare, ("--param", "send-section-footer=off")), (described, ()),
                  (described[:-6] + b"\0", ("--param", "suppress-vmdesc=on")),
-                 (described[:-6] + stream.footer(11) + b"\0", ("--param", "suppress-vmdesc=on")))
+                 (described[:-6] + stream.footer(11) + b"\0", ("--param", "suppress-vmdesc=on")),
+                 (stream.whole(RAM, return_path=True), ("--param", "suppress-vmdesc=on")))
         under_way = []
         for data, args in cases:
             listen = self.listen("tcp:127.0.0.1:0", "--cap", "return-path", *args)
@@ -429,7 +430,11 @@ class Silence(Sources):
         for listen, source in under_way:
             self.assertEqual(source.shut(), 1)
             source.close()
-            self.assert_ends(listen, 1, b".*send-section-footer and suppress-vmdesc")
+            self.assert_ends(listen, 1, b".*(send-section-footer and suppress-vmdesc|suppress-vmdesc must be off here)")
+
+    def test_a_description_that_should_not_be_there_is_named(self):
+        self.fails(stream.whole(RAM), "suppress-vmdesc must be off here", "--param", "suppress-vmdesc=on")
+        self.fails(stream.whole(RAM)[:-1], "do not add up", "--param", "suppress-vmdesc=on")
 
 
 class Pointers(Sources):
