@@ -489,6 +489,35 @@ static bool has_stream(mode_t mode)
 	return S_ISSOCK(mode) || S_ISFIFO(mode) || S_ISREG(mode) || S_ISCHR(mode) || S_ISBLK(mode);
 }
 
+/* Others would be waited for in vain: there are no datagrams in a stream, and a listening socket has no bytes. */
+static int check_socket(int fd, struct err *err)
+{
+	int type = SOCK_STREAM, listens = 0;
+	socklen_t bytes = sizeof(int);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 && type != SOCK_STREAM)
+		return err_set(err, -EINVAL, "a socket of messages, and a stream (SOCK_STREAM) is expected");
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) == 0 && listens)
+		return err_set(err, -EINVAL, "a socket that listens, and one that is connected is expected");
+	return 0;
+}
+
+/* Can a stream be read from it? Said now, while the source has its guest. */
+static int check_descriptor(const struct address *addr, int fd, mode_t mode, struct err *err)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (addr->kind == ADDRESS_FILE && S_ISFIFO(mode))
+		return err_set(err, -EINVAL, "a FIFO; 'exec:cat FILE' reads one");
+	if (S_ISDIR(mode))
+		return err_set(err, -EISDIR, "%s", strerror(EISDIR));
+	if (!has_stream(mode))
+		return err_set(err, -EINVAL, "neither a socket, a pipe, a file nor a device: there is no stream in it");
+	if (flags >= 0 && (flags & O_PATH || (flags & O_ACCMODE) == O_WRONLY))
+		return err_set(err, -EBADF, "not open for reading");
+	return S_ISSOCK(mode) ? check_socket(fd, err) : 0;
+}
+
 /*
  * fd: and file: are one connected channel each, a socket or something to read. A descriptor is read from where it
  * stands, and is ours: nobody we start may inherit it.
@@ -506,17 +535,10 @@ static int open_descriptor(struct inm *inm, const struct address *addr, struct c
 		fd = open(addr->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_set(err, -errno, "%s", strerror(errno));
-	if (addr->kind == ADDRESS_FILE && S_ISFIFO(st.st_mode)) {
+	e = check_descriptor(addr, fd, st.st_mode, err);
+	if (e < 0) {
 		close(fd);
-		return err_set(err, -EINVAL, "a FIFO; 'exec:cat FILE' reads one");
-	}
-	if (S_ISDIR(st.st_mode)) {
-		close(fd);
-		return err_set(err, -EISDIR, "%s", strerror(EISDIR));
-	}
-	if (!has_stream(st.st_mode)) {
-		close(fd);
-		return err_set(err, -EINVAL, "neither a socket, a pipe, a file nor a device: there is no stream in it");
+		return e;
 	}
 	if (addr->kind == ADDRESS_FILE)
 		snprintf(name, sizeof(name), "file:%.80s", addr->path);

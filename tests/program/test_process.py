@@ -353,6 +353,19 @@ class Process(Case):
             self.assertEqual(child.end(), 1)
             self.assertIn(b"is where this program prints", child.said)
 
+    def test_a_descriptor_from_which_no_stream_can_be_read_is_named(self):
+        listening, connected = socket.socket(), socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)[0]
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        with listening, connected, socket.socket(type=socket.SOCK_DGRAM) as datagrams, open(
+                self.path("out"), "wb") as out, open(os.open("/dev/null", os.O_PATH), "rb", closefd=True) as path:
+            for fd, said in ((listening, b"a socket that listens"), (connected, b"a socket of messages"),
+                             (datagrams, b"a socket of messages"), (out, b"not open for reading"),
+                             (path, b"not open for reading")):
+                child = self.listen_as(uri=f"fd:{fd.fileno()}", pass_fds=[fd.fileno()])
+                self.assertIn(child.end(), (1, 2))
+                self.assertRegex(child.said, rb"fd:%d: " % fd.fileno() + said)
+
     def test_standard_descriptors_that_are_closed_do_no_harm(self):
         path = self.write("stream", stream.whole(RAM))
         for closed in (0,), (1,), (2,), (0, 1, 2):
