@@ -35,7 +35,7 @@ void process_start(void)
  * background process that writes to its terminal, a timer that a parent set before it became this program.
  */
 static const int ignored[] = { SIGPIPE,   SIGXFSZ, SIGXCPU, SIGTTOU, SIGTTIN, SIGALRM,
-	                       SIGVTALRM, SIGPROF, SIGUSR2, SIGIO,   SIGPWR };
+	                       SIGVTALRM, SIGPROF, SIGUSR2, SIGIO,   SIGPWR,  SIGSTKFLT };
 
 /* A parent that waits for its children by itself may have it ignored, and then nobody learns how exec: has ended; and
  * the ones that say that we are wrong must be able to. */
@@ -116,8 +116,8 @@ static const struct limit {
 	{ EMFILE, RLIMIT_NOFILE, "RLIMIT_NOFILE", "ulimit -n" },
 	{ EFBIG, RLIMIT_FSIZE, "RLIMIT_FSIZE", "ulimit -f, in KiB" },
 	{ EAGAIN, RLIMIT_NPROC, "RLIMIT_NPROC", "ulimit -u" },
-	{ ENOMEM, RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK, locked memory", "ulimit -l, in KiB" },
 	{ ENOMEM, RLIMIT_AS, "RLIMIT_AS", "ulimit -v, in KiB" },
+	{ ENOMEM, RLIMIT_DATA, "RLIMIT_DATA", "ulimit -d, in KiB" },
 };
 
 const char *process_limit_hint(char buf[static 160], int error)

@@ -170,7 +170,7 @@ class Process(Case):
     def test_no_stray_signal_ends_a_guest_that_runs_here(self):
         child, address, source = self.in_postcopy()
         for sig in (signal.SIGHUP, signal.SIGPIPE, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGUSR2,
-                    signal.SIGIO, signal.SIGPWR, signal.SIGXCPU, signal.SIGXFSZ, signal.SIGTTOU, signal.SIGTTIN,
+                    signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT, signal.SIGXCPU, signal.SIGXFSZ, signal.SIGTTOU, signal.SIGTTIN,
                     signal.SIGCHLD, signal.SIGWINCH, signal.SIGURG, signal.SIGCONT, signal.SIGRTMIN, signal.SIGRTMAX):
             child.child.send_signal(sig)
         self.lose_and_recover(child, address, source)
@@ -424,6 +424,12 @@ class Process(Case):
             self.assertRegex(child.said, rb"(?i)(open files|descriptor is left).*RLIMIT_NOFILE", files)
         else:
             self.fail("it never listened")
+
+    def test_little_memory_of_ones_own_is_named(self):
+        child = self.limited(resource.RLIMIT_DATA, 1 << 20)
+        self.assertEqual(child.end(), 1)
+        self.assertRegex(child.said, rb"\(RLIMIT_DATA is 1048576: ulimit -d, in KiB\)")
+        self.assertNotIn(b"MEMLOCK", child.said)
 
     def test_a_file_that_may_not_be_long_enough_leaves_the_guest_to_the_source(self):
         child = self.limited(resource.RLIMIT_FSIZE, 8192, "--ram-dir", self.path("ram"))
