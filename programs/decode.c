@@ -9,6 +9,7 @@
 
 #include "engine/onlooker.h"
 #include "programs/guest_ram.h"
+#include "programs/process.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -106,13 +107,15 @@ static int parse_options(struct decode *d, int argc, char **argv, const char **r
 
 static int decode(struct decode *d, const char *file)
 {
-	char uri[4200];
+	char uri[4200], why[160];
 	int r;
 
 	if (strcmp(file, "-") == 0)
 		snprintf(uri, sizeof(uri), "fd:0");
 	else if (snprintf(uri, sizeof(uri), "file:%s", file) >= (int)sizeof(uri))
 		return usage_error("decode", "the file's name is too long");
+	if (strcmp(file, "-") == 0 && process_check_descriptor(uri, why) < 0)
+		return fail("standard input: %s", why);
 	onlooker_begin(d->inm);
 	r = inm_listen(d->inm, uri);
 	if (r == 0)

@@ -27,6 +27,16 @@ static const char *what_else(uint32_t magic)
 		return ", as TLS does";
 	if (magic >> 24 == WIRE_COMMAND)
 		return ", as the connection of a recovery does, which goes on where another one ended";
+	if (magic >> 16 == 0x1f8b)
+		return ", as what gzip has compressed: 'exec:gzip -dc FILE' reads it";
+	if (magic >> 8 == 0x425a68)
+		return ", as what bzip2 has compressed: 'exec:bzip2 -dc FILE' reads it";
+	if (magic == 0xfd377a58)
+		return ", as what xz has compressed: 'exec:xz -dc FILE' reads it";
+	if (magic == 0x28b52ffd)
+		return ", as what zstd has compressed: 'exec:zstd -dc FILE' reads it";
+	if (magic == 0x4c696276) /* "Libv" */
+		return ", as a file of libvirt's does: the stream comes after a header of libvirt's own";
 	return "";
 }
 

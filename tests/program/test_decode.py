@@ -1,10 +1,14 @@
 """`inmigrate decode`: what is in a file, up to the byte where something is wrong."""
 
+import bz2
+import gzip
+import lzma
 import os
 import random
+import subprocess
 
 import stream
-from program import Case, run
+from program import PROGRAM, Case, run
 from stream import be16, be32, be64, str8
 
 WHOLE = stream.whole({b"pc.ram": stream.content(64 * 1024)})
@@ -28,6 +32,11 @@ class Decode(Case):
             self.assertEqual(run("decode", "-", stdin=f).returncode, 0)
         self.fails(run("decode", "-", data=b""), "the source closed the stream at 0x0")
         self.fails(run("decode", "-"), "the source closed the stream at 0x0")
+
+    def test_standard_input_that_is_closed_is_named(self):
+        done = subprocess.run([PROGRAM, "decode", "-"], capture_output=True, preexec_fn=lambda: os.close(0), check=False,
+                              timeout=30, text=True)
+        self.fails(done, "standard input: descriptor 0 was not inherited")
 
     def test_a_stream_may_begin_inside_of_a_file(self):
         self.assertEqual(run("decode", self.write("stream", bytes(4096) + WHOLE) + ",offset=4096").returncode, 0)
@@ -99,6 +108,13 @@ class Decode(Case):
         self.fails(run("decode", self.write("multifd", be32(0x11223344) + bytes(1000))), "multifd channel")
         self.fails(run("decode", self.write("recovery", stream.command(10, str8(b"pc.ram")))), "recovery")
         self.fails(run("decode", self.write("tls", b"\x16\3\1\2\0\1" + bytes(100))), "TLS")
+
+    def test_a_file_that_holds_a_stream_in_another_form_is_named(self):
+        for pack, said in ((gzip.compress, "exec:gzip -dc FILE"), (bz2.compress, "exec:bzip2 -dc FILE"),
+                           (lzma.compress, "exec:xz -dc FILE")):
+            self.fails(run("decode", self.write("packed", pack(WHOLE))), said)
+        self.fails(run("decode", self.write("packed", b"\x28\xb5\x2f\xfd" + bytes(100))), "exec:zstd -dc FILE")
+        self.fails(run("decode", self.write("saved", b"LibvirtQemudSave" + bytes(76) + WHOLE)), "libvirt")
 
     def test_neither_footers_nor_description_is_printed_up_to_the_devices(self):
         blocks = {b"pc.ram": bytes(65536)}
