@@ -55,6 +55,41 @@ static struct hello_state arrival_state(const struct inm *inm)
 	};
 }
 
+static bool is_of_main(const struct inm *inm, const char *name)
+{
+	return inm->main.ch && chan_same_peer(name, inm->main.ch->name);
+}
+
+/* A silent connection of main's host can be the preempt channel. */
+static bool has_own_silent(const struct inm *inm)
+{
+	for (struct list *at = inm->unknown.next; at != &inm->unknown; at = at->next) {
+		const struct connection *conn = container_of(at, struct connection, node);
+
+		if (conn->silent && conn->hello.got == 0 && !conn->former && is_of_main(inm, conn->name))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The preempt channel has no hello: its first bytes are a page (spec/channels.md 1). What cannot be a source's is not
+ * taken for it: a page that nobody can have asked for yet, and one from elsewhere when there is who can be it.
+ */
+static int check_page(const struct connection *conn, struct err *err)
+{
+	const struct inm *inm = conn->inm;
+
+	if (conn->former)
+		return err_set(err, -EPROTO, "a page, on a connection from before the loss");
+	if (!inm->postcopy.listening)
+		return err_set(err, -EPROTO, "a page, before any can have been asked for");
+	if (!is_of_main(inm, conn->name) && has_own_silent(inm))
+		return err_set(err, -EPROTO, "a page, from another host than the source's, which has a connection "
+			       "for it");
+	return 0;
+}
+
 /* Found out what it is, and handed over, or closed. A stranger can neither fail nor delay the migration. */
 static int place_connection(struct connection *conn, uint64_t deadline_ns, struct err *err)
 {
@@ -62,6 +97,7 @@ static int place_connection(struct connection *conn, uint64_t deadline_ns, struc
 	struct hello *h = &conn->hello;
 	struct hello_state state = arrival_state(inm);
 	const char *reason;
+	int e;
 
 	/* Its bytes and the end of the migration came in the same turn: nobody is left who would close the channel. */
 	if (inm->arrival.cancelled)
@@ -74,9 +110,8 @@ static int place_connection(struct connection *conn, uint64_t deadline_ns, struc
 	case HELLO_IS_MULTIFD:
 		return multifd_join(&inm->multifd, h, deadline_ns, err);
 	case HELLO_IS_PREEMPT:
-		if (conn->former)
-			return err_set(err, -EPROTO, "a page, on a connection from before the loss");
-		return switchover_preempt(inm, h, err);
+		e = check_page(conn, err);
+		return e < 0 ? e : switchover_preempt(inm, h, err);
 	default:
 		return err_set(err, -EPROTO, "%s", reason);
 	}

@@ -176,6 +176,38 @@ class Postcopy(Case):
                 # 3 is in the package, which is worked through while the main channel goes on.
                 self.assertEqual(sorted(source.pongs), [1, 2, 3, 4])
 
+    def test_a_page_that_no_source_can_have_sent_yet_takes_no_channel(self):
+        record = be64(stream.PAGE) + str8(b"pc.ram") + b"s" * PAGE_BYTES
+        for when, host in (("before", 1), ("before", 9), ("early", 1), ("early", 9), ("late", 9)):
+            for bytes_said in len(record), 8:
+                with self.subTest(when=when, host=host, bytes_said=bytes_said):
+                    listen = self.listen("tcp:127.0.0.1:0", *POSTCOPY, "--cap", "postcopy-preempt", "--stats",
+                                         self.path("stats"), "--guest", "touch=1,pattern=seq,passes=1",
+                                         "--timeout", "20")
+                    address = listen.address()
+                    where = (address.split(":")[1], int(address.split(":")[2]))
+
+                    def visit():
+                        with socket.create_connection(where, 10, (f"127.0.0.{host}", 0)) as stranger:
+                            stranger.sendall(record[:bytes_said])
+                            time.sleep(0.1)
+
+                    if when == "before":
+                        visit()
+                    source = PostcopySource(address)
+                    self.addCleanup(source.close)
+                    source.answers = False
+                    source.begin()
+                    if when == "early":
+                        visit()
+                    with socket.create_connection(where, 10):
+                        source.switch()
+                        wait_until("a request", lambda: source.requests)
+                        if when == "late":
+                            visit()
+                        self.complete(source)
+                        self.landed(listen, source)
+
     def test_threads_that_waited_are_named_with_how_long(self):
         listen, source = self.switch("--guest", "touch=3,pattern=seq,passes=1")
         wait_until("a request", lambda: len(source.requests) > 2)

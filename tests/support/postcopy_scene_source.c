@@ -274,6 +274,19 @@ static bool connect_preempt(struct pc *s)
 	return true;
 }
 
+/* A real one has nothing to say there before it has been asked for a page, and that is after LISTEN. */
+static bool may_speak(const struct pc *s, unsigned line)
+{
+	enum inm_state state;
+
+	if (s->lines[line].held)
+		return false;
+	if (line != PC_PREEMPT || !s->e.inm)
+		return true;
+	state = inm_get_state(s->e.inm);
+	return state != INM_STATE_SETUP && state != INM_STATE_ACTIVE;
+}
+
 bool pc_source_step(struct pc *s)
 {
 	bool moved = pc_read_main(s);
@@ -284,7 +297,7 @@ bool pc_source_step(struct pc *s)
 		moved |= push(s);
 	}
 	for (unsigned i = 0; i < PC_LINES; i++)
-		moved |= !s->lines[i].held && pc_flush_line(&s->lines[i], s->lines[i].allowed);
+		moved |= may_speak(s, i) && pc_flush_line(&s->lines[i], s->lines[i].allowed);
 	moved |= leave(s);
 	return moved;
 }
