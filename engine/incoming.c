@@ -405,7 +405,10 @@ static int load_guest(struct inm *inm)
 		return 0;
 	/* Whoever failed first has said so; then all were cancelled. */
 	if (inm->running && postcopy_all_here(&inm->postcopy)) {
-		log_warn(&inm->log, "the source was lost after the last page: %s", inm->err.text);
+		if (inm->err.code < 0)
+			log_warn(&inm->log, "the source was lost after the last page: %s", inm->err.text);
+		else
+			log_warn(&inm->log, "cancelled after the last page: the guest is whole, and stays");
 		inm->err = ERR_NONE;
 		return 0;
 	}

@@ -330,6 +330,16 @@ class Postcopy(Case):
             self.assertFalse(glob.glob(self.path("ram/*")))
             source.close()
 
+    def test_a_signal_after_the_last_page_does_not_cost_the_guest(self):
+        listen, source = self.switch(answers=False)
+        self.complete(source)
+        source.send(ping(9))
+        wait_until("the pages to be read", lambda: 9 in source.pongs)
+        listen.child.terminate()
+        self.assertEqual((listen.end(), json.loads(self.read("stats"))["status"]), (0, "completed"))
+        self.assertEqual(listen.err, b"inmigrate: warning: cancelled after the last page: the guest is whole, and "
+                                     b"stays\n")
+
     def test_a_timeout_ends_it_with_touchers_that_wait(self):
         listen, source = self.blocked("--timeout", "1")
         self.assert_ends(listen, 1, rb"timed out after 1 s in state 'postcopy-active'$")
