@@ -299,18 +299,6 @@ static int check_addresses(const struct listen *ln)
 	return GO_ON;
 }
 
-static int open_files(struct listen *ln)
-{
-	if ((ln->devices_path && out_file_open(&ln->devices_file, ln->devices_path) < 0) ||
-	    (ln->stats_path && out_file_open(&ln->stats_file, ln->stats_path) < 0) ||
-	    (ln->touch_log_path && out_file_open(&ln->touch_log, ln->touch_log_path) < 0))
-		return EXIT_FAILED;
-	if (out_file_same(&ln->devices_file, &ln->stats_file) || out_file_same(&ln->devices_file, &ln->touch_log) ||
-	    out_file_same(&ln->stats_file, &ln->touch_log))
-		return usage_error("listen", "--devices, --stats and --touch-log need a file each");
-	return GO_ON;
-}
-
 /* All that can be known to go wrong is known before a source is listened to. */
 static int prepare(struct listen *ln)
 {
@@ -320,9 +308,7 @@ static int prepare(struct listen *ln)
 	if (r == GO_ON && ln->ram.postcopy && guest_files_check_postcopy(&ln->ram.files, why) < 0)
 		r = usage_error("listen", "--ram: %s", why);
 	if (r == GO_ON)
-		r = open_files(ln);
-	if (r == GO_ON && ln->ram_dir && ram_dir_open(&ln->ram.dir, ln->ram_dir) < 0)
-		r = EXIT_FAILED;
+		r = listen_open_files(ln);
 	if (r == GO_ON && ln->touch.opts.threads && touch_init(&ln->touch, &ln->touch.opts) < 0)
 		r = fail("--guest touch: no semaphore");
 	return r;

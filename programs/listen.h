@@ -41,6 +41,13 @@ struct listen {
 /* The level is fixed when the migration is made, and options are set on it: so -v is looked for first. */
 void listen_count_verbose(struct listen *ln, int argc, char **argv);
 
+/**
+ * listen_open_files - what is to be written, before anything is listened to
+ * No file is written that is another one of the command line's, too: the saved stream, or memory of the guest.
+ * Return: GO_ON, or the status that the program ends with, after saying why.
+ */
+int listen_open_files(struct listen *ln);
+
 /** listen_parse - sets the options on ln->inm. Return: GO_ON, or the status that the program ends with. */
 int listen_parse(struct listen *ln, int argc, char **argv);
 

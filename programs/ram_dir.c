@@ -1,5 +1,6 @@
 #include "programs/ram_dir.h"
 
+#include "base/assert.h"
 #include "base/text.h"
 #include "programs/guest_file.h"
 #include "programs/process.h"
@@ -52,6 +53,7 @@ void ram_dir_say(const struct ram_dir *d, const char *block, int error)
 	     error == -ELOOP    ? "a symbolic link, which is not followed"
 	     : error == -EMLINK ? "not a plain file"
 	     : error == -EBUSY  ? "it holds memory of the guest (--ram)"
+	     : error == -ESTALE ? "it is the stream, or the file of another option"
 	                        : strerror(-error),
 	     process_limit_hint(hint, error));
 }
@@ -100,6 +102,22 @@ static int remember(struct ram_dir *d, const char *name)
 	return 0;
 }
 
+void ram_dir_keep(struct ram_dir *d, const struct stat *st)
+{
+	ASSERT(d->kept_count < RAM_DIR_KEPT_MAX);
+	d->kept[d->kept_count].dev = st->st_dev;
+	d->kept[d->kept_count++].ino = st->st_ino;
+}
+
+static bool is_kept(const struct ram_dir *d, const struct stat *st)
+{
+	for (size_t i = 0; i < d->kept_count; i++) {
+		if (d->kept[i].dev == st->st_dev && d->kept[i].ino == st->st_ino)
+			return true;
+	}
+	return false;
+}
+
 static int check_there(const struct ram_dir *d, const char *name, const struct guest_files *files)
 {
 	struct stat st;
@@ -112,6 +130,8 @@ static int check_there(const struct ram_dir *d, const char *name, const struct g
 		return -EMLINK;
 	if (guest_files_have(files, &st))
 		return -EBUSY;
+	if (is_kept(d, &st))
+		return -ESTALE;
 	return faccessat(d->fd, name, W_OK, AT_EACCESS) < 0 ? -errno : 0;
 }
 

@@ -11,14 +11,23 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct guest_files;
+struct stat;
+
+#define RAM_DIR_KEPT_MAX 8
 
 struct ram_dir {
 	const char *path; /* NULL: not asked for */
 	int fd;
 	bool made;
 	char **names; /* owned; of files, sorted */
+	struct {
+		dev_t dev;
+		ino_t ino;
+	} kept[RAM_DIR_KEPT_MAX]; /* files of the command line's, which may lie in the directory, too */
+	size_t kept_count;
 	size_t count, room;
 };
 
@@ -27,6 +36,9 @@ struct ram_dir {
  * Return: 0, or a negative errno after saying why.
  */
 int ram_dir_open(struct ram_dir *d, const char *path);
+
+/** ram_dir_keep - a file that no block may be written to: what else the program reads or writes */
+void ram_dir_keep(struct ram_dir *d, const struct stat *st);
 
 /**
  * ram_dir_add - can this block be written, when its time comes?

@@ -6,7 +6,7 @@ import shutil
 import stat
 
 import stream
-from program import Case
+from program import Case, run
 from stream import Source, be32, be64, footer, str8
 from test_postcopy import PostcopySource
 
@@ -61,6 +61,29 @@ class Refusals(Case):
     def test_one_file_for_two_things_is_refused(self):
         self.refused_at_once(rb"need a file each", "--stats", self.path("x"), "--devices", self.path("x"), status=2)
         self.assertFalse(os.path.exists(self.path("x")))
+
+    def test_what_the_guest_is_in_is_not_written_over(self):
+        memory, saved = self.write("memory", RAM[b"pc.ram"]), self.write("saved", stream.whole(RAM))
+        os.link(memory, self.path("same"))
+        for option in ("--stats",), ("--devices",), ("--guest", "touch=1,passes=1", "--touch-log"):
+            self.refused_at_once(rb"it holds memory of the guest", "--ram", "pc.ram=" + memory, *option,
+                                 self.path("same"), status=2)
+            done = run("listen", "file:" + saved, *option, saved)
+            self.assertEqual((done.returncode, done.stdout), (2, ""))
+            self.assertRegex(done.stderr, "it holds the stream")
+        self.assertTrue(self.read("memory") == RAM[b"pc.ram"] and self.read("saved") == stream.whole(RAM))
+
+    def test_a_block_is_not_written_over_what_else_is_written_or_read(self):
+        os.mkdir(self.path("ram"))
+        at = self.write("ram/pc.ram.raw", stream.whole(RAM))
+        done = run("listen", "file:" + at, "--ram-dir", self.path("ram"))
+        self.assertTrue(self.read("ram/pc.ram.raw") == stream.whole(RAM))
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(done.stderr, r"pc\.ram\.raw: it is the stream, or the file of another option")
+        for option in "--devices", "--stats":
+            listen, shut = self.land(RAM, "--ram-dir", self.path("ram"), option, at)
+            self.assertEqual((listen.child.returncode, shut), (1, 1), listen.err)
+            self.assertIn(b"the file of another option", listen.err)
 
     def test_a_folder_that_cannot_be_made_or_written_to_is_refused_before_a_source_is_there(self):
         self.write("file", b"")
