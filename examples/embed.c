@@ -4,6 +4,10 @@
  *   cc embed.c $(pkg-config --cflags --libs inmigrate) -o embed
  *   ./embed tcp:127.0.0.1:4444
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* for memfd_create */
+#endif
+
 #include <inmigrate.h>
 
 #include <errno.h>

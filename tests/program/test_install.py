@@ -1,5 +1,6 @@
 """`make install`: GNU's variables for folders work on its command line, and the installed tree can be moved."""
 
+import glob
 import os
 import shutil
 import subprocess
@@ -123,6 +124,17 @@ class Install(Case):
         said = self.pkg_config(self.folder + "/usr/lib", "--cflags", env={"PKG_CONFIG_SYSTEM_INCLUDE_PATH": "/usr/include"})
         self.assertNotIn("-I/usr/include", said)
         self.assertNotIn(self.folder, " ".join(said))
+
+    def test_the_examples_are_built_as_they_say(self):
+        if self.config["SANITIZE"]:
+            self.skipTest("a library with a sanitizer needs a program with it")
+        self.make("install", f"prefix={self.folder}")
+        for source in glob.glob(os.path.join(SRC, "examples", "*.c")):
+            done = subprocess.run([*self.config["CC"].split(), "-Wall", "-Wextra", "-Werror", source, "-o",
+                                   os.path.join(self.folder, "x"),
+                                   *self.pkg_config(self.folder + "/lib", "--cflags", "--libs")],
+                                  capture_output=True, check=False, timeout=60, text=True)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_a_program_is_built_and_runs_with_a_tree_that_was_moved(self):
         if self.config["SANITIZE"]:
