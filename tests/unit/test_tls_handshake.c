@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <ucontext.h>
 
 #if HAVE_VALGRIND
 #include <valgrind/valgrind.h>
@@ -172,11 +173,17 @@ END_TEST
 
 static size_t stack_used;
 
+/* The portable switch keeps its context at the low end, see ctx_init. */
+static size_t below_stack(void)
+{
+	return PORTABLE_SWITCH ? (sizeof(ucontext_t) + 63) & ~(size_t)63 : 0;
+}
+
 /* Bytes of this coroutine's stack that differ from the paint, from the lowest such on. */
 static size_t stack_depth(const struct stack *stack)
 {
 	const volatile uint8_t *p = stack->base;
-	size_t i = 0;
+	size_t i = below_stack();
 
 	while (i < stack->bytes && p[i] == PAINT)
 		i++;
@@ -185,7 +192,7 @@ static size_t stack_depth(const struct stack *stack)
 
 static __attribute__((noinline)) void stack_paint(const struct stack *stack)
 {
-	volatile uint8_t *p = stack->base;
+	volatile uint8_t *p = (volatile uint8_t *)stack->base + below_stack();
 	volatile uint8_t *here = __builtin_frame_address(0);
 
 	while (p < here - 512)
