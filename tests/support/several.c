@@ -242,7 +242,8 @@ void several_check_failed(struct several *s, int code, const char *words)
 	several_free(s);
 	ck_assert_msg(e->result == code, "%d instead of %d: %s", e->result, code, e->error);
 	ck_assert_msg(!words || has_one_of(e->error, words), "no '%s' in: %s", words, e->error);
-	ck_assert_uint_eq(e->start_calls, 0);
+	/* It counts the calls of ready: a cancel may come between that and the last word, in another dispatch. */
+	ck_assert_uint_le(e->start_calls, code == -ECANCELED);
 	ck_assert_int_eq(e->stats.state, code == -ECANCELED ? INM_STATE_CANCELLED : INM_STATE_FAILED);
 }
 
