@@ -271,7 +271,7 @@ check-cli: $(PROGRAM) $(STRESS_CONTROL_PROGRAMS)
 ifeq ($(PROGRAM),)
 	@$(RUN_TESTS) --skip 'there is no program' program
 else
-	@$(RUN_TESTS) --label '$(FLAVOUR)' --timeout $(TEST_TIMEOUT) --once --name tests/program -- \
+	@$(RUN_TESTS) --label '$(FLAVOUR)' --timeout 600 --once --name tests/program -- \
 		$(SRC)/tests/program/run || :
 endif
 

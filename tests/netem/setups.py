@@ -168,7 +168,7 @@ class Counts:
     def __init__(self):
         self.lock = threading.Lock()
         self.done = self.reordered = self.overtaken = self.wrong = self.hangs = self.late = 0
-        self.wrong_overtaken = self.wrong_in_order = 0
+        self.wrong_overtaken = self.wrong_in_order = self.in_order = 0
         self.first_wrong = ""
         self.seconds = self.longest = 0.0
 
@@ -182,7 +182,9 @@ class Counts:
             self.late += setup.late
             self.wrong += bool(setup.wrong)
             self.wrong_overtaken += bool(setup.wrong) and setup.overtaken
-            self.wrong_in_order += bool(setup.wrong) and not (setup.overtaken or setup.reordered)
+            in_order = not (setup.overtaken or setup.reordered)
+            self.in_order += in_order
+            self.wrong_in_order += bool(setup.wrong) and in_order
             self.hangs += bool(setup.hang)
             self.first_wrong = self.first_wrong or setup.wrong or setup.hang
 
