@@ -19,6 +19,12 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 
+def has_sanitizer():
+    """Built with AddressSanitizer or ThreadSanitizer, which take memory and address space for themselves."""
+    with open(PROGRAM, "rb") as f:
+        return bool(re.search(rb"__[at]san_init", f.read()))
+
+
 def _die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
