@@ -86,7 +86,7 @@ class SetUp:
         self.destination = beds.Destination(folder, program, bed, "", False, 2 * (LOSS_SECONDS + CALM_SECONDS))
         self.openers = []
         self.started = time.monotonic()
-        self.reordered = self.overtaken = self.late = False
+        self.reordered = self.overtaken = self.close = self.late = False
         self.wrong = ""         # a channel was taken for another
         self.hang = ""
 
@@ -105,7 +105,7 @@ class SetUp:
         finally:
             self.bed.link.set(loss="0%")
             tap.disarm()
-            self.reordered = tap.out_of_order()
+            self.reordered, self.close = tap.out_of_order(), tap.main_was_close()
             # Inside TLS nobody but the destination sees who speaks.
             self.overtaken = self.spoke_first() == "multifd" if self.certs else tap.main_overtaken()
             self.destination.close()
@@ -182,7 +182,7 @@ class Counts:
             self.late += setup.late
             self.wrong += bool(setup.wrong)
             self.wrong_overtaken += bool(setup.wrong) and setup.overtaken
-            in_order = not (setup.overtaken or setup.reordered)
+            in_order = not (setup.overtaken or setup.reordered or setup.close)
             self.in_order += in_order
             self.wrong_in_order += bool(setup.wrong) and in_order
             self.hangs += bool(setup.hang)

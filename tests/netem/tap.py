@@ -17,6 +17,7 @@ SYN, ACK, RST = 0x02, 0x10, 0x04
 MAIN = b"QEVM"
 MULTIFD = b"\x11\x22\x33\x44"
 SEEN_BYTES = 256
+CLOSE_SECONDS = 0.05
 DRAIN_SECONDS = 2
 
 
@@ -109,6 +110,7 @@ class Tap:
         payload = data[header_bytes + offset * 4:]
         if payload and sequence == connection.start and connection not in self.spoken:
             connection.first = payload[:4]
+            connection.spoke_at = time.monotonic()
             self.spoken.append(connection)
 
     # ---- what it means -------------------------------------------------------------------------------------------
@@ -121,6 +123,11 @@ class Tap:
         """A multifd channel's first bytes were there before the main channel's (without TLS)."""
         firsts = [c.first for c in self.spoken if c.first in (MAIN, MULTIFD)]
         return firsts[:1] == [MULTIFD]
+
+    def main_was_close(self):
+        """Main's first bytes were there before a multifd channel's, by so little that the destination may see both at once."""
+        at = {kind: min((c.spoke_at for c in self.spoken if c.first == kind), default=None) for kind in (MAIN, MULTIFD)}
+        return None not in at.values() and 0 <= at[MULTIFD] - at[MAIN] < CLOSE_SECONDS
 
     def misread(self, said):
         """said: {port: "main" or "multifd"} of the destination. What is not so, or None."""
