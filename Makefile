@@ -135,9 +135,11 @@ $(LIB_SO_LINKS): $(LIB_SO)
 $(B)inmigrate: $(PROGRAM_OBJ) $(B)libinternal.a
 	$(call say,LD,$(@F))$(LINK) -o $@ $(PROGRAM_OBJ) $(B)libinternal.a $(DEP_LIBS)
 
-# main() is in tests/support/check_main.c; the linker takes it only for tests that have none of their own.
+# main() is in tests/support/check_main.c; the linker takes it only for tests that have none of their own. All begin with
+# signals as they expect them: tests/support/signals.h.
+AT_START := -Wl,--undefined=signals_as_expected
 $(TESTS) $(BENCH): $(B)%: $(B)%.o $(B)libsupport.a $(B)libinternal.a
-	$(call say,LD,$*)$(LINK) $(WRAPPED:%=-Wl,--wrap=%) -o $@ $< -Wl,--start-group $(B)libsupport.a $(B)libinternal.a -Wl,--end-group \
+	$(call say,LD,$*)$(LINK) $(AT_START) $(WRAPPED:%=-Wl,--wrap=%) -o $@ $< -Wl,--start-group $(B)libsupport.a $(B)libinternal.a -Wl,--end-group \
 		$(DEP_LIBS) $(CHECK_LIBS)
 
 # Each switch of stacks is seen: tests/support/stall.h.
@@ -165,7 +167,7 @@ $(B)control-$(1)/changed.o: $(srcdir)/$(call control_word,$(1),1).c $(B)config.f
 # The changed object comes before the archive, whose own is then not taken.
 $(B)control-$(1)/$(call control_word,$(1),3): $(B)tests/scenario/$(call control_word,$(1),3).o \
 		$(B)control-$(1)/changed.o $(B)libsupport.a $(B)libinternal.a
-	$(call say,LD,control-$(1)/$(call control_word,$(1),3))$$(LINK) -o $$@ $$(filter %.o,$$^) -Wl,--start-group \
+	$(call say,LD,control-$(1)/$(call control_word,$(1),3))$$(LINK) $(AT_START) -o $$@ $$(filter %.o,$$^) -Wl,--start-group \
 		$(B)libsupport.a $(B)libinternal.a -Wl,--end-group $$(DEP_LIBS) $$(CHECK_LIBS)
 
 -include $(B)control-$(1)/changed.d

@@ -1,0 +1,57 @@
+"""The runners of the tests: what they start has signals as a program expects them, whoever has started the runner"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import unittest
+
+SRC = os.path.abspath(os.environ.get("TEST_SRCDIR", "."))
+THE_C_LIBRARYS = 3 << 31  # two that it does not let a program set
+STATUS = "grep -E '^Sig(Ign|Blk):' /proc/self/status"
+
+
+def ignore_and_block_all():
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+
+
+def run_tests(script):
+    command = [os.path.join(SRC, "scripts/run-tests"), "--once", "--live", "--name", "it", "--", "/bin/sh", "-c", script]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+                          preexec_fn=ignore_and_block_all)
+
+
+class Signals(unittest.TestCase):
+
+    def test_what_run_tests_starts_has_none_ignored_or_blocked(self):
+        done = run_tests(STATUS)
+        masks = {name: int(mask, 16) & ~THE_C_LIBRARYS for name, mask in re.findall(r"(Sig\w+):\s*(\w+)", done.stdout)}
+        self.assertEqual(masks, {"SigIgn": 0, "SigBlk": 0}, done.stdout + done.stderr)
+
+    def test_a_status_is_heard_where_children_are_ignored(self):
+        self.assertEqual(run_tests("false").returncode, 1)
+        self.assertEqual(run_tests("true").returncode, 0)
+
+    def test_a_run_below_nohup_outlives_the_terminal(self):
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+            done = run_tests(f"kill -{int(number)} $PPID; sleep 0.2")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("ok      it", done.stdout)
+
+    def test_each_runner_of_the_tree_begins_so(self):
+        """A runner that is new and does not ask for it would be found out by the first user of nohup."""
+        for path in ("scripts/run-tests", "scripts/demo", "tests/program/run", "tests/netem/run", "tests/netem/test_link",
+                     "tests/interop/run", "tests/bench/run"):
+            with open(os.path.join(SRC, path), encoding="utf-8") as f:
+                self.assertIn("signals.as_expected()", f.read(), path)
+
+    def test_who_is_ended_by_a_signal_is_not_where_it_was_ignored(self):
+        script = ("import os, signal, sys; sys.path.insert(0, sys.argv[1]); import signals; signals.as_expected();"
+                  "signals.end_by((signal.SIGTERM,), lambda *_: sys.exit(7)); os.kill(os.getpid(), signal.SIGTERM)")
+        for preexec, status in ((ignore_and_block_all, 0), (None, 7)):
+            done = subprocess.run([sys.executable, "-B", "-c", script, os.path.join(SRC, "tests/support")],
+                                  preexec_fn=preexec, timeout=60, check=False)
+            self.assertEqual(done.returncode, status)

@@ -1,0 +1,29 @@
+"""signals.py - a test runner starts what it starts with signals as a program expects them, whoever has started the runner
+
+Under nohup(1), in a background job, or below a supervisor some are ignored or blocked, and children inherit that: a test
+that waits for one would wait for ever, and an ignored SIGCHLD takes the exit status of every child along.
+"""
+
+import signal
+
+# Python ignores these itself, and subprocess gives them back to children.
+PYTHONS = {signal.SIGPIPE, getattr(signal, "SIGXFSZ", signal.SIGPIPE)}
+
+
+def let_pass(_number, _frame):
+    """What was ignored stays without effect here, and has its default action in a program that is started: execve(2)."""
+
+
+def as_expected():
+    """First of all in every runner."""
+    for number in signal.valid_signals() - PYTHONS:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else let_pass)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def end_by(numbers, handler):
+    """`handler` for each of them but those that whoever started us has ignored: nohup(1) means what it says."""
+    for number in numbers:
+        if signal.getsignal(number) is not let_pass:
+            signal.signal(number, handler)

@@ -1,0 +1,108 @@
+/* tests/support/signals.h: whoever has started a test program, its tests have signals as they expect them. */
+#include "tests/support/check_main.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define NOTHING_RUNS 9
+
+/* Not SIG_DFL in all cases: Check has some handlers of its own. */
+START_TEST(test_none_is_ignored_or_blocked)
+{
+	sigset_t blocked;
+
+	sigprocmask(SIG_SETMASK, NULL, &blocked);
+	for (int sig = 1; sig < NSIG; sig++) {
+		struct sigaction act;
+
+		if (sigaction(sig, NULL, &act) < 0)
+			continue; /* of the C library */
+		ck_assert_msg(act.sa_handler != SIG_IGN, "signal %d is ignored", sig);
+		ck_assert_msg(sigismember(&blocked, sig) == 0, "signal %d is blocked", sig);
+	}
+}
+END_TEST
+
+static void ignore_and_block_all(void)
+{
+	sigset_t all;
+
+	for (int sig = 1; sig < NSIG; sig++)
+		signal(sig, SIG_IGN);
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+}
+
+static void again(const char *test_case)
+{
+	setenv("CK_RUN_CASE", test_case, 1);
+	unsetenv("TEST_COUNTS");
+	execl("/proc/self/exe", "test_signals", NULL);
+	_exit(NOTHING_RUNS);
+}
+
+START_TEST(test_none_is_ignored_or_blocked_where_the_parent_has_all_ignored_and_blocked)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		ignore_and_block_all();
+		again("first");
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status 0x%x", (unsigned)status);
+}
+END_TEST
+
+/* Only below the test after it, where SIGHUP is ignored: for the program, not for its tests. */
+START_TEST(test_the_program_itself_does_not_hear_a_hangup)
+{
+	pid_t main_process = getppid();
+	struct sigaction act;
+
+	sigaction(SIGHUP, NULL, &act);
+	ck_assert(act.sa_handler == SIG_DFL);
+	ck_assert_int_eq(kill(main_process, SIGHUP), 0);
+	usleep(100000);
+	ck_assert_int_eq(getppid(), main_process);
+}
+END_TEST
+
+START_TEST(test_below_nohup_a_run_outlives_the_terminal)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		signal(SIGHUP, SIG_IGN);
+		setenv("TEST_BELOW_NOHUP", "1", 1);
+		again("hangup");
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status 0x%x", (unsigned)status);
+}
+END_TEST
+
+Suite *suite(void)
+{
+	Suite *s = suite_create("signals");
+	TCase *t = tcase_create("first");
+
+	tcase_add_test(t, test_none_is_ignored_or_blocked);
+	suite_add_tcase(s, t);
+
+	if (getenv("TEST_BELOW_NOHUP")) {
+		t = tcase_create("hangup");
+		tcase_add_test(t, test_the_program_itself_does_not_hear_a_hangup);
+		suite_add_tcase(s, t);
+	}
+
+	t = tcase_create("again");
+	tcase_add_test(t, test_none_is_ignored_or_blocked_where_the_parent_has_all_ignored_and_blocked);
+	tcase_add_test(t, test_below_nohup_a_run_outlives_the_terminal);
+	suite_add_tcase(s, t);
+	return s;
+}
