@@ -5,6 +5,7 @@
 #include "config.h"
 #include "coroutine/co.h"
 #include "coroutine/group.h"
+#include "tests/support/temp.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -113,13 +114,16 @@ static int judge(FILE *f)
 
 static int run_gdb(const char *self)
 {
-	char path[] = "/tmp/inmigrate-gdb-XXXXXX", command[512];
-	int fd = mkstemp(path), status;
-	FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+	char path[TEMP_NAME_BYTES], command[512];
+	int fd, status;
+	FILE *f;
 
+	temp_name(path, "gdb");
+	fd = mkstemp(path);
+	f = fd < 0 ? NULL : fdopen(fd, "w");
 	if (!f || fputs(script, f) < 0 || fclose(f) != 0)
 		return 1;
-	snprintf(command, sizeof(command), "gdb -nx -batch -x %s %s 2>&1", path, self);
+	snprintf(command, sizeof(command), "gdb -nx -batch -x '%s' '%s' 2>&1", path, self);
 	f = popen(command, "r");
 	if (!f)
 		return 1;

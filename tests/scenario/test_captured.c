@@ -22,6 +22,7 @@
 #include "base/be.h"
 #include "base/clock.h"
 #include "tests/support/scene.h"
+#include "tests/support/temp.h"
 
 #define RUN_MS_MAX 5000u
 #define STUCK_NS (30 * NS_PER_S)
@@ -66,7 +67,7 @@ static void make_stream(const char *qemu, const char *machine, const char *path)
 	monitor = popen(command, "we");
 	if (!monitor)
 		return;
-	fprintf(monitor, "migrate \"exec:cat > %s\"\nquit\n", path);
+	fprintf(monitor, "migrate \"exec:cat > '%s'\"\nquit\n", path);
 	pclose(monitor);
 }
 
@@ -87,9 +88,11 @@ static void read_stream(struct capture *c, const char *path)
 static void capture(const char *qemu, const char *machine)
 {
 	struct capture *c = &captures[capture_count];
-	char path[] = "/tmp/inmigrate-captured-XXXXXX";
-	int fd = mkstemp(path);
+	char path[TEMP_NAME_BYTES];
+	int fd;
 
+	temp_name(path, "captured");
+	fd = mkstemp(path);
 	if (fd < 0 || capture_count == CAPTURES_MAX)
 		return;
 	close(fd);

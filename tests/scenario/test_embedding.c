@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "tests/support/scene.h"
+#include "tests/support/temp.h"
 
 static const struct land_opts plain = { 0 };
 static const struct land_opts with_return_path = { .return_path = true };
@@ -305,8 +306,9 @@ END_TEST
 
 START_TEST(test_a_stream_lands_over_a_unix_socket)
 {
-	char dir[] = "/tmp/inmigrate-test-XXXXXX", uri[100];
+	char dir[TEMP_NAME_BYTES], uri[100];
 
+	temp_name(dir, "test");
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	snprintf(uri, sizeof(uri), "unix:%s/sock", dir);
 	lands_at(uri);

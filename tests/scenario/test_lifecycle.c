@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "tests/support/scene.h"
+#include "tests/support/temp.h"
 
 /* A scene whose embedder keeps to the two steps: ready, then start_vcpus. */
 struct tale {
@@ -401,15 +402,18 @@ END_TEST
 /* All is written and the connection closed before the first byte is read: without a PING nobody notices on the way. */
 static void source_closes_at_once(bool by_tcp, bool return_path)
 {
-	char uri[100] = "tcp:127.0.0.1:0";
+	char uri[100] = "tcp:127.0.0.1:0", dir[TEMP_NAME_BYTES];
 	struct inm_ops ops = tale_ops();
 	struct source_report report;
 	struct source src;
 	struct tale t;
 	int r;
 
-	if (!by_tcp)
-		snprintf(uri, sizeof(uri), "unix:/tmp/inmigrate-lifecycle-%d", (int)getpid());
+	if (!by_tcp) {
+		temp_name(dir, "test");
+		ck_assert_ptr_nonnull(mkdtemp(dir));
+		snprintf(uri, sizeof(uri), "unix:%s/socket", dir);
+	}
 	tale_begin(&t, &(struct honest_opts){ .return_path = return_path, .rounds = 1 });
 	if (return_path) {
 		size_t ping = wire_find(&t.s.wire, "command", 1);
@@ -433,6 +437,8 @@ static void source_closes_at_once(bool by_tcp, bool return_path)
 	}
 	ck_assert_uint_eq(t.vcpus_started, !return_path);
 	tale_end(&t);
+	if (!by_tcp)
+		ck_assert_int_eq(rmdir(dir), 0);
 }
 
 START_TEST(test_a_source_that_closes_instead_of_waiting_keeps_its_guest)

@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "tests/support/scene.h"
+#include "tests/support/temp.h"
 
 /* Connections that have not said what they are, at most (engine/incoming.h). */
 #define UNKNOWN_MAX 64
@@ -32,13 +33,13 @@ static const struct land_opts plain = { 0 };
 
 /* A folder for sockets and files; removed by folder_end. */
 struct folder {
-	char path[40];
+	char path[TEMP_NAME_BYTES];
 	char at[100]; /* path of what folder_at was asked for last */
 };
 
 static void folder_begin(struct folder *f)
 {
-	strcpy(f->path, "/tmp/inmigrate-XXXXXX");
+	temp_name(f->path, "listening");
 	ck_assert_ptr_nonnull(mkdtemp(f->path));
 }
 
@@ -183,9 +184,11 @@ static void rivals(struct rival v, bool return_path, const char *uri)
 
 START_TEST(test_a_second_source_is_closed_whenever_it_comes)
 {
-	char by_unix[60];
+	struct folder f;
+	char by_unix[100];
 
-	snprintf(by_unix, sizeof(by_unix), "unix:/tmp/inmigrate-rivals-%d", (int)getpid());
+	folder_begin(&f);
+	snprintf(by_unix, sizeof(by_unix), "%s", folder_at(&f, "unix:", "rivals"));
 	for (unsigned i = 0; i < 8; i++) {
 		const char *uri = i & 1 ? by_unix : "tcp:127.0.0.1:0";
 		bool return_path = i & 2, early = i & 4;
@@ -195,6 +198,7 @@ START_TEST(test_a_second_source_is_closed_whenever_it_comes)
 		       uri);
 		rivals((struct rival){ .fd = -1, .in_ready = true, .begins_early = early }, return_path, uri);
 	}
+	folder_end(&f);
 }
 END_TEST
 
@@ -550,7 +554,7 @@ START_TEST(test_the_command_of_exec_inherits_no_signals_and_no_input_and_is_reap
 	sigprocmask(SIG_BLOCK, &usr1, &old_mask);
 	land_new(&s.e, &plain);
 	snprintf(command, sizeof(command),
-	         "exec:cd %s; cat /proc/self/status >said; echo Stdin: $(readlink /proc/self/fd/0) >>said; "
+	         "exec:cd '%s'; cat /proc/self/status >said; echo Stdin: $(readlink /proc/self/fd/0) >>said; "
 	         "exec cat stream",
 	         f.path);
 	ck_assert_int_eq(inm_listen(s.e.inm, command), 0);

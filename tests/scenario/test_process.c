@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "tests/support/postcopy_scene.h"
+#include "tests/support/temp.h"
 
 /* ---- what the process has ------------------------------------------------------------------------------------- */
 
@@ -302,16 +303,17 @@ START_TEST(test_the_command_of_exec_lands_whatever_the_embedder_does_with_its_ch
 	void (*const handlers[])(int sig) = { SIG_DFL, SIG_IGN, on_child, SIG_DFL, reap_all };
 	struct sigaction act = { .sa_handler = handlers[_i],
 		                 .sa_flags = SA_RESTART | (_i == 3 ? SA_NOCLDWAIT : 0) };
-	char path[] = "/tmp/inmigrate-test-XXXXXX", uri[100];
+	char path[TEMP_NAME_BYTES], uri[100];
 	struct scene s;
 	int fd, r;
 
 	children = 0;
 	scene_begin(&s, &(struct honest_opts){ 0 });
+	temp_name(path, "test");
 	fd = mkstemp(path);
 	ck_assert_int_eq(write(fd, s.wire.data, s.wire.len), (ssize_t)s.wire.len);
 	close(fd);
-	snprintf(uri, sizeof(uri), "exec:cat %s", path);
+	snprintf(uri, sizeof(uri), "exec:cat '%s'", path);
 	ck_assert_int_eq(sigaction(SIGCHLD, &act, NULL), 0);
 	land_new(&s.e, &(struct land_opts){ 0 });
 	ck_assert_int_eq(inm_listen(s.e.inm, uri), 0);

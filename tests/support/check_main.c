@@ -1,5 +1,6 @@
 /* main() of a test program that defines suite(). See check_main.h. */
 #include "tests/support/check_main.h"
+#include "tests/support/temp.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,11 +33,12 @@ static void write_counts(int passed, int failed, int skipped)
 
 int main(void)
 {
-	char skips[] = "/tmp/inmigrate-skips-XXXXXX", pid[16];
+	char skips[TEMP_NAME_BYTES], pid[16];
 	int failed, run, skipped, fd;
 	SRunner *runner;
 	FILE *f;
 
+	temp_name(skips, "skips");
 	fd = mkstemp(skips);
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	if (fd < 0 || setenv("TEST_SKIPS", skips, 1) < 0 || setenv("TEST_MAIN_PID", pid, 1) < 0) {

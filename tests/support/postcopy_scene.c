@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "tests/support/check_main.h"
 #include "tests/support/huge_pool.h"
+#include "tests/support/temp.h"
 #include "tests/support/tls_peer.h"
 
 #define END_MS 20000
@@ -251,7 +252,7 @@ void pc_begin(struct pc *s, const struct pc_opts *o)
 	s->o.config.log_level = INM_LOG_DEBUG;
 	land_new(&s->e, &(struct land_opts){ .return_path = true, .ops = &pc_ops, .config = s->o.config });
 	configure(s);
-	snprintf(s->dir, sizeof(s->dir), "/tmp/inmigrate-test-XXXXXX");
+	temp_name(s->dir, "test");
 	ASSERT(mkdtemp(s->dir));
 	snprintf(uri, sizeof(uri), "unix:%s/socket", s->dir);
 	ck_assert_int_eq(inm_listen(s->e.inm, uri), 0);

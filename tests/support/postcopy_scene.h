@@ -20,6 +20,7 @@
 #include <stdatomic.h>
 
 #include "tests/support/scene.h"
+#include "tests/support/temp.h"
 
 #define PC_PAGE ((uint64_t)WIRE_TPAGE_BYTES)
 #define PC_HUGE_BYTES (2ul << 20)
@@ -189,7 +190,7 @@ struct pc {
 	struct embedder e;
 	struct pc_ram ram[PC_BLOCKS_MAX];
 	unsigned ram_count;
-	char address[160], dir[64];
+	char address[160], dir[TEMP_NAME_BYTES];
 	int result; /* of the last inm_dispatch; 1: under way */
 
 	/* The source. */
@@ -211,7 +212,7 @@ struct pc {
 	unsigned reply_count;
 	char breach[400];       /* the first rule that the destination has broken; "": none */
 	bool source_closed;     /* pc_lose has been called, or the source has been told and has closed */
-	char tls_dir[64];
+	char tls_dir[TEMP_NAME_BYTES];
 
 	/* The embedder. */
 	unsigned vcpu_starts, ready_calls;

@@ -1,4 +1,5 @@
 #include "tests/support/several.h"
+#include "tests/support/temp.h"
 
 #include <check.h>
 #include <dirent.h>
@@ -76,7 +77,7 @@ void several_begin(struct several *s, const struct multifd_opts *m, const struct
 	land_new(&s->scene.e, &(struct land_opts){ .return_path = m->return_path, .ops = o->ops, .config = o->config });
 	configure(s, m, o);
 	if (!o->tcp) {
-		snprintf(s->dir, sizeof(s->dir), "/tmp/inmigrate-test-XXXXXX");
+		temp_name(s->dir, "test");
 		ASSERT(mkdtemp(s->dir));
 		snprintf(uri, sizeof(uri), "unix:%s/socket", s->dir);
 	}

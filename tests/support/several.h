@@ -17,6 +17,7 @@
 #define TESTS_SUPPORT_SEVERAL_H
 
 #include "tests/support/scene.h"
+#include "tests/support/temp.h"
 
 #define SEVERAL_LINES_MAX 320
 #define SEVERAL_MAIN 0u
@@ -27,7 +28,7 @@ struct several {
 	struct multifd_honest h;
 	bool return_path;
 	char address[160];
-	char dir[64]; /* of the unix socket; "": tcp */
+	char dir[TEMP_NAME_BYTES]; /* of the unix socket; "": tcp */
 	struct pump *lines; /* SEVERAL_LINES_MAX of them; owned */
 	unsigned line_count;
 	int result; /* of the last inm_dispatch; 1: under way */

@@ -1,3 +1,4 @@
+#include "tests/support/temp.h"
 #include "tests/support/tls_peer.h"
 
 #if HAVE_GNUTLS
@@ -136,7 +137,7 @@ void tls_crl_save(const struct tls_cert *issuer, const struct tls_cert *revoked,
 	gnutls_x509_crl_deinit(crl);
 }
 
-void tls_dir_make(char dir[static 64], struct tls_cert *ret_ca)
+void tls_dir_make(char dir[static TEMP_NAME_BYTES], struct tls_cert *ret_ca)
 {
 	const struct tls_cert_plan ca_plan = { .name = "CN=the ca", .ca = true, .usage = GNUTLS_KEY_KEY_CERT_SIGN |
 									       GNUTLS_KEY_CRL_SIGN };
@@ -146,7 +147,7 @@ void tls_dir_make(char dir[static 64], struct tls_cert *ret_ca)
 						   .purpose = GNUTLS_KP_TLS_WWW_CLIENT };
 	struct tls_cert ca, server, client;
 
-	snprintf(dir, 64, "/tmp/inmigrate-tls-XXXXXX");
+	temp_name(dir, "tls");
 	ASSERT(mkdtemp(dir));
 	tls_cert_make(&ca, &ca_plan, NULL);
 	tls_cert_make(&server, &server_plan, &ca);

@@ -7,6 +7,7 @@
 #define TESTS_SUPPORT_TLS_PEER_H
 
 #include "config.h"
+#include "tests/support/temp.h"
 
 #if HAVE_GNUTLS
 
@@ -51,7 +52,7 @@ void tls_file_save(const char *dir, const char *name, const char *text);
  * ca-cert.pem, server-{cert,key}.pem (CN=localhost), client-{cert,key}.pem (O=mf,CN=mfsource), keys.psk (identity qemu,
  * TLS_PEER_PSK_KEY). @ret_ca: the CA, to make more with; NULL where it is not wanted.
  */
-void tls_dir_make(char dir[static 64], struct tls_cert *ret_ca);
+void tls_dir_make(char dir[static TEMP_NAME_BYTES], struct tls_cert *ret_ca);
 void tls_dir_remove(const char *dir);
 
 /* ---- the client ------------------------------------------------------------------------------------------------- */
