@@ -240,6 +240,10 @@ TEST_JOBS ?= $(shell nproc)
 RUN_MANY = $(RUN_TESTS) --jobs $(TEST_JOBS)
 RUN_TIDY = $(srcdir)/scripts/tidy --src $(srcdir) --build $(or $(B),.) --compile '$(COMPILE)'
 
+# Sources: the installed QEMU, and the newer one that `configure --install-deps` unpacks.
+INTEROP_QEMU ?= qemu-system-x86_64 $(abspath $(wildcard $(B)qemu/qemu-system-x86_64))
+export INTEROP_QEMU
+
 # Each line of a check adds its numbers to this file and goes on; the last prints the sum and says how it went.
 counts_begin = @rm -f $(OUT)/counts
 counts_end = @$(RUN_TESTS) --sum
@@ -468,7 +472,7 @@ clean:
 		*.a *.so *.so.* *.list compile_commands.json counts *.tar.gz)
 
 distclean: clean
-	rm -rf $(if $(B),$(B),config.mk config.h config.log config.flags Makefile)
+	rm -rf $(if $(B),$(B),config.mk config.h config.log config.flags qemu Makefile)
 
 help:
 	@sed -n 's/^#: //p' $(firstword $(wildcard $(srcdir)/Makefile))
