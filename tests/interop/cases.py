@@ -21,7 +21,7 @@ OTHER_UUID = "00112233-4455-6677-8899-aabbccddee00"
 
 def tcp(run):
     run.listen("tcp:127.0.0.1:0")
-    run.source.migrate(run.destination.address())
+    run.migrate(run.destination.address())
 
 
 def tcp6(run):
@@ -31,12 +31,12 @@ def tcp6(run):
     except OSError as e:
         raise Skipped(f"no IPv6: {e}") from None
     run.listen("tcp:[::1]:0")
-    run.source.migrate(run.destination.address())
+    run.migrate(run.destination.address())
 
 
 def unix(run):
     run.listen("unix:" + run.path("socket"))
-    run.source.migrate(run.destination.address())
+    run.migrate(run.destination.address())
 
 
 def exec_fifo(run):
@@ -45,12 +45,12 @@ def exec_fifo(run):
     run.stream_path = run.path("stream")
     os.mkfifo(fifo)
     run.listen(f"exec:cat {fifo}")
-    run.source.migrate(f"exec:tee {run.stream_path} > {fifo}")
+    run.migrate(f"exec:tee {run.stream_path} > {fifo}")
 
 
 def file_by_exec(run):
     run.stream_path = run.path("stream")
-    run.source.migrate(f"exec:cat > {run.stream_path}")
+    run.migrate(f"exec:cat > {run.stream_path}")
     run.source.wait_status("completed")
     run.listen("file:" + run.stream_path)
 
@@ -58,7 +58,7 @@ def file_by_exec(run):
 def file_offset(run):
     run.stream_path, run.stream_offset = run.path("stream"), 12288
     uri = f"file:{run.stream_path},offset={run.stream_offset}"
-    run.source.migrate(uri)
+    run.migrate(uri)
     run.source.wait_status("completed")
     run.listen(uri)
 
@@ -69,7 +69,7 @@ def descriptor(run):
     with ours, theirs:
         run.listen(f"fd:{ours.fileno()}", pass_fds=(ours.fileno(),))
         run.source.qmp.command("getfd", fdname="mig", _fd=theirs.fileno())
-    run.source.migrate("fd:mig")
+    run.migrate("fd:mig")
 
 
 def refused_first(run, uri="tcp:127.0.0.1:0"):
@@ -85,7 +85,7 @@ def refused_first(run, uri="tcp:127.0.0.1:0"):
     run.destination.check_alive()
     source_runs(run)
     run.source.set(params=run.case.params)
-    run.source.migrate(run.destination.address())
+    run.migrate(run.destination.address())
 
 
 def refused_first_unix(run):
@@ -105,6 +105,8 @@ def reached(run, group, member, value, seconds=40):
         info = run.source.info()
         if info.get(group, {}).get(member, 0) > value:
             return True
+        if run.turns and info.get("status") == "active":
+            run.turns.next()
         if info.get("status") in run.source.ENDS:
             raise Failed(f"the migration was {info['status']} before {group}.{member} was above {value}")
         return False

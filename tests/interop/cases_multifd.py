@@ -18,7 +18,7 @@ def through_proxy(order, main_last=False, split=False):
         run.listen("tcp:127.0.0.1:0")
         host, port = run.destination.address()[len("tcp:"):].rsplit(":", 1)
         run.proxy = Proxy((host, int(port)), len(order), order, main_last, split)
-        run.source.migrate(run.proxy.uri())
+        run.migrate(run.proxy.uri())
     return transport
 
 

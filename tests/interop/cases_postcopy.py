@@ -116,6 +116,8 @@ def late(run):
     info = run.source.info()["ram"]
     if info["remaining"] > info["total"] // 4:
         raise Failed(f"{info['remaining']} bytes of {info['total']} remain: this is not late")
+    if run.turns:
+        run.turns.next()
     switch(run)
 
 

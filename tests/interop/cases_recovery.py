@@ -19,7 +19,7 @@ CUTS = 3
 def by_wire(run):
     run.listen("tcp:127.0.0.1:0", verbose=True)
     run.wire = Wire(target_of(run.destination.address()))
-    run.source.migrate(run.wire.uri())
+    run.migrate(run.wire.uri())
 
 
 def target_of(address):

@@ -23,6 +23,7 @@ import time
 
 MIB = 1 << 20
 PAGE_BYTES = 4096
+HEARTBEAT_PAGES = 4096      # guest/guest.c
 HERE = os.path.dirname(os.path.abspath(__file__))
 PR_SET_PDEATHSIG = 1
 KVM_GET_API_VERSION, KVM_CREATE_VM, KVM_API_VERSION = 0xae00, 0xae01, 12     # linux/kvm.h
@@ -209,6 +210,11 @@ def have_kvm():
 def keeps_changes(version, kvm):
     """Whether a source of this version sends all that its guest changes while it is being sent."""
     return kvm or version >= TCG_KEEPS_CHANGES_SINCE
+
+
+def told(version, kvm):
+    """For people: a source, and what runs its guest."""
+    return f"QEMU {'.'.join(str(n) for n in version)} with {'kvm' if kvm else 'tcg'}"
 
 
 class Guest:
