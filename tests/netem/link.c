@@ -70,6 +70,7 @@ static const char help[] =
         "  --source ADDRESS/BITS    [10.77.0.1/30]\n"
         "  --destination ADDRESS/BITS [10.77.0.2/30]\n"
         "  --mtu BYTES              [1500]\n"
+        "  --congestion NAME        of TCP, at both ends: cubic, bbr, reno... [the machine's]\n"
         "  --control SOCKET         listen there for lines such as \"loss 0%\", \"to-source-delay 5ms\",\n"
         "                           \"blackout 2s\" (now), \"down\", \"up\", \"stats\". Each is answered with a line,\n"
         "                           and then is in effect\n"
@@ -92,7 +93,7 @@ struct options {
 	uint64_t seed;
 	unsigned int mtu;
 	struct space_address addresses[2];
-	const char *control, *stats, *log, *enter;
+	const char *control, *stats, *log, *enter, *congestion;
 	char **tell, **command;
 };
 
@@ -177,6 +178,8 @@ static void set_own(struct options *o, const char *name, const char *value)
 		o->addresses[DESTINATION] = address(value);
 	else if (!strcmp(name, "mtu"))
 		o->mtu = (unsigned int)number(name, value, 68, MTU_MAX);
+	else if (!strcmp(name, "congestion"))
+		o->congestion = value;
 	else if (!strcmp(name, "enter"))
 		o->enter = sides[choice(name, value, sides)];
 	else if (!strcmp(name, "seed")) {
@@ -425,6 +428,20 @@ static void make_tuns(struct link *l)
 	}
 }
 
+/* When there are devices. */
+static void set_congestion(const struct link *l)
+{
+	const struct options *o = &l->options;
+	struct err err = ERR_NONE;
+
+	for (int n = 0; n < 2 && o->congestion; n++) {
+		if (setns(l->ns[n], CLONE_NEWNET) < 0)
+			stop(END_OWN, "setns: %s", strerror(errno));
+		if (space_congestion(&o->addresses[n], o->congestion, &err) < 0)
+			stop(END_NOT_HERE, "%s", err.text);
+	}
+}
+
 static void make_environment(const struct link *l)
 {
 	const struct options *o = &l->options;
@@ -495,6 +512,7 @@ static void run_with_tc(struct link *l)
 
 	if (tc_build(l->ns, l->options.addresses, l->options.mtu, settings, &err) < 0)
 		stop(END_OWN, "%s", err.text);
+	set_congestion(l);
 	l->tun[SOURCE] = l->tun[DESTINATION] = -1;
 	start(l);
 	carry_on(l);
@@ -508,6 +526,7 @@ static void run_with_tun(struct link *l)
 	struct err err = ERR_NONE;
 
 	make_tuns(l);
+	set_congestion(l);
 	stats_file = o->stats ? create(o->stats) : NULL;
 	log = o->log ? create(o->log) : NULL;
 	l->paths[0].log = l->paths[1].log = log;

@@ -1,11 +1,14 @@
 #include "tests/netem/space.h"
 
+#include "base/assert.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/if_tun.h>
 #include <linux/netlink.h>
+#include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <sched.h>
@@ -116,37 +119,107 @@ int space_new(struct err *err)
 	return fd;
 }
 
-/* By netlink: the ioctl is for the machine's root alone, this for whoever the namespace belongs to. */
-static int queue_length(unsigned int packets)
+/* A question to the kernel about the namespace this process is in, and room for what it is about. By netlink, for the
+ * ioctls are for the machine's root alone: this is for whoever the namespace belongs to. */
+struct question {
+	struct nlmsghdr header;
+	char body[256];
+};
+
+static void *question_init(struct question *q, uint16_t type, uint16_t flags, size_t body_bytes)
+{
+	*q = (struct question){ .header = { .nlmsg_len = NLMSG_LENGTH((uint32_t)body_bytes),
+		                            .nlmsg_type = type,
+		                            .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | flags) } };
+	return NLMSG_DATA(&q->header);
+}
+
+/* Return: the attribute, so that one that has others in it can be ended (question_end). */
+static struct rtattr *question_add(struct question *q, uint16_t type, const void *data, size_t bytes)
+{
+	struct rtattr *attribute = (struct rtattr *)((char *)q + NLMSG_ALIGN(q->header.nlmsg_len));
+
+	ASSERT(NLMSG_ALIGN(q->header.nlmsg_len) + RTA_SPACE(bytes) <= sizeof *q);
+	attribute->rta_type = type;
+	attribute->rta_len = (uint16_t)RTA_LENGTH(bytes);
+	if (bytes)
+		memcpy(RTA_DATA(attribute), data, bytes);
+	q->header.nlmsg_len = NLMSG_ALIGN(q->header.nlmsg_len) + (uint32_t)RTA_LENGTH(bytes);
+	return attribute;
+}
+
+static void question_end(struct question *q, struct rtattr *attribute)
+{
+	attribute->rta_len = (uint16_t)((char *)q + q->header.nlmsg_len - (char *)attribute);
+}
+
+static int question_ask(const struct question *q)
 {
 	struct {
 		struct nlmsghdr header;
-		struct ifinfomsg info;
-		struct rtattr attribute;
-		uint32_t packets;
-	} request = {
-		.header = { .nlmsg_len = sizeof request,
-		            .nlmsg_type = RTM_NEWLINK,
-		            .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK },
-		.info.ifi_index = (int)if_nametoindex(SPACE_DEVICE),
-		.attribute = { .rta_len = RTA_LENGTH(sizeof packets), .rta_type = IFLA_TXQLEN },
-		.packets = packets,
-	};
-	struct {
-		struct nlmsghdr header;
 		struct nlmsgerr error;
-		char quoted[256];
+		char quoted[sizeof *q];
 	} answer;
 	int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), r = 0;
 
 	if (s < 0)
 		return -errno;
-	if (send(s, &request, sizeof request, 0) < 0 || recv(s, &answer, sizeof answer, 0) < 0)
+	if (send(s, q, q->header.nlmsg_len, 0) < 0 || recv(s, &answer, sizeof answer, 0) < 0)
 		r = -errno;
 	else if (answer.header.nlmsg_type == NLMSG_ERROR)
 		r = answer.error.error;
 	close(s);
 	return r;
+}
+
+static int queue_length(unsigned int packets)
+{
+	struct question q;
+	struct ifinfomsg *info = question_init(&q, RTM_NEWLINK, 0, sizeof *info);
+
+	info->ifi_index = (int)if_nametoindex(SPACE_DEVICE);
+	question_add(&q, IFLA_TXQLEN, &packets, sizeof packets);
+	return question_ask(&q);
+}
+
+/* The machine's default (net.core.default_qdisc) may drop what waits here: fq after 100 packets of a connection. */
+static int queue_discipline(void)
+{
+	static const char name[] = "pfifo_fast";
+	struct question q;
+	struct tcmsg *tc = question_init(&q, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, sizeof *tc);
+
+	tc->tcm_ifindex = (int)if_nametoindex(SPACE_DEVICE);
+	tc->tcm_parent = TC_H_ROOT;
+	question_add(&q, TCA_KIND, name, sizeof name);
+	return question_ask(&q);
+}
+
+int space_congestion(const struct space_address *address, const char *name, struct err *err)
+{
+	uint32_t net = address->ip & address->mask, device = if_nametoindex(SPACE_DEVICE);
+	struct question q;
+	struct rtattr *metrics;
+	struct rtmsg *route = question_init(&q, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof *route);
+	int r;
+
+	/* The route that came with the address, and this added. */
+	*route = (struct rtmsg){ .rtm_family = AF_INET,
+		                 .rtm_dst_len = (unsigned char)address->prefix,
+		                 .rtm_table = RT_TABLE_MAIN,
+		                 .rtm_protocol = RTPROT_KERNEL,
+		                 .rtm_scope = RT_SCOPE_LINK,
+		                 .rtm_type = RTN_UNICAST };
+	question_add(&q, RTA_DST, &net, sizeof net);
+	question_add(&q, RTA_OIF, &device, sizeof device);
+	question_add(&q, RTA_PREFSRC, &address->ip, sizeof address->ip);
+	metrics = question_add(&q, RTA_METRICS, NULL, 0);
+	question_add(&q, RTAX_CC_ALGO, name, strlen(name) + 1);
+	question_end(&q, metrics);
+	r = question_ask(&q);
+	if (r == -EINVAL)
+		return err_set(err, r, "this kernel has no congestion control '%s'", name);
+	return r < 0 ? err_set(err, r, "cannot set the congestion control (%s)", strerror(-r)) : 0;
 }
 
 static int tun_configure(struct ifreq *ifr, int s, const struct space_address *address, unsigned int mtu)
@@ -164,6 +237,8 @@ static int tun_configure(struct ifreq *ifr, int s, const struct space_address *a
 	if (ioctl(s, SIOCSIFMTU, ifr) < 0)
 		return -errno;
 	r = queue_length(TUN_QUEUE_PACKETS);
+	if (r == 0)
+		r = queue_discipline();
 	if (r < 0)
 		return r;
 	/* IPv6 would say things of its own accord, at times of its own, and draw fates. A kernel without it is fine. */

@@ -37,6 +37,14 @@ int space_new(struct err *err);
 /** space_tun - a TUN device, up, in the namespace this process is in. Return: its descriptor, non-blocking. */
 int space_tun(const struct space_address *address, unsigned int mtu, struct err *err);
 
+/**
+ * space_congestion - connections over the device, in the namespace this process is in, take this congestion control
+ * By the route: a namespace's own setting (tcp_congestion_control) allows only what the machine's administrator permits
+ * (tcp_allowed_congestion_control), which is not always cubic.
+ * Return: 0; -EINVAL: the kernel has none of this name
+ */
+int space_congestion(const struct space_address *address, const char *name, struct err *err);
+
 /** space_missed - packets the device dropped because we did not read in time; the process is in @ns afterwards */
 uint64_t space_missed(int ns);
 

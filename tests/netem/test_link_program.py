@@ -97,7 +97,7 @@ class Usage(unittest.TestCase):
         done = run("--help")
         self.assertEqual(done.returncode, 0)
         for word in ("loss", "loss-burst", "delay", "jitter", "reorder", "duplicate", "corrupt", "rate", "queue", "blackout",
-                     "down", "seed", "with", "at", "control", "stats", "log", "enter", "tell", "mtu"):
+                     "down", "seed", "with", "at", "congestion", "control", "stats", "log", "enter", "tell", "mtu"):
             self.assertIn(f"--{word} ", done.stdout)
 
     def test_a_build_folder_without_a_link(self):

@@ -1,0 +1,74 @@
+"""What TCP does at the ends of a link is what was asked for, and nothing that the machine prefers"""
+
+import socket
+import sys
+import unittest
+
+import netem
+from test_kit import LinkTest, run
+
+PORT = 7002
+CONGESTION_BYTES = 16       # TCP_CA_NAME_MAX
+
+
+def congestion_of(s):
+    return s.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION_BYTES).rstrip(b"\0").decode()
+
+
+class Congestion(LinkTest):
+    """By the route: a namespace may be forbidden to set it (tcp_allowed_congestion_control)."""
+
+    def at_both_ends(self, name):
+        with self.link(options=("--congestion", name)) as link:
+            with link.socket("destination") as server, link.socket("source") as client:
+                server.bind((link.destination, PORT))
+                server.listen()
+                client.connect((link.destination, PORT))
+                accepted, _ = server.accept()
+                with accepted:
+                    return congestion_of(client), congestion_of(accepted)
+
+    def test_both_ends_take_what_is_asked_for(self):
+        for name in ("cubic", "reno"):
+            self.assertEqual(self.at_both_ends(name), (name, name))
+
+    def test_bbr(self):
+        try:
+            self.assertEqual(self.at_both_ends("bbr"), ("bbr", "bbr"))
+        except netem.NotHere as e:
+            self.assertIn("this kernel has no congestion control 'bbr'", str(e))
+            raise
+
+    def test_one_that_the_kernel_does_not_have_is_named(self):
+        for name in ("nonesuch", "one-that-is-longer-than-the-kernel-allows"):
+            done = run("--quiet", "--with", "tun", "--congestion", name, "--", "true")
+            self.assertEqual(done.returncode, netem.NOT_HERE_STATUS)
+            self.assertIn(f"link: this kernel has no congestion control '{name}'", done.stderr)
+
+    def test_the_queue_is_no_matter_of_the_machine_s_default(self):
+        """fq, which is a default in some places, drops what is behind the hundredth packet of a connection. Who got the
+        default has a queue without a handle."""
+        with self.link() as link:
+            for where in ("source", "destination"):
+                done = link.run(where, [sys.executable, "-c", QDISC])
+                self.assertRegex(done.stdout.decode(), "^pfifo_fast [1-9]", done.stderr)
+
+
+# What the kernel says of the queue of link0: RTM_GETQDISC, and of its answers those with an attribute TCA_KIND.
+QDISC = """
+import socket, struct
+s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+s.send(struct.pack("=IHHII", 36, 38, 0x301, 1, 0) + struct.pack("=BxxxiIII", 0, 0, 0, 0, 0))
+index, data = socket.if_nametoindex("link0"), s.recv(65536)
+while len(data) >= 16:
+    length, kind = struct.unpack_from("=IH", data)
+    if kind == 36 and struct.unpack_from("=i", data, 20)[0] == index:
+        bytes_, what = struct.unpack_from("=HH", data, 36)
+        assert what == 1
+        print(data[40:36 + bytes_].rstrip(bytes(1)).decode(), struct.unpack_from("=I", data, 24)[0])
+    data = data[(length + 3) & ~3:]
+"""
+
+
+if __name__ == "__main__":
+    unittest.main()
