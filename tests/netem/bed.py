@@ -14,17 +14,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import cases_postcopy  # noqa: E402
 import netem           # noqa: E402
 import qemu            # noqa: E402
+import tcp             # noqa: E402
 from tap import Tap    # noqa: E402
 
 PORT = 4444
 PATIENT_SECONDS = 120       # for what must come, however slow the machine is
 ADDRESS = f"tcp:{netem.Link.destination}:{PORT}"
 
-# Of each namespace, where the kernel has it. SYNs are repeated every second, and lost data too: otherwise the pauses double
-# up to two minutes, and a black-out of 30 s is followed by one of 30 s more in which nobody tries. Then more tries have to fail
-# until a kernel gives up: 15, which is its default for a quarter of an hour, would be 15 s.
-SYSCTLS = {"tcp_syn_linear_timeouts": 60, "tcp_rto_max_ms": 1000, "tcp_syn_retries": 60, "tcp_synack_retries": 30,
-           "tcp_retries2": 255}
 # At 50 % loss the channels take their time.
 PATIENT = {"connect-deadline": 80}
 # A destination that notices soon: in 4 s of silence.
@@ -35,18 +31,17 @@ WORDS = re.compile(r"^inmigrate: info: (main channel|multifd channel \d+|preempt
 
 
 class Bed:
-    """A link with settings, seeded. `with` ends it."""
+    """A link with settings, seeded, and TCP at its ends as tcp.py has it. `with` ends it."""
 
-    def __init__(self, options, seed, **settings):
-        self.link = netem.Link(build=options.build, seed=seed, **settings)
+    def __init__(self, options, seed, congestion=tcp.CUBIC, **settings):
+        self.link = netem.Link(build=options.build, seed=seed, options=("--congestion", congestion), **settings)
         self.tap = None
+        self.lacking = ()
 
     def __enter__(self):
         self.link.__enter__()
         try:
-            for where in ("source", "destination"):
-                self.link.run(where, ["sh", "-c", "".join(
-                    f"echo {value} 2>&- >/proc/sys/net/ipv4/{name};" for name, value in SYSCTLS.items())])
+            self.lacking = tcp.settle(self.link)
             self.tap = Tap(self.link, PORT)
             self.tap.arm()
         except BaseException:

@@ -1,10 +1,15 @@
 """What TCP does at the ends of a link is what was asked for, and nothing that the machine prefers"""
 
+import os
 import socket
+import subprocess
 import sys
 import unittest
+from unittest import mock
 
 import netem
+import tcp
+import test_kit
 from test_kit import LinkTest, run
 
 PORT = 7002
@@ -68,6 +73,54 @@ while len(data) >= 16:
         print(data[40:36 + bytes_].rstrip(bytes(1)).decode(), struct.unpack_from("=I", data, 24)[0])
     data = data[(length + 3) & ~3:]
 """
+
+
+class Settings(LinkTest):
+    def read(self, link, where, name):
+        return link.run(where, ["cat", tcp.PLACE + name]).stdout.decode().split()
+
+    def test_they_are_at_both_ends_what_the_table_says(self):
+        with self.link() as link:
+            lacking = tcp.settle(link)
+            for where in ("source", "destination"):
+                for name in sorted(set(tcp.SYSCTLS) - lacking):
+                    self.assertEqual(self.read(link, where, name), str(tcp.SYSCTLS[name]).split(), name)
+        # These are in every kernel.
+        self.assertFalse(lacking & {"tcp_rmem", "tcp_wmem", "tcp_sack", "tcp_retries2", "tcp_syn_retries", "ip_local_port_range"})
+
+    def test_the_machine_s_own_stay_as_they_are(self):
+        def all_here():
+            return {name: open(tcp.PLACE + name, encoding="ascii").read() for name in tcp.OURS if os.path.exists(tcp.PLACE + name)}
+        before = all_here()
+        with self.link() as link:
+            tcp.settle(link)
+            self.assertEqual(all_here(), before)
+
+    def test_one_that_the_kernel_lacks_is_named(self):
+        with mock.patch.dict(tcp.SYSCTLS, {"tcp_nonesuch": 1}), self.link() as link:
+            self.assertIn("tcp_nonesuch", tcp.settle(link))
+        self.assertIn("2 of ", tcp.missing({"tcp_nonesuch", "tcp_retries2"}))
+        self.assertIn(", tcp_retries2 among them", tcp.missing({"tcp_nonesuch", "tcp_retries2"}))
+        self.assertEqual(tcp.missing(()), "")
+
+    def test_one_that_the_kernel_refuses_is_a_failure(self):
+        with mock.patch.dict(tcp.SYSCTLS, {"tcp_synack_retries": 1000}), self.link() as link:
+            with self.assertRaisesRegex(netem.Failed, r"tcp_synack_retries is '\d+', and does not become '1000'"):
+                tcp.settle(link)
+
+    def test_where_they_may_not_be_written_there_is_no_bed(self):
+        """As in a container with a /proc/sys that is read-only: there the machine's own would be in effect."""
+        script = (f"import sys; sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})\n"
+                  "import netem, tcp\n"
+                  f"with netem.Link(build={test_kit.BUILD!r}) as link:\n"
+                  "    try: tcp.settle(link)\n"
+                  "    except netem.NotHere as e: print(e)\n")
+        done = subprocess.run(["unshare", "--mount", "sh", "-c", 'mount --bind /proc/sys /proc/sys && '
+                               'mount -o remount,bind,ro /proc/sys && exec "$0" -c "$1"', sys.executable, script],
+                              capture_output=True, text=True, check=False, timeout=60)
+        if "mount" in done.stderr:
+            self.skipTest("may not mount: " + done.stderr.strip()[-100:])
+        self.assertRegex(done.stdout, "^/proc/sys/net/ipv4/ may not be written: tcp_", done.stderr)
 
 
 if __name__ == "__main__":
