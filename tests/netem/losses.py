@@ -11,7 +11,6 @@ What holds at the end:
 Anything else is Failed: a wrong byte, two guests, none, or an end that does not come. How long it takes is not judged.
 """
 
-import dataclasses
 import os
 import re
 import signal
@@ -19,11 +18,9 @@ import time
 
 import bed as beds
 from bed import PATIENT_SECONDS
-from cases import FAST
-from qemu import Failed, Guest, MIB, QmpError, compare, wait_until, write_content
+from qemu import Failed, Guest, QmpError, compare, keeps_changes, wait_until, write_content
 
-MEMORY_MIB, CONTENT_MIB = 48, 24
-DIRTY = (16 * MIB, 17 * MIB)
+MEMORY_MIB = 48
 HUNG_SECONDS = 15           # so long one side may not notice what the other one has; then it is told
 TOLD_SECONDS = 40           # a source that has not failed by then is told to give up
 SET_UP_SECONDS = 60         # then the loss ends, too
@@ -57,35 +54,12 @@ PSK_ARGS = "tls-creds-psk,id=tls0,endpoint=client,dir={}/client"
 X509_ARGS = "tls-creds-x509,id=tls0,endpoint=client,dir={}/client"
 
 
-@dataclasses.dataclass
-class Loss:
-    name: str
-    script: object                      # a function of the run: from `migrate` to where the network is what it stays
-    link: dict = dataclasses.field(default_factory=dict)
-    postcopy: bool = True
-    preempt: bool = True
-    channels: int = 0                   # multifd
-    tls: str = ""                       # psk, x509
-    rate: int = 24 * MIB                # bytes a second that the source sends
-    soon: bool = True                   # the destination notices soon
-    quick: bool = False
-    since: tuple = (7, 2)
-    until: tuple = (99,)
-    again: tuple = (99,)                # the version from which on it works again
-    seconds: int = 300                  # to the end of it, whatever happens
-
-    def fits(self, version):
-        return self.since <= version < self.until or version >= self.again
-
-    def caps(self):
-        return ["postcopy-ram"] * self.postcopy + ["postcopy-preempt"] * (self.postcopy and self.preempt) + \
-            ["multifd"] * bool(self.channels) + (["return-path"] if not self.postcopy else []) + ["pause-before-switchover", "events"]
-
-
 class Run:
     def __init__(self, case, options, folder, bed):
         self.case, self.options, self.folder, self.bed, self.link = case, options, folder, bed, bed.link
         self.end = time.monotonic() + case.seconds
+        # Where the source would lose what its guest changes: then that stands still.
+        self.stands = not keeps_changes(options.version, options.kvm)
         self.told = []              # what had to be said because nobody noticed
         self.source = self.destination = None
         self.coming_back = None     # how many events there were when the source was told to, until it is on its way
@@ -115,14 +89,16 @@ class Run:
 
     def start(self):
         case, certs = self.case, os.path.join(self.options.shared, "certs")
-        kernel = Guest(self.options.shared).with_orders(os.path.join(self.folder, "guest.elf"), DIRTY, 1, 0)
-        content = write_content(os.path.join(self.options.shared, "content"), CONTENT_MIB * MIB)
+        kernel = Guest(self.options.shared).with_orders(os.path.join(self.folder, "guest.elf"), case.load.dirty(), 1, 0)
+        content = case.load.content(self.options.shared)
         args = ["-object", (PSK_ARGS if case.tls == "psk" else X509_ARGS).format(certs)] if case.tls else []
         self.source = beds.Source(self.folder, self.options.binary, self.bed, machine="pc", memory_mib=MEMORY_MIB,
-                                  args=args, kernel=kernel, content=content)
+                                  accel="kvm" if self.options.kvm else "tcg", args=args, kernel=kernel, content=content)
         self.source.start()
         self.source.wait_guest(1, PATIENT_SECONDS)
         self.source.be_humble()
+        if self.stands:
+            self.source.qmp.command("stop")
         self.destination = beds.Destination(self.folder, self.options.inmigrate, self.bed, "touch=2", case.postcopy,
                                             case.seconds)
         params = dict(beds.SOON) if case.soon else {}
@@ -132,7 +108,7 @@ class Run:
             params["tls-creds-type"] = case.tls
         caps = [c for c in case.caps() if c not in ("pause-before-switchover", "events")]
         self.destination.start(caps, params, os.path.join(certs, "server") if case.tls else None)
-        self.source.set(case.caps(), {"max-bandwidth": case.rate, "downtime-limit": 20 if case.postcopy else 500,
+        self.source.set(case.caps(), {"max-bandwidth": case.rate, "downtime-limit": 20 if case.postcopy else case.load.downtime_ms,
                                       **({"max-postcopy-bandwidth": case.rate} if case.postcopy else {}),
                                       **({"multifd-channels": case.channels} if case.channels else {}),
                                       **({"tls-creds": "tls0"} if case.tls else {})})
@@ -204,6 +180,14 @@ class Run:
             return
         self.source.qmp.command("migrate-continue", state="pre-switchover")
 
+    def carry_on(self):
+        """To the switch, and behind it, whatever the network is."""
+        if self.case.postcopy and not self.begin_postcopy():
+            return
+        self.go_on()
+        if self.case.postcopy:
+            self.until("the guest to run here", self.switched)
+
     def switched(self):
         return self.destination.said("the guest runs here") > 0
 
@@ -263,8 +247,8 @@ class Run:
 
     def lost(self):
         """Nobody has done anything wrong here: its guest waits."""
-        if self.source.running():
-            raise Failed("postcopy is paused, and the source's guest runs")
+        if self.would_run():
+            raise Failed(f"postcopy is paused, and the source's guest is {self.run_state()}")
         return "source lost", self.remark(self.status(), f"{self.destination.said('postcopy goes on:')} recoveries")
 
     def come_back(self):
@@ -321,14 +305,22 @@ class Run:
         except Failed:
             pass    # then they stay
         try:
-            if not self.source.running():
+            if not self.stands and not self.source.running():
                 self.source.qmp.command("cont")
             self.migrate()
         except QmpError as e:
             self.told.append(str(e))
             self.destination.process.child.send_signal(signal.SIGTERM)
             return
-        carry_on(self)
+        self.carry_on()
+
+    def run_state(self):
+        return self.source.qmp.command("query-status")["status"]
+
+    def would_run(self):
+        """The source has its guest for itself: that runs, or stands where it was stopped before (paused). When it has gone over,
+        it is finish-migrate or postmigrate, also if it stood all the time."""
+        return self.run_state() in ("running", "paused")
 
     def remark(self, *more):
         words = list(more)
@@ -347,14 +339,13 @@ class Run:
         try:
             self.source.wait_status("completed", "postcopy-paused", seconds=HUNG_SECONDS)
         except Failed as e:
-            if not self.switched() or self.source.running():
-                raise Failed(f"landed, and the source: {e}; its guest {'runs' if self.source.running() else 'stands'}") \
-                    from None
+            if not self.switched() or self.would_run():
+                raise Failed(f"landed, and the source: {e}; its guest is {self.run_state()}") from None
             more = f"the source does not know ({self.status()})"
         if self.status() == "postcopy-paused":
             more = "the source does not know (postcopy-paused)"
-        if self.source.running():
-            raise Failed("landed, and the source's guest runs")
+        if self.would_run():
+            raise Failed(f"landed, and the source's guest is {self.run_state()}")
         if not compare(self.source, self.destination).equal:
             raise Failed("no RAM block could be compared")
         stats = self.destination.stats()
@@ -410,194 +401,3 @@ class Run:
             return f"{words}: {e}"   # 10.0
         wait_until("the source to give up", lambda: given_up() or self.status() in STUCK, PATIENT_SECONDS)
         return words
-
-
-# ---- scripts -----------------------------------------------------------------------------------------------------
-
-def carry_on(run):
-    """To the switch, and behind it, whatever the network is."""
-    if run.case.postcopy and not run.begin_postcopy():
-        return
-    run.go_on()
-    if run.case.postcopy:
-        run.until("the guest to run here", run.switched)
-
-
-def while_set_up(run):
-    """Loss while channels come about, and none then."""
-    run.migrate()
-    run.wait_set_up()
-    run.link.set(loss="0%")
-    carry_on(run)
-
-
-def throughout(run):
-    run.migrate()
-    carry_on(run)
-
-
-def blackout(phase, seconds):
-    """phase: where it begins."""
-    def script(run):
-        PHASES[phase](run, lambda: run.darken(seconds))
-    script.__doc__ = f"a black-out of {seconds} s: {phase}"
-    return script
-
-
-def connecting(run, dark):
-    dark()
-    run.migrate()
-    carry_on(run)
-
-
-def half_connected(run, dark):
-    run.migrate()
-    wait_until("the first connection", lambda: run.bed.tap.accepted, PATIENT_SECONDS, every=0.0005)
-    dark()
-    carry_on(run)
-
-
-def precopy(run, dark):
-    run.migrate()
-    run.until("pages", lambda: run.source.info().get("ram", {}).get("transferred", 0) > MIB)
-    dark()
-    # Postcopy is not asked for in the dark: that would be a black-out at the switch.
-    run.until("light", run.is_light)
-    carry_on(run)
-
-
-def switchover(run, dark):
-    """The source is about to stop its guest, or to send what remains."""
-    run.migrate()
-    if run.case.postcopy:
-        run.begin_postcopy()
-    run.until("the switch", lambda: run.status() == "pre-switchover")
-    dark()
-    run.go_on()
-    if run.case.postcopy:
-        run.until("the guest to run here", run.switched)
-
-
-def package(run, dark):
-    """Slowly, so that there is a middle of it."""
-    run.migrate()
-    run.begin_postcopy()
-    run.until("the switch", lambda: run.status() == "pre-switchover")
-    run.link.set(rate="4Mbit")
-    run.go_on()
-    time.sleep(0.1)
-    dark()
-    run.link.set(rate="1Gbit")
-    run.until("the guest to run here", run.switched)
-
-
-def postcopy(run, dark):
-    run.migrate()
-    carry_on(run)
-    dark()
-
-
-def recovery(run, dark):
-    """A first loss by force; the second when the source comes back."""
-    run.migrate()
-    carry_on(run)
-    run.destination.process.child.send_signal(signal.SIGUSR1)
-    wait_until("the source to pause", lambda: run.status() in ("postcopy-paused", "completed"), PATIENT_SECONDS)
-    wait_until("the destination to pause", lambda: run.destination.said("postcopy is paused with") or
-               run.destination.process.exited() is not None, PATIENT_SECONDS)
-    run.link.set(delay="30ms")
-    run.come_back()
-    # Its main channel, and the bitmaps of the blocks behind it.
-    time.sleep(0.1)
-    dark()
-    run.link.set(delay="0ms")
-
-
-PHASES = {"connecting": connecting, "half-connected": half_connected, "precopy": precopy, "switchover": switchover,
-          "package": package, "postcopy": postcopy, "recovery": recovery}
-POSTCOPY_PHASES = ("package", "postcopy", "recovery")
-
-# ---- the table ---------------------------------------------------------------------------------------------------
-
-HALF = {"loss": "50%"}
-SLOW = 3 * MIB
-NO_POSTCOPY = {"postcopy": False}
-# From 8.1 to 10.0 a source refuses both together (spec/stream.md 5.6).
-MULTIFD_POSTCOPY = {"channels": 2, "until": (8, 1), "again": (10, 1)}
-MIXES = {
-    "delay": {"delay": "20ms"},
-    "jitter": {"delay": "10ms", "jitter": "8ms"},
-    "reorder": {"delay": "10ms", "reorder": "25%"},
-    "duplicate": {"duplicate": "20%"},
-    "corrupt": {"corrupt": "2%"},
-    "everything": {"delay": "5ms", "jitter": "4ms", "loss": "2%", "duplicate": "2%", "corrupt": "1%"},
-    "one-way": {"to_destination_loss": "10%", "to_source_delay": "30ms"},
-    "rate": {"rate": "100Mbit", "delay": "5ms"},
-    "burst": {"loss_burst": "2%,25%"},
-    "burst-long": {"loss_burst": "0.5%,10%"},
-}
-
-# Some of everything: channels 1 to 8, plain and TLS, with a preempt channel and without; each share of loss; bursts; a
-# black-out in each phase.
-QUICK = set("""
-    set-up-plain-1 set-up-plain-3 set-up-plain-6 set-up-plain-8 set-up-plain-postcopy
-    set-up-psk-2 set-up-psk-4 set-up-psk-5 set-up-psk-7 set-up-psk-preempt set-up-x509-3
-    loss-5-preempt loss-10-psk loss-20-multifd loss-20-plain burst-preempt burst-long-multifd everything-preempt
-    blackout-5-connecting-multifd blackout-1-half-connected-multifd
-    blackout-1-precopy-plain blackout-30-precopy-multifd blackout-30-precopy-preempt
-    blackout-30-switchover-preempt blackout-30-switchover-multifd blackout-5-package-plain blackout-5-package-preempt
-    blackout-5-postcopy-preempt blackout-30-postcopy-plain blackout-1-postcopy-multifd
-    blackout-1-recovery-preempt blackout-5-recovery-plain blackout-1-recovery-multifd
-""".split())
-
-
-def set_ups():
-    for tls in ("", "psk"):
-        word = tls or "plain"
-        for channels in range(1, 9):
-            yield Loss(f"set-up-{word}-{channels}", while_set_up, HALF, channels=channels, tls=tls, soon=False,
-                       **NO_POSTCOPY)
-        for preempt in (True, False):
-            yield Loss(f"set-up-{word}-{'preempt' if preempt else 'postcopy'}", while_set_up, HALF, preempt=preempt, tls=tls,
-                       soon=False)
-    yield Loss("set-up-x509-3", while_set_up, HALF, channels=3, tls="x509", soon=False, **NO_POSTCOPY)
-    yield Loss("set-up-x509-preempt", while_set_up, HALF, tls="x509", soon=False)
-
-
-def kinds():
-    return (("multifd", {"channels": 2, **NO_POSTCOPY}), ("preempt", {}), ("plain", {"preempt": False}))
-
-
-def losses():
-    for percent in (5, 10, 20):
-        for kind, more in kinds():
-            yield Loss(f"loss-{percent}-{kind}", throughout, {"loss": f"{percent}%"}, soon=False, **more)
-    yield Loss("loss-10-psk", throughout, {"loss": "10%"}, tls="psk", soon=False)
-    for mix, settings in MIXES.items():
-        for kind, more in kinds()[:2]:
-            yield Loss(f"{mix}-{kind}", throughout, settings, soon=False, **more)
-
-
-def kinds_of(phase):
-    """Where there is postcopy, multifd is there with it; with a preempt channel as well where that makes a difference."""
-    if phase not in POSTCOPY_PHASES:
-        return kinds()
-    both = (("multifd-preempt", MULTIFD_POSTCOPY),) if phase == "recovery" else ()
-    return (*kinds()[1:], ("multifd", {"preempt": False, **MULTIFD_POSTCOPY}), *both)
-
-
-def blackouts():
-    for seconds in (1, 5, 30):
-        for phase in PHASES:
-            for kind, more in kinds_of(phase):
-                # Of few pages in postcopy nothing would be left to lose.
-                rate = SLOW if phase in ("precopy", *POSTCOPY_PHASES) else 24 * MIB
-                yield Loss(f"blackout-{seconds}-{phase}-{kind}", blackout(phase, seconds), rate=rate, **more)
-    for phase in ("postcopy", "recovery"):
-        yield Loss(f"blackout-30-{phase}-psk", blackout(phase, 30), rate=SLOW, tls="psk")
-
-
-CASES = [*set_ups(), *losses(), *blackouts()]
-for case in CASES:
-    case.quick = case.name in QUICK
-assert QUICK <= {case.name for case in CASES}

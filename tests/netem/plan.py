@@ -1,0 +1,88 @@
+"""plan.py - which case is run with which QEMU, by which congestion control; and why one is not
+
+options: those of the command line, and qemus [(path, version or None)], kvm, shared (the folder of the runs).
+"""
+
+import os
+import re
+
+import bed as beds
+import loss_cases
+import netem
+import qemu
+import tcp
+
+
+class Planned:
+    """A case, and the QEMU that it is run with; or why it cannot be."""
+
+    def __init__(self, case, binary=None, version=None, reason=None, named=False):
+        self.case, self.binary, self.version, self.reason = case, binary, version, reason
+        self.title = case.name + (f"@{short(version)}" if version and named else "")
+
+
+def short(version):
+    return ".".join(map(str, version[:2]))
+
+
+def in_turn(options):
+    """All cases: [(case, QEMUs)]. Quick ones have one each, and a family has all of them in turn; which one that is does not depend
+    on what else is asked for."""
+    turns = {}
+    for case in loss_cases.CASES:
+        if options.quick and not case.quick:
+            continue
+        fitting = [(binary, version) for binary, version in options.qemus if version and case.fits(version)]
+        if options.quick and len(fitting) > 1:
+            # Not all families begin with the same one.
+            turn = turns.setdefault(case.family, len(turns))
+            turns[case.family] = turn + 1
+            fitting = [fitting[turn % len(fitting)]]
+        yield case, fitting
+
+
+def why_not(options, case):
+    if case.tls and not os.path.isdir(os.path.join(options.shared, "certs")):
+        return "no certificates: openssl is not installed"
+    return options.not_offered.get(case.congestion)
+
+
+def plan(options):
+    have = [version for _, version in options.qemus if version]
+    for case, fitting in in_turn(options):
+        if options.pattern and not re.search(options.pattern, case.name):
+            continue
+        if not fitting:
+            names = ", ".join(name for name, _ in options.qemus)
+            yield Planned(case, reason=f"not with QEMU {' or '.join(map(short, have))}" if have else f"no QEMU: {names}")
+        for binary, version in fitting:
+            yield Planned(case, binary, version, why_not(options, case), len(have) > 1)
+
+
+def offered(options):
+    """{congestion control: why not}, and what the kernel lacks. Where there can be no link, or a
+    wrong one, each run says so for itself."""
+    not_offered, lacking = {}, ()
+    for name in sorted({case.congestion for case in loss_cases.CASES}, key=lambda name: name != tcp.CUBIC):
+        try:
+            with beds.Bed(options, options.seed, congestion=name) as bed:
+                lacking = bed.lacking
+        except netem.NotHere as e:
+            if name == tcp.CUBIC:
+                break
+            not_offered[name] = str(e)
+        except (netem.Failed, OSError):
+            break
+    return not_offered, lacking
+
+
+def heading(options, lacking):
+    """What the runs stand on."""
+    by = [name for name in (tcp.CUBIC, tcp.BBR) if name not in options.not_offered]
+    yield ", ".join(t for t in (tcp.kernel(), "TCP by " + " and ".join(by), tcp.missing(lacking)) if t)
+    for name, version in options.qemus:
+        if version:
+            stands = "" if qemu.keeps_changes(version, options.kvm) else ", guests stand still: it loses what they change"
+            yield f"QEMU {'.'.join(map(str, version))}: {'kvm' if options.kvm else 'tcg'}{stands}"
+        else:
+            yield f"no QEMU: {name}"
