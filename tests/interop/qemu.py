@@ -287,6 +287,7 @@ class Qemu:
     """A QEMU with a guest in it. Make it, start() it, close() it in a finally."""
 
     ENDS = ("completed", "failed", "cancelled")
+    QMP_SECONDS = 10    # until it answers for the first time
 
     def __init__(self, folder, binary, machine="pc", accel="kvm", memory_mib=128, args=(), kernel=None, content=None,
                  content_at=16 * MIB, name="source", incoming=False):
@@ -311,7 +312,7 @@ class Qemu:
     def start(self, pass_fds=()):
         self.process = Process(self.name, self.argv, self.folder, pass_fds)
         try:
-            self.qmp = Qmp(self.qmp_path, lambda: self.process.exited() is None)
+            self.qmp = Qmp(self.qmp_path, lambda: self.process.exited() is None, self.QMP_SECONDS)
         except Failed as e:
             said = self.process.errors().strip()
             missing = re.search(r"'[^']+' is not a valid device model name", said)

@@ -107,6 +107,8 @@ class Destination(cases_postcopy.Touched):
 class Source(qemu.Qemu):
     """A real QEMU at the other end."""
 
+    QMP_SECONDS = PATIENT_SECONDS
+
     def __init__(self, folder, binary, bed, **more):
         super().__init__(folder, binary, **more)
         self.argv = bed.prefix("source") + self.argv

@@ -44,6 +44,11 @@ SOURCE_STUCK_UNTIL = (10, 2)
 # postcopy-active, with its main connection alone; there is nothing that either end could notice. (c) It ends by an assertion
 # in its yank.c: a connection of an attempt that has failed comes about.
 SOURCE_LOST_UNTIL = (8, 0)
+# Source deaf: with a preempt channel, of 10.0 at least; 7.2 does not wait there. Before the switch it waits for a first PONG, and
+# when its connection is lost meanwhile, it waits for ever: it stays active, or after migrate_cancel cancelling. Its guest runs on
+# all the time, so this is an end that is good, as soon as somebody has ended the destination.
+SOURCE_DEAF_SINCE = (8, 0)
+DEAF = "destination to end, for the source waits without a connection"
 LOST_TELLINGS = 2           # (a) is believed when the source has been told so often
 LOST_RECOVERIES = 3         # (b), after so many of them
 STILL_SECONDS = 60          # (b), when it has sent nothing for so long
@@ -66,6 +71,7 @@ class Run:
         self.reordered = self.overtaken = False
         self.connections = 0
         self.dark_until = self.sent_since = 0
+        self.deaf_since = None
         self.sent = None
 
     # ---- the ends ------------------------------------------------------------------------------------------------
@@ -78,14 +84,20 @@ class Run:
             self.order()
             return self.settle()
         except Failed:
-            if self.options.version < SOURCE_LOST_UNTIL and self.source and self.source.process.exited() is not None and \
-                    ASSERTS in self.source.process.errors():
+            if self.has_asserted():
                 return "source lost", self.remark("it ended by its own assertion")
             raise
         finally:
             for end in (self.source, self.destination):
                 if end:
                     end.close()
+
+    def has_asserted(self):
+        """Its monitor is closed a moment before it has ended."""
+        if self.options.version >= SOURCE_LOST_UNTIL or not (self.source and self.source.process) or \
+                ASSERTS not in self.source.process.errors():
+            return False
+        return self.source.process.wait(PATIENT_SECONDS) != 0
 
     def start(self):
         case, certs = self.case, os.path.join(self.options.shared, "certs")
@@ -140,9 +152,15 @@ class Run:
 
     def until(self, what, condition):
         """Until that, or an end. Return: whether that."""
-        wait_until(what, lambda: condition() or self.over(), min(PATIENT_SECONDS, max(self.end - time.monotonic(), 0)),
-                   every=0.02)
+        try:
+            wait_until(what, lambda: condition() or self.over() or self.is_deaf(), min(PATIENT_SECONDS, max(self.end - time.monotonic(), 0)),
+                       every=0.02)
+        except Failed as e:
+            raise Failed(f"{e}; {self.how_it_is()}") from None
         return bool(condition())
+
+    def how_it_is(self):
+        return f"the source is {self.status()}, told: {self.told}, the destination says {self.destination.errors()[-600:]}"
 
     def darken(self, seconds):
         self.link.blackout(f"{seconds}s")
@@ -215,6 +233,9 @@ class Run:
             lost_there = there or status in ("failed", "cancelled")
             if self.is_lost():
                 return self.lost()
+            if self.is_deaf() and DEAF not in self.told:
+                self.told.append(DEAF)
+                self.destination.process.child.send_signal(signal.SIGTERM)
             if here and there:
                 calm = None
                 self.come_back()
@@ -226,8 +247,7 @@ class Run:
                     calm = None
                     self.tell(here)
             time.sleep(0.05)
-        raise Failed(f"no end after {self.case.seconds} s: the source is {self.status()}, told: {self.told}, the destination says "
-                     + self.destination.errors()[-600:])
+        raise Failed(f"no end after {self.case.seconds} s; {self.how_it_is()}")
 
     def is_lost(self):
         if self.options.version >= SOURCE_LOST_UNTIL:
@@ -237,6 +257,15 @@ class Run:
         yanked = [t for t in self.told if t.startswith("source by yank")]
         return self.status() == "postcopy-recover" and len(yanked) >= LOST_TELLINGS and not self.connects() or \
             len(QUIT.findall(self.source.process.errors())) >= LOST_RECOVERIES
+
+    def is_deaf(self):
+        """A source that has lost all its connections, and does not know."""
+        if not (self.options.version >= SOURCE_DEAF_SINCE and self.case.postcopy and self.case.preempt) or \
+                self.status() != "active" or self.connects():
+            self.deaf_since = None
+            return False
+        self.deaf_since = self.deaf_since or time.monotonic()
+        return time.monotonic() > self.deaf_since + HUNG_SECONDS
 
     def is_still(self):
         """The source has come back, and has sent nothing for long."""
@@ -291,8 +320,8 @@ class Run:
             self.destination.process.child.send_signal(signal.SIGUSR1)
 
     def unheard(self):
-        """The destination has not had the first byte of main's, and waits for a source."""
-        return not self.destination.said("main channel: ")
+        """The destination has no source: it has not had the first byte of main's, or that began and did not go on."""
+        return self.destination.said("main channel: ") == self.destination.said("the next source is welcome")
 
     def again(self):
         """Nothing has begun there, so it can begin once more; or the source is stuck."""
