@@ -286,8 +286,8 @@ check-netem-link: $(NETEM)
 	@$(RUN_TESTS) --label '$(FLAVOUR)' --timeout $(TEST_TIMEOUT) --once --name tests/netem -- \
 		$(SRC)/tests/netem/test_link --build $(OUT) || :
 
-# A guest goes over networks that fail: a real QEMU sends it, over that network. Quick: two minutes on two cores; nothing fails
-# because it takes longer. The program that goes by the order of arrival, where it is made, must go wrong.
+# A guest goes over networks that fail: real QEMUs send it, over that network. Quick: two minutes on two cores, with KVM or without;
+# nothing fails because it takes longer. The program that goes by the order of arrival, where it is made, must go wrong.
 NETEM_JOBS ?= 10
 RUN_NETEM = CC='$(CC)' $(RUN_TESTS) --once --live --name $(@:check-%=%) --timeout
 NETEM_RUN = $(SRC)/tests/netem/run --inmigrate $(OUT)/inmigrate --build $(OUT) -j $(NETEM_JOBS) \

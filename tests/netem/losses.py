@@ -44,6 +44,9 @@ SOURCE_STUCK_UNTIL = (10, 2)
 # postcopy-active, with its main connection alone; there is nothing that either end could notice. (c) It ends by an assertion
 # in its yank.c: a connection of an attempt that has failed comes about.
 SOURCE_LOST_UNTIL = (8, 0)
+# And a pause that nobody lost a packet for: 7.2 with a preempt channel, after a page that was asked for has ended a section, may go
+# on in that page's block where its main channel has named another one last (spec/stream.md 13). Such a page has no place in the
+# small block that it comes for, and is refused, which is a pause; the source comes back and names all blocks anew.
 # Source deaf: with a preempt channel, of 10.0 at least; 7.2 does not wait there. Before the switch it waits for a first PONG, and
 # when its connection is lost meanwhile, it waits for ever: it stays active, or after migrate_cancel cancelling. Its guest runs on
 # all the time, so this is an end that is good, as soon as somebody has ended the destination.

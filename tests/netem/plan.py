@@ -76,13 +76,18 @@ def offered(options):
     return not_offered, lacking
 
 
+def sources(options):
+    """Each QEMU, and what its guests run with."""
+    for name, version in options.qemus:
+        if version:
+            stands = "" if qemu.keeps_changes(version, options.kvm) else ", guests stand still: it loses what they change"
+            yield qemu.told(version, options.kvm) + stands
+        else:
+            yield f"no QEMU: {name}"
+
+
 def heading(options, lacking):
     """What the runs stand on."""
     by = [name for name in (tcp.CUBIC, tcp.BBR) if name not in options.not_offered]
     yield ", ".join(t for t in (tcp.kernel(), "TCP by " + " and ".join(by), tcp.missing(lacking)) if t)
-    for name, version in options.qemus:
-        if version:
-            stands = "" if qemu.keeps_changes(version, options.kvm) else ", guests stand still: it loses what they change"
-            yield f"QEMU {'.'.join(map(str, version))}: {'kvm' if options.kvm else 'tcg'}{stands}"
-        else:
-            yield f"no QEMU: {name}"
+    yield from sources(options)

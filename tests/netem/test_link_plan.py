@@ -85,11 +85,11 @@ class Plan(unittest.TestCase):
     def test_the_heading_says_what_the_runs_stand_on(self):
         lines = list(plan.heading(options(OLD, NEW, ("gone", None), kvm=False), {"tcp_rto_max_ms"}))
         self.assertRegex(lines[0], r"^Linux \S+, TCP by cubic and bbr, 1 of \d+ settings are not in this kernel, tcp_rto_max_ms among")
-        self.assertEqual(lines[1:], ["QEMU 7.2.22: tcg, guests stand still: it loses what they change", "QEMU 11.0.1: tcg",
+        self.assertEqual(lines[1:], ["QEMU 7.2.22 with tcg, guests stand still: it loses what they change", "QEMU 11.0.1 with tcg",
                                      "no QEMU: gone"])
         lines = list(plan.heading(options(OLD, not_offered={tcp.BBR: "no bbr"}), ()))
         self.assertRegex(lines[0], "^Linux [^,]+, TCP by cubic$")
-        self.assertEqual(lines[1:], ["QEMU 7.2.22: kvm"])
+        self.assertEqual(lines[1:], ["QEMU 7.2.22 with kvm"])
 
 
 if __name__ == "__main__":
