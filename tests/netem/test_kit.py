@@ -10,6 +10,7 @@ import time
 import unittest
 
 import netem
+from waiting import PATIENT_SECONDS
 
 BUILD = None  # set by test_link
 NUMBER = struct.Struct("!I")
@@ -27,7 +28,7 @@ def command(*arguments):
     return [netem.LINK] + (["--build", BUILD] if BUILD else []) + list(arguments)
 
 
-def run(*arguments, seconds=20, **more):
+def run(*arguments, seconds=PATIENT_SECONDS, **more):
     """The link to its end, with its output."""
     return subprocess.run(command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           timeout=seconds, check=False, text=True, **more)

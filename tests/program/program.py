@@ -12,7 +12,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-from waiting import wait_until  # noqa: E402,F401 (for the tests, which have it from here)
+from waiting import PATIENT_SECONDS, wait_until  # noqa: E402,F401 (for the tests, which have it from here)
 
 PROGRAM = os.environ.get("TEST_PROGRAM", "build/inmigrate")
 PR_SET_PDEATHSIG = 1
@@ -29,7 +29,7 @@ def _die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def run(*args, data=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, seconds=30, text=True):
+def run(*args, data=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, seconds=PATIENT_SECONDS, text=True):
     """The program to its end. data: bytes for a pipe to its standard input."""
     done = subprocess.run([PROGRAM, *args], input=data, stdin=None if data is not None else stdin, stdout=stdout,
                           stderr=subprocess.PIPE, timeout=seconds, preexec_fn=_die_with_parent)
@@ -56,7 +56,7 @@ class Listen:
             raise AssertionError(f"it said {line!r} and {self.err!r}")
         return found[1].decode()
 
-    def end(self, seconds=20):
+    def end(self, seconds=PATIENT_SECONDS):
         """Exit status; out and err are then what it printed."""
         try:
             out, self.err = self.child.communicate(timeout=seconds)

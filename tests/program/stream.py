@@ -9,6 +9,8 @@ import socket
 import struct
 import time
 
+from waiting import PATIENT_SECONDS
+
 PAGE_BYTES = 4096
 RAM_ID = 2
 
@@ -130,7 +132,7 @@ def package(*devices, after=b""):
 class Source:
     """A connection to a destination at "tcp:HOST:PORT" or "unix:PATH"."""
 
-    def __init__(self, address, seconds=10):
+    def __init__(self, address, seconds=PATIENT_SECONDS):
         kind, where = address.split(":", 1)
         self.sock = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
         self.sock.settimeout(seconds)

@@ -1,5 +1,6 @@
 """`make install`: GNU's variables for folders work on its command line, and the installed tree can be moved."""
 
+import fcntl
 import glob
 import os
 import shutil
@@ -34,8 +35,11 @@ class Install(Case):
     def make(self, target, *variables):
         # Not a part of the make that runs the tests.
         env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "DESTDIR")}
-        done = subprocess.run(["make", "-C", FOLDER, target, *variables], env=env, capture_output=True, timeout=300,
-                              check=False)
+        with open(os.path.join(OUT, "config.mk"), encoding="utf-8") as lock:
+            # The .pc file is made anew in the build folder each time: other tests of these wait.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = subprocess.run(["make", "-C", FOLDER, target, *variables], env=env, capture_output=True, timeout=300,
+                                  check=False)
         self.assertEqual(done.returncode, 0, done.stderr.decode(errors="replace"))
 
     def files(self, top):

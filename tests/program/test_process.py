@@ -14,13 +14,14 @@ import time
 import unittest
 
 import stream
-from program import PROGRAM, Case, _die_with_parent, has_sanitizer, wait_until
+from program import PATIENT_SECONDS, PROGRAM, Case, _die_with_parent, has_sanitizer, wait_until
 from stream import PAGE_BYTES, Source, be32, be64, str8
 from test_postcopy import PART, PostcopySource
 
 RAM = {b"pc.ram": stream.content(64 * 1024)}
 RESUME, RECV_BITMAP = 9, 10
 NOBODY = 65534
+HELD_UP_SECONDS = 20      # nobody who takes nothing may hold the program up for so long
 
 
 class Child:
@@ -46,7 +47,7 @@ class Child:
             raise AssertionError(f"it said {line!r} and {self.child.communicate()}")
         return line.split()[-1].decode()
 
-    def end(self, seconds=20):
+    def end(self, seconds=PATIENT_SECONDS):
         self.said = b""
         if self.child.stderr:
             self.said = self.child.communicate(timeout=seconds)[1]
@@ -137,7 +138,7 @@ class Process(Case):
         child, address, source = self.in_postcopy(stderr=writer)
         os.close(writer)
         self.lose_and_recover(child, address, source)
-        self.assertEqual(child.end(), 0)
+        self.assertEqual(child.end(HELD_UP_SECONDS), 0)
         os.close(reader)
 
     def test_a_log_on_a_full_disk_does_not_cost_the_guest(self):
@@ -163,7 +164,7 @@ class Process(Case):
         child, address, source = self.in_postcopy(stderr=slave)
         termios.tcflow(slave, termios.TCOOFF)
         self.lose_and_recover(child, address, source)
-        self.assertEqual(child.end(), 0)
+        self.assertEqual(child.end(HELD_UP_SECONDS), 0)
         os.close(slave)
         os.close(master)
 
@@ -210,7 +211,7 @@ class Process(Case):
         os.close(writer)
         wait_until("the socket", self.is_listened_to)
         self.assertEqual(self.land(child, path), 0)
-        self.assertEqual(child.end(), 0)
+        self.assertEqual(child.end(HELD_UP_SECONDS), 0)
         self.assertIn(b"standard output: nobody reads it", child.said)
         os.close(reader)
 

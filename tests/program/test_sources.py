@@ -393,7 +393,7 @@ class AfterTheEnd(Sources):
 
     def test_a_command_that_does_not_end_is_not_waited_for_long(self):
         path = self.write("stream", self.data() + bytes(4096))
-        done = run("listen", "exec:cat %s; exec sleep 60" % path)
+        done = run("listen", "exec:cat %s; exec sleep 60" % path, seconds=30)
         self.assertEqual(done.returncode, 0, done)
 
     def test_a_source_that_waits_for_an_answer_sends_nothing_more(self):

@@ -2,7 +2,11 @@
 
 import time
 
-def wait_until(what, condition, seconds=10):
+# For what must come, however busy the machine is: tests run side by side. A wait that is cut short here is a failure.
+PATIENT_SECONDS = 60
+
+
+def wait_until(what, condition, seconds=PATIENT_SECONDS):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
