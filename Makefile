@@ -224,7 +224,7 @@ TSAN_OPTIONS ?= second_deadlock_stack=1 report_signal_unsafe=0
 CUTS ?= 24
 export CK_TIMEOUT_MULTIPLIER UBSAN_OPTIONS TSAN_OPTIONS CUTS
 endif
-TEST_TIMEOUT ?= 120
+TEST_TIMEOUT ?= 300
 # ThreadSanitizer is the slowest, and looks for what does not depend on where a stream is cut: the other flavours cut
 # at every byte.
 ifneq ($(filter -fsanitize=thread,$(SANITIZE)),)
@@ -236,7 +236,8 @@ endif
 export TEST_PROGRAM := $(OUT)/inmigrate
 export TEST_SRCDIR := $(SRC)
 RUN_TESTS = $(srcdir)/scripts/run-tests --counts $(OUT)/counts --strip $(OUT)
-TEST_JOBS ?= $(shell nproc)
+# They wait most of their time.
+TEST_JOBS ?= $(shell expr 3 '*' $$(nproc))
 RUN_MANY = $(RUN_TESTS) --jobs $(TEST_JOBS)
 RUN_TIDY = $(srcdir)/scripts/tidy --src $(srcdir) --build $(or $(B),.) --compile '$(COMPILE)'
 

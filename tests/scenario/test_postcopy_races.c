@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -320,6 +321,17 @@ START_TEST(test_a_silent_preempt_channel_is_closed_at_a_pause)
 }
 END_TEST
 
+/* Of all threads of the test: those that remove never rest, so it goes on as time does that others leave to us. */
+#define FLOOD_CPU_NS (6 * NS_PER_S)
+
+static uint64_t cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
 START_TEST(test_a_flood_of_removals_does_not_stop_the_pages)
 {
 	static const int counts[] = { 1, 2, 4 };
@@ -337,24 +349,24 @@ START_TEST(test_a_flood_of_removals_does_not_stop_the_pages)
 			                 .at = pc_guest(&s, 1, 3 + i) };
 		pc_thread_start(&r[i].thread, run_remover, &r[i]);
 	}
-	began_ns = clock_now_ns();
+	began_ns = cpu_ns();
 	for (unsigned i = 0; i < 64; i++)
 		pc_send_page(&s, PC_MAIN, 0, i);
-	while (stats(&s).remaining_pages > 16 && clock_now_ns() - began_ns < 8 * NS_PER_S && s.result == 1 &&
+	while (stats(&s).remaining_pages > 16 && cpu_ns() - began_ns < 2 * FLOOD_CPU_NS && s.result == 1 &&
 	       !pc_paused(&s))
 		pc_turn(&s);
-	took_ns = clock_now_ns() - began_ns;
+	took_ns = cpu_ns() - began_ns;
 	for (int i = 0; i < threads; i++)
 		remover_end(&s, &r[i]);
 	pc_give_up(&s);
-	ck_assert_uint_lt(took_ns, 5 * NS_PER_S);
+	ck_assert_msg(took_ns < FLOOD_CPU_NS, "%llu ms of CPU", (unsigned long long)(took_ns / NS_PER_MS));
 }
 END_TEST
 
 Suite *suite(void)
 {
 	Suite *s = suite_create("postcopy_races");
-	TCase *t = suite_case(s, "races", 40);
+	TCase *t = suite_case(s, "races", 90);
 
 	tcase_add_test(t, test_pages_removed_in_the_middle_of_a_run_are_counted_once_and_stay_zeros);
 	tcase_add_test(t, test_a_page_that_cannot_be_written_is_not_received);

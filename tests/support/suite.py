@@ -82,7 +82,7 @@ def run_all(options):
     return total
 
 
-def main(description, folder, pattern, prepare=None, jobs=JOBS_FOR_EACH_PROCESSOR * (os.cpu_count() or 1)):
+def main(description, folder, pattern, prepare=None, jobs=JOBS_FOR_EACH_PROCESSOR * len(os.sched_getaffinity(0))):
     """The main program of a runner. prepare: more options for its parser; returns what is called with those that were said."""
     signals.as_expected()
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
