@@ -27,7 +27,8 @@ HEARTBEAT_PAGES = 4096      # guest/guest.c
 HERE = os.path.dirname(os.path.abspath(__file__))
 PR_SET_PDEATHSIG = 1
 KVM_GET_API_VERSION, KVM_CREATE_VM, KVM_API_VERSION = 0xae00, 0xae01, 12     # linux/kvm.h
-# Under tcg, 7.2 loses pages that its guest changes: they differ in a QEMU at the other end, too. 10.0 does not; of those
+# Under tcg 7.2 loses what its guest writes while it looks for changed pages, a page at a time and seldom (one in 60
+# migrations of guests that write all the time): it differs in a QEMU at the other end, too. 10.0 does not; of those
 # between them nothing is known.
 TCG_KEEPS_CHANGES_SINCE = (10, 0)
 
@@ -335,7 +336,7 @@ class Qemu:
         except FileNotFoundError:
             return 0
 
-    def wait_guest(self, heartbeats=1, seconds=20):
+    def wait_guest(self, heartbeats=1, seconds=60):
         wait_until(f"the guest's heartbeat {heartbeats}", lambda: self.heartbeats() >= heartbeats, seconds)
 
     def running(self):
@@ -478,12 +479,13 @@ class Inmigrate:
             raise Failed(f"inmigrate ended with {status}: {self.errors()}")
 
     def wait_failed(self, pattern, seconds=30):
-        """It must end with 1 and one line that matches pattern."""
+        """It must end with 1 and one line that matches pattern; before it may come warnings of refused connections."""
         status = self.process.wait(seconds)
         text = self.errors()
         if status != 1:
             raise Failed(f"inmigrate ended with {status}, expected 1: {text}")
-        if "\n" in text or not re.search(pattern, text):
+        last = re.sub(r"^(inmigrate: warning: connection from \S+ closed: .*\n)*", "", text)
+        if "\n" in last or not re.search(pattern, last):
             raise Failed(f"inmigrate says '{text}', expected one line with '{pattern}'")
 
     def refused(self, pattern, seconds=30):
