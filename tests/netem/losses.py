@@ -156,7 +156,7 @@ class Run:
     def until(self, what, condition):
         """Until that, or an end. Return: whether that."""
         try:
-            wait_until(what, lambda: condition() or self.over() or self.is_deaf(), min(PATIENT_SECONDS, max(self.end - time.monotonic(), 0)),
+            wait_until(what, lambda: condition() or self.over() or self.is_deaf(), max(self.end - time.monotonic(), 0),
                        every=0.02)
         except Failed as e:
             raise Failed(f"{e}; {self.how_it_is()}") from None

@@ -91,7 +91,8 @@ class SetUp:
         self.hang = ""
 
     def execute(self):
-        params = {"connect-deadline": LOSS_SECONDS + CALM_SECONDS, **({"tls-creds-type": "x509"} if self.certs else {}),
+        patience = LOSS_SECONDS + CALM_SECONDS
+        params = {"connect-deadline": patience, "tcp-user-timeout": patience * 1000, **({"tls-creds-type": "x509"} if self.certs else {}),
                   **({"multifd-channels": self.channels} if self.channels else {})}
         self.bed.wait_port()
         self.destination.start(["multifd"] * bool(self.channels) + ["postcopy-ram", "postcopy-preempt"] * self.preempt,
