@@ -90,6 +90,8 @@ class Plan(unittest.TestCase):
         lines = list(plan.heading(options(OLD, not_offered={tcp.BBR: "no bbr"}), ()))
         self.assertRegex(lines[0], "^Linux [^,]+, TCP by cubic$")
         self.assertEqual(lines[1:], ["QEMU 7.2.22 with kvm"])
+        lines = list(plan.heading(options(OLD, not_offered={tcp.BBR: "no TUN", tcp.CUBIC: "no TUN"}), ()))
+        self.assertRegex(lines[0], "^Linux [^,]+, no link$")
 
 
 if __name__ == "__main__":
