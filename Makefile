@@ -315,6 +315,8 @@ check-control: $(CONTROL_PROGRAMS)
 		$(srcdir)/scripts/control $(OUT)/control-$(c)/$(call control_word,$(c),3) \
 		$(wordlist 4,99,$(CONTROL_$(c))) || :;) :
 
+# Guests want processors.
+INTEROP_JOBS ?= $(shell nproc)
 INTEROP := $(wildcard $(srcdir)/tests/interop/run)
 check-interop: $(PROGRAM)
 ifeq ($(INTEROP),)
@@ -323,7 +325,7 @@ else ifeq ($(PROGRAM),)
 	@$(RUN_TESTS) --skip 'there is no program' interop
 else
 	@CC='$(CC)' $(RUN_TESTS) --timeout 1200 --once --live --name interop -- \
-		$(INTEROP) --inmigrate $(OUT)/inmigrate --quick || :
+		$(INTEROP) --inmigrate $(OUT)/inmigrate --quick -j $(INTEROP_JOBS) || :
 endif
 
 tidy: all
@@ -406,7 +408,7 @@ demo: all
 	@$(srcdir)/scripts/demo --inmigrate $(OUT)/inmigrate
 
 interop: all
-	@CC='$(CC)' $(srcdir)/tests/interop/run --inmigrate $(OUT)/inmigrate
+	@CC='$(CC)' $(srcdir)/tests/interop/run --inmigrate $(OUT)/inmigrate -j $(INTEROP_JOBS)
 
 cover: $(B)cover/config.mk
 	@$(MAKE) -C $(<D) FLAVOUR=cover check-programs

@@ -10,7 +10,8 @@ import struct
 import subprocess
 import time
 
-from qemu import Failed, HERE, MIB, Skipped, wait_until
+import hugepages
+from qemu import Failed, HERE, MIB, PATIENT_SECONDS, Skipped, wait_until
 
 FAST = 8 << 30      # bytes a second: no limit that matters
 UUID = "00112233-4455-6677-8899-aabbccddeeff"
@@ -79,9 +80,9 @@ def refused_first(run, uri="tcp:127.0.0.1:0"):
     run.listen(uri, verbose=True)
     run.source.set(params=run.case.wrong)
     run.source.migrate(run.destination.address())
-    run.source.wait_status("failed", seconds=20)
+    run.source.wait_status("failed", seconds=PATIENT_SECONDS)
     wait_until(f"a refusal with '{run.case.refused}'", lambda: re.search(
-        rf"^\S.*connection from .* closed: .*(?:{run.case.refused})", run.destination.errors(), re.M), 5)
+        rf"^\S.*connection from .* closed: .*(?:{run.case.refused})", run.destination.errors(), re.M), PATIENT_SECONDS)
     run.destination.check_alive()
     source_runs(run)
     run.source.set(params=run.case.params)
@@ -99,7 +100,7 @@ def faster(run):
     run.source.set(params={"max-bandwidth": FAST, "downtime-limit": 60000})
 
 
-def reached(run, group, member, value, seconds=40):
+def reached(run, group, member, value, seconds=PATIENT_SECONDS):
     """Wait until a number of query-migrate is above value; groups are absent at the beginning."""
     def above():
         run.destination.check_alive()
@@ -129,7 +130,7 @@ def under_way(run):
 
 
 def pause_then_continue(run):
-    run.source.wait_status("pre-switchover", seconds=30)
+    run.source.wait_status("pre-switchover", seconds=PATIENT_SECONDS)
     time.sleep(2)
     run.destination.check_alive()
     run.source.qmp.command("migrate-continue", state="pre-switchover")
@@ -143,15 +144,15 @@ def cancel(run):
 def kill_destination(run):
     under_way(run)
     run.destination.process.close()
-    run.source.wait_status("failed", seconds=20)
+    run.source.wait_status("failed", seconds=PATIENT_SECONDS)
 
 
 # ---- afterwards ----
 
 def source_runs(run):
-    wait_until("the source's guest to run", run.source.running, 5)
+    wait_until("the source's guest to run", run.source.running, PATIENT_SECONDS)
     before = run.source.heartbeats()
-    wait_until("the source's guest to go on", lambda: run.source.heartbeats() > before, 10)
+    wait_until("the source's guest to go on", lambda: run.source.heartbeats() > before, PATIENT_SECONDS)
 
 
 def compressed_pages_sent(run):
@@ -166,27 +167,27 @@ def throttled(run):
 
 # ---- the host ----
 
-def huge_pages(run):
-    """Reserve 2 MiB pages for a guest of 128 MiB; give them back afterwards."""
-    wanted = 128 if run.options.reference else 64
-    path = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
-    try:
-        with open(path) as f:
-            run.huge_before = int(f.read())
-        with open(path, "w") as f:
-            f.write(str(run.huge_before + wanted))
-        with open(path) as f:
-            got = int(f.read())
-    except OSError as e:
-        raise Skipped(f"no huge pages: {e}") from None
-    if got < run.huge_before + wanted:
+def reserve_huge_pages(run, wanted):
+    """2 MiB pages, until huge_pages_back(); who else needs some waits meanwhile."""
+    run.huge = hugepages.huge_pages(wanted)
+    free = run.huge.__enter__()
+    # Those of the case before may be on their way back.
+    end = time.monotonic() + 2
+    while 0 < free < wanted and time.monotonic() < end:
+        time.sleep(0.01)
+        free = hugepages.pool("free_hugepages")
+    if free < wanted:
         huge_pages_back(run)
-        raise Skipped("huge pages could not be reserved")
+        raise Skipped(f"{free} huge pages are free, {wanted} are needed")
+
+
+def huge_pages(run):
+    """For a guest of 128 MiB; and for that of the reference."""
+    reserve_huge_pages(run, 128 if run.options.reference else 64)
 
 
 def huge_pages_back(run):
-    with open("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "w") as f:
-        f.write(str(run.huge_before))
+    run.huge.__exit__(None, None, None)
 
 
 def make_certs(run, name, *options):
@@ -286,7 +287,7 @@ class Case:
     source_ends: str = "failed"               # with fails
     may_refuse: str = ""                      # or that, with a line that matches
     killed: bool = False                      # the case ends the destination itself
-    seconds: int = 60
+    seconds: int = 2 * PATIENT_SECONDS
     since: tuple = (7, 2)
     until: tuple = (99,)
     quick: bool = False

@@ -10,8 +10,8 @@ import os
 import time
 
 from cases import (Case, DELTAS, FAST, OTHERS, PSK, PSK_IN, ROUNDS, USB, VIRTIO_MMIO, VIRTIO_PCI, X509, X509_IN,
-                   certs, huge_pages_back, reached, tcp, unix)
-from qemu import Failed, Inmigrate, MIB, Process, QmpError, Skipped, wait_until
+                   certs, huge_pages_back, reached, reserve_huge_pages, tcp, unix)
+from qemu import Failed, Inmigrate, MIB, PATIENT_SECONDS, Process, QmpError, Skipped, wait_until
 
 # What a source sends of 128 MiB before the switch is then not worth mentioning; behind it there is no limit.
 TRICKLE = {"max-bandwidth": 2 * MIB, "max-postcopy-bandwidth": 0}
@@ -94,7 +94,7 @@ def start_postcopy(run):
 
 
 def switch(run):
-    wait_until("the source to begin", lambda: start_postcopy(run), 20, every=0.001)
+    wait_until("the source to begin", lambda: start_postcopy(run), PATIENT_SECONDS, every=0.001)
     info = run.source.wait_status("completed", "postcopy-paused", seconds=run.case.seconds,
                                   also=run.destination.check_alive)
     if info["status"] != "completed":
@@ -153,24 +153,8 @@ def pages_were_asked_for(run):
 
 
 def huge_pages_for_two(run):
-    """2 MiB pages for the memory of the source and of the destination."""
-    wanted, path = 2 * 64, "/sys/kernel/mm/hugepages/hugepages-2048kB/"
-    try:
-        with open(path + "nr_hugepages") as f:
-            run.huge_before = int(f.read())
-        with open(path + "nr_hugepages", "w") as f:
-            f.write(str(run.huge_before + wanted))
-        # Those of the case before may be on their way back.
-        end, free = time.monotonic() + 2, 0
-        while free < wanted and time.monotonic() < end:
-            time.sleep(0.01)
-            with open(path + "free_hugepages") as f:
-                free = int(f.read())
-    except OSError as e:
-        raise Skipped(f"no huge pages: {e}") from None
-    if free < wanted:
-        huge_pages_back(run)
-        raise Skipped(f"{free} huge pages are free, {wanted} are needed")
+    """For the memory of the source and of the destination."""
+    reserve_huge_pages(run, 2 * 64)
 
 
 # ---- the table ----

@@ -8,7 +8,7 @@ import signal
 
 import cases_postcopy
 from cases_postcopy import IN_HUGE, SECRECY, Touched, pages_were_asked_for, postcopy, start_postcopy
-from qemu import Failed, MIB, QmpError, wait_until
+from qemu import Failed, MIB, PATIENT_SECONDS, QmpError, wait_until
 from wire import Package, Wire
 
 # So slow that there is time to cut it; requests are served at once all the same with preempt.
@@ -42,8 +42,9 @@ def cut_and_close(more):
 
 def paused(run, times):
     """Both sides; the destination says so."""
-    run.source.wait_status("postcopy-paused", seconds=20, also=run.destination.check_alive)
-    wait_until("the destination to pause", lambda: run.destination.errors().count("postcopy is paused") >= times, 50)
+    run.source.wait_status("postcopy-paused", seconds=PATIENT_SECONDS, also=run.destination.check_alive)
+    wait_until("the destination to pause", lambda: run.destination.errors().count("postcopy is paused") >= times,
+               PATIENT_SECONDS)
 
 
 def come_back(run):
@@ -57,7 +58,7 @@ def come_back(run):
             if "paused" not in str(e) and "Cannot resume" not in str(e):
                 raise
             return False
-    wait_until("the source to come back", accepted, 20)
+    wait_until("the source to come back", accepted, PATIENT_SECONDS)
 
 
 def resumed(run, times):
@@ -65,20 +66,21 @@ def resumed(run, times):
         run.destination.check_alive()
         return run.destination.errors().count("postcopy goes on") >= times or run.destination.process.exited() == 0
     try:
-        wait_until("postcopy to go on", goes_on, 20)
+        wait_until("postcopy to go on", goes_on, PATIENT_SECONDS)
     except Failed as e:
         raise Failed(f"{e}; the source: {run.source.info()}; the destination: {run.destination.errors()}") from None
 
 
 def begun(run):
-    wait_until("the source to begin", lambda: start_postcopy(run), 20, every=0.001)
+    wait_until("the source to begin", lambda: start_postcopy(run), PATIENT_SECONDS, every=0.001)
     # The source says so when it has sent the package; a loss before it is loaded is a failed migration.
-    wait_until("the guest to run here", lambda: "the guest runs here" in run.destination.errors(), 10, every=0.002)
+    wait_until("the guest to run here", lambda: "the guest runs here" in run.destination.errors(), PATIENT_SECONDS,
+               every=0.002)
 
 
 def some_pages(run, count=MIB):
     before = run.wire.passed
-    wait_until("pages to come", lambda: run.wire.passed > before + count, 20)
+    wait_until("pages to come", lambda: run.wire.passed > before + count, PATIENT_SECONDS)
 
 
 def cut_three_times(how="reset", elsewhere=False):
@@ -110,8 +112,8 @@ def lost_again(run):
     for at in (1, 40, 200, 4000):
         run.wire.cut_at = run.wire.passed + at
         come_back(run)
-        wait_until("the network to fail again", lambda: run.wire.cut_at is None, 20)
-        run.source.wait_status("postcopy-paused", seconds=20, also=run.destination.check_alive)
+        wait_until("the network to fail again", lambda: run.wire.cut_at is None, PATIENT_SECONDS)
+        run.source.wait_status("postcopy-paused", seconds=PATIENT_SECONDS, also=run.destination.check_alive)
     come_back(run)
     run.source.wait_status("completed", seconds=run.case.seconds, also=run.destination.check_alive)
 
@@ -119,8 +121,8 @@ def lost_again(run):
 def behind_the_package(run):
     """The devices are all there is of them: a source up to 10.1 has sent them, and cannot go on itself."""
     run.wire.behind_package = Package()
-    wait_until("the source to begin", lambda: start_postcopy(run), 20, every=0.001)
-    wait_until("the package to pass", lambda: run.wire.behind_package is None, 20, every=0.002)
+    wait_until("the source to begin", lambda: start_postcopy(run), PATIENT_SECONDS, every=0.001)
+    wait_until("the package to pass", lambda: run.wire.behind_package is None, PATIENT_SECONDS, every=0.002)
     paused(run, 1)
     come_back(run)
     resumed(run, 1)

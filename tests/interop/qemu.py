@@ -21,6 +21,8 @@ import struct
 import subprocess
 import time
 
+from waiting import PATIENT_SECONDS
+
 MIB = 1 << 20
 PAGE_BYTES = 4096
 HEARTBEAT_PAGES = 4096      # guest/guest.c
@@ -71,7 +73,7 @@ class Process:
         with open(self.out_path, "wb") as out, open(self.err_path, "wb") as err:
             self.child = subprocess.Popen(
                 self.argv, stdin=subprocess.DEVNULL, stdout=None if shown else out, stderr=None if shown else err,
-                pass_fds=pass_fds, start_new_session=True, preexec_fn=_die_with_parent)
+                pass_fds=pass_fds, start_new_session=True, preexec_fn=die_with_parent)
 
     def exited(self):
         """Exit status, None while it runs."""
@@ -100,14 +102,14 @@ class Process:
         self.child.wait()
 
 
-def _die_with_parent():
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(by=signal.SIGKILL):
+    _libc.prctl(PR_SET_PDEATHSIG, by)
 
 
 class Qmp:
     """A QMP connection: one command at a time; events are kept in the order they came."""
 
-    def __init__(self, path, alive, seconds=10):
+    def __init__(self, path, alive, seconds=PATIENT_SECONDS):
         self.events = []
         self.buffer = b""
         self.sock = socket.socket(socket.AF_UNIX)
@@ -142,7 +144,7 @@ class Qmp:
         line, self.buffer = self.buffer.split(b"\n", 1)
         return json.loads(line)
 
-    def command(self, name, _seconds=20, _fd=None, **arguments):
+    def command(self, name, _seconds=PATIENT_SECONDS, _fd=None, **arguments):
         """Run a command; underscores in argument names become hyphens. Raises QmpError for QEMU's error."""
         request = {"execute": name}
         if arguments:
@@ -218,6 +220,11 @@ def told(version, kvm):
     return f"QEMU {'.'.join(str(n) for n in version)} with {'kvm' if kvm else 'tcg'}"
 
 
+def own(path):
+    """Where it is made: several processes may make it at the same time."""
+    return f"{path}.{os.getpid()}"
+
+
 class Guest:
     """The program in guest/, made once per folder, and orders for it."""
 
@@ -232,14 +239,14 @@ class Guest:
             "-m32", "-march=i686", "-O2", "-Wall", "-Wextra", "-ffreestanding", "-fno-pic", "-fno-pie",
             "-fno-stack-protector", "-fcf-protection=none", "-mno-sse", "-nostdlib", "-static",
             "-Wl,--build-id=none,-z,noexecstack", "-Wl,-T," + os.path.join(source, "guest.ld"),
-            "-o", self.program + ".new", os.path.join(source, "guest.c")]
+            "-o", own(self.program), os.path.join(source, "guest.c")]
         try:
             made = subprocess.run(argv, capture_output=True, text=True, timeout=60)
         except OSError as e:
             raise Skipped(f"no compiler for the guest: {e}") from None
         if made.returncode != 0:
             raise Skipped("the compiler makes no 32-bit x86 program: " + made.stderr.strip()[:200])
-        os.rename(self.program + ".new", self.program)
+        os.rename(own(self.program), self.program)
 
     def with_orders(self, path, dirty=(0, 0), words=1, pause_ticks=0):
         """Write a copy that changes the guest-physical range `dirty` for ever (empty: it halts)."""
@@ -257,7 +264,7 @@ def write_content(path, length, seed=1):
     if os.path.exists(path) and os.path.getsize(path) == length:
         return path
     numbers = random.Random(seed)
-    with open(path + ".new", "wb") as f:
+    with open(own(path), "wb") as f:
         for number in range(0, length // PAGE_BYTES, 8):
             f.write(bytes(PAGE_BYTES))
             for k in (1, 2):
@@ -265,7 +272,7 @@ def write_content(path, length, seed=1):
             f.write(b"".join(struct.pack("<II", number + 3, i // 64) for i in range(PAGE_BYTES // 8)))
             f.write(numbers.randbytes(4 * PAGE_BYTES))
         f.truncate(length)
-    os.rename(path + ".new", path)
+    os.rename(own(path), path)
     return path
 
 
@@ -336,7 +343,7 @@ class Qemu:
         except FileNotFoundError:
             return 0
 
-    def wait_guest(self, heartbeats=1, seconds=60):
+    def wait_guest(self, heartbeats=1, seconds=PATIENT_SECONDS):
         wait_until(f"the guest's heartbeat {heartbeats}", lambda: self.heartbeats() >= heartbeats, seconds)
 
     def running(self):
@@ -357,7 +364,7 @@ class Qemu:
     def info(self):
         return self.qmp.command("query-migrate")
 
-    def wait_status(self, *wanted, seconds=60, also=None):
+    def wait_status(self, *wanted, seconds=PATIENT_SECONDS, also=None):
         """Wait for one of the statuses. also(): asked each time, may raise."""
         def reached():
             info = self.info()
@@ -431,7 +438,7 @@ class Qemu:
 class Inmigrate:
     """The program under test, listening."""
 
-    def __init__(self, folder, program, name="inmigrate", seconds=60):
+    def __init__(self, folder, program, name="inmigrate", seconds=2 * PATIENT_SECONDS):
         self.folder = folder
         self.program = program
         self.name = name
@@ -456,7 +463,7 @@ class Inmigrate:
         self.process = Process(self.name, argv, self.folder, pass_fds, shown)
         return self
 
-    def address(self, seconds=5):
+    def address(self, seconds=PATIENT_SECONDS):
         """The address it listens on, with the real port."""
         def said():
             m = re.search(r"^listening on (\S+)$", self.process.output(), re.M)
@@ -473,12 +480,12 @@ class Inmigrate:
         if status not in (None, 0):
             raise Failed(f"inmigrate ended with {status}: {self.errors()}")
 
-    def wait_landed(self, seconds=30):
+    def wait_landed(self, seconds=PATIENT_SECONDS):
         status = self.process.wait(seconds)
         if status != 0:
             raise Failed(f"inmigrate ended with {status}: {self.errors()}")
 
-    def wait_failed(self, pattern, seconds=30):
+    def wait_failed(self, pattern, seconds=PATIENT_SECONDS):
         """It must end with 1 and one line that matches pattern; before it may come warnings of refused connections."""
         status = self.process.wait(seconds)
         text = self.errors()
@@ -488,7 +495,7 @@ class Inmigrate:
         if "\n" in last or not re.search(pattern, last):
             raise Failed(f"inmigrate says '{text}', expected one line with '{pattern}'")
 
-    def refused(self, pattern, seconds=30):
+    def refused(self, pattern, seconds=PATIENT_SECONDS):
         """It ended with 1, and a reason that matches: for what may be landed or refused."""
         return self.process.wait(seconds) == 1 and re.search(pattern, self.errors()) is not None
 

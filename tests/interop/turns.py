@@ -11,7 +11,7 @@ What holds:
 (2) A turn changes the whole of the case's range.
 """
 
-from qemu import HEARTBEAT_PAGES, MIB, Failed, PAGE_BYTES, QmpError, wait_until
+from qemu import HEARTBEAT_PAGES, MIB, Failed, PAGE_BYTES, PATIENT_SECONDS, QmpError, wait_until
 
 CRAWL = 40 << 10             # bytes a second: a page in each of the source's tenths of a second
 SLOW = 16 * MIB
@@ -40,7 +40,7 @@ class Turns:
         self.source.qmp.command("stop")
         self._bandwidth(self.slow)
         self.source.migrate(uri)
-        wait_until("the first pages to go", lambda: self._under_way(self.slow * enough), 30, every=0.005)
+        wait_until("the first pages to go", lambda: self._under_way(self.slow * enough), PATIENT_SECONDS, every=0.005)
         self._turn()
         self._bandwidth(self.fast)
 
@@ -66,7 +66,7 @@ class Turns:
         until = source.heartbeats() + self.heartbeats
         try:
             source.qmp.command("cont")
-            wait_until("the guest to have its turn", lambda: source.heartbeats() > until, 20, every=0.002)
+            wait_until("the guest to have its turn", lambda: source.heartbeats() > until, PATIENT_SECONDS, every=0.002)
             source.qmp.command("stop")
         except QmpError as e:
             raise Missed(str(e)) from None
