@@ -61,6 +61,7 @@ START_TEST(test_silent_strangers_hold_little)
 	struct held held;
 	struct several s;
 
+	test_need_files(2 * STRANGERS + 32);
 	several_begin(&s, &(struct multifd_opts){ .channels = 1 }, &(struct several_opts){ .tcp = true });
 	held_begin(&held);
 	meet(&s);
@@ -82,6 +83,7 @@ START_TEST(test_connections_that_claim_to_be_a_channel_hold_little)
 	struct held held;
 	struct several s;
 
+	test_need_files(2 * STRANGERS + 32);
 	wire_multifd_hello(&hello, NULL, 0);
 	several_begin(&s, &m, &(struct several_opts){ .tcp = true, SAID });
 	held_begin(&held);
@@ -128,6 +130,7 @@ START_TEST(test_strangers_inside_tls_hold_no_more_than_a_connection_may)
 	char dir[64];
 	const char *const params[] = { "tls-creds", "t", "tls-creds-dir", dir, "tls-creds-type", "x509", NULL };
 
+	test_need_files(2 * STRANGERS + 32);
 	tls_dir_make(dir, NULL);
 	several_begin(&s, &(struct multifd_opts){ .channels = 1 },
 		      &(struct several_opts){ .tcp = true, .params = params, SAID });

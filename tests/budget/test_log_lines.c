@@ -107,6 +107,8 @@ START_TEST(test_strangers_are_not_logged_each_time)
 	static int fds[STRANGERS];
 	struct several s;
 
+	if (v->stays)
+		test_need_files(STRANGERS + 300);
 	several_begin(&s, &(struct multifd_opts){ .channels = 1 },
 		      &(struct several_opts){ .tcp = true, .ops = counting_ops(),
 					      .config = { .log_level = INM_LOG_DEBUG } });

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -304,7 +305,7 @@ print(*s.recvfrom(100), subprocess.check_output(["ip", "link", "show", "link0"],
     def run_with_tc(self, status, *arguments):
         with tempfile.TemporaryDirectory() as folder:
             with open(os.path.join(folder, "tc"), "w", encoding="utf-8") as f:
-                f.write(f'#!/bin/sh\necho "$@" >>{folder}/log\nexit {status}\n')
+                f.write(f'#!/bin/sh\necho "$@" >>{shlex.quote(folder)}/log\nexit {status}\n')
             os.chmod(os.path.join(folder, "tc"), 0o755)
             done = run(*arguments, env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
             with open(os.path.join(folder, "log"), encoding="utf-8") as f:

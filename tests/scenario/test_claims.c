@@ -150,6 +150,7 @@ START_TEST(test_a_flood_of_claims_is_bounded_and_does_not_keep_the_source_out)
 	struct order_real r;
 	struct several s;
 
+	test_need_files(400);
 	several_begin(&s, &two, &(struct several_opts){ .tcp = true, .deadline_s = "20", SAID });
 	connect_honest(&s, &r);
 	several_settle(&s);

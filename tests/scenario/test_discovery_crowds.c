@@ -116,6 +116,7 @@ START_TEST(test_silent_strangers_in_any_number_do_not_keep_the_source_out)
 	struct order_real r;
 	unsigned fds;
 
+	test_need_files(4 * CONNECTIONS_UNKNOWN_MAX + 32);
 	several_begin(&s, &m, &(struct several_opts){ .tcp = true, .deadline_s = "3600" });
 	fds = several_fds();
 	for (unsigned i = 0; i < 3 * CONNECTIONS_UNKNOWN_MAX; i++)
@@ -143,6 +144,7 @@ START_TEST(test_a_crowd_that_stalls_its_tls_handshakes_ends_nothing)
 
 	if (!HAVE_GNUTLS)
 		test_skip("built without GnuTLS");
+	test_need_files(4 * CONNECTIONS_UNKNOWN_MAX + 32);
 	wire_bytes(&hello, "\x16\x03\x01\x00\xf4\x01\x00\x00\xf0\x03\x03", 11);
 	several_begin(&s, &m, &(struct several_opts){ .tcp = true, .deadline_s = "3600", .params = params, SAID });
 	fds = several_fds();
@@ -201,6 +203,7 @@ START_TEST(test_a_flood_from_elsewhere_does_not_end_a_silent_main_channel)
 	struct several s;
 	struct order_real r;
 
+	test_need_files(FLOOD + 200);
 	several_begin(&s, &m, &(struct several_opts){ .tcp = true, .deadline_s = "3600" });
 	order_connect(&s, &r, SEVERAL_MAIN, 0);
 	alone = connect_from(&s, HOST(3));
@@ -235,6 +238,7 @@ START_TEST(test_of_many_addresses_the_oldest_connection_goes)
 	struct several s;
 	struct order_real r;
 
+	test_need_files(4 * CONNECTIONS_UNKNOWN_MAX + 32);
 	several_begin(&s, &m, &(struct several_opts){ .tcp = true, .deadline_s = "3600" });
 	for (unsigned i = 0; i < 2 * CONNECTIONS_UNKNOWN_MAX; i++)
 		fds[i] = connect_from(&s, HOST(2 + i));
@@ -259,6 +263,7 @@ START_TEST(test_an_address_whose_connections_have_ended_is_not_the_one_that_has_
 	struct several s;
 	int kept;
 
+	test_need_files(4 * CONNECTIONS_UNKNOWN_MAX + 32);
 	several_begin(&s, &m, &(struct several_opts){ .tcp = true, .deadline_s = "3600" });
 	kept = connect_from(&s, HOST(2));
 	for (unsigned i = 0; i < CONNECTIONS_UNKNOWN_MAX; i++)

@@ -2,6 +2,7 @@
  * Where a guest may come from: who is let in, whose sockets and descriptors are whose, and what the command of exec:
  * inherits (include/inmigrate.h, inm_listen; spec/channels.md).
  */
+#include "tests/support/high_fd.h"
 #include "tests/support/check_main.h"
 
 #include <errno.h>
@@ -90,6 +91,7 @@ START_TEST(test_of_too_many_silent_strangers_the_oldest_go_and_the_source_gets_i
 	struct source src;
 	struct scene s;
 
+	test_need_files(2 * STRANGERS + 32);
 	scene_begin(&s, &(struct honest_opts){ .return_path = true });
 	land_new(&s.e, &(struct land_opts){ .return_path = true });
 	ck_assert_int_eq(inm_listen(s.e.inm, "tcp:127.0.0.1:0"), 0);
@@ -535,7 +537,7 @@ START_TEST(test_the_command_of_exec_inherits_no_signals_and_no_input_and_is_reap
 	char said[8192] = "", value[100], command[300];
 	struct sigaction ignore = { .sa_handler = SIG_IGN }, old_pipe, old_int;
 	sigset_t usr1, old_mask;
-	int input[2], old_stdin = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 100);
+	int input[2], old_stdin = high_fd(STDIN_FILENO, 100);
 	struct folder f;
 	struct scene s;
 	FILE *file;

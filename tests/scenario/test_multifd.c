@@ -169,6 +169,7 @@ START_TEST(test_two_hundred_and_fifty_five_channels_land)
 {
 	struct multifd_opts m = multifd_opts_of(&multifd_eras[2], 255, 0);
 
+	test_need_files(2 * 256 + 32);
 	m.blocks = multifd_big_blocks;
 	m.block_count = MULTIFD_BIG_BLOCKS;
 	lands(&m, NULL, 0);
@@ -181,6 +182,7 @@ START_TEST(test_two_hundred_and_fifty_five_channels_may_connect_before_any_speak
 	struct multifd_opts m = multifd_opts_of(&multifd_eras[2], 255, 0);
 	struct several s;
 
+	test_need_files(2 * 256 + 32);
 	several_begin(&s, &m, NULL);
 	several_connect_all(&s);
 	several_settle(&s);

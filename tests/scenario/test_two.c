@@ -158,6 +158,7 @@ START_TEST(test_a_hundred_migrations_land_on_one_reactor)
 	struct inm_reactor *reactor;
 	struct census before;
 
+	test_need_files(9 * HUNDRED);
 	ck_assert_ptr_nonnull(sides);
 	census_take(&before);
 	ck_assert_int_eq(inm_reactor_new(&reactor, NULL), 0);

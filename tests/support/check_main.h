@@ -39,4 +39,9 @@ TCase *suite_case(Suite *s, const char *name, double seconds);
 
 _Noreturn void test_skip_in(const char *func, const char *why);
 
+/* The test is skipped where a process may not have so many files open. */
+#define test_need_files(count) test_need_files_in(__func__, (count))
+
+void test_need_files_in(const char *func, unsigned count);
+
 #endif

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "tests/support/high_fd.h"
 #include "tests/support/postcopy_scene.h"
 #include "tests/support/tls_peer.h"
 
@@ -74,8 +75,7 @@ static int through_tls(struct pc *s, unsigned line, int fd)
 	ASSERT(r && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 	*r = (struct tls_relay){ .plan = { .kind = TLS_PEER_PSK, .dir = s->tls_dir, .act = act_relay },
-		                 .fd = fcntl(pair[1], F_DUPFD_CLOEXEC, RELAY_FD_MIN) };
-	ASSERT(r->fd >= 0);
+		                 .fd = high_fd(pair[1], RELAY_FD_MIN) };
 	close(pair[1]);
 	r->plan.arg = r;
 	s->lines[line].fd = pair[0];

@@ -4,6 +4,9 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/resource.h>
+
+#define FILES_ENOUGH 65536u
 
 static const int of_the_user[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM };
 
@@ -27,6 +30,17 @@ static void in_a_child(void)
 	}
 }
 
+/* By (3); not to a number for which somebody might make a table. */
+static void raise_file_limit(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= FILES_ENOUGH)
+		return;
+	files.rlim_cur = files.rlim_max < FILES_ENOUGH ? files.rlim_max : FILES_ENOUGH;
+	setrlimit(RLIMIT_NOFILE, &files);
+}
+
 __attribute__((constructor)) void signals_as_expected(void)
 {
 	sigset_t none;
@@ -41,6 +55,7 @@ __attribute__((constructor)) void signals_as_expected(void)
 		if (!users && is_ignored(sig))
 			signal(sig, SIG_DFL);
 	}
+	raise_file_limit();
 	pthread_atfork(NULL, NULL, in_a_child);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);

@@ -1,11 +1,14 @@
-"""signals.py - a test runner starts what it starts with signals as a program expects them, whoever has started the runner
+"""signals.py - a test runner starts what it starts with signals, and limits, as a program expects them, whoever has started it
 
 Under nohup(1), in a background job, or below a supervisor some are ignored or blocked, and children inherit that: a test
 that waits for one would wait for ever, and an ignored SIGCHLD takes the exit status of every child along.
 """
 
+import os
+import resource
 import signal
 
+FILES_ENOUGH = 65536
 # Python ignores these itself, and subprocess gives them back to children.
 PYTHONS = {signal.SIGPIPE, getattr(signal, "SIGXFSZ", signal.SIGPIPE)}
 
@@ -20,6 +23,11 @@ def as_expected():
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else let_pass)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < FILES_ENOUGH:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, FILES_ENOUGH), hard))
+    # With it getopt_long(3) takes no option behind the first argument, in whatever program.
+    os.environ.pop("POSIXLY_CORRECT", None)
 
 
 def end_by(numbers, handler):

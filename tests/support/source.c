@@ -1,3 +1,4 @@
+#include "tests/support/high_fd.h"
 #include "tests/support/source.h"
 
 #include <errno.h>
@@ -257,14 +258,15 @@ static int connect_tcp(const char *where)
 _Noreturn static void child_main(const struct source_plan *plan, const char *uri, int fd, int report_fd)
 {
 	struct play p = { .plan = plan, .fd = fd, .len = plan->stop_at ? plan->stop_at : plan->wire->len };
+	unsigned high = (unsigned)high_number(500);
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGPIPE, SIG_IGN);
-	report_fd = fcntl(report_fd, F_DUPFD, 500);
-	p.fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD, 501);
-	ASSERT(report_fd == 500);
-	close_range(3, 499, 0);
-	close_range(p.fd < 0 ? 501 : (unsigned)p.fd + 1, ~0u, 0);
+	report_fd = high_fd(report_fd, 500);
+	p.fd = fd < 0 ? -1 : high_fd(fd, 500);
+	ASSERT(report_fd == (int)high);
+	close_range(3, high - 1, 0);
+	close_range(p.fd < 0 ? high + 1 : (unsigned)p.fd + 1, ~0u, 0);
 	p.deadline_ns = deadline_after_ns((plan->give_up_ms ? plan->give_up_ms : GIVE_UP_MS) * NS_PER_MS);
 	if (uri && !strncmp(uri, "unix:", 5))
 		p.fd = play_connect(&p, connect_unix, uri + 5);

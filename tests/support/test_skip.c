@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* Check's way out of a failed test when it does not fork (CK_FORK=no, in a debugger). It is in every libcheck, though
@@ -54,4 +55,16 @@ void test_skip_in(const char *func, const char *why)
 	if (!&error_jmp_buffer)
 		ck_abort_msg("this Check cannot skip without CK_FORK: %s", why);
 	longjmp(error_jmp_buffer, 1);
+}
+
+void test_need_files_in(const char *func, unsigned count)
+{
+	struct rlimit files;
+	char why[100];
+
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur >= count)
+		return;
+	snprintf(why, sizeof(why), "it needs %u open files, and RLIMIT_NOFILE is %llu", count,
+	         (unsigned long long)files.rlim_cur);
+	test_skip_in(func, why);
 }

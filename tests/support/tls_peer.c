@@ -1,3 +1,4 @@
+#include "tests/support/high_fd.h"
 #include "tests/support/temp.h"
 #include "tests/support/tls_peer.h"
 
@@ -349,7 +350,7 @@ void tls_peer_start(struct tls_peer *peer, const struct tls_peer_plan *plan, int
 	}
 	alarm(60);
 	/* The other end must not be held open here. */
-	for (int i = 3; i < 256; i++)
+	for (int i = 3; i < high_number(256); i++)
 		if (i != fd && i != p[1])
 			close(i);
 	peer->report_fd = p[1];
