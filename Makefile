@@ -268,6 +268,32 @@ check-unit: $(UNIT) need-check
 	@$(RUN_MANY) --timeout $(TEST_TIMEOUT) $(UNIT) || :
 	$(counts_end)
 
+# What a machine may have its way with, in a minute or two: tests/machines/run does it under each of its variations. Left out
+# is what computes for long, and asks the machine for nothing that others do not.
+QUICK_SKIP := scenario/test_captured scenario/test_contest scenario/test_hostile scenario/test_hostile_ram \
+	scenario/test_mutation scenario/test_prefix scenario/test_recovery scenario/test_recovery_cuts \
+	scenario/test_recovery_meeting scenario/test_recovery_calls scenario/test_discovery_ends \
+	scenario/test_postcopy_races scenario/test_multifd_lies unit/test_multifd_decode unit/test_split unit/test_ring
+QUICK := $(filter-out $(addprefix $(B)tests/,$(QUICK_SKIP)) $(filter $(B)tests/budget/test_stall%,$(BUDGET)),$(TESTS))
+QUICK_PROGRAM := test_process test_probe test_header test_runners test_touch test_command_line
+QUICK_INTEROP := ^(microvm-running|pc-stopped-tcg|x-ignore-shared|transport-.*|tls-.*|postcopy-plain)$$
+QUICK_NETEM := ^(set-up-psk-2|loss-5-preempt)$$
+.PHONY: check-quick check-machines
+check-quick: tests need-check
+	$(counts_begin)
+	@$(RUN_MANY) --timeout $(TEST_TIMEOUT) $(QUICK) || :
+	@$(RUN_TESTS) --timeout 600 --once --name tests/program -- \
+		$(SRC)/tests/program/run $(QUICK_PROGRAM:%=-k %) || :
+	@$(MAKE) check-netem-link
+	@CC='$(CC)' $(RUN_TESTS) --timeout 600 --once --live --name interop -- \
+		$(INTEROP) --inmigrate $(OUT)/inmigrate --quick -k '$(QUICK_INTEROP)' || :
+	@CC='$(CC)' $(RUN_TESTS) --timeout 600 --once --live --name netem -- \
+		$(SRC)/tests/netem/run --inmigrate $(OUT)/inmigrate --build $(OUT) --setups 0 -k '$(QUICK_NETEM)' || :
+	$(counts_end)
+
+check-machines:
+	@$(srcdir)/tests/machines/run
+
 # Past crashes, once more.
 check-fuzz: $(FUZZ)
 	@$(foreach f,$(FUZZ_REGRESSION),$(RUN_TESTS) --name tests/fuzz/regression/$(notdir $(f)) --once -- \
@@ -486,6 +512,8 @@ help:
 #:                       quick loss tests; the last line is the sum
 #: check-stress          `inmigrate stress --matrix`, STRESS_SECONDS of it [60]
 #: check-unit            the unit tests
+#: check-quick           of each kind of test those that depend on the machine; check-machines: that, with one thing of
+#:                       the machine changed, one at a time (root; an hour or more)
 #: check-control         scenarios against a library that lacks one protection: each must fail
 #: check-cli             the program: options, exit status, files, signals; what is installed; the header
 #: check-netem           loss tests: a real QEMU, a network that fails in every way; check-netem-quick: some of them
