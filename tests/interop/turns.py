@@ -6,8 +6,9 @@ in each round: the source crawls meanwhile, so that the round does not end. Chan
 round, as deltas, late or in postcopy, as those of a guest that runs all the time.
 
 What holds:
-(1) The guest never runs while the source looks: dirty-sync-count is the same before and behind a turn, and both are read
-    in QEMU's main loop, with the lock that a look holds. Where it is not, the turn is Missed and the case begins anew.
+(1) The guest never runs while the source looks: dirty-sync-count is the same before and behind a turn, and both are
+    read in QEMU's main loop, with the lock that a look holds. Where it is not, the turn is Missed and the case begins
+    anew.
 (2) A turn changes the whole of the case's range.
 """
 
