@@ -25,7 +25,8 @@ APT_GET = r"""
 DPKG = r"""
     case $1 in
     --print-architecture) echo amd64 ;;
-    -x) mkdir -p "$3/usr/bin"; printf '#!/bin/sh\necho "QEMU emulator version 10.0.2"\n' >"$3/usr/bin/qemu-system-x86_64"
+    -x) mkdir -p "$3/usr/bin"
+        printf '#!/bin/sh\necho "QEMU emulator version 10.0.2"\n'"$MORE" >"$3/usr/bin/qemu-system-x86_64"
         chmod 755 "$3/usr/bin/qemu-system-x86_64" ;;
     esac
 """
@@ -85,8 +86,9 @@ class GetQemu(unittest.TestCase):
 
     def get(self, sources=ONE_LINE, name="sources.list", distribution=DEBIAN_12, **more):
         sites = f"http://mirror.example/debian bookworm {self.write(name, sources)}:1"
-        return run(SCRIPT, self.qemu, PATH=self.path("bin") + ":" + os.environ["PATH"], NOTES=self.folder, SITES=sites,
-                   GET_QEMU_OS_RELEASE=self.write("os-release", distribution), **more)
+        return run(SCRIPT, self.qemu, **{
+            "PATH": self.path("bin") + ":" + os.environ["PATH"], "NOTES": self.folder, "SITES": sites, "MORE": "",
+            "GET_QEMU_OS_RELEASE": self.write("os-release", distribution), **more})
 
     def check_got(self, done):
         self.assertEqual((done.returncode, done.stderr), (0, ""), done)
@@ -126,6 +128,13 @@ class GetQemu(unittest.TestCase):
         os.rename(self.qemu, self.path("moved"))
         done = run(self.path("moved/qemu-system-x86_64"), "--version")
         self.assertEqual(done.stdout, "QEMU emulator version 10.0.2\n", done)
+
+    def test_modules_and_firmware_are_its_own(self):
+        self.assertEqual(self.get(MORE='echo "$QEMU_MODULE_DIR $*"\n').returncode, 0)
+        done = run(self.path("qemu/qemu-system-x86_64"), "-x", "a b")
+        usr = os.path.realpath(self.qemu) + "/usr"
+        self.assertEqual(done.stdout.splitlines()[1:], [
+            f"{usr}/lib/x86_64-linux-gnu/qemu -L {usr}/share/qemu -L {usr}/share/seabios -L /usr/lib/ipxe/qemu -x a b"])
 
     def test_without_a_network_there_is_one_line(self):
         self.check_not(self.get(FAILS="Could not resolve the name"), "Could not resolve the name")
