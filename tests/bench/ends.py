@@ -222,7 +222,7 @@ class InmigrateSide:
 
     def _address(self):
         said = self.process.output() + self.process.errors()
-        found = re.search(r"^(?:inmigrate: )?listening on (\S+)$", said, re.M)
+        found = re.search(r"^(?:inmigrate: )?listening on (.+)$", said, re.M)
         if not found and self.process.exited() is not None:
             raise Failed(f"inmigrate ended before it listened: {self.process.errors().strip()}")
         return found and found[1]
@@ -260,7 +260,7 @@ class SinkSide:
 
     def start(self):
         self.process = qemu.Process(self.name, self.argv, self.folder)
-        return wait_until("the sink to listen", lambda: self._line(r"^listening on (\S+)$"), 10)
+        return wait_until("the sink to listen", lambda: self._line(r"^listening on (.+)$"), 10)
 
     def pid(self):
         return self.process.child.pid

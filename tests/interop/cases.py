@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import struct
@@ -45,13 +46,13 @@ def exec_fifo(run):
     fifo = run.path("fifo")
     run.stream_path = run.path("stream")
     os.mkfifo(fifo)
-    run.listen(f"exec:cat {fifo}")
-    run.migrate(f"exec:tee {run.stream_path} > {fifo}")
+    run.listen(f"exec:cat {shlex.quote(fifo)}")
+    run.migrate(f"exec:tee {shlex.quote(run.stream_path)} > {shlex.quote(fifo)}")
 
 
 def file_by_exec(run):
     run.stream_path = run.path("stream")
-    run.migrate(f"exec:cat > {run.stream_path}")
+    run.migrate(f"exec:cat > {shlex.quote(run.stream_path)}")
     run.source.wait_status("completed")
     run.listen("file:" + run.stream_path)
 

@@ -466,7 +466,7 @@ class Inmigrate:
     def address(self, seconds=PATIENT_SECONDS):
         """The address it listens on, with the real port."""
         def said():
-            m = re.search(r"^listening on (\S+)$", self.process.output(), re.M)
+            m = re.search(r"^listening on (.+)$", self.process.output(), re.M)
             if not m and self.process.exited() is not None:
                 raise Failed(f"inmigrate ended before it listened: {self.errors()}")
             return m

@@ -20,7 +20,7 @@ HUGE = "/sys/kernel/mm/transparent_hugepage/enabled"
 NO_KVM = (r"no /dev/kvm", r"without KVM")
 # What root may do and others may not.
 ROOTS = (r"(?i)\broot\b", r"(?i)privilege", r"(?i)permi(tted|ssion)", r"(?i)huge pages?\b", r"hugetlb", r"CAP_\w+",
-         r"may make no network namespace", r"/dev/net/tun", r"userfaultfd", *NO_KVM)
+         r"may make no network namespace", r"for this user", r"/dev/net/tun", r"userfaultfd", *NO_KVM)
 
 
 @dataclass
@@ -233,7 +233,8 @@ def starts():
 
 
 def places():
-    yield Variation("space", "TMPDIR with a space in it", env={"TMPDIR": "{folder}/a folder with  spaces"})
+    yield Variation("space", "TMPDIR with a space in it", env={"TMPDIR": "{folder}/a folder with  spaces"},
+                    skips=("with a space in its name",))
     yield Variation("long-tmpdir", "TMPDIR of 120 characters", env={"TMPDIR": "{folder}/" + "long-name-" * 9})
     yield Variation("read-only", "the source folder cannot be written to",
                     mounts(lambda folder: machine.make_read_only(os.path.join(folder, "source"))), needs=(root,))

@@ -50,7 +50,7 @@ class Listen:
         """The first one it says it listens on."""
         line = self.child.stdout.readline()
         self.out += line
-        found = re.fullmatch(rb"listening on (\S+)\n", line)
+        found = re.fullmatch(rb"listening on (.+)\n", line)
         if not found:
             self.end()
             raise AssertionError(f"it said {line!r} and {self.err!r}")

@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import time
@@ -183,7 +184,7 @@ class Landing(Case):
             self.assertFalse(os.path.exists(path))
 
     def test_a_signal_ends_the_command_of_exec(self):
-        listen = self.listen(f"exec:echo $$ >{self.path('pid')}; sleep 1000; true", "--stats", self.path("stats"))
+        listen = self.listen(f"exec:echo $$ >{shlex.quote(self.path('pid'))}; sleep 1000; true", "--stats", self.path("stats"))
         wait_until("the command", lambda: os.path.exists(self.path("pid")) and self.read("pid").endswith(b"\n"))
         group = int(self.read("pid"))
         self.addCleanup(end_group, group)

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import resource
+import shlex
 import signal
 import socket
 import struct
@@ -225,12 +226,12 @@ class Process(Case):
             for _ in range(5):
                 first = self.listen_as(uri=uri)
                 first.address()
-                first.child.kill()
-                first.child.wait()
+                first.close()
                 second = self.listen_as(uri=uri)
                 second.address()
                 second.child.terminate()
                 second.child.wait()
+                second.close()
 
     def test_an_address_that_is_really_taken_is_named(self):
         with socket.socket() as other:
@@ -326,13 +327,14 @@ class Process(Case):
 
         def ignore():
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        child = self.listen_as(uri=f"exec:cat {path}; exit 7", preexec=ignore)
+        child = self.listen_as(uri=f"exec:cat {shlex.quote(path)}; exit 7", preexec=ignore)
         self.assertEqual(child.end(), 0)
         self.assertIn(b"the command of exec: ended with status 7", child.said)
 
     def test_the_command_of_exec_has_signals_as_a_command_expects_them(self):
         path = self.write("stream", stream.whole(RAM))
-        child = self.listen_as(uri=f"exec:grep SigIgn /proc/self/status >{self.path('ign')}; cat {path}")
+        child = self.listen_as(uri=f"exec:grep SigIgn /proc/self/status >{shlex.quote(self.path('ign'))}; "
+                                   f"cat {shlex.quote(path)}")
         self.assertEqual(child.end(), 0, child.said)
         own = 3 << 31  # two signals of the C library, which it does not let a program set
         self.assertEqual(int(self.read("ign").split()[1], 16) & ~own, 0)

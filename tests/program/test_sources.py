@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 
 import stream
 from program import Case, run
@@ -176,7 +177,7 @@ class BitmapsInPostcopy(Sources):
                          [(stream.PONG, be32(1)), (stream.PONG, be32(0x42)), SHUT_0])
 
     def test_a_source_without_a_return_path_lands_too(self):
-        done = run("listen", "exec:cat " + self.write("stream", self.data(return_path=False)), "--cap",
+        done = run("listen", "exec:cat " + shlex.quote(self.write("stream", self.data(return_path=False))), "--cap",
                    "dirty-bitmaps")
         self.assertEqual(done.returncode, 0, done)
         ping = stream.command(stream.PING, be32(3))
@@ -191,7 +192,7 @@ class BitmapsInPostcopy(Sources):
     def test_no_page_comes_after_the_switch(self):
         page = stream.part(stream.RAM_ID, be64(stream.ZERO) + str8(b"pc.ram") + b"\0" + be64(stream.EOS), stream.END)
         data = self.data(after=page, return_path=False)
-        done = run("listen", "exec:cat " + self.write("stream", data), "--cap", "dirty-bitmaps")
+        done = run("listen", "exec:cat " + shlex.quote(self.write("stream", data)), "--cap", "dirty-bitmaps")
         self.assertRegex(done.stderr, "after the switch, and RAM was complete before it")
 
     def test_the_switch_without_ram_is_refused(self):
@@ -342,7 +343,7 @@ class AfterTheEnd(Sources):
     def ways(self, data, *args):
         path = self.write("stream", data)
         yield run("listen", "file:" + path, *args)
-        yield run("listen", "exec:cat " + path, *args)
+        yield run("listen", "exec:cat " + shlex.quote(path), *args)
         yield run("decode", path, *args)
         with open(path, "rb") as f:
             yield run("listen", "fd:0", *args, stdin=f)
@@ -393,7 +394,7 @@ class AfterTheEnd(Sources):
 
     def test_a_command_that_does_not_end_is_not_waited_for_long(self):
         path = self.write("stream", self.data() + bytes(4096))
-        done = run("listen", "exec:cat %s; exec sleep 60" % path, seconds=30)
+        done = run("listen", "exec:cat %s; exec sleep 60" % shlex.quote(path), seconds=30)
         self.assertEqual(done.returncode, 0, done)
 
     def test_a_source_that_waits_for_an_answer_sends_nothing_more(self):

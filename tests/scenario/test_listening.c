@@ -23,6 +23,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "tests/support/postcopy_scene.h"
 #include "tests/support/scene.h"
 #include "tests/support/temp.h"
 
@@ -402,6 +403,7 @@ START_TEST(test_what_needs_more_connections_is_refused_on_a_single_one)
 	struct pump p;
 	int fd = -1, r;
 
+	pc_need();
 	scene_begin(&s, &(struct honest_opts){ 0 });
 	land_new(&s.e, &plain);
 	ck_assert_int_eq(inm_set_capability(s.e.inm, "postcopy-ram", true), 0);

@@ -111,7 +111,7 @@ Suite *suite(void)
 	Suite *s = suite_create("missing");
 	TCase *t = suite_case(s, "missing", 60);
 
-	pc_need();
+	tcase_add_checked_fixture(t, pc_need, NULL);
 	tcase_add_loop_test(t, test_a_huge_page_that_the_kernel_makes_of_holes_does_not_stand_for_pages_to_come, 0, 4);
 	tcase_add_loop_test(t, test_a_shared_mapping_without_its_descriptor_is_refused_for_postcopy, 0, 2);
 	return s;
