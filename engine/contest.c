@@ -52,6 +52,9 @@ static may_park int read_opening(const struct inm *inm, struct hello *h, uint64_
 		if (far == OPENING_DONE || iov.iov_len == 0)
 			return 0;
 		n = chan_readv(h->ch, &iov, 1, deadline_ns, err);
+		/* The kernel says the same of a peer that does not acknowledge (tcp-user-timeout, keepalive). */
+		if (n == -ETIMEDOUT && clock_now_ns() < deadline_ns)
+			return err_up(err, -ECONNABORTED, "the connection was lost");
 		/* Silent here by right. If nobody else wants the place, it may have it. */
 		if (n == -ETIMEDOUT && far == OPENING_SETTLED)
 			return 0;

@@ -1,0 +1,63 @@
+"""What the program says of a connection that the network loses: that it was lost, and not that somebody was slow"""
+
+import os
+import tempfile
+import types
+import unittest
+
+import bed as beds
+import netem
+import qemu
+import test_kit
+from test_kit import LinkTest
+
+SECONDS = 60
+TLS_BEGUN = b"\x16\x03\x01\x02\x00"     # of a message; the rest does not come
+HEADER_BEGUN = b"QEVM\0\0\0\x03\x07"      # and a configuration, of which nothing comes
+
+
+class Lost(LinkTest):
+    """The deadline of the set-up is far away (PATIENT), that of TCP is near (SOON)."""
+
+    def setUp(self):
+        super().setUp()
+        self.program = os.environ.get("TEST_PROGRAM") or \
+            os.path.join(test_kit.BUILD or os.path.join(netem.HERE, "..", "..", "build"), "inmigrate")
+        if not os.access(self.program, os.X_OK):
+            self.skipTest(f"no program {self.program}")
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def said_of(self, begun, params=None, tls=None):
+        """When the network ends behind these bytes."""
+        with beds.Bed(types.SimpleNamespace(build=test_kit.BUILD), seed=1) as bed:
+            destination = beds.Destination(self.folder, self.program, bed, "", False, 2 * SECONDS)
+            self.addCleanup(destination.close)
+            destination.start((), {**beds.SOON, **(params or {})}, tls)
+            with bed.link.socket("source") as source:
+                source.connect((netem.Link.destination, beds.PORT))
+                source.sendall(begun)
+                qemu.wait_until("the bytes to arrive", lambda: bed.tap.spoken, SECONDS)
+                bed.link.down()
+                qemu.wait_until("it to be noticed", lambda: destination.said("closed: "), SECONDS)
+            return destination.errors()
+
+    def test_in_a_handshake(self):
+        certs = os.path.join(self.folder, "certs")
+        beds.make_certs(certs)
+        if not os.path.isdir(certs):
+            self.skipTest("no certificates: openssl is not installed")
+        said = self.said_of(TLS_BEGUN, {"tls-creds-type": "x509"}, os.path.join(certs, "server"))
+        self.assertIn("closed: in the TLS handshake: the connection was lost: ", said)
+        self.assertNotIn("deadline", said)
+
+    def test_in_the_beginning_of_a_stream(self):
+        self.assertIn("closed: the connection was lost: ", self.said_of(HEADER_BEGUN))
+
+    def test_before_it_has_said_what_it_is(self):
+        self.assertIn("closed: the connection was lost: ", self.said_of(HEADER_BEGUN[:3]))
+
+
+if __name__ == "__main__":
+    unittest.main()
