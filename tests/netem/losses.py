@@ -47,11 +47,11 @@ SOURCE_LOST_UNTIL = (8, 0)
 # And a pause that nobody lost a packet for: 7.2 with a preempt channel, after a page that was asked for has ended a section, may go
 # on in that page's block where its main channel has named another one last (spec/stream.md 13). Such a page has no place in the
 # small block that it comes for, and is refused, which is a pause; the source comes back and names all blocks anew.
-# Source deaf: with a preempt channel, of 10.0 at least; 7.2 does not wait there. Before the switch it waits for a first PONG, and
-# when its connection is lost meanwhile, it waits for ever: it stays active, or after migrate_cancel cancelling. Its guest runs on
-# all the time, so this is an end that is good, as soon as somebody has ended the destination.
-SOURCE_DEAF_SINCE = (8, 0)
-DEAF = "destination to end, for the source waits without a connection"
+# Source deaf: active without a main connection, its guest running: that is an end that is good, as soon as somebody has ended the
+# destination, which waits for a source. 10.0 with a preempt channel waits for a first PONG before the switch, for ever when main is
+# lost meanwhile (and after migrate_cancel it stays cancelling). With multifd a source writes to those channels, which nobody reads
+# before there is a main channel, and does not look at main.
+DEAF = "destination to end, for the source waits without a main connection"
 LOST_TELLINGS = 2           # (a) is believed when the source has been told so often
 LOST_RECOVERIES = 3         # (b), after so many of them
 STILL_SECONDS = 60          # (b), when it has sent nothing for so long
@@ -262,13 +262,17 @@ class Run:
             len(QUIT.findall(self.source.process.errors())) >= LOST_RECOVERIES
 
     def is_deaf(self):
-        """A source that has lost all its connections, and does not know."""
-        if not (self.options.version >= SOURCE_DEAF_SINCE and self.case.postcopy and self.case.preempt) or \
-                self.status() != "active" or self.connects():
+        """A source that has lost its main connection, and does not know."""
+        if self.status() != "active" or not self.bed.tap.opened or self.has_main():
             self.deaf_since = None
             return False
         self.deaf_since = self.deaf_since or time.monotonic()
         return time.monotonic() > self.deaf_since + HUNG_SECONDS
+
+    def has_main(self):
+        """Of a later attempt nobody knows which connection it is."""
+        live = self.live_ports()
+        return bool(live) if AGAIN in self.told else self.bed.tap.opened[0].port in live
 
     def is_still(self):
         """The source has come back, and has sent nothing for long."""
@@ -295,9 +299,13 @@ class Run:
 
     def connects(self):
         """The source has a connection, or tries to."""
+        return bool(self.live_ports())
+
+    def live_ports(self):
         with open(f"/proc/{self.source.process.child.pid}/net/tcp", encoding="ascii") as f:
             rows = [line.split() for line in f][1:]
-        return any(row[2].endswith(f":{beds.PORT:04X}") and row[3] in (TCP_ESTABLISHED, TCP_SYN_SENT) for row in rows)
+        return {int(row[1].split(":")[1], 16) for row in rows
+                if row[2].endswith(f":{beds.PORT:04X}") and row[3] in (TCP_ESTABLISHED, TCP_SYN_SENT)}
 
     def has_come_back(self):
         """Since it was told. It may have been paused again before anybody looked, so the events are asked."""
