@@ -466,22 +466,23 @@ $(B)inmigrate.pc: FORCE
 	$(call say,GEN,inmigrate.pc)$(srcdir)/scripts/pkg-config-file '$(prefix)' '$(exec_prefix)' '$(libdir)' \
 		'$(includedir)' '$(VERSION)' $(REQUIRES) >$@
 
+# Folders may have spaces in their names here, and here only.
 D = $(DESTDIR)
 install: all $(B)inmigrate.pc
-	install -d $(D)$(includedir) $(D)$(libdir)/pkgconfig $(D)$(bindir) $(addprefix $(D)$(mandir)/,$(man_dirs))
-	install -m 644 $(srcdir)/include/inmigrate.h $(D)$(includedir)
-	install -m 644 $(LIB_A) $(LIB_SO) $(D)$(libdir)
-	ln -sf $(notdir $(LIB_SO)) $(D)$(libdir)/libinmigrate.so.$(SOVERSION)
-	ln -sf libinmigrate.so.$(SOVERSION) $(D)$(libdir)/libinmigrate.so
-	install -m 644 $(B)inmigrate.pc $(D)$(libdir)/pkgconfig
-	$(if $(PROGRAM),install -m 755 $(PROGRAM) $(D)$(bindir))
-	$(foreach m,$(MAN),install -m 644 $(srcdir)/$(m) $(D)$(mandir)/man$(subst .,,$(suffix $(m)))/ &&) :
+	install -d '$(D)$(includedir)' '$(D)$(libdir)/pkgconfig' '$(D)$(bindir)' $(foreach d,$(man_dirs),'$(D)$(mandir)/$(d)')
+	install -m 644 $(srcdir)/include/inmigrate.h '$(D)$(includedir)'
+	install -m 644 $(LIB_A) $(LIB_SO) '$(D)$(libdir)'
+	ln -sf $(notdir $(LIB_SO)) '$(D)$(libdir)/libinmigrate.so.$(SOVERSION)'
+	ln -sf libinmigrate.so.$(SOVERSION) '$(D)$(libdir)/libinmigrate.so'
+	install -m 644 $(B)inmigrate.pc '$(D)$(libdir)/pkgconfig'
+	$(if $(PROGRAM),install -m 755 $(PROGRAM) '$(D)$(bindir)')
+	$(foreach m,$(MAN),install -m 644 $(srcdir)/$(m) '$(D)$(mandir)/man$(subst .,,$(suffix $(m)))/' &&) :
 
 uninstall:
-	rm -f $(D)$(includedir)/inmigrate.h $(D)$(libdir)/libinmigrate.a $(D)$(libdir)/libinmigrate.so \
-		$(D)$(libdir)/libinmigrate.so.$(SOVERSION) $(D)$(libdir)/libinmigrate.so.$(VERSION) \
-		$(D)$(libdir)/pkgconfig/inmigrate.pc $(D)$(bindir)/inmigrate \
-		$(foreach m,$(MAN),$(D)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
+	rm -f '$(D)$(includedir)/inmigrate.h' '$(D)$(libdir)/libinmigrate.a' '$(D)$(libdir)/libinmigrate.so' \
+		'$(D)$(libdir)/libinmigrate.so.$(SOVERSION)' '$(D)$(libdir)/libinmigrate.so.$(VERSION)' \
+		'$(D)$(libdir)/pkgconfig/inmigrate.pc' '$(D)$(bindir)/inmigrate' \
+		$(foreach m,$(MAN),'$(D)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m))')
 
 # From a clone, what is committed; from an unpacked tarball, that again.
 DIST := inmigrate-$(VERSION)
