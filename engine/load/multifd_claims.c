@@ -9,6 +9,7 @@
 #include "memory/block.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,6 +107,57 @@ static void evict_one(struct multifd *m)
 	pass_over(worst);
 }
 
+/* None of them has another half. */
+static void drop_old(struct multifd *m, uint64_t patience_ns)
+{
+	struct list *next;
+
+	for (struct list *at = m->claims.next; at != &m->claims; at = next) {
+		struct multifd_channel *c = claim_at(at);
+
+		next = at->next;
+		if (clock_now_ns() - c->came_ns < patience_ns)
+			continue;
+		log_often(m->log, LOG_CHANNELS, LOG_INFO,
+		          "multifd channel %u (%s) closed: no main channel within %" PRIu64 " s (connect-deadline)",
+		          c->id, c->ch->name, m->opts->connect_deadline_s);
+		pass_over(c);
+	}
+}
+
+/*
+ * A claim waits for the start without a deadline, because the main stream has none. Without a main channel it is the
+ * rest of a source that has lost that one and may not have noticed, because it writes here: each would wait for the
+ * other for ever. What has come while this process was stopped is seen by the second look.
+ */
+static may_park int watch_claims(void *arg)
+{
+	struct multifd *m = arg;
+	uint64_t patience_ns = m->opts->connect_deadline_s * NS_PER_S;
+	unsigned in_vain = 0;
+	int e = 0;
+
+	while (!list_empty(&m->claims)) {
+		e = event_wait(&m->started, deadline_after_ns(patience_ns / 2));
+		if (e != -ETIMEDOUT)
+			break;
+		in_vain = m->main->ch ? 0 : in_vain + 1;
+		if (in_vain > 1)
+			drop_old(m, patience_ns);
+	}
+	m->watched = false;
+	return e == -ECANCELED ? e : 0;
+}
+
+/* Return: 0, or no memory. */
+static int be_watched(struct multifd *m)
+{
+	int e = m->watched ? 0 : group_spawn_background(m->readers, "multifd claims", watch_claims, m);
+
+	m->watched = e == 0;
+	return e;
+}
+
 /* The source's own is gone, and the list of blocks has come: that is what is wrong, if no other one comes. */
 static void note_gone(struct multifd_channel *c, int result, const struct err *err)
 {
@@ -184,7 +236,9 @@ int multifd_join(struct multifd *m, struct hello *h, uint64_t deadline_ns, struc
 	if (e < 0)
 		return e;
 	snprintf(name, sizeof(name), "multifd %u", c->id);
-	e = group_spawn(m->readers, name, multifd_run_channel, c);
+	e = be_watched(m);
+	if (e == 0)
+		e = group_spawn(m->readers, name, multifd_run_channel, c);
 	if (e < 0) {
 		multifd_channel_free(c);
 		return err_set(err, e, "no memory for a coroutine");

@@ -184,6 +184,45 @@ START_TEST(test_a_claim_has_no_buffers)
 }
 END_TEST
 
+/* Its source has lost main and writes here: nobody would ever notice. */
+START_TEST(test_channels_without_a_main_channel_are_closed)
+{
+	struct order_real r;
+	struct several s;
+	unsigned line;
+
+	several_begin(&s, &two, &(struct several_opts){ .tcp = true, .deadline_s = "1", SAID });
+	line = several_connect(&s, &s.h.channels[0]);
+	several_allow(&s, line, _i ? wire_find(&s.h.channels[0], "interval", 0) : WIRE_MULTIFD_HELLO_BYTES);
+	for (uint64_t end_ns = deadline_after_ns(20 * NS_PER_S);
+	     !s.lines[line].report.peer_closed && clock_now_ns() < end_ns;)
+		several_turn(&s);
+	ck_assert(s.lines[line].report.peer_closed);
+	ck_assert_int_eq(s.result, 1);
+	connect_honest(&s, &r);
+	order_finish(&s, &r);
+	several_check_landed(&s);
+	several_end(&s);
+}
+END_TEST
+
+START_TEST(test_channels_wait_for_a_main_channel_that_is_slow)
+{
+	struct order_real r;
+	struct several s;
+
+	several_begin(&s, &two, &(struct several_opts){ .tcp = true, .deadline_s = "1", SAID });
+	connect_honest(&s, &r);
+	several_allow(&s, r.line[0], wire_find(s.lines[r.line[0]].wire, "START", 0));
+	for (uint64_t end_ns = deadline_after_ns(3 * NS_PER_S); clock_now_ns() < end_ns;)
+		several_turn(&s);
+	ck_assert(!s.lines[r.line[1]].report.peer_closed);
+	order_finish(&s, &r);
+	several_check_landed(&s);
+	several_end(&s);
+}
+END_TEST
+
 Suite *suite(void)
 {
 	Suite *s = suite_create("claims");
@@ -196,6 +235,8 @@ Suite *suite(void)
 	tcase_add_test(t, test_channels_from_another_address_are_taken_when_no_others_come);
 	tcase_add_test(t, test_a_flood_of_claims_is_bounded_and_does_not_keep_the_source_out);
 	tcase_add_test(t, test_a_claim_has_no_buffers);
+	tcase_add_loop_test(t, test_channels_without_a_main_channel_are_closed, 0, 2);
+	tcase_add_test(t, test_channels_wait_for_a_main_channel_that_is_slow);
 	suite_add_tcase(s, t);
 	return s;
 }
