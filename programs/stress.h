@@ -360,6 +360,8 @@ bool events_any(const struct stress *s);
 
 /* ---- stress_kvm.c ---- */
 
+/** kvm_can - whether there can be a guest of ours on this machine, or why not */
+bool kvm_can(char ret_why[static 200]);
 /** kvm_make - a machine whose memory the steady blocks are. Return: 0, or the errno after saying why */
 int kvm_make(struct stress *s);
 void kvm_free(struct stress *s);

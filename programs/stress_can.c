@@ -1,9 +1,8 @@
-#include "programs/stress_result.h"
+#include "programs/stress.h"
 
 #include "postcopy/uffd.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -113,24 +112,6 @@ static bool has_file_memory(const struct stress_options *opts)
 	return false;
 }
 
-static bool can_kvm(const struct stress_options *opts, const struct uffd_probe *p, char ret_why[static 200])
-{
-	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-
-	(void)opts;
-#if !defined(__x86_64__)
-	snprintf(ret_why, 200, "the guest is made for x86");
-	close(fd);
-	return false;
-#endif
-	if (fd < 0) {
-		snprintf(ret_why, 200, "/dev/kvm: %s", strerror(errno));
-		return false;
-	}
-	close(fd);
-	return has(p, "kernel-faults", ret_why);
-}
-
 bool stress_can(const struct stress_options *opts, char ret_why[static 200])
 {
 	struct uffd_probe p;
@@ -163,5 +144,5 @@ bool stress_can(const struct stress_options *opts, char ret_why[static 200])
 		snprintf(ret_why, 200, "anonymous memory is there once: there is no engine view of it to touch");
 		ok = false;
 	}
-	return ok && (!opts->kvm || can_kvm(opts, &p, ret_why));
+	return ok && (!opts->kvm || (kvm_can(ret_why) && has(&p, "kernel-faults", ret_why)));
 }

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -118,6 +119,20 @@ static int set_all_memory(struct stress *s)
 		gpa += (bytes + (2u << 20) - 1) & ~((2ull << 20) - 1);
 	}
 	return r;
+}
+
+/* What can be opened may still refuse a guest, in some containers for one. */
+bool kvm_can(char ret_why[static 200])
+{
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC), vm = fd >= 0 ? ioctl(fd, KVM_CREATE_VM, 0) : -1;
+
+	if (vm < 0)
+		snprintf(ret_why, 200, "/dev/kvm: %s", strerror(errno));
+	else
+		close(vm);
+	if (fd >= 0)
+		close(fd);
+	return vm >= 0;
 }
 
 int kvm_make(struct stress *s)
@@ -265,6 +280,12 @@ const uint64_t *vcpu_copy(struct vcpu *v, const struct sblock *sb, uint32_t page
 }
 
 #else
+
+bool kvm_can(char ret_why[static 200])
+{
+	snprintf(ret_why, 200, "the guest is made for x86");
+	return false;
+}
 
 int kvm_make(struct stress *s)
 {
