@@ -1,5 +1,6 @@
 """A run that is ended leaves nothing behind, no folder and no program; what one leaves that is killed, the next removes"""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -20,6 +21,18 @@ def wait_until(what, condition):
         if time.monotonic() > end:
             raise AssertionError(f"waited {SECONDS} s for {what}")
         time.sleep(0.02)
+
+
+def is_free(path):
+    """Nobody uses that folder."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
 
 
 class FolderTest(unittest.TestCase):
@@ -127,6 +140,8 @@ class RunTest(test_kit.LinkTest):
             run.kill()
             run.wait()
             wait_until("all to end", lambda: not self.programs())
+            # What a process has open goes after its command line does.
+            wait_until("its lock to be given back", lambda: is_free(os.path.join(self.base, left[0])))
             self.assertEqual(os.listdir(self.base), left)
             with folder.Folder(self.base) as path:
                 self.assertEqual(os.listdir(self.base), [os.path.basename(path)])
