@@ -119,7 +119,8 @@ static void drop_old(struct multifd *m, uint64_t patience_ns)
 		if (clock_now_ns() - c->came_ns < patience_ns)
 			continue;
 		log_often(m->log, LOG_CHANNELS, LOG_INFO,
-		          "multifd channel %u (%s) closed: no main channel within %" PRIu64 " s (connect-deadline)",
+		          "multifd channel %u (%s) closed: no main channel within twice connect-deadline (%" PRIu64
+		          " s)",
 		          c->id, c->ch->name, m->opts->connect_deadline_s);
 		pass_over(c);
 	}
@@ -128,7 +129,8 @@ static void drop_old(struct multifd *m, uint64_t patience_ns)
 /*
  * A claim waits for the start without a deadline, because the main stream has none. Without a main channel it is the
  * rest of a source that has lost that one and may not have noticed, because it writes here: each would wait for the
- * other for ever. What has come while this process was stopped is seen by the second look.
+ * other for ever. Twice connect-deadline: a main channel that says no more than who it is may take one of them. And
+ * what has come while this process was stopped is seen by the second look.
  */
 static may_park int watch_claims(void *arg)
 {
@@ -138,12 +140,12 @@ static may_park int watch_claims(void *arg)
 	int e = 0;
 
 	while (!list_empty(&m->claims)) {
-		e = event_wait(&m->started, deadline_after_ns(patience_ns / 2));
+		e = event_wait(&m->started, deadline_after_ns(patience_ns));
 		if (e != -ETIMEDOUT)
 			break;
 		in_vain = m->main->ch ? 0 : in_vain + 1;
 		if (in_vain > 1)
-			drop_old(m, patience_ns);
+			drop_old(m, 2 * patience_ns);
 	}
 	m->watched = false;
 	return e == -ECANCELED ? e : 0;
