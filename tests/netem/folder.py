@@ -11,19 +11,16 @@ import shutil
 import stat
 import tempfile
 
+import temp
+
 PREFIX = "inmigrate-netem."
-
-
-def base():
-    """In memory where that can be had."""
-    return "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
 
 
 class Folder:
     """`with` gives its path, and removes it at the end."""
 
     def __init__(self, where=None):
-        self.where = where or base()
+        self.where = where or temp.roomy()
         self.path = self._lock = None
 
     def __enter__(self):
@@ -67,7 +64,7 @@ def hold(path):
 
 def sweep(where=None):
     """Remove the folders of runs that are dead. Return: their paths."""
-    where, swept = where or base(), []
+    where, swept = where or temp.roomy(), []
     for name in sorted(os.listdir(where)):
         path = os.path.join(where, name)
         if name.startswith(PREFIX) and _is_folder(path) and _remove_if_dead(path):

@@ -19,8 +19,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import unittest
+
+import temp
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LINK = os.path.join(HERE, "link")
@@ -76,7 +77,7 @@ class Link:
         self.log = []        # [(direction, number, second, bytes, what became of it, why...)], after the end
 
     def __enter__(self):
-        self._folder = tempfile.mkdtemp(prefix="netem.")
+        self._folder = temp.folder("netem.")
         try:
             self._start()
         except BaseException:

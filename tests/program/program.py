@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
+import temp  # noqa: E402
 from waiting import PATIENT_SECONDS, wait_until  # noqa: E402,F401 (for the tests, which have it from here)
 
 PROGRAM = os.environ.get("TEST_PROGRAM", "build/inmigrate")
@@ -78,7 +78,7 @@ class Case(unittest.TestCase):
     """A test with a folder of its own."""
 
     def setUp(self):
-        self.folder = tempfile.mkdtemp(prefix="inmigrate-program-")
+        self.folder = temp.folder("inmigrate-program-")
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
     def path(self, name):

@@ -399,6 +399,7 @@ class Process(Case):
         return self.listen_as(*args, preexec=low, **options)
 
     @unittest.skipIf(os.getuid() != 0, "only root can become somebody else")
+    @unittest.skipIf(0 <= resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] < 65536, "less than 64 KiB may be locked here")
     def test_little_locked_memory_is_enough_or_is_named(self):
         path = self.write("stream", stream.whole(RAM))
         os.chmod(self.folder, 0o755)
