@@ -19,9 +19,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import unittest
 
-import temp
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import temp  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LINK = os.path.join(HERE, "link")
