@@ -86,9 +86,9 @@ class GetQemu(unittest.TestCase):
 
     def get(self, sources=ONE_LINE, name="sources.list", distribution=DEBIAN_12, **more):
         sites = f"http://mirror.example/debian bookworm {self.write(name, sources)}:1"
-        return run(SCRIPT, self.qemu, **{
+        return run(SCRIPT, self.qemu, self.write("os-release", distribution), **{
             "PATH": self.path("bin") + ":" + os.environ["PATH"], "NOTES": self.folder, "SITES": sites, "MORE": "",
-            "GET_QEMU_OS_RELEASE": self.write("os-release", distribution), **more})
+            **more})
 
     def check_got(self, done):
         self.assertEqual((done.returncode, done.stderr), (0, ""), done)

@@ -5,7 +5,11 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 import unittest
+
+from waiting import wait_until
 
 SRC = os.path.abspath(os.environ.get("TEST_SRCDIR", "."))
 THE_C_LIBRARYS = 3 << 31  # two that it does not let a program set
@@ -22,6 +26,45 @@ def run_tests(script):
     command = [os.path.join(SRC, "scripts/run-tests"), "--once", "--live", "--name", "it", "--", "/bin/sh", "-c", script]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
                           preexec_fn=ignore_and_block_all)
+
+
+SIDE_BY_SIDE = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+import side_by_side
+
+def task(number):
+    open(f"{sys.argv[2]}/began.{number}", "w").close()
+    try:
+        time.sleep(20)
+    finally:
+        time.sleep(0.1)
+        open(f"{sys.argv[2]}/ended.{number}", "w").close()
+
+side_by_side.run(range(6), task, lambda *_: None, 2)
+"""
+
+
+class SideBySide(unittest.TestCase):
+
+    def test_a_signal_ends_those_that_run_and_no_more_begin(self):
+        for number, group in ((signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGKILL, False)):
+            with self.subTest(number=number, group=group), tempfile.TemporaryDirectory() as folder:
+                child = subprocess.Popen([sys.executable, "-B", "-c", SIDE_BY_SIDE, os.path.join(SRC, "tests/support"), folder],
+                                         stderr=subprocess.DEVNULL, start_new_session=True)
+                wait_until("two to begin", lambda: len(os.listdir(folder)) == 2)
+                (os.killpg if group else os.kill)(child.pid, number)
+                self.assertNotEqual(child.wait(15), 0)
+                wait_until("two to end", lambda: len(os.listdir(folder)) == 4)
+                time.sleep(0.3)
+                self.assertEqual(len([name for name in os.listdir(folder) if name.startswith("began")]), 2)
+
+    def test_one_that_dies_is_known(self):
+        told = []
+        sys.path.insert(0, os.path.join(SRC, "tests/support"))
+        import side_by_side
+        side_by_side.run([0, 1, 2], lambda n: os._exit(7) if n == 1 else n, lambda *said: told.append(said), 2)
+        self.assertEqual(sorted(told), [(0, 0, 0), (1, None, 7), (2, 2, 0)])
 
 
 class Signals(unittest.TestCase):

@@ -1,19 +1,16 @@
 """suite.py - the unittests of a folder, several at the same time, and what came of them
 
-A test waits most of its time: for a deadline, for silence. So each runs in one of some processes, which take the next test
-when they are done with one. With $TEST_COUNTS the counts go to that file.
+A test waits most of its time: for a deadline, for silence. So each has a process of its own, and some of these run at the
+same time. With $TEST_COUNTS the counts go to that file.
 """
 
 import argparse
 import io
-import multiprocessing
 import os
-import sys
 import time
 import unittest
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 
+import side_by_side
 import signals
 
 JOBS_FOR_EACH_PROCESSOR = 3
@@ -58,27 +55,24 @@ def all_tests(tests):
 
 
 def run_one(number):
-    """In a process of the pool, which has the tests from before it was forked."""
+    """In a process of its own, which has the tests from before it was forked."""
     test, stream, began = TESTS[number], io.StringIO(), time.monotonic()
     result = unittest.TextTestRunner(stream=stream, resultclass=Result).run(unittest.TestSuite([test]))
     # One test with failing subtests is one failure.
     failed = len({getattr(t, "test_case", t).id() for t, _ in result.failures + result.errors})
+    failed += len(result.unexpectedSuccesses)
     reasons = [f"{test.id()}: {reason}" for _, reason in result.skipped]
     return result.passed, failed, reasons, stream.getvalue(), time.monotonic() - began
 
 
 def run_all(options):
     total = Sum()
-    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("fork")) as pool:
-        runs = {pool.submit(run_one, number): test.id() for number, test in enumerate(TESTS)}
-        try:
-            for run in as_completed(runs):
-                total.add(runs[run], run.result(), options.v)
-        except BrokenProcessPool as e:
-            total.add("the tests", (0, 1, [], str(e), 0), False)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+
+    def tell(number, said, status):
+        died = (0, 1, [], f"its process ended with status {status}", 0)
+        total.add(TESTS[number].id(), said or died, options.v)
+
+    side_by_side.run(range(len(TESTS)), run_one, tell, options.jobs)
     return total
 
 

@@ -1,0 +1,77 @@
+"""side_by_side.py - tasks in processes, several at the same time; they end with whoever began them
+
+What holds:
+(1) Each task has a process of its own, forked while nobody here has threads. One that dies is known by its task.
+(2) When this is interrupted, by a signal for one, no further task begins; those that run are told by SIGTERM, go through
+    their `finally` clauses, and have ended before this returns.
+(3) When this process is killed they are told as well.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from multiprocessing.connection import wait
+
+import signals
+
+PR_SET_PDEATHSIG = 1
+GRACE_SECONDS = 20
+TELLING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+TOLD_STATUS = 128 + signal.SIGTERM
+
+
+def run(tasks, function, tell, jobs):
+    """function(task) for each, and then tell(task, what it returned, exit status): None and a status if it died."""
+    context = multiprocessing.get_context("fork")
+    waiting, running = list(reversed(tasks)), {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                task = waiting.pop()
+                ours, theirs = context.Pipe(duplex=False)
+                child = context.Process(target=_run, args=(function, task, theirs, os.getpid()))
+                running[ours] = task, child
+                child.start()
+                theirs.close()
+            for ours in wait(list(running)):
+                task, child = running[ours]
+                try:
+                    result = ours.recv()
+                except EOFError:
+                    result = None
+                child.join()
+                del running[ours]
+                ours.close()
+                tell(task, result, child.exitcode)
+    finally:
+        _end([child for _, child in running.values() if child.pid])
+
+
+def _stop(*_):
+    """Once: what comes while it ends is let pass. (Not SIG_IGN, which would go to programs that are just started.)"""
+    for number in TELLING:
+        signal.signal(number, signals.let_pass)
+    sys.exit(TOLD_STATUS)
+
+
+def _run(function, task, pipe, parent):
+    signals.end_by(TELLING, _stop)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(TOLD_STATUS)
+    try:
+        pipe.send(function(task))
+    except SystemExit:
+        os._exit(TOLD_STATUS)
+
+
+def _end(children):
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.join(GRACE_SECONDS)
+        if child.is_alive():
+            child.kill()
+            child.join()
