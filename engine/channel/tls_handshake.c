@@ -186,6 +186,8 @@ may_park int tls_handshake(struct tls_chan *tc, uint64_t deadline_ns, struct err
 			r = tls_records_drain(tc, deadline_ns, err);
 			if (r == -EPIPE || r == -ECONNRESET)
 				return hung_up(tc, err);
+			if (r == -ETIMEDOUT && clock_now_ns() < deadline_ns)
+				return err_up(err, -ECONNABORTED, "in the TLS handshake: the connection was lost");
 			if (r < 0)
 				return err_up(err, r, "in the TLS handshake");
 			if (code < 0)

@@ -119,9 +119,9 @@ static void drop_old(struct multifd *m, uint64_t patience_ns)
 		if (clock_now_ns() - c->came_ns < patience_ns)
 			continue;
 		log_often(m->log, LOG_CHANNELS, LOG_INFO,
-		          "multifd channel %u (%s) closed: no main channel within twice connect-deadline (%" PRIu64
-		          " s)",
-		          c->id, c->ch->name, m->opts->connect_deadline_s);
+		          "multifd channel %u (%s) closed: no main channel came within %" PRIu64
+		          " s (twice connect-deadline)",
+		          c->id, c->ch->name, 2 * m->opts->connect_deadline_s);
 		pass_over(c);
 	}
 }

@@ -28,7 +28,7 @@ static int connect_to(const char *address)
 	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), space = 1 << 20;
 
-	/* All that one says fits in, whatever the machine's sizes are. */
+	/* All that one says fits in, whatever tcp_wmem is. */
 	ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &space, sizeof(space)), 0);
 	sa.sin_port = htons((uint16_t)strtoul(strrchr(address, ':') + 1, NULL, 10));
 	ck_assert_int_ge(fd, 0);

@@ -135,7 +135,7 @@ class Source:
     def __init__(self, address, seconds=PATIENT_SECONDS):
         kind, where = address.split(":", 1)
         self.sock = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
-        # A stopped process takes nothing: the kernel holds a whole stream, whatever the machine's sizes are.
+        # A stopped process takes nothing: the kernel holds a whole stream, whatever tcp_wmem is.
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self.sock.settimeout(seconds)
         self.sock.connect(where if kind == "unix" else (where.rsplit(":", 1)[0], int(where.rsplit(":", 1)[1])))

@@ -129,7 +129,7 @@ static int connect_tcp(const char *address)
 	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), space = 1 << 20;
 
-	/* A whole stream fits in, whatever the machine's sizes are. */
+	/* A whole stream fits in, whatever tcp_wmem is. */
 	ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &space, sizeof(space)), 0);
 	sin.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
 	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
@@ -473,7 +473,8 @@ START_TEST(test_a_source_without_return_path_that_stays_connected_is_not_waited_
 	}
 	ck_assert_int_eq(r, 0);
 	ck_assert_uint_lt(clock_now_ns() - sent_ns, NS_PER_S / 2);
-	ck_assert_int_ge(t.p.fd, 0);
+	/* It has not closed, or not before the destination had. */
+	ck_assert(t.p.fd >= 0 || t.p.report.peer_closed);
 	tale_end(&t);
 }
 END_TEST

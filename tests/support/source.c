@@ -235,7 +235,7 @@ static int connect_tcp(const char *where)
 	const char *colon = strrchr(where, ':');
 	struct addrinfo *ai;
 	char host[128];
-	int fd, one = 1;
+	int fd, one = 1, space = 1 << 20;
 
 	ASSERT(colon && (size_t)(colon - where) < sizeof(host));
 	snprintf(host, sizeof(host), "%.*s", (int)(colon - where), where);
@@ -246,6 +246,8 @@ static int connect_tcp(const char *where)
 	ASSERT(getaddrinfo(host, colon + 1, &hints, &ai) == 0);
 	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	/* A whole stream fits in, whatever tcp_wmem is. */
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &space, sizeof(space));
 	if (connect(fd, ai->ai_addr, ai->ai_addrlen) < 0) {
 		close(fd);
 		fd = -1;

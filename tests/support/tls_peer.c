@@ -455,7 +455,7 @@ void tls_peer_listen(struct tls_peer *peer)
 	char buf[4096];
 	ssize_t n;
 
-	if (poll(&pfd, 1, 300) <= 0)
+	if (poll(&pfd, 1, peer->plan->listen_ms ? (int)peer->plan->listen_ms : 300) <= 0)
 		return;
 	n = recv(peer->fd, buf, sizeof(buf), MSG_DONTWAIT | MSG_PEEK);
 	peer->report.bytes_unread = n > 0 ? (size_t)n : 0;

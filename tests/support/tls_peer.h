@@ -77,6 +77,7 @@ struct tls_peer_plan {
 	const char *ca_name;         /* verify the server in the handshake with this file of dir; NULL: do not verify */
 	const char *identity, *key;  /* NULL: "qemu", TLS_PEER_PSK_KEY */
 	const char *priority;        /* NULL: as QEMU's */
+	unsigned listen_ms;          /* 0: 300 */
 	size_t stall_after;          /* write so many bytes in the handshake, then only wait to be hung up on; 0: all */
 	size_t hang_up_after;        /* likewise, and close */
 	tls_peer_act *act;           /* NULL: close at once */
@@ -108,7 +109,7 @@ void tls_peer_send_pattern(struct tls_peer *peer, uint64_t off, size_t bytes);
 void tls_peer_send_raw(struct tls_peer *peer, const void *buf, size_t bytes);
 /* Receive exactly. Return: 0, or GnuTLS's code. */
 int tls_peer_recv(struct tls_peer *peer, void *buf, size_t bytes);
-/* Look for 300 ms at the socket itself: report.bytes_unread. */
+/* Look for plan.listen_ms at the socket itself, or until something comes: report.bytes_unread. */
 void tls_peer_listen(struct tls_peer *peer);
 /* Until the server closes; an alert goes into the report. */
 void tls_peer_until_closed(struct tls_peer *peer);
