@@ -1,13 +1,17 @@
 """What the program says of a connection that the network loses: that it was lost, and not that somebody was slow"""
 
 import os
+import sys
 import tempfile
 import types
 import unittest
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "program"))
+
 import bed as beds
 import netem
 import qemu
+import stream
 import test_kit
 from test_kit import LinkTest
 
@@ -29,18 +33,19 @@ class Lost(LinkTest):
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
 
-    def said_of(self, begun, params=None, tls=None):
+    def said_of(self, begun, params=None, tls=None, caps=()):
         """When the network ends behind these bytes."""
         with beds.Bed(types.SimpleNamespace(build=test_kit.BUILD), seed=1) as bed:
             destination = beds.Destination(self.folder, self.program, bed, "", False, 2 * SECONDS)
             self.addCleanup(destination.close)
-            destination.start((), {**beds.SOON, **(params or {})}, tls)
+            destination.start(caps, {**beds.SOON, **(params or {})}, tls)
             with bed.link.socket("source") as source:
                 source.connect((netem.Link.destination, beds.PORT))
                 source.sendall(begun)
                 qemu.wait_until("the bytes to arrive", lambda: bed.tap.spoken, SECONDS)
                 bed.link.down()
-                qemu.wait_until("it to be noticed", lambda: destination.said("closed: "), SECONDS)
+                qemu.wait_until("it to be noticed", lambda: destination.said("closed: ") or
+                                destination.process.exited() is not None, SECONDS)
             return destination.errors()
 
     def test_in_a_handshake(self):
@@ -57,6 +62,15 @@ class Lost(LinkTest):
 
     def test_before_it_has_said_what_it_is(self):
         self.assertIn("closed: the connection was lost: ", self.said_of(HEADER_BEGUN[:3]))
+
+    def test_in_the_state_of_devices(self):
+        """Where silence means that what the two sides were told is not the same."""
+        ram = {b"pc.ram": stream.content(64 * 1024)}
+        begun = stream.begin(return_path=True) + stream.block_list(ram) + stream.pages(ram) + stream.section(
+            stream.FULL, 10, b"timer", 2, b"abcd")
+        said = self.said_of(begun, caps=("return-path",))
+        self.assertIn("the connection was lost", said)
+        self.assertNotIn("send-section-footer", said)
 
 
 if __name__ == "__main__":
