@@ -9,19 +9,40 @@ import errno
 import fcntl
 import os
 import platform
+import re
 import signal
 import socket
 import struct
+import subprocess
+import tempfile
 
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000                    # <linux/sched.h>
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32      # <linux/mount.h>
-MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 4096, 16384, 1 << 18, 2
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1                      # <linux/sockios.h>, <linux/if.h>
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 36, 38, 22, 2        # <linux/prctl.h>, <linux/seccomp.h>
 SOCKET_CALL = {"x86_64": (0xc000003e, 41), "aarch64": (0xc00000b7, 198)}    # <linux/audit.h>, <asm/unistd.h>
 
+# What sysctl_global() may change, and to what: some switches of the kernel go one way until it is booted again
+# (kernel.yama.ptrace_scope = 3, kernel.modules_disabled = 1, ...), so a name that is not here is refused.
+CAN_BE_PUT_BACK = {
+    "kernel.yama.ptrace_scope": "[012]",
+    "net.ipv4.tcp_allowed_congestion_control": ".*", "net.ipv4.tcp_congestion_control": ".*",
+    "net.ipv4.tcp_rmem": ".*", "net.ipv4.tcp_wmem": ".*",
+    "vm.overcommit_memory": "[012]", "vm.overcommit_ratio": ".*", "vm.unprivileged_userfaultfd": "[01]",
+    "/sys/kernel/mm/transparent_hugepage/enabled": ".*", "/sys/kernel/mm/transparent_hugepage/shmem_enabled": ".*",
+}
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _unshared = set()
+
+
+class Refused(Exception):
+    """This change cannot be had on this machine."""
+
+
+class NotPutBack(Exception):
+    """The machine is not as it was."""
 
 
 def _check(result, what):
@@ -87,6 +108,8 @@ def no_inet6_sockets():
     program = ctypes.create_string_buffer(struct.pack("H6xP", len(steps), ctypes.addressof(code)))
     _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
     _check(_libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0), "seccomp")
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6):
+        raise Refused("there are IPv6 sockets all the same")
 
 
 # ---- a tree of files of its own ------------------------------------------------------------------------------------
@@ -98,16 +121,58 @@ def own_mounts():
 
 def mount_in_memory(path, mebibytes, flags=MS_NOSUID | MS_NODEV):
     mount("tmpfs", path, "tmpfs", flags, f"size={mebibytes}m,mode=1777")
+    size = os.statvfs(path)
+    if size.f_blocks * size.f_frsize != mebibytes << 20:
+        raise Refused(f"{path} is not of {mebibytes} MiB")
+
+
+def mount_in_memory_but(path, mebibytes, kept, flags=MS_NOSUID | MS_NODEV):
+    """And a folder that is below it is still there."""
+    folder = os.open(kept, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mount_in_memory(path, mebibytes, flags)
+        if os.path.commonpath([os.path.realpath(path), os.path.realpath(kept)]) == os.path.realpath(path):
+            os.makedirs(kept)
+            mount(f"/proc/self/fd/{folder}", kept, None, MS_BIND | MS_REC)
+    finally:
+        os.close(folder)
 
 
 def make_read_only(path):
     mount(path, path, None, MS_BIND | MS_REC)
     mount(None, path, None, MS_REMOUNT | MS_BIND | MS_RDONLY)
+    if not os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise Refused(f"{path} can be written to all the same")
 
 
 def hide(path):
-    """What is there is a device that does not exist."""
+    """What opens there is /dev/null."""
     mount("/dev/null", path, None, MS_BIND)
+
+
+def take_away(path):
+    """Nothing is there: its folder is another one, with all else that was in it."""
+    folder, gone = os.path.split(path)
+    before = tempfile.mkdtemp()
+    mount(folder, before, None, MS_BIND | MS_REC)
+    try:
+        mount("tmpfs", folder, "tmpfs", MS_NOSUID, "mode=755")
+        for name in set(os.listdir(before)) - {gone}:
+            old, new = os.path.join(before, name), os.path.join(folder, name)
+            # The kernel finds the terminals beside the file that is opened, not beside where that is mounted.
+            if os.path.islink(old) or name == "ptmx":
+                os.symlink(os.readlink(old) if os.path.islink(old) else "pts/ptmx", new)
+                continue
+            if os.path.isdir(old):
+                os.mkdir(new)
+            else:
+                os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC))
+            mount(old, new, None, MS_BIND | MS_REC)
+    finally:
+        _check(_libc.umount2(before.encode(), MNT_DETACH), f"umount {before}")
+        os.rmdir(before)
+    if os.path.lexists(path):
+        raise Refused(f"{path} is there all the same")
 
 
 # ---- sysctls -------------------------------------------------------------------------------------------------------
@@ -133,15 +198,67 @@ def chosen(text):
     return text.partition("[")[2].partition("]")[0] or text
 
 
-@contextlib.contextmanager
-def sysctl_global(values):
-    """Those of the whole machine, and back again."""
-    before = {name: chosen(sysctl(name)) for name in values}
+def is_so(name, value):
+    """Whether it reads as what was written: of a list the kernel chooses the order, and the blanks."""
+    return sorted(chosen(sysctl(name)).split()) == sorted(value.split())
+
+
+def set_sysctl(name, value):
+    sysctl(name, value)
+    if not is_so(name, value):
+        raise Refused(f"{name} = {value}: it is {sysctl(name)!r}")
+
+
+def in_new_network(name):
+    """A sysctl as a network namespace begins with it."""
+    def unshare_network():
+        unshare(CLONE_NEWNET, "network")
+    return subprocess.run(["cat", sysctl_path(name)], preexec_fn=unshare_network, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, check=True).stdout.strip()
+
+
+def check_can_be_put_back(values):
+    for name, value in values.items():
+        if not re.fullmatch(CAN_BE_PUT_BACK.get(name, "(?!)"), value):
+            raise ValueError(f"{name} = {value} is not among what can be put back")
+
+
+def _put_back(before):
+    """All of them, whatever happens to one, and no signal comes in between."""
+    wrong = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        for name, value in values.items():
-            sysctl(name, value)
-        yield
-    finally:
         # In the other direction: a ratio is back after what needs it has gone.
         for name, value in reversed(before.items()):
-            sysctl(name, value)
+            try:
+                set_sysctl(name, value)
+            except (OSError, Refused) as e:
+                wrong.append(str(e))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if wrong:
+        raise NotPutBack("not put back: " + "; ".join(wrong))
+
+
+def _change(name, value, before):
+    try:
+        before[name] = chosen(sysctl(name))
+        set_sysctl(name, value)
+    except OSError as e:
+        # What was not written need not be put back, and may not be writable at all.
+        if name in before and is_so(name, before[name]):
+            del before[name]
+        raise Refused(str(e)) from None
+
+
+@contextlib.contextmanager
+def sysctl_global(values):
+    """Those of the whole machine, and back again. Refused: it cannot be had, and nothing has changed."""
+    check_can_be_put_back(values)
+    before = {}
+    try:
+        for name, value in values.items():
+            _change(name, value, before)
+        yield
+    finally:
+        _put_back(before)

@@ -38,6 +38,9 @@ class Variation:
     stdin: str = "null"                      # or "closed"
     arguments: tuple = ()                    # of make
 
+    def __post_init__(self):
+        machine.check_can_be_put_back(self.machine)
+
     def why_not(self):
         """Why this cannot be had here, or None."""
         for need in self.needs:
@@ -49,6 +52,18 @@ class Variation:
                 return "only root may change " + name
             if not os.path.exists(machine.sysctl_path(name)):
                 return f"this kernel has no {name}"
+        if self.machine and all(machine.is_so(name, value) for name, value in self.machine.items()):
+            return "this machine is so already"
+        return None
+
+    def conflict(self, other):
+        """What both change, and not to the same; or None."""
+        for mine, others in ((self.machine, other.machine), (self.env, other.env)):
+            for name in mine.keys() & others.keys():
+                if mine[name] != others[name]:
+                    return name
+        if None not in (self.uid, other.uid) and self.uid != other.uid:
+            return "the user"
         return None
 
 
@@ -58,8 +73,12 @@ def root():
     return None if os.geteuid() == 0 else "only root may do that"
 
 
-def has_sysctl(name):
-    return lambda: None if os.path.exists(machine.sysctl_path(name)) else f"this kernel has no {name}"
+def other_limit(which, soft):
+    return lambda: "the limit is this already" if resource.getrlimit(which)[0] == soft else None
+
+
+def has_sbin():
+    return None if "sbin" in os.environ.get("PATH", "") else "PATH has none to take away"
 
 
 def has_congestion_control(name):
@@ -95,7 +114,16 @@ def network(**values):
     def inside(_folder):
         machine.own_network()
         for name, value in values.items():
-            machine.sysctl("net." + name.replace("__", "."), value)
+            machine.set_sysctl("net." + name.replace("__", "."), value)
+    return inside
+
+
+def inherited(name):
+    """Whether the network namespaces that tests make begin with what the whole machine has."""
+    def inside(_folder):
+        here, there = machine.sysctl(name), machine.in_new_network(name)
+        if here != there:
+            raise machine.Refused(f"{name} is {here!r}, and {there!r} in a new network namespace")
     return inside
 
 
@@ -126,36 +154,47 @@ def blocking(_folder):
 def without_ipv6(_folder):
     machine.own_network()
     for which in ("all", "default", "lo"):
-        machine.sysctl(f"net.ipv6.conf.{which}.disable_ipv6", "1")
+        machine.set_sysctl(f"net.ipv6.conf.{which}.disable_ipv6", "1")
 
 
 def no_inet6(_folder):
     machine.no_inet6_sockets()
 
 
-def tmp_in_memory(folder):
-    machine.mount_in_memory("/tmp", 512)
-    os.makedirs(folder, exist_ok=True)      # it may be below
+def temporary(flags):
+    """/tmp and TMPDIR in memory. The folder of this run may be below /tmp, and TMPDIR is below that."""
+    def change(folder):
+        machine.mount_in_memory_but("/tmp", 512, folder, flags)
+        machine.mount_in_memory(os.environ["TMPDIR"], 512, flags)
+    return mounts(change)
 
 
-def tmp_noexec(_folder):
-    machine.mount_in_memory("/tmp", 512, machine.MS_NOSUID | machine.MS_NODEV | machine.MS_NOEXEC)
-
-
-def sysctls(prefix, values, needs=(), skips=()):
+def sysctls(prefix, values, skips=()):
     """(name, what, {sysctl: value}) each, of the whole machine."""
-    return [Variation(f"{prefix}-{name}", what, machine=setting, needs=needs, skips=skips) for name, what, setting in values]
+    return [Variation(f"{prefix}-{name}", what, machine=setting, skips=skips) for name, what, setting in values]
+
+
+def ordinary():
+    """Root is above some limits."""
+    return NOBODY if os.geteuid() == 0 else None
 
 
 def networks():
+    # Of the whole machine: the tests about loss make network namespaces, which begin with what the first one has.
+    allowed, used = "net.ipv4.tcp_allowed_congestion_control", "net.ipv4.tcp_congestion_control"
     for name in ("cubic", "reno", "bbr"):
-        # In a namespace only what the whole machine allows to everybody can be the default.
-        yield Variation(f"tcp-{name}", f"net.ipv4.tcp_congestion_control = {name}",
-                        network(ipv4__tcp_congestion_control=name), machine={"net.ipv4.tcp_allowed_congestion_control": name},
+        setting = {used: name}
+        if os.path.exists(machine.sysctl_path(allowed)):
+            # First, and put back last: what is used is allowed.
+            setting = {allowed: " ".join(sorted({*machine.sysctl(allowed).split(), name})), **setting}
+        yield Variation(f"tcp-{name}", f"{used} = {name}", inherited(used), machine=setting,
                         needs=(root, has_congestion_control(name)))
     for name, ways in (("small", "4096 8192 16384"), ("large", "4096 4194304 67108864")):
-        yield Variation(f"tcp-buffers-{name}", f"net.ipv4.tcp_rmem, tcp_wmem = {ways}",
-                        network(ipv4__tcp_rmem=ways, ipv4__tcp_wmem=ways), needs=(root,))
+        def both(folder):
+            inherited("net.ipv4.tcp_rmem")(folder)
+            inherited("net.ipv4.tcp_wmem")(folder)
+        yield Variation(f"tcp-buffers-{name}", f"net.ipv4.tcp_rmem, tcp_wmem = {ways}", both,
+                        machine={"net.ipv4.tcp_rmem": ways, "net.ipv4.tcp_wmem": ways}, needs=(root,))
     yield Variation("tcp-keepalive-short", "net.ipv4.tcp_keepalive_time, intvl, probes = 1, 1, 1",
                     network(ipv4__tcp_keepalive_time="1", ipv4__tcp_keepalive_intvl="1", ipv4__tcp_keepalive_probes="1"),
                     needs=(root,))
@@ -181,11 +220,13 @@ def memories():
         ("always", "transparent huge pages: always", {HUGE: "always"}), ("never", "never", {HUGE: "never"}),
         ("shmem-always", "and those of shared memory: always", {SHMEM_HUGE: "always"}),
         ("shmem-never", "never", {SHMEM_HUGE: "never"})), skips=(r"(?i)transparent huge",))
-    yield from sysctls("userfaultfd", (
-        ("for-all", "vm.unprivileged_userfaultfd = 1", {"vm.unprivileged_userfaultfd": "1"}),
-        ("for-root", "vm.unprivileged_userfaultfd = 0", {"vm.unprivileged_userfaultfd": "0"})))
-    yield Variation("ptrace-of-nobody", "kernel.yama.ptrace_scope = 3", machine={"kernel.yama.ptrace_scope": "3"},
-                    skips=(r"gdb", r"ptrace"))
+    # Neither is for root, who may do it all.
+    for name, value, skips in (("all", "1", tuple(w for w in ROOTS if w != "userfaultfd")), ("root", "0", ROOTS)):
+        yield Variation(f"userfaultfd-for-{name}", f"vm.unprivileged_userfaultfd = {value}, an ordinary user",
+                        machine={"vm.unprivileged_userfaultfd": value}, uid=NOBODY, needs=(root,), skips=skips)
+    # Not 3: that is so until the machine is booted again.
+    yield Variation("ptrace-of-nobody", "kernel.yama.ptrace_scope = 2, an ordinary user",
+                    machine={"kernel.yama.ptrace_scope": "2"}, uid=NOBODY, needs=(root,), skips=(r"gdb", r"ptrace", *ROOTS))
 
 
 def limits():
@@ -194,10 +235,11 @@ def limits():
     yield Variation("64-files-soft", "64 open files, and more for whoever asks",
                     limit(resource.RLIMIT_NOFILE, 64, 4096 if resource.getrlimit(resource.RLIMIT_NOFILE)[1] > 4096 else 1024))
     for name, size in (("8-mib", 8 * MIB), ("64-kib", 65536), ("none", 0)):
-        yield Variation(f"locked-{name}", f"{size} bytes of locked memory", limit(resource.RLIMIT_MEMLOCK, size),
-                        skips=(r"RLIMIT_MEMLOCK|locked memory",))
-    yield Variation("cores", "core files without a limit", limit(resource.RLIMIT_CORE, resource.RLIM_INFINITY))
-    yield Variation("no-cores", "no core files", limit(resource.RLIMIT_CORE, 0))
+        yield Variation(f"locked-{name}", f"{size} bytes of locked memory, an ordinary user",
+                        limit(resource.RLIMIT_MEMLOCK, size), uid=ordinary(), needs=(other_limit(resource.RLIMIT_MEMLOCK, size),),
+                        skips=(r"RLIMIT_MEMLOCK|locked memory", *ROOTS))
+    for name, what, size in (("cores", "core files without a limit", resource.RLIM_INFINITY), ("no-cores", "no core files", 0)):
+        yield Variation(name, what, limit(resource.RLIMIT_CORE, size), needs=(other_limit(resource.RLIMIT_CORE, size),))
 
 
 def words():
@@ -215,7 +257,8 @@ def words():
     yield Variation("python-options", "PYTHONPATH, PYTHONOPTIMIZE, PYTHONWARNINGS are set",
                     env={"PYTHONPATH": "/nonexistent", "PYTHONOPTIMIZE": "1", "PYTHONWARNINGS": "error::SyntaxWarning"})
     yield Variation("short-path", "PATH without sbin folders",
-                    env={"PATH": ":".join(p for p in os.environ.get("PATH", "").split(":") if "sbin" not in p)})
+                    env={"PATH": ":".join(p for p in os.environ.get("PATH", "").split(":") if "sbin" not in p)},
+                    needs=(has_sbin,))
     yield Variation("jobs", "make -j3, and MAKEFLAGS says -k", env={"MAKEFLAGS": "k"}, arguments=("-j3",))
 
 
@@ -241,13 +284,17 @@ def places():
                     mounts(lambda folder: machine.make_read_only(os.path.join(folder, "source"))), needs=(root,))
     yield Variation("small-shm", "/dev/shm of 64 MiB", mounts(lambda _: machine.mount_in_memory("/dev/shm", 64)),
                     needs=(root,))
-    yield Variation("no-kvm", "no /dev/kvm", mounts(lambda _: machine.hide("/dev/kvm")), needs=(root, has_kvm),
+    yield Variation("no-kvm", "no /dev/kvm", mounts(lambda _: machine.take_away("/dev/kvm")), needs=(root, has_kvm),
                     skips=NO_KVM)
-    yield Variation("no-tun", "no /dev/net/tun", mounts(lambda _: machine.hide("/dev/net/tun")),
+    yield Variation("kvm-is-none", "/dev/kvm opens, and is no KVM", mounts(lambda _: machine.hide("/dev/kvm")),
+                    needs=(root, has_kvm), skips=NO_KVM)
+    yield Variation("no-tun", "no /dev/net/tun", mounts(lambda _: machine.take_away("/dev/net/tun")),
                     needs=(root, lambda: None if os.path.exists("/dev/net/tun") else "there is none to take away"),
                     skips=(r"/dev/net/tun", r"tun\b"))
-    yield Variation("tmp-in-memory", "/tmp in memory", mounts(tmp_in_memory), needs=(root,))
-    yield Variation("tmp-noexec", "nothing in /tmp can be executed", mounts(tmp_noexec), needs=(root,))
+    for name, what, flags in (("in-memory", "/tmp and TMPDIR in memory", machine.MS_NOSUID | machine.MS_NODEV),
+                              ("noexec", "nothing in /tmp and TMPDIR can be executed",
+                               machine.MS_NOSUID | machine.MS_NODEV | machine.MS_NOEXEC)):
+        yield Variation("tmp-" + name, what, temporary(flags), needs=(root,))
 
 
 def all_variations():

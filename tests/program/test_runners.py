@@ -87,7 +87,7 @@ class Signals(unittest.TestCase):
     def test_each_runner_of_the_tree_begins_so(self):
         """A runner that is new and does not ask for it would be found out by the first user of nohup."""
         for path in ("scripts/run-tests", "scripts/demo", "tests/support/suite.py", "tests/netem/run", "tests/interop/run",
-                     "tests/bench/run"):
+                     "tests/bench/run", "tests/machines/run"):
             with open(os.path.join(SRC, path), encoding="utf-8") as f:
                 self.assertIn("signals.as_expected()", f.read(), path)
 
