@@ -37,6 +37,7 @@ class Variation:
     background: bool = False
     stdin: str = "null"                      # or "closed"
     arguments: tuple = ()                    # of make
+    part: str = ""                           # of the machine: of those that change the same, one at once
 
     def __post_init__(self):
         machine.check_can_be_put_back(self.machine)
@@ -64,6 +65,8 @@ class Variation:
                     return name
         if None not in (self.uid, other.uid) and self.uid != other.uid:
             return "the user"
+        if self.part and self.part == other.part:
+            return self.part
         return None
 
 
@@ -136,7 +139,10 @@ def mounts(change):
 
 def limit(which, soft, hard=None):
     def inside(_folder):
-        resource.setrlimit(which, (soft, soft if hard is None else hard))
+        try:
+            resource.setrlimit(which, (soft, soft if hard is None else hard))
+        except ValueError as e:
+            raise machine.Refused(str(e)) from None
     return inside
 
 
@@ -197,10 +203,10 @@ def networks():
                         machine={"net.ipv4.tcp_rmem": ways, "net.ipv4.tcp_wmem": ways}, needs=(root,))
     yield Variation("tcp-keepalive-short", "net.ipv4.tcp_keepalive_time, intvl, probes = 1, 1, 1",
                     network(ipv4__tcp_keepalive_time="1", ipv4__tcp_keepalive_intvl="1", ipv4__tcp_keepalive_probes="1"),
-                    needs=(root,))
+                    needs=(root,), part="keepalive")
     yield Variation("tcp-keepalive-long", "net.ipv4.tcp_keepalive_time, intvl, probes = 32767, 32767, 127",
                     network(ipv4__tcp_keepalive_time="32767", ipv4__tcp_keepalive_intvl="32767",
-                            ipv4__tcp_keepalive_probes="127"), needs=(root,))
+                            ipv4__tcp_keepalive_probes="127"), needs=(root,), part="keepalive")
     # Not fewer: each connection that is closed here holds its port for a minute, and some tests open thousands.
     yield Variation("few-ports", "net.ipv4.ip_local_port_range = 32768 40959",
                     network(ipv4__ip_local_port_range="32768 40959"), needs=(root,))
@@ -230,16 +236,20 @@ def memories():
 
 
 def limits():
-    yield Variation("64-files", "64 open files, soft and hard", limit(resource.RLIMIT_NOFILE, 64),
+    yield Variation("64-files", "64 open files, soft and hard", limit(resource.RLIMIT_NOFILE, 64), part="open files",
                     skips=(r"(?i)open files|descriptors", ))
     yield Variation("64-files-soft", "64 open files, and more for whoever asks",
-                    limit(resource.RLIMIT_NOFILE, 64, 4096 if resource.getrlimit(resource.RLIMIT_NOFILE)[1] > 4096 else 1024))
+                    limit(resource.RLIMIT_NOFILE, 64,
+                          4096 if resource.getrlimit(resource.RLIMIT_NOFILE)[1] > 4096 else 1024), part="open files")
     for name, size in (("8-mib", 8 * MIB), ("64-kib", 65536), ("none", 0)):
         yield Variation(f"locked-{name}", f"{size} bytes of locked memory, an ordinary user",
-                        limit(resource.RLIMIT_MEMLOCK, size), uid=ordinary(), needs=(other_limit(resource.RLIMIT_MEMLOCK, size),),
-                        skips=(r"RLIMIT_MEMLOCK|locked memory", *ROOTS))
-    for name, what, size in (("cores", "core files without a limit", resource.RLIM_INFINITY), ("no-cores", "no core files", 0)):
-        yield Variation(name, what, limit(resource.RLIMIT_CORE, size), needs=(other_limit(resource.RLIMIT_CORE, size),))
+                        limit(resource.RLIMIT_MEMLOCK, size), uid=ordinary(),
+                        needs=(other_limit(resource.RLIMIT_MEMLOCK, size),),
+                        skips=(r"RLIMIT_MEMLOCK|locked memory", *ROOTS), part="locked memory")
+    for name, what, size in (("cores", "core files without a limit", resource.RLIM_INFINITY),
+                             ("no-cores", "no core files", 0)):
+        yield Variation(name, what, limit(resource.RLIMIT_CORE, size), needs=(other_limit(resource.RLIMIT_CORE, size),),
+                        part="core files")
 
 
 def words():
@@ -270,8 +280,8 @@ def starts():
     yield Variation("background", "a background job of a shell", background=True)
     yield Variation("setsid", "below setsid(1)", command=("setsid", "--wait"))
     yield Variation("no-input", "standard input is closed", stdin="closed")
-    yield Variation("umask-077", "umask 077", lambda _: os.umask(0o077))
-    yield Variation("umask-000", "umask 000", lambda _: os.umask(0))
+    yield Variation("umask-077", "umask 077", lambda _: os.umask(0o077), part="umask")
+    yield Variation("umask-000", "umask 000", lambda _: os.umask(0), part="umask")
     yield Variation("user", "an ordinary user", uid=NOBODY, needs=(root,), skips=ROOTS)
     yield Variation("user-without-name", "a user that /etc/passwd does not know", uid=NO_NAME, needs=(root,), skips=ROOTS)
 
@@ -285,16 +295,16 @@ def places():
     yield Variation("small-shm", "/dev/shm of 64 MiB", mounts(lambda _: machine.mount_in_memory("/dev/shm", 64)),
                     needs=(root,))
     yield Variation("no-kvm", "no /dev/kvm", mounts(lambda _: machine.take_away("/dev/kvm")), needs=(root, has_kvm),
-                    skips=NO_KVM)
+                    skips=NO_KVM, part="/dev/kvm")
     yield Variation("kvm-is-none", "/dev/kvm opens, and is no KVM", mounts(lambda _: machine.hide("/dev/kvm")),
-                    needs=(root, has_kvm), skips=NO_KVM)
+                    needs=(root, has_kvm), skips=NO_KVM, part="/dev/kvm")
     yield Variation("no-tun", "no /dev/net/tun", mounts(lambda _: machine.take_away("/dev/net/tun")),
                     needs=(root, lambda: None if os.path.exists("/dev/net/tun") else "there is none to take away"),
                     skips=(r"/dev/net/tun", r"tun\b"))
     for name, what, flags in (("in-memory", "/tmp and TMPDIR in memory", machine.MS_NOSUID | machine.MS_NODEV),
                               ("noexec", "nothing in /tmp and TMPDIR can be executed",
                                machine.MS_NOSUID | machine.MS_NODEV | machine.MS_NOEXEC)):
-        yield Variation("tmp-" + name, what, temporary(flags), needs=(root,))
+        yield Variation("tmp-" + name, what, temporary(flags), needs=(root,), part="/tmp")
 
 
 def all_variations():

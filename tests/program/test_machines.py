@@ -123,12 +123,15 @@ class Runs(Folder):
 
     def test_at_once_is_without_those_that_cannot_be_had(self):
         def refuse(_folder, variation, _options, _only):
-            return run.Result(run.CANNOT if "no" in variation.name else 0, "cannot: not here")
-        todo = [Variation("one", "", uid=1), Variation("two", "", uid=2), Variation("no", ""), Variation("four", "")]
+            return run.Result(run.CANNOT if "no" in variation.name else int("falls" in variation.name), "cannot: not here")
+        todo = [Variation("one", "", uid=1, part="it"), Variation("two", "", uid=2), Variation("three", "", part="it"),
+                Variation("no", ""), Variation("falls", ""), Variation("four", "")]
         with mock.patch.object(run, "run", refuse):
             together, left = run.at_once(self.folder, todo, self.options)
         self.assertEqual([v.name for v in together], ["one+four"])
-        self.assertEqual(left, [("two", "one changes the user as well"), ("no", "not here")])
+        self.assertEqual(left, [("two", "one changes the user as well"), ("three", "one changes it as well"),
+                                ("no", "not here"), ("falls", "status 1: not here")])
+        self.assertIsNone(run.Result(1, "it falls").why_not())
 
 
 class InEffect(Folder):
