@@ -403,6 +403,12 @@ static bool use_tc(struct link *l)
 	return have;
 }
 
+/* A test is skipped for what the machine lacks, and for nothing else. */
+_Noreturn static void stop_by(const struct err *err)
+{
+	stop(space_is_lacking(err->code) ? END_NOT_HERE : END_OWN, "%s", err->text);
+}
+
 static void make_spaces(struct link *l)
 {
 	struct err err = ERR_NONE;
@@ -410,7 +416,7 @@ static void make_spaces(struct link *l)
 	for (int n = 0; n < 2; n++) {
 		l->ns[n] = space_new(&err);
 		if (l->ns[n] < 0)
-			stop(END_NOT_HERE, "%s", err.text);
+			stop_by(&err);
 	}
 }
 
@@ -424,7 +430,7 @@ static void make_tuns(struct link *l)
 			stop(END_OWN, "setns: %s", strerror(errno));
 		l->tun[n] = space_tun(&l->options.addresses[n], l->options.mtu, &err);
 		if (l->tun[n] < 0)
-			stop(END_NOT_HERE, "%s", err.text);
+			stop_by(&err);
 	}
 }
 
@@ -438,7 +444,7 @@ static void set_congestion(const struct link *l)
 		if (setns(l->ns[n], CLONE_NEWNET) < 0)
 			stop(END_OWN, "setns: %s", strerror(errno));
 		if (space_congestion(&o->addresses[n], o->congestion, &err) < 0)
-			stop(END_NOT_HERE, "%s", err.text);
+			stop_by(&err);
 	}
 }
 

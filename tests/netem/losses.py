@@ -17,6 +17,7 @@ import signal
 import time
 
 import bed as beds
+import tcp
 from bed import PATIENT_SECONDS
 from qemu import Failed, Guest, QmpError, compare, keeps_changes, wait_until, write_content
 
@@ -26,7 +27,6 @@ TOLD_SECONDS = 40           # a source that has not failed by then is told to gi
 SET_UP_SECONDS = 60         # then the loss ends, too
 MISREAD = re.compile(r"a second main|begins with 0x11223344|all are there: is multifd|a recovery, and nothing")
 AGAIN = "source to begin again"
-TCP_ESTABLISHED, TCP_SYN_SENT = "01", "02"     # in /proc/net/tcp
 OUTCOMES = ("completed", "recovered", "failed cleanly", "source stuck", "source lost")
 # Source stuck: of postcopy from QEMU 7.2 to 10.1 alone. They wait for no answer at the switch: as soon as the package is
 # written, which is when the kernel has taken it, they are in postcopy-active, and take any loss for one to recover from
@@ -41,7 +41,8 @@ SOURCE_STUCK_UNTIL = (10, 2)
 # It sets no deadlines, so a black-out of 30 s alone does not harm it. Nor does it harm ours, whose deadlines are longer by
 # default; those of SOON make it notice. (b) With multifd: when those channels are lost, every recovery ends with its first
 # SYNC ("multifd_send_sync_main: channel 0 has already quit"), having sent no page. Or it stands still with that SYNC, in
-# postcopy-active, with its main connection alone; there is nothing that either end could notice. (c) It ends by an assertion
+# postcopy-active, with its main connection alone; there is nothing that either end could notice. It would stand just so before a
+# destination that does not read: that is looked at (check_all_is_read). (c) It ends by an assertion
 # in its yank.c: a connection of an attempt that has failed comes about.
 SOURCE_LOST_UNTIL = (8, 0)
 # And a pause that nobody lost a packet for: 7.2 with a preempt channel, after a page that was asked for has ended a section, may go
@@ -256,6 +257,7 @@ class Run:
         if self.options.version >= SOURCE_LOST_UNTIL:
             return False
         if self.case.channels and self.is_still():
+            self.check_all_is_read()
             return True
         yanked = [t for t in self.told if t.startswith("source by yank")]
         return self.status() == "postcopy-recover" and len(yanked) >= LOST_TELLINGS and not self.connects() or \
@@ -281,6 +283,22 @@ class Run:
             self.sent, self.sent_since = sent, time.monotonic()
         return sent[0] == "postcopy-active" and sent[2] > 0 and time.monotonic() > self.sent_since + STILL_SECONDS
 
+    def check_all_is_read(self):
+        """A source that stands still is lost by its own fault when it has its main connection alone, and nothing is under way there:
+        then our end has read all, and waits."""
+        live = self.live_ports()
+        if len(live) != 1:
+            raise Failed(f"the source stands still with {len(live)} connections; {self.how_it_is()}")
+        main, = live
+        ends = {"source": [c for c in tcp.connections(self.source.process.child.pid) if c.here == main],
+                "destination": [c for c in tcp.connections(self.destination.process.child.pid) if c.there == main]}
+        for name, found in ends.items():
+            if len(found) != 1 or found[0].state != tcp.ESTABLISHED:
+                raise Failed(f"the source stands still, and the {name} has of its connection {found}; {self.how_it_is()}")
+            if found[0].unsent or found[0].unread:
+                raise Failed(f"the source stands still, and the {name} has {found[0].unsent} bytes that have not arrived and "
+                             f"{found[0].unread} that it has not read; {self.how_it_is()}")
+
     def lost(self):
         """Nobody has done anything wrong here: its guest waits."""
         if self.would_run():
@@ -302,10 +320,8 @@ class Run:
         return bool(self.live_ports())
 
     def live_ports(self):
-        with open(f"/proc/{self.source.process.child.pid}/net/tcp", encoding="ascii") as f:
-            rows = [line.split() for line in f][1:]
-        return {int(row[1].split(":")[1], 16) for row in rows
-                if row[2].endswith(f":{beds.PORT:04X}") and row[3] in (TCP_ESTABLISHED, TCP_SYN_SENT)}
+        return {c.here for c in tcp.connections(self.source.process.child.pid)
+                if c.there == beds.PORT and c.state in (tcp.ESTABLISHED, tcp.SYN_SENT)}
 
     def has_come_back(self):
         """Since it was told. It may have been paused again before anybody looked, so the events are asked."""

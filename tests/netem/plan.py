@@ -5,6 +5,7 @@ options: those of the command line, and qemus [(path, version or None)], kvm, sh
 
 import os
 import re
+import subprocess
 
 import bed as beds
 import loss_cases
@@ -68,7 +69,7 @@ def offered(options):
                 lacking = bed.lacking
         except netem.NotHere as e:
             not_offered[name] = str(e)
-        except (netem.Failed, OSError):
+        except (netem.Failed, OSError, subprocess.SubprocessError):
             break
     return not_offered, lacking
 

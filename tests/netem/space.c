@@ -53,19 +53,25 @@ static int write_file(const char *path, const char *text)
 	return r;
 }
 
+static int unshare_one(int kind)
+{
+	if (unshare(kind) == 0)
+		return 0;
+	/* So says a kernel that was built without this kind: EINVAL is for what we have asked wrongly. */
+	return errno == EINVAL ? -ENOSYS : -errno;
+}
+
 /* Root there is this user here, and nobody else is anybody. */
 static int become_root_of_a_space(struct err *err)
 {
 	char text[64];
-	int r;
 	uid_t uid = geteuid();
 	gid_t gid = getegid();
+	int r = unshare_one(CLONE_NEWUSER);
 
-	if (unshare(CLONE_NEWUSER) < 0) {
-		r = -errno;
+	if (r < 0)
 		return err_set(err, r, "may make no network namespace: this needs root, or user namespaces (%s)",
 		               strerror(-r));
-	}
 	/* Without this the kernel lets nobody write gid_map: user_namespaces(7). */
 	write_file("/proc/self/setgroups", "deny");
 	snprintf(text, sizeof text, "0 %u 1", (unsigned int)uid);
@@ -98,13 +104,13 @@ static int loopback_up(void)
 
 int space_new(struct err *err)
 {
-	int r = unshare(CLONE_NEWNET) < 0 ? -errno : 0, fd;
+	int r = unshare_one(CLONE_NEWNET), fd;
 
 	if (r == -EPERM) {
 		r = become_root_of_a_space(err);
 		if (r < 0)
 			return r;
-		r = unshare(CLONE_NEWNET) < 0 ? -errno : 0;
+		r = unshare_one(CLONE_NEWNET);
 	}
 	if (r < 0)
 		return err_set(err, r, "may make no network namespace (%s)", strerror(-r));
@@ -153,6 +159,13 @@ static void question_end(struct question *q, struct rtattr *attribute)
 	attribute->rta_len = (uint16_t)((char *)q + q->header.nlmsg_len - (char *)attribute);
 }
 
+/* It is there, we have made it: the machine does not lack it, but we have asked for another. */
+static int of_device(int r)
+{
+	ASSERT(r != -ENODEV);
+	return r;
+}
+
 static int question_ask(const struct question *q)
 {
 	struct {
@@ -169,39 +182,51 @@ static int question_ask(const struct question *q)
 	else if (answer.header.nlmsg_type == NLMSG_ERROR)
 		r = answer.error.error;
 	close(s);
-	return r;
+	return of_device(r);
 }
 
-static int queue_length(unsigned int packets)
+/* Not by if_nametoindex, which keeps no errno of a socket that it does not get. */
+static int device_index(void)
+{
+	struct ifreq ifr = { .ifr_name = SPACE_DEVICE };
+	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r;
+
+	if (s < 0)
+		return -errno;
+	r = ioctl(s, SIOCGIFINDEX, &ifr) < 0 ? -errno : ifr.ifr_ifindex;
+	close(s);
+	return of_device(r);
+}
+
+static int queue_length(int device, unsigned int packets)
 {
 	struct question q;
 	struct ifinfomsg *info = question_init(&q, RTM_NEWLINK, 0, sizeof *info);
 
-	info->ifi_index = (int)if_nametoindex(SPACE_DEVICE);
+	info->ifi_index = device;
 	question_add(&q, IFLA_TXQLEN, &packets, sizeof packets);
 	return question_ask(&q);
 }
 
 /* The machine's default (net.core.default_qdisc) may drop what waits here: fq after 100 packets of a connection. */
-static int queue_discipline(void)
+static int queue_discipline(int device)
 {
 	static const char name[] = "pfifo_fast";
 	struct question q;
 	struct tcmsg *tc = question_init(&q, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, sizeof *tc);
 
-	tc->tcm_ifindex = (int)if_nametoindex(SPACE_DEVICE);
+	tc->tcm_ifindex = device;
 	tc->tcm_parent = TC_H_ROOT;
 	question_add(&q, TCA_KIND, name, sizeof name);
 	return question_ask(&q);
 }
 
-int space_congestion(const struct space_address *address, const char *name, struct err *err)
+static int route_congestion(int device, const struct space_address *address, const char *name)
 {
-	uint32_t net = address->ip & address->mask, device = if_nametoindex(SPACE_DEVICE);
+	uint32_t net = address->ip & address->mask;
 	struct question q;
 	struct rtattr *metrics;
 	struct rtmsg *route = question_init(&q, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof *route);
-	int r;
 
 	/* The route that came with the address, and this added. */
 	*route = (struct rtmsg){ .rtm_family = AF_INET,
@@ -216,16 +241,23 @@ int space_congestion(const struct space_address *address, const char *name, stru
 	metrics = question_add(&q, RTA_METRICS, NULL, 0);
 	question_add(&q, RTAX_CC_ALGO, name, strlen(name) + 1);
 	question_end(&q, metrics);
-	r = question_ask(&q);
-	if (r == -EINVAL)
-		return err_set(err, r, "this kernel has no congestion control '%s'", name);
+	return question_ask(&q);
+}
+
+int space_congestion(const struct space_address *address, const char *name, struct err *err)
+{
+	int device = device_index(), r = device < 0 ? device : route_congestion(device, address, name);
+
+	/* So it answers to a name that it does not know, and to all else that is wrong. Every kernel has reno. */
+	if (r == -EINVAL && route_congestion(device, address, "reno") == 0)
+		return err_set(err, -ENOENT, "this kernel has no congestion control '%s'", name);
 	return r < 0 ? err_set(err, r, "cannot set the congestion control (%s)", strerror(-r)) : 0;
 }
 
 static int tun_configure(struct ifreq *ifr, int s, const struct space_address *address, unsigned int mtu)
 {
 	struct sockaddr_in *in = (struct sockaddr_in *)&ifr->ifr_addr;
-	int r;
+	int device, r;
 
 	*in = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = address->ip };
 	if (ioctl(s, SIOCSIFADDR, ifr) < 0)
@@ -236,9 +268,10 @@ static int tun_configure(struct ifreq *ifr, int s, const struct space_address *a
 	ifr->ifr_mtu = (int)mtu;
 	if (ioctl(s, SIOCSIFMTU, ifr) < 0)
 		return -errno;
-	r = queue_length(TUN_QUEUE_PACKETS);
+	device = device_index();
+	r = device < 0 ? device : queue_length(device, TUN_QUEUE_PACKETS);
 	if (r == 0)
-		r = queue_discipline();
+		r = queue_discipline(device);
 	if (r < 0)
 		return r;
 	/* IPv6 would say things of its own accord, at times of its own, and draw fates. A kernel without it is fine. */
@@ -270,6 +303,22 @@ int space_tun(const struct space_address *address, unsigned int mtu, struct err 
 		               address->prefix, strerror(-r));
 	}
 	return fd;
+}
+
+bool space_is_lacking(int code)
+{
+	static const int codes[] = {
+		EPERM, EACCES,              /* forbidden */
+		ENOSPC, EUSERS,             /* so many namespaces are allowed, and there are */
+		ENOSYS, EOPNOTSUPP, ENOTTY, /* not built in */
+		ENOENT, ENODEV, ENXIO,      /* no such device, no module for it, no such algorithm */
+	};
+
+	for (size_t n = 0; n < sizeof codes / sizeof codes[0]; n++) {
+		if (code == -codes[n])
+			return true;
+	}
+	return false;
 }
 
 uint64_t space_missed(int ns)

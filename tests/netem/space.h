@@ -13,6 +13,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define SPACE_DEVICE "link0"
@@ -30,20 +31,26 @@ int space_address_parse(const char *text, struct space_address *ret_address, str
 /**
  * space_new - the calling process moves into a new network namespace, with its loopback up
  * Without the right to, it first becomes root of a user namespace of its own, where that is allowed.
- * Return: a descriptor of the namespace; or negative, and @err says what the machine does not allow.
+ * Return: a descriptor of the namespace; or negative, see space_is_lacking
  */
 int space_new(struct err *err);
 
-/** space_tun - a TUN device, up, in the namespace this process is in. Return: its descriptor, non-blocking. */
+/**
+ * space_tun - a TUN device, up, in the namespace this process is in
+ * Return: its descriptor, non-blocking; or negative, see space_is_lacking
+ */
 int space_tun(const struct space_address *address, unsigned int mtu, struct err *err);
 
 /**
  * space_congestion - connections over the device, in the namespace this process is in, take this congestion control
  * By the route: a namespace's own setting (tcp_congestion_control) allows only what the machine's administrator permits
  * (tcp_allowed_congestion_control), which is not always cubic.
- * Return: 0; -EINVAL: the kernel has none of this name
+ * Return: 0; or negative, see space_is_lacking. -ENOENT: the kernel has none of this name
  */
 int space_congestion(const struct space_address *address, const char *name, struct err *err);
+
+/** space_is_lacking - this error of a function above: the machine lacks something, or forbids it. Others are ours. */
+bool space_is_lacking(int code);
 
 /** space_missed - packets the device dropped because we did not read in time; the process is in @ns afterwards */
 uint64_t space_missed(int ns);

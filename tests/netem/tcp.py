@@ -5,6 +5,7 @@ has its own in each version. So all that may change how a connection fares is se
 kernel lacks it does in a way of its own; a run says which (missing).
 """
 
+import collections
 import json
 import os
 import sys
@@ -78,6 +79,25 @@ def settle(link):
             raise netem.Failed(f"{PLACE}{wrong[0]} is '{now[wrong[0]]}', and does not become '{SYSCTLS[wrong[0]]}'")
         lacking |= {name for name, value in now.items() if value is None}
     return lacking
+
+
+Connection = collections.namedtuple("Connection", "here there state unsent unread")   # ports; what waits in its queues, in bytes
+ESTABLISHED, SYN_SENT = "01", "02"
+
+
+def connections(pid):
+    """Those of the network namespace of a process. Unsent is also what has not been acknowledged; of who listens, unread is a count."""
+    for family in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/{pid}/net/{family}", encoding="ascii") as f:
+                rows = [line.split() for line in f][1:]
+        except FileNotFoundError:
+            if family == "tcp":
+                raise
+            continue    # a kernel without IPv6
+        for _, here, there, state, queues, *_ in rows:
+            yield Connection(*(int(end.split(":")[1], 16) for end in (here, there)), state,
+                             *(int(n, 16) for n in queues.split(":")))
 
 
 def missing(lacking):

@@ -1,9 +1,12 @@
 """Which loss case is run with which QEMU: all with each, the quick ones in turn; and what is not run has a reason"""
 
+import subprocess
 import types
 import unittest
+from unittest import mock
 
 import loss_cases
+import netem
 import plan
 import tcp
 
@@ -73,6 +76,14 @@ class Plan(unittest.TestCase):
         self.assertEqual({p.reason for p in quick if p.reason}, {"no bbr"})
         self.assertTrue(0 < len(skipped) < 5, skipped)
         self.assertTrue(all(name.endswith("-bbr") for name in skipped))
+
+    def test_a_link_that_does_not_work_is_no_reason(self):
+        """To skip: each run fails with it."""
+        for trouble in (subprocess.TimeoutExpired("cat", 30), netem.Failed("gone"), OSError("no")):
+            with mock.patch.object(plan.beds, "Bed", side_effect=trouble):
+                self.assertEqual(plan.offered(options(seed=1)), ({}, ()))
+        with mock.patch.object(plan.beds, "Bed", side_effect=netem.NotHere("no bbr")):
+            self.assertEqual(plan.offered(options(seed=1))[0], {tcp.CUBIC: "no bbr", tcp.BBR: "no bbr"})
 
     def test_each_bbr_case_has_a_sibling_by_cubic(self):
         by_name = {case.name: case for case in loss_cases.CASES}

@@ -284,6 +284,24 @@ class NotHere(LinkTest):
         self.assertEqual(done.returncode, netem.NOT_HERE_STATUS, done.stderr)
         self.assertIn("this needs root, or user namespaces", done.stderr)
 
+    def test_what_we_ask_wrongly_is_a_failure(self):
+        """Otherwise a fault of the link's would skip all that stands on it. A broadcast address has no route."""
+        for address, words in (("224.0.0.1/30", "cannot set up TUN device link0 with 224.0.0.1/30 (Invalid argument)"),
+                               ("255.255.255.255/30", "cannot set the congestion control (Invalid argument)")):
+            done = run("--quiet", "--with", "tun", "--source", address, "--congestion", "cubic", "--", "true")
+            self.assertEqual((done.returncode, done.stderr), (125, f"link: {words}\n"))
+
+    def test_what_we_have_too_little_of_is_a_failure(self):
+        # The program itself: a shell wants a descriptor of its own.
+        program, said = run("--quiet", "--", "sh", "-c", 'printf %s "$NETEM_LINK"').stdout, ""
+        for limit in range(4, 12):
+            done = subprocess.run(["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh", program, "--quiet", "--with", "tun", "--", "true"],
+                                  check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=20)
+            self.assertNotEqual(done.returncode, netem.NOT_HERE_STATUS, done.stderr)
+            said += done.stderr
+        for words in ("cannot start its loopback", "/dev/net/tun does not open", "cannot set up TUN device"):
+            self.assertRegex(said, f"link: .*{words}.*Too many open files")
+
     def test_without_rights_but_with_user_namespaces(self):
         done = self.within('set -- setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin "$@"', "unshare", "-Ur")
         self.assertEqual(done.returncode, 0, done.stderr)
