@@ -20,6 +20,10 @@
 /* One that came before main is so many times as far from it as one that came after. */
 #define EARLY_FACTOR 16
 
+/* Who came so long before main may be somebody else: the source's own is waited for, a little. */
+#define EARLY_NS (20 * NS_PER_MS)
+#define EARLY_GRACE_NS (1 * NS_PER_S)
+
 /* A channel of the source's own has gone, and another one of its id may be under way: not longer. */
 #define GONE_NS (1 * NS_PER_S)
 
@@ -349,19 +353,38 @@ static bool is_gone(const struct multifd *m)
 	return m->gone.result < 0 && !best_of(m, m->gone.id);
 }
 
+/* A source connects main first. On a lossy network main may be late all the same: so it is only a reason to wait. */
+static bool has_early(const struct multifd *m)
+{
+	for (unsigned id = 0; id < m->channels; id++) {
+		const struct multifd_channel *c = best_of(m, id);
+
+		if (c && c->came_ns + EARLY_NS < m->main->came_ns)
+			return true;
+	}
+	return false;
+}
+
+static bool is_waited_for(const struct multifd *m, uint64_t grace_ns)
+{
+	return covered(m, true) < m->channels || (clock_now_ns() < grace_ns && has_early(m));
+}
+
 /* Return: -ETIMEDOUT at @deadline_ns. */
 static may_park int await_own(struct multifd *m, uint64_t deadline_ns, struct err *err)
 {
-	uint64_t gone_ns;
+	uint64_t gone_ns, grace_ns = deadline_after_ns(EARLY_GRACE_NS);
 	int e;
 
-	while (covered(m, true) < m->channels) {
+	while (is_waited_for(m, grace_ns)) {
 		gone_ns = is_gone(m) ? m->gone.at_ns + GONE_NS : DEADLINE_NEVER;
 		if (gone_ns <= clock_now_ns()) {
 			*err = m->gone.err;
 			return err_up(err, m->gone.result, "channel %u", m->gone.id);
 		}
 		event_clear(&m->arrived);
+		if (covered(m, true) == m->channels)
+			gone_ns = sooner(gone_ns, grace_ns);
 		e = event_wait(&m->arrived, sooner(deadline_ns, gone_ns));
 		if (e == -ECANCELED || (e == -ETIMEDOUT && clock_now_ns() >= deadline_ns))
 			return e;

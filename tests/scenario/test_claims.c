@@ -132,6 +132,26 @@ START_TEST(test_a_channel_that_only_a_stranger_claims_is_waited_for)
 }
 END_TEST
 
+/* Where nobody's host can be told, on a unix socket: a claim that is older than main is not believed at once. */
+START_TEST(test_a_channel_that_came_before_main_does_not_keep_a_slow_one_out)
+{
+	struct order_real r;
+	struct several s;
+
+	several_begin(&s, &two, &(struct several_opts){ .deadline_s = "20", SAID });
+	stranger(&s, 1, _i);
+	wait_a_while(&s, 1);
+	order_connect(&s, &r, 0, SEVERAL_ALL);
+	order_connect(&s, &r, 1, SEVERAL_ALL);
+	several_run(&s, 100);
+	ck_assert(!multifd_is_settled(&s.scene.e.inm->multifd));
+	order_connect(&s, &r, 2, SEVERAL_ALL);
+	order_finish(&s, &r);
+	several_check_landed(&s);
+	several_end(&s);
+}
+END_TEST
+
 /* A source with several addresses: nobody else has come by the deadline. */
 START_TEST(test_channels_from_another_address_are_taken_when_no_others_come)
 {
@@ -235,6 +255,7 @@ Suite *suite(void)
 	tcase_add_loop_test(t, test_channels_that_strangers_hold_do_not_keep_the_source_out, 0, 8);
 	tcase_add_loop_test(t, test_strangers_do_not_take_the_place_of_channels_that_are_there, 0, 2);
 	tcase_add_loop_test(t, test_a_channel_that_only_a_stranger_claims_is_waited_for, 0, 2);
+	tcase_add_loop_test(t, test_a_channel_that_came_before_main_does_not_keep_a_slow_one_out, 0, 2);
 	tcase_add_test(t, test_channels_from_another_address_are_taken_when_no_others_come);
 	tcase_add_test(t, test_a_flood_of_claims_is_bounded_and_does_not_keep_the_source_out);
 	tcase_add_test(t, test_a_claim_has_no_buffers);
