@@ -1,7 +1,7 @@
 /*
  * be.h - big-endian loads and stores, at any alignment
  *
- * Every integer on the migration wire is big-endian and unaligned (spec/stream.md, preamble). The compiler turns
+ * Every integer on the migration wire is big-endian and unaligned (doc/wire/stream.md 0). The compiler turns
  * each of these into one load or store and a byte swap.
  */
 #ifndef BASE_BE_H

@@ -73,8 +73,8 @@ static bool has_own_silent(const struct inm *inm)
 }
 
 /*
- * The preempt channel has no hello: its first bytes are a page (spec/channels.md 1). What cannot be a source's is not
- * taken for it: a page that nobody can have asked for yet, and one from elsewhere when there is who can be it.
+ * The preempt channel has no hello: its first bytes are a page (doc/wire/channels.md 1). What cannot be a source's is
+ * not taken for it: a page that nobody can have asked for yet, and one from elsewhere when there is who can be it.
  */
 static int check_page(const struct connection *conn, struct err *err)
 {
@@ -142,8 +142,8 @@ static bool shows_certificate(const struct inm *inm)
 
 /*
  * A source looks at our certificate when its handshake is over; one that does not trust it closes then, and that is all
- * we see (spec/channels.md 8.5). Its end is told from an alert, and from a record cut in two, by reading once more: at
- * its end, also after a reset, a channel reads as ended again and again, at once.
+ * we see (doc/wire/channels.md 8.5). Its end is told from an alert, and from a record cut in two, by reading once more:
+ * at its end, also after a reset, a channel reads as ended again and again, at once.
  */
 static may_park bool ended_in_silence(struct hello *h)
 {
@@ -270,7 +270,7 @@ bool arrival_has_silent(const struct inm *inm)
 	return false;
 }
 
-/* The preempt channel may be silent to its end (spec/stream.md 6): who can be it is waited for as long as it can. */
+/* The preempt channel may be silent to its end (doc/wire/stream.md 6): wait for what can be it as long as it can. */
 static may_park int await_first(struct connection *conn, uint64_t deadline_ns, struct err *err)
 {
 	struct inm *inm = conn->inm;

@@ -10,7 +10,7 @@
  * oldest one of the address that has most of them goes. So a flood from one address never closes the only connection of
  * another.
  *
- * Source: spec/channels.md 4, 6
+ * Source: doc/wire/channels.md 4, 6
  */
 #ifndef ENGINE_ARRIVAL_H
 #define ENGINE_ARRIVAL_H

@@ -290,8 +290,8 @@ void options_init(struct options *ret_opts)
 enum rule_kind { NEEDS, EXCLUDES };
 
 /*
- * What capabilities ask of each other: spec/control.md 4, "Dependencies", and what QEMU 7.2 and 10.0 answer to every
- * pair. Not here: what releases forbid only for themselves (multifd with postcopy-ram, 8.0 to 10.0), because a source
+ * What capabilities ask of each other: doc/wire/control.md 4, and what QEMU 7.2 and 10.0 answer to every
+ * pair. Not here: what releases forbid only for themselves (multifd with postcopy-ram, up to 10.0), because a source
  * of another release may do it, and what concerns a source alone (auto-converge with dirty-limit).
  */
 static const struct cap_rule {
@@ -304,13 +304,13 @@ static const struct cap_rule {
 	{ CAP_ZERO_COPY_SEND, NEEDS, CAP_MULTIFD },
 	{ CAP_ZERO_COPY_SEND, EXCLUDES, CAP_XBZRLE },
 	{ CAP_MULTIFD, EXCLUDES, CAP_COMPRESS },      /* said by 7.2; later releases have no compress */
-	{ CAP_MULTIFD, EXCLUDES, CAP_XBZRLE },        /* said by 8.0 and later (multifd.md 1) */
+	{ CAP_MULTIFD, EXCLUDES, CAP_XBZRLE },        /* said by 8.0 and later (doc/wire/multifd.md 1) */
 	{ CAP_MAPPED_RAM, EXCLUDES, CAP_XBZRLE },
 	{ CAP_MAPPED_RAM, EXCLUDES, CAP_POSTCOPY_RAM },
 	{ CAP_X_IGNORE_SHARED, EXCLUDES, CAP_POSTCOPY_RAM },
 };
 
-/* spec/control.md 4, spec/multifd.md 1: both send pages as they lie in memory, which a coding or TLS would not. */
+/* Both send pages as they lie in memory, which coding or TLS would not: doc/wire/control.md 4, doc/wire/multifd.md 1 */
 static int check_plain(const struct options *opts, enum cap cap, struct err *err)
 {
 	char word[OPTIONS_TEXT_BYTES];
@@ -345,7 +345,7 @@ static int check_tls(const struct options *opts, struct err *err)
 
 /*
  * Without a description only footers tell where a device's state ends, and a package never has a description
- * (spec/stream.md 7.4). Said here, because by the time the state comes the source has stopped its guest.
+ * (doc/wire/stream.md 7.4). Said here, because by the time the state comes the source has stopped its guest.
  */
 static int check_division(const struct options *opts, struct err *err)
 {

@@ -11,9 +11,9 @@
  * (1) struct options is a plain value: it may be copied, compared by field and thrown away.
  * (2) A setter that fails has changed nothing.
  * (3) Each single value in it is in range; what depends on two of them is checked by options_check, so that the order
- *     of setting does not matter (spec/control.md 9).
+ *     of setting does not matter (doc/wire/control.md 9).
  *
- * Source: spec/control.md 4 and 5, spec/stream.md 8
+ * Source: doc/wire/control.md 4, 5, doc/wire/stream.md 8
  */
 #ifndef ENGINE_OPTIONS_H
 #define ENGINE_OPTIONS_H
@@ -59,7 +59,7 @@ enum support {
 	SUPPORT_REFUSED,   /* -ENOTSUP, with the row's reason */
 };
 
-/* Where an option has to be set (spec/control.md 4). */
+/* Where an option has to be set (doc/wire/control.md 4). */
 enum side {
 	SIDE_BOTH,        /* the wire depends on it: source and destination alike */
 	SIDE_DESTINATION, /* only here */
@@ -95,7 +95,7 @@ enum zero_page_detection { ZERO_PAGE_NONE, ZERO_PAGE_LEGACY, ZERO_PAGE_MULTIFD }
 /* A text parameter holds at most one byte less. */
 #define OPTIONS_TEXT_BYTES 256
 
-/* Parameters that only a source acts on: kept so that a tool can read back what it has set (spec/control.md 5). */
+/* Parameters that only a source acts on: kept so that a tool can read back what it has set (doc/wire/control.md 5). */
 struct options_source {
 	uint64_t xbzrle_cache_bytes;
 	uint64_t max_bandwidth;          /* bytes a second */
@@ -228,7 +228,7 @@ const char *options_get_parameter(const struct options *opts, const char *name, 
  * options_check - does everything fit together?
  * Return: 0; -EINVAL, the text names the options and their conflict; -ENOTSUP: they are those of a stream that cannot
  * be landed.
- * Source: spec/control.md 4, "Dependencies"
+ * Source: doc/wire/control.md 4
  */
 int options_check(const struct options *opts, struct err *err);
 

@@ -17,41 +17,41 @@
 #define REFUSED SUPPORT_REFUSED
 
 /*
- * Every capability of QEMU 7.2 to 11.1: spec/control.md 4 for presence and side, spec/stream.md 8 for what each means
- * to a destination; what is beside that stands behind the row.
+ * Every capability of QEMU 7.2 to 11.1: doc/wire/control.md 4 for presence and side, doc/wire/stream.md 8 for what each
+ * means to a destination; what is beside that stands behind the row.
  */
 static const struct cap_row caps[CAP_COUNT] = {
-	[CAP_XBZRLE]              = { "xbzrle", "7.2", NULL, BOTH, WORKS, NULL }, /* stream.md 4.3 */
+	[CAP_XBZRLE]              = { "xbzrle", "7.2", NULL, BOTH, WORKS, NULL }, /* doc/wire/stream.md 4.3 */
 	[CAP_RDMA_PIN_ALL]        = { "rdma-pin-all", "7.2", NULL, BOTH, REFUSED,
 		"RDMA is another protocol, which this library does not speak" },
 	[CAP_AUTO_CONVERGE]       = { "auto-converge", "7.2", NULL, SRC, NONE, NULL },
 	[CAP_ZERO_BLOCKS]         = { "zero-blocks", "7.2", "10.2", SRC, NONE, NULL },
-	[CAP_COMPRESS]            = { "compress", "7.2", "9.0", BOTH, WORKS, NULL }, /* stream.md 4.4 */
+	[CAP_COMPRESS]            = { "compress", "7.2", "9.0", BOTH, WORKS, NULL }, /* doc/wire/stream.md 4.4 */
 	[CAP_BLOCK]               = { "block", "7.2", "9.0", BOTH, REFUSED,
 		"disk contents inside the stream are not taken; mirror the disks over NBD, as later releases do" },
 	[CAP_EVENTS]              = { "events", "7.2", NULL, DEST, WORKS, NULL },
-	[CAP_POSTCOPY_RAM]        = { "postcopy-ram", "7.2", NULL, BOTH, WORKS, /* stream.md 5 */
+	[CAP_POSTCOPY_RAM]        = { "postcopy-ram", "7.2", NULL, BOTH, WORKS, /* doc/wire/stream.md 5 */
 		"see the command probe for what it needs of the kernel" },
-	[CAP_X_COLO]              = { "x-colo", "7.2", NULL, BOTH, REFUSED, /* stream.md 8 */
+	[CAP_X_COLO]              = { "x-colo", "7.2", NULL, BOTH, REFUSED, /* doc/wire/stream.md 8 */
 		"with COLO the source goes on with checkpoints instead of handing the guest over" },
 	[CAP_RELEASE_RAM]         = { "release-ram", "7.2", NULL, SRC, NONE, NULL },
-	[CAP_RETURN_PATH]         = { "return-path", "7.2", NULL, BOTH, WORKS, /* stream.md 3 */
+	[CAP_RETURN_PATH]         = { "return-path", "7.2", NULL, BOTH, WORKS, /* doc/wire/stream.md 3 */
 		"recommended: the source then waits until the guest has landed" },
-	[CAP_PAUSE_BEFORE_SWITCHOVER] = { "pause-before-switchover", "7.2", NULL, SRC, WORKS, /* stream.md 1.5 */
-		"the stream may be silent for any time" },
+	[CAP_PAUSE_BEFORE_SWITCHOVER] = { "pause-before-switchover", "7.2", NULL, SRC, WORKS,
+		"the stream may be silent for any time" }, /* doc/wire/stream.md 1.5 */
 	[CAP_MULTIFD]             = { "multifd", "7.2", NULL, BOTH, WORKS, NULL },
-	[CAP_DIRTY_BITMAPS]       = { "dirty-bitmaps", "7.2", NULL, BOTH, WORKS, /* stream.md 7.6 */
+	[CAP_DIRTY_BITMAPS]       = { "dirty-bitmaps", "7.2", NULL, BOTH, WORKS, /* doc/wire/stream.md 7.6 */
 		"bitmaps are read and dropped" },
 	[CAP_POSTCOPY_BLOCKTIME]  = { "postcopy-blocktime", "7.2", NULL, DEST, NONE, "always measured" },
 	[CAP_LATE_BLOCK_ACTIVATE] = { "late-block-activate", "7.2", NULL, DEST, NONE, "always late" },
-	[CAP_X_IGNORE_SHARED]     = { "x-ignore-shared", "7.2", NULL, BOTH, WORKS, NULL }, /* stream.md 4.1 */
-	[CAP_VALIDATE_UUID]       = { "validate-uuid", "7.2", NULL, BOTH, WORKS, /* stream.md 1.3 */
+	[CAP_X_IGNORE_SHARED]     = { "x-ignore-shared", "7.2", NULL, BOTH, WORKS, NULL }, /* doc/wire/stream.md 4.1 */
+	[CAP_VALIDATE_UUID]       = { "validate-uuid", "7.2", NULL, BOTH, WORKS, /* doc/wire/stream.md 1.3 */
 		"compared with parameter uuid" },
-	[CAP_BACKGROUND_SNAPSHOT] = { "background-snapshot", "7.2", NULL, SRC, REFUSED, /* stream.md 1.5 */
+	[CAP_BACKGROUND_SNAPSHOT] = { "background-snapshot", "7.2", NULL, SRC, REFUSED, /* doc/wire/stream.md 1.5 */
 		"it is a snapshot of a guest that goes on at the source: landing it live would run it twice" },
 	[CAP_ZERO_COPY_SEND]      = { "zero-copy-send", "7.2", NULL, SRC, NONE, "for multifd" },
-	[CAP_POSTCOPY_PREEMPT]    = { "postcopy-preempt", "7.2", NULL, BOTH, WORKS, NULL }, /* stream.md 6 */
-	[CAP_SWITCHOVER_ACK]      = { "switchover-ack", "8.1", NULL, BOTH, WORKS, NULL }, /* stream.md 3 */
+	[CAP_POSTCOPY_PREEMPT]    = { "postcopy-preempt", "7.2", NULL, BOTH, WORKS, NULL }, /* doc/wire/stream.md 6 */
+	[CAP_SWITCHOVER_ACK]      = { "switchover-ack", "8.1", NULL, BOTH, WORKS, NULL }, /* doc/wire/stream.md 3 */
 	[CAP_DIRTY_LIMIT]         = { "dirty-limit", "8.1", NULL, SRC, NONE, NULL },
 	[CAP_MAPPED_RAM]          = { "mapped-ram", "9.0", NULL, BOTH, REFUSED,
 		"a file with a fixed place for each page is not read here; save the guest with mapped-ram off" },
@@ -121,11 +121,11 @@ static const struct option_word tpage_bits_words[] = {
 
 /*
  * Every parameter of QEMU 7.2 to 11.1, its machine types' compatibility properties, and ours. Names, defaults and
- * releases: spec/control.md 5. The ranges that it leaves open are those that QEMU 7.2 and 10.0 answer with when a value
- * is out of range; 7.2 takes any byte for the two levels.
+ * releases: doc/wire/control.md 5. The ranges that its table leaves open are those that QEMU 7.2 and 10.0 answer with
+ * when a value is out of range; 7.2 takes any byte for the two levels.
  */
 static const struct param_row params[] = {
-	/* spec/multifd.md 1 */
+	/* doc/wire/multifd.md 1 */
 	{ "multifd-channels", "4.0", NULL, BOTH, WORKS, PARAM_U64, FIELD(multifd_channels), 1, 255, NULL, "", "2",
 		"for multifd" },
 	{ "multifd-compression", "5.0", NULL, BOTH, WORKS, PARAM_WORD, FIELD(multifd_compression), 0, 0,
@@ -136,9 +136,9 @@ static const struct param_row params[] = {
 	{ "zero-page-detection", "9.0", NULL, SRC, NONE, PARAM_WORD, SOURCE(zero_page_detection), 0, 0,
 		zero_page_words, "", "multifd", NULL },
 	{ "direct-io", "9.1", NULL, BOTH, NONE, PARAM_BOOL, FIELD(direct_io), 0, 0, NULL, "", "off",
-		"for mapped-ram with multifd" }, /* mapped-ram.md 3 */
+		"for mapped-ram with multifd" }, /* doc/wire/mapped-ram.md 3 */
 
-	/* spec/channels.md 8 */
+	/* doc/wire/channels.md 8 */
 	{ "tls-creds", "2.7", NULL, BOTH, TLS, PARAM_TEXT, FIELD(tls_creds), 0, TEXT_MAX, NULL, "", "",
 		TLS_NOTE("any name turns TLS on, for every channel; the files are in tls-creds-dir") },
 	{ "tls-authz", "4.0", NULL, DEST, TLS, PARAM_TEXT, FIELD(tls_authz), 0, TEXT_MAX, NULL, "", "",
@@ -153,12 +153,12 @@ static const struct param_row params[] = {
 	{ "tls-verify-peer", NULL, NULL, DEST, TLS, PARAM_BOOL, FIELD(tls_verify_peer), 0, 0, NULL, "", "on",
 		TLS_NOTE("off: a source needs no certificate") },
 
-	/* spec/mapped-ram.md, the cpr modes */
+	/* doc/wire/mapped-ram.md 6 */
 	{ "mode", "8.2", NULL, BOTH, WORKS, PARAM_WORD, FIELD(mode), 0, 0, mode_words, "", "normal", NULL },
 	{ "cpr-exec-command", "10.2", NULL, SRC, NONE, PARAM_TEXT, SOURCE(cpr_exec_command), 0, TEXT_MAX, NULL, "", "",
 		NULL },
 
-	/* spec/control.md 5: sent by whoever has the network, that is by the embedder */
+	/* doc/wire/control.md 5: sent by whoever has the network, that is by the embedder */
 	{ "announce-initial", "4.0", NULL, DEST, NONE, PARAM_U64, FIELD(announce_initial_ms), 0, 100000, NULL, "ms",
 		"50", "announcing is the embedder's" },
 	{ "announce-max", "4.0", NULL, DEST, NONE, PARAM_U64, FIELD(announce_max_ms), 0, 100000, NULL, "ms", "550",
@@ -170,7 +170,7 @@ static const struct param_row params[] = {
 	{ "block-bitmap-mapping", "5.2", NULL, DEST, NONE, PARAM_TEXT, FIELD(block_bitmap_mapping), 0, TEXT_MAX, NULL,
 		"", "", "bitmaps are dropped" },
 
-	/* spec/control.md 5: the source's own, stored and answered */
+	/* doc/wire/control.md 5: the source's own, stored and answered */
 	{ "max-bandwidth", "7.2", NULL, SRC, NONE, PARAM_SIZE, SOURCE(max_bandwidth), 0, SIZE_BYTES_MAX, NULL,
 		"bytes/s", "128M", NULL },
 	{ "max-postcopy-bandwidth", "3.0", NULL, SRC, NONE, PARAM_SIZE, SOURCE(max_postcopy_bandwidth), 0,
@@ -209,7 +209,7 @@ static const struct param_row params[] = {
 	{ "block-incremental", "7.2", "9.0", SRC, NONE, PARAM_BOOL, SOURCE(block_incremental), 0, 0, NULL, "", "off",
 		NULL },
 
-	/* Compatibility properties: spec/control.md 5, last paragraph; spec/stream.md 1.3, 1.4, 1.6 and 7.5 */
+	/* Compatibility properties: doc/wire/control.md 5, last paragraph; doc/wire/stream.md 1.3, 1.4, 1.6, 7.5 */
 	{ "send-configuration", "7.2", NULL, BOTH, WORKS, PARAM_BOOL, FIELD(send_configuration), 0, 0, NULL, "", "on",
 		"off for machine types up to 2.3" },
 	{ "send-section-footer", "7.2", NULL, BOTH, WORKS, PARAM_BOOL, FIELD(send_section_footer), 0, 0, NULL, "",
@@ -223,11 +223,11 @@ static const struct param_row params[] = {
 	{ "multifd-flush-after-each-section", "8.1", NULL, BOTH, WORKS, PARAM_WORD,
 		FIELD(multifd_flush_after_each_section), 0, 0, tristate_words, "", "auto", "for multifd" },
 	{ "x-preempt-pre-7-2", "8.0", NULL, BOTH, NONE, PARAM_WORD, FIELD(preempt_pre_7_2), 0, 0, tristate_words, "",
-		"auto", "for postcopy-preempt" }, /* channels.md, preamble */
+		"auto", "for postcopy-preempt" }, /* doc/wire/channels.md 0 */
 	{ "multifd-clean-tls-termination", "10.0", NULL, DEST, NONE, PARAM_WORD, FIELD(multifd_clean_tls_termination),
-		0, 0, tristate_words, "", "auto", "for multifd" }, /* multifd.md 9.2 */
+		0, 0, tristate_words, "", "auto", "for multifd" }, /* doc/wire/multifd.md 9.2 */
 	{ "switchover-ack-legacy", "11.1", NULL, BOTH, WORKS, PARAM_WORD, FIELD(switchover_ack_legacy), 0, 0,
-		tristate_words, "", "auto", "on for machine types up to 11.0" }, /* stream.md 3 and 12 */
+		tristate_words, "", "auto", "on for machine types up to 11.0" }, /* doc/wire/stream.md 3, 12 */
 
 	/* Ours */
 	{ "uuid", NULL, NULL, DEST, WORKS, PARAM_UUID, FIELD(uuid), 0, 0, NULL, "", "",

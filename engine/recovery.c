@@ -48,7 +48,7 @@ static void begin_pause(struct inm *inm)
 	inm->recovering = true;
 	inm->pauses++;
 	postcopy_pause(&inm->postcopy);
-	/* Both sides close all, so that the other one notices (spec/stream.md 5.8). */
+	/* Both sides close all, so that the other one notices (doc/wire/stream.md 5.8). */
 	switchover_close_preempt(inm);
 	load_disconnect(&inm->load);
 	incoming_close_main(inm);

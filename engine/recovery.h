@@ -12,7 +12,7 @@
  * The source may notice a loss earlier than we do, and be back while all seems well here: such a connection is kept
  * until the loss shows or its deadline passes (arrival.c).
  *
- * Source: spec/stream.md 5.8, spec/channels.md 2.3, 5
+ * Source: doc/wire/stream.md 5.8, doc/wire/channels.md 2.3, 5
  */
 #ifndef ENGINE_RECOVERY_H
 #define ENGINE_RECOVERY_H

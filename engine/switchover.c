@@ -109,8 +109,8 @@ int switchover_check_preempt(const struct inm *inm, struct err *err)
 }
 
 /*
- * Pages are asked for only when they can come (spec/channels.md 4.4, 6 row 3). A channel that is silent so far counts:
- * when all others are there it can be nothing else, and it has a coroutine that reads it.
+ * Pages are asked for only when they can come (doc/wire/channels.md 4.4, 6 item 3). A channel that is silent so far
+ * counts: when all others are there it can be nothing else, and it has a coroutine that reads it.
  */
 int switchover_await_preempt(struct inm *inm, struct err *err)
 {
@@ -183,7 +183,7 @@ static may_park int begin_listening(void *opaque, struct err *err)
 {
 	struct inm *inm = opaque;
 	struct ram_loader *l = &inm->load.ram_loader;
-	/* Postcopy of dirty bitmaps alone misses nothing (spec/stream.md 5.1): the kernel is asked for nothing. */
+	/* Postcopy of dirty bitmaps alone misses nothing (doc/wire/stream.md 5.1): the kernel is asked for nothing. */
 	int e = l->advised ? watch_memory(inm, err) : 0;
 
 	if (e < 0)

@@ -4,7 +4,7 @@
  * What a migration does from LISTEN on: pages are watched, the preempt channel is read, the vCPUs start at RUN, and the
  * stream ends when the last page is here. A failure after RUN does not end the migration: see recovery.h.
  *
- * Source: spec/stream.md 5, 6
+ * Source: doc/wire/stream.md 5, 6
  */
 #ifndef ENGINE_SWITCHOVER_H
 #define ENGINE_SWITCHOVER_H

@@ -2,7 +2,8 @@
  * expect.h - what the source has discarded, and so is still to come: from the first discard to LISTEN
  *
  * A source names ranges, as many as it likes and any of them again. Each page is given back once: what is expected
- * already costs a look (base/coverage.h). At LISTEN all that was not discarded counts as received (spec/stream.md 5.3).
+ * already costs a look (base/coverage.h). At LISTEN all that was not discarded counts as received
+ * (doc/wire/stream.md 5.3).
  *
  * All of this may be terabytes, so all of it gives others their turn.
  */

@@ -288,8 +288,8 @@ void postcopy_complete(struct postcopy *pc)
 #define FORGET_BYTES ((size_t)256 << 10)
 
 /*
- * A huge page that is half here: the source must send all of it again (spec/stream.md 5.8). Nobody has seen it. Only
- * what has come is zeroed, so that it costs what it cost the source, and not a huge page for each page that came.
+ * A huge page that is half here: the source must send all of it again (doc/wire/stream.md 5.8). Nobody has seen it.
+ * Only what has come is zeroed, so that it costs what it cost the source, and not a huge page for each page that came.
  */
 static may_park void forget_unit(struct postcopy *pc, const struct pblock *pb, size_t unit, size_t end)
 {

@@ -112,7 +112,8 @@ may_park int postcopy_check(struct postcopy *pc, struct err *err);
 
 /**
  * postcopy_listen - from here on a touch of a page that is missing is a request
- * @pc: zeroed, with the fields up to kernel_faults set. What was not discarded counts as received (spec/stream.md 5.3).
+ * @pc: zeroed, with the fields up to kernel_faults set. What was not discarded counts as received
+ * (doc/wire/stream.md 5.3).
  * Parks: yes. Return: 0; -ECANCELED; the error of postcopy_check, of a registration, or -ENOMEM: then all is as it was.
  */
 may_park int postcopy_listen(struct postcopy *pc, struct err *err);

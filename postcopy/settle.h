@@ -8,7 +8,7 @@
  * Only the embedder can know better: in a block with parts that are unplugged (block->unplugged) a thread may have
  * touched one of them. But what is unplugged is whole units: a part that has come was not.
  *
- * Source: spec/stream.md 5.7
+ * Source: doc/wire/stream.md 5.7
  */
 #ifndef POSTCOPY_SETTLE_H
 #define POSTCOPY_SETTLE_H

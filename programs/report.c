@@ -237,7 +237,7 @@ static json_t *latency_json(const struct inm_stats *st)
 			 us(st->fault_max_ns), "histogram", histogram_json(st->fault_log2_ns, INM_LATENCY_BUCKETS));
 }
 
-/* The names that QEMU has for it as QEMU spells them, in its units (spec/control.md 6). */
+/* The names that QEMU has for it as QEMU spells them, in its units (doc/wire/control.md 6). */
 static void add_blocktime(json_t *doc, const struct inm *inm, const struct inm_stats *st)
 {
 	struct inm_blocktime *each;

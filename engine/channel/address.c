@@ -83,8 +83,8 @@ static int parse_port(struct span s, uint16_t *ret_port, struct err *err)
 {
 	uint64_t port = 0;
 
-	/* Refused, where QEMU wraps: 70000 would be port 4464 (spec/channels.md 7.1), and the source would look for us
-	 * in vain or, worse, find someone else. */
+	/* Refused, where QEMU wraps: 70000 would be port 4464 (doc/wire/channels.md 7.1), and the source would look for
+	 * us in vain or, worse, find someone else. */
 	if (!is_decimal(s) || span_u64(s, UINT16_MAX, &port) < 0)
 		return err_set(err, -EINVAL, "port '%s' is not in 0..65535", QUOTE(s));
 	*ret_port = (uint16_t)port;
@@ -127,7 +127,7 @@ static int tcp_count(struct span name, struct span value, uint32_t max, uint32_t
 	return 0;
 }
 
-/* The options of spec/channels.md 7.1. The limits of the keepalive options are the kernel's: tcp(7). */
+/* The options of doc/wire/channels.md 7.1. The limits of the keepalive options are the kernel's: tcp(7). */
 static int tcp_option(struct address *addr, struct span option, bool *has_to, struct err *err)
 {
 	struct span value = option;

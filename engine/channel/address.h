@@ -9,7 +9,7 @@
  *     path may not exist.
  * (2) Every string in it is owned by it, NUL-terminated and without a NUL inside.
  *
- * Source: spec/channels.md 7.1
+ * Source: doc/wire/channels.md 7.1
  */
 #ifndef ENGINE_CHANNEL_ADDRESS_H
 #define ENGINE_CHANNEL_ADDRESS_H
@@ -103,7 +103,7 @@ struct address_endpoint {
  *
  * Return: how many, at least 1; -EINVAL a kind without sockets, or a service or host that is not there; -ERANGE to=
  * below the service's port; -EAGAIN the name server does not answer; -ENOMEM or another errno of the resolver.
- * Source: getaddrinfo(3); spec/channels.md 7.1
+ * Source: getaddrinfo(3); doc/wire/channels.md 7.1
  */
 int address_resolve(const struct address *addr, struct address_endpoint *ret, int max, struct err *err);
 

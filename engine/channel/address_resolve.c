@@ -67,8 +67,8 @@ static int tcp_collect(const struct address *addr, const struct addrinfo *list, 
 		e->sa_bytes = ai->ai_addrlen;
 		e->protocol = addr->mptcp ? IPPROTO_MPTCP : 0;
 		/* "[::]" takes IPv4, too, unless that is switched off: observed of QEMU 7.2 and 10.0, and what
-		 * management tools count on (spec/control.md 9, step 6). The pair for an empty host is v6only, or the
-		 * second bind would find its port taken by the first. */
+		 * management tools count on (doc/wire/control.md 9 item 6). The pair for an empty host is v6only, or
+		 * the second bind would find its port taken by the first. */
 		e->v6only = !is_any6(&e->sa) || addr->ipv4 == ADDRESS_OFF || addr->host[0] == '\0';
 		count++;
 	}

@@ -63,7 +63,7 @@ struct row {
 	const char *reason;
 };
 
-/* spec/channels.md 4.1 and 4.2. Read a line as: these first bytes, in this state, are this. */
+/* doc/wire/channels.md 4.1, 4.2. Read a line as: these first bytes, in this state, are this. */
 static const struct row table[] = {
 	/* first        tls  recov main               multifd            preempt            */
 	{ HELLO_QEVM, ANY, NO, IN(HELLO_OWED), ANY, ANY, HELLO_IS_MAIN, "the main channel" },

@@ -9,7 +9,7 @@
  * The decision is one pure function over one table (hello.c). Every combination of its inputs matches exactly one row;
  * a test goes through all of them.
  *
- * Source: spec/channels.md 4
+ * Source: doc/wire/channels.md 4
  */
 #ifndef ENGINE_CHANNEL_HELLO_H
 #define ENGINE_CHANNEL_HELLO_H

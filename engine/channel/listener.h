@@ -29,7 +29,7 @@ struct listener {
 	struct address_keepalive keepalive; /* of its connections, as the address says */
 };
 
-/* Connections the kernel may hold ready: as many as one migration can have, and strangers (spec/channels.md 4.3). */
+/* Connections the kernel may hold ready: as many as one migration has, and strangers (doc/wire/channels.md 4.3). */
 #define LISTENER_BACKLOG 300
 
 /**

@@ -15,12 +15,13 @@
  * (2) GnuTLS gets whole records only. So the end of the plain channel is known to be on a record border or not.
  * (3) Reading writes nothing. When the source renews its keys and asks us to do so, our part goes out with the next
  *     write, if there ever is one. No session tickets, no close_notify, no alerts after the handshake: a byte that the
- *     source never reads makes a reset of its close, and pages are lost (spec/channels.md 8.6, spec/multifd.md 9.3).
+ *     source never reads makes a reset of its close, and pages are lost (doc/wire/channels.md 8.6,
+ *     doc/wire/multifd.md 9.3).
  * (4) Renegotiation (TLS 1.2) is an error.
  * (5) What is no data is bounded, before and after the source is verified: TLS_APART_BYTES_MAX (tls_parts.h). So a
  *     connection holds at most TLS_CHAN_BYTES_MAX.
  *
- * Source: spec/channels.md 8
+ * Source: doc/wire/channels.md 8
  */
 #ifndef ENGINE_CHANNEL_TLS_H
 #define ENGINE_CHANNEL_TLS_H
@@ -58,8 +59,8 @@ may_park int tls_chan_wrap(struct chan **ret_chan, struct chan *plain, const str
 /**
  * tls_chan_ended_clean - after chan_readv returned 0: did the source say goodbye (close_notify)?
  * The end without it, on a record border, reads as 0, too: main and preempt channels, and all of QEMU up to 9.2, end
- * so, and what was owed tells whether it is a cut (spec/channels.md 8.7, spec/multifd.md 9.2). Inside a record it is
- * -ENODATA. False for a channel that is not TLS.
+ * so, and what was owed tells whether it is a cut (doc/wire/channels.md 8.7, doc/wire/multifd.md 9.2). Inside a record
+ * it is -ENODATA. False for a channel that is not TLS.
  */
 bool tls_chan_ended_clean(const struct chan *ch);
 

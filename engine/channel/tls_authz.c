@@ -1,4 +1,4 @@
-/* Which distinguished names are accepted: tls_authz_match of tls_creds.h. Source: spec/channels.md 8.4 */
+/* Which distinguished names are accepted: tls_authz_match of tls_creds.h. Source: doc/wire/channels.md 8.4 */
 #include "engine/channel/tls_creds.h"
 
 /* A character with the backslash before it is one: what follows a '*' must not begin in its middle. */

@@ -18,7 +18,7 @@
  * (2) Keys that this module holds itself are overwritten before their memory is given back.
  * (3) Loaded credentials are never changed: any number of sessions may use them at once. They outlive their sessions.
  *
- * Source: spec/channels.md 8.3, 8.4
+ * Source: doc/wire/channels.md 8.3, 8.4
  */
 #ifndef ENGINE_CHANNEL_TLS_CREDS_H
 #define ENGINE_CHANNEL_TLS_CREDS_H
@@ -43,7 +43,7 @@ struct tls_options {
 	const char *priority; /* GnuTLS priority string; empty: tls_creds_priority's own choice */
 	const char *authz;    /* accepted distinguished names, see tls_authz_match; empty: all that are verified */
 	bool verify_peer;     /* x509: the source must show a certificate of our CA */
-	bool tickets;         /* for tests; no parameter sets it: session tickets cost pages (spec/multifd.md 9.3) */
+	bool tickets;         /* for tests; no parameter sets it: tickets cost pages (doc/wire/multifd.md 9.3) */
 };
 
 /** tls_options_of - the TLS part of a migration's options; the strings are those of @opts */
@@ -61,7 +61,7 @@ void tls_creds_free(struct tls_creds *creds);
 
 /**
  * tls_authz_match - is this distinguished name one of those accepted?
- * @dn: as the certificate has it, in its own order: "O=mf,CN=mfsource" (spec/channels.md 8.4)
+ * @dn: as the certificate has it, in its own order: "O=mf,CN=mfsource" (doc/wire/channels.md 8.4)
  * @patterns: names, separated by ';'. In each '*' stands for any characters, none included, up to the next ',' or '+'
  *            that is not escaped: "O=mf,CN=*" takes every name in mf, and no longer name that only begins like it. All
  *            else is compared as it is; characters that are special in a name (, + " \ < > ;) are written with the
@@ -77,7 +77,7 @@ bool tls_authz_match(const char *patterns, const char *dn);
  * The server chooses the cipher. Of its own accord it takes TLS 1.3 and 1.2 with authenticated ciphers only, and the
  * one that this processor is fast at first: AES-128-GCM, then AES-256-GCM, where it has AES instructions, else
  * CHACHA20-POLY1305. A string of the user's is taken as it is. Either way the key exchanges of psk and anon are added,
- * as QEMU does. Return: @buf. Source: spec/channels.md 8.3
+ * as QEMU does. Return: @buf. Source: doc/wire/channels.md 8.3
  */
 const char *tls_creds_priority(char buf[static TLS_PRIORITY_BYTES], const struct tls_options *o, bool fast_aes);
 

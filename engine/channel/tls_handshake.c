@@ -1,4 +1,4 @@
-/* How a session begins, or why it does not, in words that say what a person has to do. Source: spec/channels.md 8 */
+/* How a session begins, or why it does not, in words that say what to do about it. Source: doc/wire/channels.md 8 */
 #include "engine/channel/tls_parts.h"
 
 #if HAVE_GNUTLS

@@ -1,4 +1,4 @@
-/* Pre-shared keys: the lines of keys.psk, and which of them a source asks for. Source: spec/channels.md 8.3 */
+/* Pre-shared keys: the lines of keys.psk, and which of them a source asks for. Source: doc/wire/channels.md 8.3 */
 #include "engine/channel/tls_creds_parts.h"
 
 #if HAVE_GNUTLS

@@ -1,4 +1,4 @@
-/* Who the source is: its certificate, and the name in it. Source: spec/channels.md 8.4 */
+/* Who the source is: its certificate, and the name in it. Source: doc/wire/channels.md 8.4 */
 #include "engine/channel/tls_parts.h"
 
 #if HAVE_GNUTLS

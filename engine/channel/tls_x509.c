@@ -1,6 +1,6 @@
 /*
  * The files of certificates: each is checked for what would make handshakes fail, or succeed with the wrong party.
- * Source: spec/channels.md 8.3
+ * Source: doc/wire/channels.md 8.3
  */
 #include "engine/channel/tls_creds_parts.h"
 

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-/* spec/stream.md 7.6 */
+/* doc/wire/stream.md 7.6 */
 enum chunk_flags {
 	CHUNK_EOS = 0x01,
 	CHUNK_ZEROES = 0x02,

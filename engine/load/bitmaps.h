@@ -2,7 +2,7 @@
  * bitmaps.h - the live section `dirty-bitmap`: block dirty bitmaps that move with the guest
  *
  * Its chunks delimit themselves. The bitmaps are checked and dropped: this library has no disks to track. By
- * spec/stream.md 7.6 a bitmap that is lost never fails a migration.
+ * doc/wire/stream.md 7.6 a bitmap that is lost never fails a migration.
  */
 #ifndef ENGINE_LOAD_BITMAPS_H
 #define ENGINE_LOAD_BITMAPS_H

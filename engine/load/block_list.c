@@ -30,7 +30,7 @@ struct entry {
 
 /*
  * Whether a page size follows is not marked in the stream. After an ADVISE it may; it is then at least 4096, while
- * what else can follow is a name's length byte, which is not 0, or a record below 4096 (spec/stream.md 4.1).
+ * what else can follow is a name's length byte, which is not 0, or a record below 4096 (doc/wire/stream.md 4.1).
  */
 static int read_page_bytes(struct ram_loader *l, struct reader *r, struct entry *entry, struct err *err)
 {
@@ -139,7 +139,7 @@ static int add_block(struct ram_loader *l, struct sched *s, const struct entry *
 	if (!source.ignored && entry->page_bytes && entry->page_bytes != block->hpage_bytes && !l->opts->looking)
 		return err_set(err, -EINVAL, "it has pages of 0x%" PRIx64 " bytes at the source and of 0x%zx here",
 			       entry->page_bytes, block->hpage_bytes);
-	/* A page must be able to be missing (spec/stream.md 2, ADVISE). */
+	/* A page must be able to be missing (ADVISE: doc/wire/stream.md 2). */
 	if (l->advised && block->dirty && !block->ignored) {
 		e = forget_range(s, block, 0, block->received.nbits, l->ram->tpage_shift);
 		if (e == -ECANCELED)

@@ -19,7 +19,7 @@ struct reader;
  * block_list_read - every block is checked, offered to the embedder, and added to l->ram
  * @total_bytes: what the MEM_SIZE record says the lengths add up to
  * Parks: yes. Return: 0; -EPROTO, or the embedder's refusal, with the block's name.
- * Source: spec/stream.md 4.1
+ * Source: doc/wire/stream.md 4.1
  */
 may_park int block_list_read(struct ram_loader *l, struct reader *r, uint64_t total_bytes, struct err *err);
 

@@ -20,7 +20,7 @@ struct command_row {
 	const char *refused;
 };
 
-/* spec/stream.md 2, a row a command. */
+/* A row for each command: doc/wire/stream.md 2. */
 static const struct command_row rows[WIRE_CMD_COUNT] = {
 	[WIRE_CMD_OPEN_RETURN_PATH] = { "OPEN_RETURN_PATH", 0, 0, NULL },
 	[WIRE_CMD_PING] = { "PING", 4, 4, NULL },
@@ -36,8 +36,9 @@ static const struct command_row rows[WIRE_CMD_COUNT] = {
 };
 
 /*
- * What the source's release implies and the stream does not say (spec/stream.md 3): up to machine type 11.0 a source
- * with switchover-ack waits for exactly one, later ones count the requests of their own devices and take none unasked.
+ * What the source's release implies and the stream does not say (doc/wire/stream.md 3): up to machine type 11.0 a
+ * source with switchover-ack waits for exactly one, later ones count the requests of their own devices and take none
+ * unasked.
  */
 static bool ack_is_due(const struct load *l)
 {
@@ -66,7 +67,7 @@ static int answer_ping(struct load *l, const uint8_t *payload, struct err *err)
 
 	if (!l->reply.open)
 		return err_set(err, -EPROTO, "the source has not opened a return path to answer on");
-	/* Answers come in the order of the questions (spec/stream.md 2), and main does not wait for the package. */
+	/* Answers come in the order of the questions (doc/wire/stream.md 2), and main does not wait for the package. */
 	if (package_is_loading(&l->package) && l->package.ping_count < PACKAGE_PINGS_MAX) {
 		l->package.pings[l->package.ping_count++] = be32_load(payload);
 		return 0;
@@ -192,7 +193,7 @@ static int resume(struct load *l, struct err *err)
 	return e;
 }
 
-/* What a source says when it comes back, before its stream goes on (spec/stream.md 5.8). */
+/* What a source says when it comes back, before its stream goes on (doc/wire/stream.md 5.8). */
 static int recover(struct load *l, unsigned id, const uint8_t *payload, size_t len, struct err *err)
 {
 	switch (id) {

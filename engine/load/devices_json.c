@@ -208,7 +208,7 @@ static json_t *decode_value(struct decoder *dec, const struct vmdesc_field *f, c
 /* ---- structures ---- */
 
 /*
- * Equal names are the elements of an array that the source did not compress, or its runs (spec/stream.md 7.2): they
+ * Equal names are the elements of an array that the source did not compress, or its runs (doc/wire/stream.md 7.2): they
  * become one list. A field's own value is never an array, so an array that is there already is such a list.
  */
 static bool add_or_append(struct decoder *dec, json_t *object, const char *name, json_t *value)

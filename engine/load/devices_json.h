@@ -5,7 +5,7 @@
  *     {"name": "serial", "instance_id": 0, "version_id": 3, "offset": 71234, "bytes": 26, "split": "description",
  *      "state": {"state.divider": 12, ..., "subsections": {"serial/thr_ipending": {...}}}}, ...]}
  *
- * How values look, by the type's name in the description (spec/stream.md 7.2):
+ * How values look, by the type's name in the description (doc/wire/stream.md 7.2):
  *   bool                  true, false; a byte that is neither 0 nor 1 as its number
  *   integers              a number; an unsigned one above INT64_MAX as the string "0x...", since a JSON number of most
  *                         readers, this library's included, ends there

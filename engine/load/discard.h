@@ -14,7 +14,7 @@ struct ram;
 /**
  * discard_ranges - one command's payload
  * Every range is checked before any is carried out. Return: 0; -EPROTO; what giving memory back failed with.
- * Source: spec/stream.md 5.3
+ * Source: doc/wire/stream.md 5.3
  */
 int discard_ranges(struct postcopy *pc, const uint8_t *payload, size_t bytes, struct err *err);
 

@@ -14,7 +14,7 @@ struct inflater; /* reused from page to page */
 int inflater_get(struct inflater **inf, struct err *err);
 void inflater_free(struct inflater *inf);
 
-/* The worst a source's zlib makes of a page (spec/stream.md 4.4). */
+/* The worst a source's zlib makes of a page (doc/wire/stream.md 4.4). */
 static inline size_t inflate_bytes_max(size_t page_bytes)
 {
 	return page_bytes + (page_bytes >> 12) + (page_bytes >> 14) + (page_bytes >> 25) + 13;

@@ -6,7 +6,7 @@
  * to find their ends, and go on to the embedder byte for byte, in pieces; nothing of them is kept. An embedder that has
  * no place for them cannot have the whole guest, so the START is refused then.
  *
- * Source: spec/stream.md 7.6
+ * Source: doc/wire/stream.md 7.6
  */
 #ifndef ENGINE_LOAD_LIVE_H
 #define ENGINE_LOAD_LIVE_H

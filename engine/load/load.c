@@ -111,7 +111,7 @@ static bool ends_with(const char *name, const char *end)
 	return bytes >= end_bytes && strcmp(name + bytes - end_bytes, end) == 0;
 }
 
-/* Nothing tells where the body of an unknown section ends (spec/stream.md 7.4 C). */
+/* Nothing tells where the body of an unknown section ends (doc/wire/stream.md 7.4.3). */
 static int refuse_live(const char *name, struct err *err)
 {
 	if (strcmp(name, "dirty-bitmap") == 0)
@@ -185,7 +185,7 @@ static int read_start_header(struct load *l, struct section **ret, struct err *e
 
 /*
  * Whether it can be done is known before anything of the guest is lost. What ADVISE said of all blocks together; the
- * list says it only of those with larger pages (spec/stream.md 2, 4.1).
+ * list says it only of those with larger pages (doc/wire/stream.md 2, 4.1).
  */
 static int check_postcopy(const struct load *l, struct err *err)
 {
@@ -266,7 +266,7 @@ static int read_part_or_end(struct load *l, uint64_t off, bool end, struct err *
 	if (!sec)
 		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 ": no section has id %" PRIu32, word, off, id);
 	TRACE(l->trace, off, 0, "section %s %" PRIu32 " '%s'", word, id, SECTION_NAME(sec));
-	/* In postcopy of bitmaps alone RAM ends before the switch, and again with the others (spec/stream.md 1.5). */
+	/* In postcopy of bitmaps alone RAM ends before the switch and again at the end (doc/wire/stream.md 1.5). */
 	if (sec->ended && !(end && sec->kind == SECTION_RAM && l->phase >= LOAD_LISTENING))
 		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 ": section '%s' has ended before", word, off,
 			       SECTION_NAME(sec));
@@ -302,7 +302,7 @@ static int read_early_full(struct load *l, uint64_t off, struct err *err)
 
 	if (l->rounds_begun) {
 		e = refuse_unended(l, "device state", off, err);
-		/* Only a snapshot's RAM has no END (spec/stream.md 1.5). */
+		/* Only a snapshot's RAM has no END (doc/wire/stream.md 1.5). */
 		if (open && open->kind == SECTION_RAM)
 			err_set(err, e, "device state at 0x%" PRIx64 " before RAM has ended: a background snapshot, "
 				"which is of a guest that runs on at the source", off);
@@ -366,7 +366,7 @@ static int read_element(struct load *l, struct err *err)
 }
 
 /*
- * Nothing follows the end of a postcopy stream (spec/stream.md 5.7): the source waits to be told that all is here.
+ * Nothing follows the end of a postcopy stream (doc/wire/stream.md 5.7): the source waits to be told that all is here.
  */
 static int end_of_postcopy(struct load *l, struct err *err)
 {

@@ -4,7 +4,7 @@
  * The story of the stream as straight code; where it stands in the code is where the protocol stands. What the embedder
  * must be asked or told goes through struct load_ops.
  *
- * Source: spec/stream.md 1, 2, 7.4 A
+ * Source: doc/wire/stream.md 1, 2, 7.4.1
  */
 #ifndef ENGINE_LOAD_LOAD_H
 #define ENGINE_LOAD_LOAD_H
@@ -68,8 +68,8 @@ struct load_ops {
 };
 
 /*
- * Where the stream stands (spec/stream.md 5.2). From LISTENING on page records are those of postcopy; whether the guest
- * runs by then is the package's business.
+ * Where the stream stands (doc/wire/stream.md 5.2). From LISTENING on page records are those of postcopy; whether the
+ * guest runs by then is the package's business.
  */
 enum load_phase { LOAD_PRECOPY, LOAD_ADVISED, LOAD_DISCARDING, LOAD_LISTENING, LOAD_RECOVERING };
 
@@ -114,7 +114,7 @@ may_park void load_fini(struct load *l);
  */
 may_park int load_stream(struct load *l, struct err *err);
 
-/* ---- after a loss, from LISTEN on (spec/stream.md 5.8) ---- */
+/* ---- after a loss, from LISTEN on (doc/wire/stream.md 5.8) ---- */
 
 /**
  * load_disconnect - the channel is lost; nobody may be reading. What is known of the stream stays.

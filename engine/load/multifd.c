@@ -89,7 +89,7 @@ static bool goes_direct(const struct multifd_channel *c, const struct multifd_pa
 	return regions <= DIRECT_REGIONS_MAX;
 }
 
-/* Pages that lie side by side are landed together, so they are sorted first: sources from 9.0 on do not (4.1). */
+/* Pages side by side are landed together, so sort them first: sources from 9.0 on do not (doc/wire/multifd.md 4.1). */
 static int land_pages(struct multifd_channel *c, const struct multifd_packet *p, struct err *err)
 {
 	unsigned shift = c->m->ram->tpage_shift;
@@ -295,7 +295,7 @@ static int apply_packet(struct multifd_channel *c, const struct multifd_packet *
 
 static int refuse_device_state(struct multifd_channel *c, uint8_t *header, struct err *err)
 {
-	const char *name = (const char *)header + MULTIFD_PREFIX_BYTES; /* spec/multifd.md 7 */
+	const char *name = (const char *)header + MULTIFD_PREFIX_BYTES; /* doc/wire/multifd.md 7 */
 	int e = read_rest(c, header, MULTIFD_PREFIX_BYTES + 256, err);
 
 	if (e < 0)
@@ -360,7 +360,7 @@ int multifd_run_channel(void *arg)
 		err_up(&err, e, "multifd channel %u (%s)", c->id, c->ch->name);
 		m->failed(m->failed_opaque, e, &err);
 	}
-	/* An end between packets is the main stream's to judge: it knows whether all pages have come (section 9.1). */
+	/* Main judges an end between packets: it knows whether all pages have come (doc/wire/multifd.md 9.1). */
 	c->ended = true;
 	event_set(&m->arrived);
 	event_set(&m->changed);

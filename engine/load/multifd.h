@@ -3,7 +3,7 @@
  *
  * A coroutine for each channel reads packets and lands them. From time to time the source puts a SYNC packet on every
  * channel and a sync point into the main stream: there they wait for each other, so that a later copy of a page can
- * never lose to an earlier one (spec/multifd.md 5).
+ * never lose to an earlier one (doc/wire/multifd.md 5).
  *
  * Invariants:
  * (1) A connection is a claim only when its 64 bytes have been read and checked; it is handed over in one step, and
@@ -116,7 +116,7 @@ may_park int multifd_sync(struct multifd *m, struct err *err);
 int multifd_check_whole(const struct multifd *m, struct err *err);
 
 /**
- * multifd_switch - postcopy begins: the channels stay open and carry nothing any more (spec/stream.md 5.6)
+ * multifd_switch - postcopy begins: the channels stay open and carry nothing any more (doc/wire/stream.md 5.6)
  * Shuts the gate of guest memory (memory/gate.h), also where multifd is off. May be called again.
  * Return: 0; -EPROTO a channel stands, or has ended, inside a packet with pages: nothing is switched then, and the
  * error that follows cancels what is being received and waits for it.

@@ -2,7 +2,7 @@
  * multifd_decode.h - payloads that are one compressed stream per channel
  *
  * The stream goes on from packet to packet and is never ended; each packet's piece is flushed, and inflates to exactly
- * its pages using all its bytes (spec/multifd.md 4.5). It runs on the engine's one thread.
+ * its pages using all its bytes (doc/wire/multifd.md 4.5). It runs on the engine's one thread.
  *
  * What a decoder holds:
  *   zlib  44 KiB: the window of its format, 32 KiB, is the largest there is

@@ -12,7 +12,7 @@
 
 _Static_assert(MULTIFD_PAGES_MAX == MULTIFD_PACKET_PAGE_BYTES >> WIRE_TPAGE_BITS_MIN, "the smallest target page");
 
-/* Where the fields are; spec/multifd.md 3 and 4.1. */
+/* Where the fields are; doc/wire/multifd.md 3, 4.1. */
 enum {
 	HELLO_UUID = 8,
 	HELLO_ID = 24,
@@ -119,7 +119,7 @@ int multifd_packet_check(struct multifd_packet *ret, const uint8_t *header, cons
 			       normal, zero, alloc, multifd_pages_max(ram->tpage_shift));
 	p.normal_pages = normal;
 	p.zero_pages = zero;
-	/* Without pages everything else is stale (section 4.4), and no payload follows whatever the header says. */
+	/* Without pages all else is stale, and no payload follows, whatever it says (doc/wire/multifd.md 4.4). */
 	if (normal + zero > 0) {
 		e = find_block(&p, header, ram, err);
 		if (e == 0)

@@ -3,7 +3,7 @@
  *
  * Pure: what a header says, checked completely against the blocks that there are, before a byte of its payload is read.
  *
- * Source: spec/multifd.md 2, 3, 4
+ * Source: doc/wire/multifd.md 2, 3, 4
  */
 #ifndef ENGINE_LOAD_MULTIFD_PACKET_H
 #define ENGINE_LOAD_MULTIFD_PACKET_H
@@ -20,13 +20,13 @@ struct ram;
 #define MULTIFD_VERSION 1
 #define MULTIFD_CHANNELS_MAX 255
 
-/* Pages of one packet, for the smallest target page; a header has this many offsets (section 2). */
+/* Pages of one packet, for the smallest target page; a header has this many offsets (doc/wire/multifd.md 2). */
 #define MULTIFD_PACKET_PAGE_BYTES 524288
 #define MULTIFD_PAGES_MAX 512
 #define MULTIFD_HEADER_FIXED_BYTES 320
 #define MULTIFD_HEADER_BYTES_MAX (MULTIFD_HEADER_FIXED_BYTES + 8 * MULTIFD_PAGES_MAX)
 
-/* A compressed payload is at most this long; sources stay below (section 4.3). */
+/* A compressed payload is at most this long; sources stay below (doc/wire/multifd.md 4.3). */
 #define MULTIFD_PAYLOAD_BYTES_MAX (1u << 20)
 
 enum multifd_flags {
@@ -41,7 +41,7 @@ enum multifd_flags {
 	MULTIFD_KNOWN = 0x7f,
 };
 
-/* Magic, version and flags: which layout follows is in the flags (section 4). */
+/* Magic, version and flags: which layout follows is in the flags (doc/wire/multifd.md 4). */
 #define MULTIFD_PREFIX_BYTES 12
 
 static inline size_t multifd_pages_max(unsigned tpage_shift)

@@ -20,7 +20,7 @@
 /* More is not allocated before so much of it has come. */
 #define GROW_BYTES (1u << 20)
 
-/* QEMU 10.2 on: the answer says that this side has the guest (spec/stream.md 2). */
+/* QEMU 10.2 on: the answer says that this side has the guest (doc/wire/stream.md 2). */
 #define PING_OWNER 0x42
 
 void package_init(struct package *p, struct sched *s)

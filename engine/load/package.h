@@ -9,7 +9,7 @@
  * callback that waits for a page waits until the source is back. Except where the source asks, before RUN, whether the
  * guest is ours (QEMU 10.2 on): until it has heard that it is, it would run the guest itself.
  *
- * Source: spec/stream.md 5.1, 5.4, 7.4 B
+ * Source: doc/wire/stream.md 5.1, 5.4, 7.4.2
  */
 #ifndef ENGINE_LOAD_PACKAGE_H
 #define ENGINE_LOAD_PACKAGE_H

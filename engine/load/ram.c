@@ -102,7 +102,7 @@ static int load_zero(struct ram_loader *l, struct reader *r, const struct record
 
 	if (e < 0)
 		return e;
-	/* Sources send 0 only, and newer destinations refuse others (spec/stream.md 4.2). */
+	/* Sources send 0 only, and newer destinations refuse others (doc/wire/stream.md 4.2). */
 	if (fill != 0)
 		return err_set(err, -EPROTO, "a page of bytes 0x%02x; only zeros travel like this", fill);
 	l->counts.zero++;
@@ -291,7 +291,7 @@ static int load_page_record(struct ram_loader *l, struct reader *r, struct recor
 	return e < 0 ? e : turn_spend(r->sched, TURN_LOOK);
 }
 
-/* 8.1 sources send FLUSH records even with multifd off (spec/multifd.md 5.2). */
+/* 8.1 sources send FLUSH records even with multifd off (doc/wire/multifd.md 5.2). */
 static int sync_channels(struct ram_loader *l, struct err *err)
 {
 	return l->sync ? l->sync(l->sync_opaque, err) : 0;
@@ -299,12 +299,12 @@ static int sync_channels(struct ram_loader *l, struct err *err)
 
 /*
  * Which records are sync points depends on the source's machine type, and shows in the stream: one that uses FLUSH has
- * one in the START section (spec/multifd.md 5.2). Otherwise every section's EOS is one.
+ * one in the START section (doc/wire/multifd.md 5.2). Otherwise every section's EOS is one.
  */
 static bool syncs_at_eos(const struct ram_loader *l)
 {
 	if (l->postcopy || l->closed)
-		return false; /* multifd carries nothing any more (spec/stream.md 5.6) */
+		return false; /* multifd carries nothing any more (doc/wire/stream.md 5.6) */
 	if (l->opts->multifd_flush_after_each_section != TRISTATE_AUTO)
 		return l->opts->multifd_flush_after_each_section == TRISTATE_ON;
 	return !l->flushed;

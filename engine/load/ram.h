@@ -1,8 +1,8 @@
 /*
  * ram.h - the `ram` section of the main stream: records to pages in memory
  *
- * Each START, PART and END body is a run of records ended by EOS (spec/stream.md 4). START lists the blocks first; the
- * embedder says where each one's memory is.
+ * Each START, PART and END body is a run of records ended by EOS (doc/wire/stream.md 4). START lists the blocks first;
+ * the embedder says where each one's memory is.
  */
 #ifndef ENGINE_LOAD_RAM_H
 #define ENGINE_LOAD_RAM_H
@@ -70,7 +70,7 @@ void ram_loader_fini(struct ram_loader *l);
 may_park int ram_load_body(struct ram_loader *l, struct reader *r, bool start, struct err *err);
 
 /**
- * ram_load_preempt - the records of a preempt channel, which have no section around them (spec/stream.md 6)
+ * ram_load_preempt - the records of a preempt channel, which have no section around them (doc/wire/stream.md 6)
  * Parks: yes. Return: 1 the EOS record has come; 0 the channel has ended between two records; or as ram_load_body.
  */
 may_park int ram_load_preempt(struct ram_loader *l, struct reader *r, struct err *err);

@@ -1,8 +1,8 @@
 /*
  * sections.h - which handlers have spoken in this stream
  *
- * A section id is the source's: it comes with START or FULL and is used by PART, END and the footer (spec/stream.md
- * 1.4).
+ * A section id is the source's: it comes with START or FULL and is used by PART, END and the footer
+ * (doc/wire/stream.md 1.4).
  */
 #ifndef ENGINE_LOAD_SECTIONS_H
 #define ENGINE_LOAD_SECTIONS_H

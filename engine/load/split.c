@@ -53,7 +53,7 @@ int split_head(struct split_section *ret, const uint8_t *buf, size_t bytes, size
 {
 	size_t left = bytes - off, name_bytes;
 
-	/* 04 be32 str8 be32 be32, spec/stream.md 1.4 */
+	/* 04 be32 str8 be32 be32, doc/wire/stream.md 1.4 */
 	if (left < 6)
 		return 0;
 	name_bytes = buf[off + 5];
@@ -175,7 +175,7 @@ static int check_ids(struct party *all, size_t count, struct sched *sched, struc
 
 		if (x->section_id != y->section_id || y->kind != PARTY_SECTION)
 			continue;
-		/* The final state of a handler that had a live part comes under the same id (spec/stream.md 1.4). */
+		/* The final state of a handler with a live part comes under the same id (doc/wire/stream.md 1.4). */
 		if (x->kind == PARTY_LIVE && !party_compare_name(x, y, sched))
 			continue;
 		return err_set(err, -EPROTO, "device '%s' has section id %u, which '%s' has",
@@ -244,8 +244,8 @@ static int wrong_element(const uint8_t *buf, size_t bytes, size_t off, const cha
 }
 
 /*
- * Arrays of pointers, of which some are NULL, are described by their first element (spec/stream.md 7.3, gap 1): all of
- * s390's machines have one in their channel subsystem.
+ * Arrays of pointers, of which some are NULL, are described by their first element (doc/wire/stream.md 7.3 item 1): all
+ * of s390's machines have one in their channel subsystem.
  */
 static bool size_may_be_wrong(const struct vmdesc_desc *desc)
 {

@@ -1,10 +1,10 @@
 /*
  * split.h - where one device's state ends and the next begins
  *
- * Device state is a run of FULL sections whose bodies carry no length (spec/stream.md 7.1). There are two ways to
- * divide it without knowing the devices: the description behind it (exact, precopy only; 7.3, 7.4 A) and the footers
- * (7.4 B; a guess that must tile exactly, which a guest that controls bytes of a body can forge). These are pure
- * functions over bytes in memory: the caller receives, and decides when to ask.
+ * Device state is a run of FULL sections whose bodies carry no length (doc/wire/stream.md 7.1). There are two ways to
+ * divide it without knowing the devices: the description after it (exact, precopy only: doc/wire/stream.md 7.3, 7.4.1)
+ * and the footers (doc/wire/stream.md 7.4.2; a guess that must tile exactly, which a guest that controls bytes of a
+ * body can forge). These are pure functions over bytes in memory: the caller receives, and decides when to ask.
  *
  * Results are offsets into the caller's buffer, which may therefore move; nothing of the buffer is kept.
  *
@@ -49,10 +49,10 @@ struct split_handler {
 
 struct split_opts {
 	bool footers; /* each body is followed by 7e be32(section_id) */
-	/* Handlers that had a START: one of them may also have a FULL, with the same id (spec/stream.md 1.4). */
+	/* Handlers that had a START: one of them may also have a FULL, with the same id (doc/wire/stream.md 1.4). */
 	const struct split_handler *live;
 	size_t live_count;
-	/* FULL sections of the set-up phase: the description lists them first, the buffer does not have them (1.5). */
+	/* FULL sections of the set-up phase (doc/wire/stream.md 1.5): first in the description, not in the buffer. */
 	const struct split_handler *early;
 	size_t early_count;
 	/* Whose turns the work is (turn.h); NULL: nobody else waits. */
@@ -112,7 +112,7 @@ const struct split_section *split_find(const struct split_result *r, const uint8
  * Checks header, size, every subsection header inside the body, and footer of each device in the description's order.
  * Only FULL sections may stand here; a command is an error that is named.
  * Return: 0, -EPROTO with section and offset, -E2BIG too many sections, -ENOMEM.
- * Source: spec/stream.md 7.3, 1.5
+ * Source: doc/wire/stream.md 7.3, 1.5
  */
 int split_by_description(struct split_result *ret, const struct vmdesc *d, const uint8_t *buf, size_t bytes,
                          const struct split_opts *opts, struct err *err);
@@ -134,7 +134,7 @@ struct split_tail {
  * A description that does not agree with the sections is no error here, since bytes under the guest's control can look
  * like one; the reason stays in tail->miss and is the story of split_tail_end.
  * Return: 1 complete (@ret is written), 0 more bytes are needed, -EPROTO no section can begin like this, -ENOMEM.
- * Source: spec/stream.md 7.4 A
+ * Source: doc/wire/stream.md 7.4.1
  */
 int split_try_tail(struct split_tail *tail, struct split_result *ret, const uint8_t *buf, size_t bytes,
                    const struct split_opts *opts, struct err *err);
@@ -160,7 +160,7 @@ int split_tail_end(const struct split_tail *tail, const uint8_t *buf, size_t byt
 
 enum split_mode {
 	SPLIT_TAIL,    /* FULL sections, then EOF as the last byte: a stream that ends without a description */
-	SPLIT_PACKAGE, /* LISTEN, FULL sections, PINGs between and behind them, RUN as the last element (2, 5.4) */
+	SPLIT_PACKAGE, /* LISTEN, FULL sections, PINGs between and after them, RUN (doc/wire/stream.md 2, 5.4) */
 };
 
 /**
@@ -168,7 +168,7 @@ enum split_mode {
  * Each body ends at the first footer from which the rest still tiles exactly. Needs opts->footers.
  * By (2) of the heading: the answer is a guess where a guest controls bytes of a body.
  * Return: 0, -EPROTO nothing tiles, -EINVAL without footers, -E2BIG, -ENOMEM.
- * Source: spec/stream.md 7.4 B
+ * Source: doc/wire/stream.md 7.4.2
  */
 int split_by_footers(struct split_result *ret, const uint8_t *buf, size_t bytes, enum split_mode mode,
                      const struct split_opts *opts, struct err *err);
@@ -185,7 +185,7 @@ int split_by_footers(struct split_result *ret, const uint8_t *buf, size_t bytes,
  * PART or END of a handler in opts->live, a command of its right length). The header behind must have arrived whole
  * to be judged. The description confirms the size later (opts->early).
  * Return: 1 and @ret_body_bytes, 0 more bytes are needed, -EPROTO none within SPLIT_EARLY_BYTES_MAX.
- * Source: spec/stream.md 7.4 B, 1.5
+ * Source: doc/wire/stream.md 7.4.2, 1.5
  */
 int split_early_end(size_t *ret_body_bytes, size_t *scan_off, const uint8_t *body, size_t bytes, uint32_t section_id,
                     const struct split_opts *opts, struct err *err);
@@ -199,7 +199,7 @@ struct split_globalstate {
 /**
  * split_globalstate - the body of the section `globalstate`: in what state was the guest?
  * Return: 0, -EPROTO.
- * Source: spec/stream.md 7.5
+ * Source: doc/wire/stream.md 7.5
  */
 int split_globalstate(struct split_globalstate *ret, const uint8_t *body, size_t bytes, struct err *err);
 

@@ -1,5 +1,5 @@
 /*
- * Splitting by footers: spec/stream.md 7.4 B.
+ * Splitting by footers: doc/wire/stream.md 7.4.2.
  *
  * What can follow a footer does not depend on how one came there. So all footers that something plausible follows are
  * found first, in one pass, and sorted by section id; what remains is a search for a chain of them through the buffer.
@@ -18,7 +18,7 @@
 #include "engine/load/split_parts.h"
 
 #define COMMAND_HEAD_BYTES 5u
-/* Between two sections of a package: PING 3, PING 0x42, RUN are real (spec/stream.md 5.4). */
+/* Between two sections of a package: PING 3, PING 0x42, RUN are real (doc/wire/stream.md 5.4). */
 #define COMMANDS_IN_GAP_MAX 8
 
 enum {
@@ -75,7 +75,7 @@ struct search {
 
 /* ---- what is plausible ---- */
 
-/* The length a command must have; spec/stream.md 2. */
+/* The length a command must have; doc/wire/stream.md 2. */
 static bool command_length_ok(uint16_t command, uint16_t bytes)
 {
 	static const uint8_t fixed[] = { [CMD_PING] = 4, [CMD_PACKAGED] = 4 };

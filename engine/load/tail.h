@@ -2,7 +2,7 @@
  * tail.h - the end of a precopy stream: device state, EOF, description
  *
  * Device states have no lengths; only the description behind them tells where one ends and the next begins
- * (spec/stream.md 7.4 A). So everything from the first FULL section on is kept until it is complete, divided, and
+ * (doc/wire/stream.md 7.4.1). So everything from the first FULL section on is kept until it is complete, divided, and
  * delivered in order.
  */
 #ifndef ENGINE_LOAD_TAIL_H
@@ -30,7 +30,7 @@ may_park int tail_read(struct load *l, struct err *err);
  * tail_check_end - nothing may follow the end of the stream, where a source waits to be told
  * If it has closed it has given up, and runs its guest again. So this is asked again right before it is told.
  * Return: 0; -EPROTO more bytes; or why the source is gone.
- * Source: spec/stream.md 1.6.
+ * Source: doc/wire/stream.md 1.6.
  */
 may_park int tail_check_end(struct load *l, struct err *err);
 

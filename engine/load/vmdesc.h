@@ -1,16 +1,16 @@
 /*
  * vmdesc.h - the description of the device state that a source sends after EOF
  *
- * A FULL section's body has no length and no tags (spec/stream.md 7.1). The description is one line of JSON that names,
- * in stream order, each field with its size, and so makes bodies that we do not understand divisible. This is the text
- * made into a tree of fields with sizes that add up; it knows nothing of sections or footers (split.h).
+ * A FULL section's body has no length and no tags (doc/wire/stream.md 7.1). The description is one line of JSON that
+ * names, in stream order, each field with its size, and so makes bodies that we do not understand divisible. This is
+ * the text made into a tree of fields with sizes that add up; it knows nothing of sections or footers (split.h).
  *
  * It has a parser of its own (pull.h) because the text is the peer's: a general one keeps the last of two equal keys,
  * recurses as deep as it is told, and turns one byte of text into a hundred of memory. Here memory is at most six times
  * the text, with a copy of it (PULL_MULTIPLE, pull.h), and depth is bounded.
  *
  * Invariants of a struct vmdesc:
- * (1) Every sum fits: no size, product or sum wrapped. body_bytes of a desc is size(desc) of spec/stream.md 7.3.
+ * (1) Every sum fits: no size, product or sum wrapped. body_bytes of a desc is size(desc) of doc/wire/stream.md 7.3.
  * (2) A field of type struct, vstruct or tmp with a nested description has exactly that description's size.
  * (3) `deep` is true where a subsection header stands somewhere inside; walking only deep fields, every step of a walk
  *     over bytes consumes bytes, so that no walk is longer than the bytes.
@@ -28,7 +28,7 @@
 struct err;
 struct sched;
 
-/* 50 to 200 KB are normal; spec/stream.md 11 calls 64 MiB generous. */
+/* 50 to 200 KB are normal; doc/wire/stream.md 11 calls 64 MiB generous. */
 #define VMDESC_BYTES_MAX (8u << 20)
 #define VMDESC_DEVICES_MAX 65536
 
@@ -85,7 +85,7 @@ struct vmdesc;
  * @bytes: exactly as announced on the wire: anything but white space after the closing brace is an error
  * Keys it does not know are skipped, so that a newer source may say more. Numbers are non-negative integers.
  * Return: 0, -EPROTO with the offset in the text, -E2BIG over a limit, -ENOMEM.
- * Source: spec/stream.md 7.2, 7.3
+ * Source: doc/wire/stream.md 7.2, 7.3
  */
 int vmdesc_parse(struct vmdesc **ret_desc, const void *json, size_t bytes, struct sched *s, struct err *err);
 void vmdesc_free(struct vmdesc *d);

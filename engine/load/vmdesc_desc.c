@@ -1,4 +1,4 @@
-/* One description: its fields and subsections, with sizes that add up. Source: spec/stream.md 7.2, 7.3 */
+/* One description: its fields and subsections, with sizes that add up. Source: doc/wire/stream.md 7.2, 7.3 */
 #include "engine/load/vmdesc_parts.h"
 
 #include "base/err.h"
@@ -226,7 +226,7 @@ static int field_member(struct pull *p, struct field_build *b, const struct pull
 			return PULL_FAIL(p, "the same key twice in a field");
 		return parse_desc(p, &b->nested);
 	}
-	/* "index" is one of the unknown: it is wrong or missing in real streams (spec/stream.md 7.2). */
+	/* "index" is one of the unknown: it is wrong or missing in real streams (doc/wire/stream.md 7.2). */
 	r = vmdesc_desc_member(p, &b->inside, k);
 	if (r == 0)
 		r = pull_skip(p);

@@ -2,7 +2,7 @@
  * vmdesc_parts.h - what the two parts of vmdesc.h share: a description is read by vmdesc_desc.c, the devices around
  * descriptions by vmdesc.c; not for others
  *
- * Source: the schema of spec/stream.md 7.2
+ * Source: the schema of doc/wire/stream.md 7.2
  */
 #ifndef ENGINE_LOAD_VMDESC_PARTS_H
 #define ENGINE_LOAD_VMDESC_PARTS_H

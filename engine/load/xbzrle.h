@@ -15,7 +15,7 @@ struct err;
  * @delta: delta_bytes, the payload behind the two header fields; all of it is used
  * The delta is checked whole before the first byte is written, so that a bad one leaves the page as it was.
  * Return: 0 or -EPROTO.
- * Source: spec/stream.md 4.3
+ * Source: doc/wire/stream.md 4.3
  */
 int xbzrle_apply(uint8_t *page, size_t page_bytes, const uint8_t *delta, size_t delta_bytes, struct err *err);
 

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* More than there are capabilities in any release (spec/stream.md 11). */
+/* More than there are capabilities in any release (doc/wire/stream.md 11). */
 #define CAPABILITIES_MAX 64
 
 /* What else a source sends, where somebody has captured it. */
@@ -63,7 +63,7 @@ static int read_header(struct reader *r, const struct trace *trace, struct err *
 	return 0;
 }
 
-/* The validated capabilities must be equal both ways (spec/stream.md 1.3). */
+/* The validated capabilities must be equal both ways (doc/wire/stream.md 1.3). */
 static int check_capabilities(uint32_t at_source, const struct options *opts, struct err *err)
 {
 	static const enum cap validated[] = { CAP_X_IGNORE_SHARED, CAP_MAPPED_RAM };

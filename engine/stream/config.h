@@ -29,7 +29,7 @@ struct stream_config {
 /**
  * stream_config_read - magic, version, and the configuration section where opts->send_configuration says there is one
  * Parks: yes. Return: 0; -EPROTO not a stream, or a configuration that differs from ours, by name; or the reader's.
- * Source: spec/stream.md 1.2, 1.3
+ * Source: doc/wire/stream.md 1.2, 1.3
  */
 may_park int stream_config_read(struct stream_config *ret, struct reader *r, const struct options *opts,
 				const struct trace *trace, struct err *err);

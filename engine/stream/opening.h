@@ -7,7 +7,7 @@
  *
  * Pure: this looks at bytes that were read and takes none. What they mean is checked when the stream is loaded.
  *
- * Source: spec/stream.md 1.2, 1.3, 2, 5.8
+ * Source: doc/wire/stream.md 1.2, 1.3, 2, 5.8
  */
 #ifndef ENGINE_STREAM_OPENING_H
 #define ENGINE_STREAM_OPENING_H

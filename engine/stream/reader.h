@@ -46,8 +46,8 @@ struct reader {
 
 /**
  * reader_init - the stream begins with the @bytes at @first, which were read from @ch already
- * No deadline at first: a source may be silent for as long as it likes between any two bytes (spec/stream.md 1.5), and
- * a dead one is found by TCP's keepalive or the embedder's patience.
+ * No deadline at first: a source may be silent for as long as it likes between any two bytes (doc/wire/stream.md 1.5),
+ * and a dead one is found by TCP's keepalive or the embedder's patience.
  * Return: 0 or -ENOMEM.
  */
 int reader_init(struct reader *r, struct sched *s, struct chan *ch, const void *first, size_t bytes);

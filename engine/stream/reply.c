@@ -107,7 +107,7 @@ int reply_switchover_ack(struct reply *rp, struct err *err)
 	return reply_send(rp, WIRE_REPLY_SWITCHOVER_ACK, NULL, 0, deadline_after_ns(REPLY_TIMEOUT_NS), err);
 }
 
-/* The block's name, unless it is the one named last (spec/stream.md 3). Return: bytes written to @p. */
+/* The block's name, unless it is the one named last (doc/wire/stream.md 3). Return: bytes written to @p. */
 static size_t put_request(struct reply *rp, uint8_t *p, const struct page_request *req)
 {
 	const struct block *b = req->block;

@@ -4,7 +4,7 @@
  * Messages go over the main channel against the stream's direction, each written whole under one lock, so that several
  * coroutines may speak.
  *
- * Source: spec/stream.md 3
+ * Source: doc/wire/stream.md 3
  */
 #ifndef ENGINE_STREAM_REPLY_H
 #define ENGINE_STREAM_REPLY_H
@@ -57,7 +57,7 @@ may_park int reply_switchover_ack(struct reply *rp, struct err *err);
 /** reply_request - pages, in one write; at most REQUEST_BATCH_MAX requests of whole units (postcopy/request.h) */
 may_park int reply_request(struct reply *rp, const struct page_request *list, size_t count, struct err *err);
 
-/** reply_bitmap - which pages of a block are here (spec/stream.md 5.8). Each piece of it has REPLY_TIMEOUT_NS. */
+/** reply_bitmap - which pages of a block are here (doc/wire/stream.md 5.8). Each piece of it has REPLY_TIMEOUT_NS. */
 may_park int reply_bitmap(struct reply *rp, const struct block *b, struct err *err);
 /** reply_resume_ack - all bitmaps have been sent, and pages may be. What is asked for next names its block. */
 may_park int reply_resume_ack(struct reply *rp, struct err *err);

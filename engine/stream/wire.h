@@ -1,17 +1,17 @@
 /*
- * wire.h - the numbers of the migration stream, each with its place in spec/stream.md
+ * wire.h - the numbers of the migration stream, each with its place in the description of the wire
  */
 #ifndef ENGINE_STREAM_WIRE_H
 #define ENGINE_STREAM_WIRE_H
 
-/* 1.2, 1.3 */
+/* doc/wire/stream.md 1.2, 1.3 */
 #define WIRE_MAGIC 0x5145564du /* "QEVM" */
 #define WIRE_MAGIC_MULTIFD 0x11223344u
 #define WIRE_MAGIC_CPR 0x51435052u /* "QCPR" */
 #define WIRE_VERSION 3
 #define WIRE_VERSION_OBSOLETE 2
 
-/* 1.4: what an element begins with */
+/* doc/wire/stream.md 1.4: what an element begins with */
 enum wire_element {
 	WIRE_EOF = 0x00,
 	WIRE_SECTION_START = 0x01,
@@ -25,7 +25,7 @@ enum wire_element {
 	WIRE_SECTION_FOOTER = 0x7e,
 };
 
-/* 2 */
+/* doc/wire/stream.md 2 */
 enum wire_command {
 	WIRE_CMD_OPEN_RETURN_PATH = 1,
 	WIRE_CMD_PING = 2,
@@ -41,7 +41,7 @@ enum wire_command {
 	WIRE_CMD_COUNT,
 };
 
-/* 3 */
+/* doc/wire/stream.md 3 */
 enum wire_reply {
 	WIRE_REPLY_SHUT = 1,
 	WIRE_REPLY_PONG = 2,
@@ -52,7 +52,7 @@ enum wire_reply {
 	WIRE_REPLY_SWITCHOVER_ACK = 7,
 };
 
-/* 4: flags of a RAM record, below its page-aligned address */
+/* doc/wire/stream.md 4: flags of a RAM record, below its page-aligned address */
 enum wire_ram {
 	WIRE_RAM_FULL = 0x001,
 	WIRE_RAM_ZERO = 0x002,
@@ -70,7 +70,7 @@ enum wire_ram {
 
 /*
  * A target page on x86 and most others. Where it differs from what its architecture once had, a configuration
- * subsection says it (1.3). Below 10 bits the flags of a RAM record would not fit.
+ * subsection says it (doc/wire/stream.md 1.3). Below 10 bits the flags of a RAM record would not fit.
  */
 #define WIRE_TPAGE_BITS_DEFAULT 12
 #define WIRE_TPAGE_BITS_MIN 10 /* ARM boards */

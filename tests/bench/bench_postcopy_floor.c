@@ -28,7 +28,7 @@
 #include <unistd.h>
 
 #define PAGE_BYTES 4096u
-#define REQUEST_BYTES 20u  /* of one page, at the most common (spec/stream.md, the return path) */
+#define REQUEST_BYTES 20u  /* of one page, at the most common (doc/wire/stream.md 3) */
 #define ROUNDS_DEFAULT 5000u
 #define ROUNDS_MAX (1u << 20)
 #define WARM_UP 200u

@@ -10,7 +10,7 @@ A process of its own with one thread, so that nobody waits for an interpreter's 
     turn of whoever answers; what this program takes is in neither side's turn.
 (2) It looks only between {"cut": ...} and what ends a recovery: a page that was asked for has been passed on, and the
     next one is asked for. So a guest has gone on. Before and afterwards bytes are counted and nothing else.
-(3) The first connection after a cut is main, the second one the preempt channel (spec/channels.md 2.3). Both orders of
+(3) The first connection after a cut is main, the second one the preempt channel (doc/wire/channels.md 2.3). Both orders of
     accepting them are possible on a network, not over loopback with a source that connects one behind the other.
 
 Orders: {"target": [host, port]}  where to connect to from now on
@@ -68,7 +68,7 @@ class Recovery:
 # ---- who reads what: generators that are sent bytes, and yield how many they need next ----
 
 def records(recovery, channel, parser):
-    """RAM records until EOS (spec/stream.md 4)."""
+    """RAM records until EOS (doc/wire/stream.md 4)."""
     while True:
         word = struct.unpack(">Q", (yield 8))[0]
         flags, at = word & 0xfff, word & ~0xfff
@@ -83,7 +83,7 @@ def records(recovery, channel, parser):
 
 
 def main_stream(recovery, parser):
-    """Of a recovery: commands, then sections (spec/stream.md 5.8)."""
+    """Of a recovery: commands, then sections (doc/wire/stream.md 5.8)."""
     while True:
         element = (yield 1)[0]
         if element == 8:

@@ -232,7 +232,7 @@ def described_devices(data):
     """[(name, instance)] of the JSON description at the end of a stream; [] if there is none."""
     at = len(data)
     while True:
-        # End mark, type of the description, its length (spec/stream.md 1.6).
+        # End mark, type of the description, its length (doc/wire/stream.md 1.6).
         at = data.rfind(b"\x00\x06", 0, at)
         if at < 0:
             return []

@@ -127,7 +127,8 @@ CASES += [
     # zlib and zstd differ in the packets' flags.
     multifd("other-compression", 2, "zlib", caps=RP, in_params={"multifd-compression": "zstd"}, fails=r"(?i)compression"),
 ]
-# How zero pages travel, and when channels wait, depends on settings and machine types of newer sources (multifd.md 13).
+# How zero pages travel, and when channels wait, depends on settings and machine types of newer sources
+# (doc/wire/multifd.md 13).
 CASES += [
     multifd(f"zero-{detection}-{method}", 4, method, params={**ROUNDS, "zero-page-detection": detection}, since=(9, 0),
             **REWRITTEN)

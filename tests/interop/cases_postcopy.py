@@ -240,7 +240,7 @@ CASES += [
     postcopy("stopped", guest="stopped"),
     postcopy("stopped-tcg", guest="stopped", accel="tcg", preempt=False),
     postcopy("one-gigabyte", memory_mib=1024, content_mib=512, touch="touch=2"),
-    # How newer sources open the preempt channel depends on the machine type (spec/stream.md 6).
+    # How newer sources open the preempt channel depends on the machine type (doc/wire/stream.md 6).
     postcopy("machine-7.2", machine="pc-i440fx-7.2", since=(8, 0)),
     postcopy("machine-7.2-late", machine="pc-i440fx-7.2", since=(8, 0), when="late"),
     # ---- with other capabilities ----

@@ -1,6 +1,6 @@
 """proxy.py - between source and destination (tcp): holds connections back, permutes them, delays and splits bytes
 
-What a network may do to a migration of several connections, on purpose (spec/channels.md 3): the destination accepts
+What a network may do to a migration of several connections, on purpose (doc/wire/channels.md 3): the destination accepts
 them in another order than the source has made them, and their first bytes come in a third order and in pieces.
 Python's standard library only.
 """

@@ -13,7 +13,7 @@ PIECE_BYTES = 1 << 16
 MAIN = b"QEVM"
 MULTIFD = b"\x11\x22\x33\x44"
 
-# Command PACKAGED, its four bytes of length, and the LISTEN it begins with (spec/stream.md 2, 5.4).
+# Command PACKAGED, its four bytes of length, and the LISTEN it begins with (doc/wire/stream.md 2, 5.4).
 PACKAGED = re.compile(rb"\x08\x00\x07\x00\x04(....)\x08\x00\x04\x00\x00", re.DOTALL)
 PACKAGED_BYTES = 14
 

@@ -167,7 +167,7 @@ POSTCOPY_PHASES = ("package", "postcopy", "recovery")
 HALF = {"loss": "50%"}
 SLOW = 3 * MIB
 NO_POSTCOPY = {"postcopy": False}
-# From 8.1 to 10.0 a source refuses both together (spec/stream.md 5.6).
+# From 8.1 to 10.0 a source refuses both together (doc/wire/stream.md 5.6).
 MULTIFD_POSTCOPY = {"channels": 2, "until": (8, 1), "again": (10, 1)}
 # What is lost, and what cubic can carry of it in a minute or so.
 MIXES = {

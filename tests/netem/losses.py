@@ -30,7 +30,7 @@ AGAIN = "source to begin again"
 OUTCOMES = ("completed", "recovered", "failed cleanly", "source stuck", "source lost")
 # Source stuck: of postcopy from QEMU 7.2 to 10.1 alone. They wait for no answer at the switch: as soon as the package is
 # written, which is when the kernel has taken it, they are in postcopy-active, and take any loss for one to recover from
-# (spec/stream.md 2 and 5.8). When nothing of it has arrived, the destination has no LISTEN, and nothing to recover: it
+# (doc/wire/stream.md 2, 5.8). When nothing of it has arrived, the destination has no LISTEN, and nothing to recover: it
 # ends, as it must, because it cannot tell this from a loss in precopy. The source stays postcopy-paused, or after
 # migrate_cancel cancelling, and refuses `cont`; no destination can prevent that. From 10.2 on a source waits for PONG 0x42,
 # and runs its guest again. With LISTEN here the destination has to wait for the source, and "stuck" is a failure.
@@ -46,7 +46,7 @@ SOURCE_STUCK_UNTIL = (10, 2)
 # in its yank.c: a connection of an attempt that has failed comes about.
 SOURCE_LOST_UNTIL = (8, 0)
 # And a pause that nobody lost a packet for: 7.2 with a preempt channel, after a page that was asked for has ended a section, may go
-# on in that page's block where its main channel has named another one last (spec/stream.md 13). Such a page has no place in the
+# on in that page's block where its main channel has named another one last (doc/wire/stream.md 13 item 14). Such a page has no place in the
 # small block that it comes for, and is refused, which is a pause; the source comes back and names all blocks anew.
 # Source deaf: active without a main connection, its guest running: that is an end that is good, as soon as somebody has ended the
 # destination, which waits for a source. 10.0 with a preempt channel waits for a first PONG before the switch, for ever when main is
@@ -174,7 +174,7 @@ class Run:
         return time.monotonic() > self.dark_until
 
     def connections_wanted(self):
-        # A preempt channel comes now only with the machine types of 7.2 (spec/stream.md 6).
+        # A preempt channel comes now only with the machine types of 7.2 (doc/wire/stream.md 6).
         return 1 + self.case.channels + (self.case.postcopy and self.case.preempt and self.options.version < (8, 0))
 
     def wait_set_up(self):
@@ -449,7 +449,7 @@ class Run:
             return ""
         if self.status() == "completed":
             raise Failed(f"the source has completed, and the destination failed: {self.destination.errors()[-300:]}")
-        # Up to 10.1 it takes a loss behind the package for one that can be recovered from (spec/stream.md 5.8).
+        # Up to 10.1 it takes a loss behind the package for one that can be recovered from (doc/wire/stream.md 5.8).
         words = f"was {self.status()}, told to cancel"
         try:
             self.source.qmp.command("migrate_cancel")

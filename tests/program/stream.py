@@ -1,7 +1,7 @@
 """stream.py - small migration streams, and a source that plays them
 
-What a source would put on the main channel (spec/stream.md): a header, RAM in one round, one device. Names and lengths
-are taken as given: a test may say any lie.
+What a source would put on the main channel (doc/wire/stream.md): a header, RAM in one round, one device. Names and
+lengths are taken as given: a test may say any lie.
 """
 
 import json

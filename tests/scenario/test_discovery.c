@@ -1,4 +1,4 @@
-/* Which connection is which: any order, any pieces (spec/channels.md 4). */
+/* Which connection is which: any order, any pieces (doc/wire/channels.md 4). */
 #include "tests/support/check_main.h"
 
 #include <stdio.h>

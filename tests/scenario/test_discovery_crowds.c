@@ -1,4 +1,4 @@
-/* Strangers in numbers: they keep the source neither out nor waiting (spec/channels.md 6). */
+/* Strangers in numbers: they keep the source neither out nor waiting (doc/wire/channels.md 6). */
 #include "tests/support/check_main.h"
 
 #include <arpa/inet.h>

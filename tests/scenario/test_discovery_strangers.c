@@ -1,4 +1,4 @@
-/* Who comes between the channels of a migration, whatever he says, changes nothing (spec/channels.md 4 and 6). */
+/* Who comes between the channels of a migration, whatever he says, changes nothing (doc/wire/channels.md 4, 6). */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

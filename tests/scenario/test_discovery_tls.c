@@ -1,4 +1,4 @@
-/* A source that does not trust our certificate closes without a word. What we say of it then (spec/channels.md 8.5). */
+/* A source that does not trust our certificate closes without a word; what we say of it (doc/wire/channels.md 8.5). */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

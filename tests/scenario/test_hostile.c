@@ -1,4 +1,4 @@
-/* Lies in the framing: header, configuration, elements, commands, devices, description (spec/stream.md 11). */
+/* Lies in the framing: header, configuration, elements, commands, devices, description (doc/wire/stream.md 11). */
 #include "tests/support/check_main.h"
 
 #include <errno.h>
@@ -381,8 +381,9 @@ static const struct hostile_row command_rows[] = {
 };
 
 /*
- * Without a return path the source closes after its last byte (1.6); until then more may come, and must not. They are
- * refused when nothing comes any more: before, what looks complete may be inside the state of a device.
+ * Without a return path the source closes after its last byte (doc/wire/stream.md 1.6); until then more may come, and
+ * must not. They are refused when nothing comes any more: before, what looks complete may be inside the state of a
+ * device.
  */
 START_TEST(test_bytes_that_come_after_a_complete_stream_are_refused)
 {

@@ -1,5 +1,5 @@
 /* Lies in the ram section: block list, records, coded pages; and every number at 0, 1, its most, and one more
- * (spec/stream.md 4, 11). */
+ * (doc/wire/stream.md 4, 11). */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

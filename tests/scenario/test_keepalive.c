@@ -1,6 +1,6 @@
 /*
  * The keepalive options of an address are those of the connections that come there; what it does not say is as the
- * parameters say (spec/channels.md 7.1; tcp(7)).
+ * parameters say (doc/wire/channels.md 7.1; tcp(7)).
  */
 #include "tests/support/check_main.h"
 

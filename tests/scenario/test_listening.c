@@ -1,6 +1,6 @@
 /*
  * Where a guest may come from: who is let in, whose sockets and descriptors are whose, and what the command of exec:
- * inherits (include/inmigrate.h, inm_listen; spec/channels.md).
+ * inherits (include/inmigrate.h, inm_listen; doc/wire/channels.md).
  */
 #include "tests/support/high_fd.h"
 #include "tests/support/check_main.h"

@@ -219,7 +219,7 @@ END_TEST
 
 static const char *const ignore_shared[] = { "x-ignore-shared", NULL };
 
-/* One block that stays where it is and one that is sent (spec/stream.md 4.1). */
+/* One block that stays where it is and one that is sent (doc/wire/stream.md 4.1). */
 static void shared_stream(struct wire *w, uint64_t shared_bytes, bool with_gpa, bool page_of_shared)
 {
 	uint8_t page[WIRE_TPAGE_BYTES];

@@ -1,4 +1,4 @@
-/* Pages on channels of their own: all of them land, and of several copies the last one stays (spec/multifd.md). */
+/* Pages on channels of their own: all of them land, and of several copies the last one stays (doc/wire/multifd.md). */
 #include "tests/support/check_main.h"
 
 #include <string.h>
@@ -192,7 +192,7 @@ START_TEST(test_two_hundred_and_fifty_five_channels_may_connect_before_any_speak
 }
 END_TEST
 
-/* ---- the barrier: a later copy of a page never loses to an earlier one (5.3) --------------------------------- */
+/* ---- the barrier: a later copy of a page never loses to an earlier one (doc/wire/multifd.md 5.3) --------------- */
 
 static size_t after_start(const struct several *s, unsigned line)
 {

@@ -1,4 +1,4 @@
-/* Postcopy as an honest source does it: every byte lands, whenever and wherever it is touched (spec/stream.md 5, 6). */
+/* Postcopy as an honest source does it: every byte lands, wherever it is touched (doc/wire/stream.md 5, 6). */
 #include "tests/support/check_main.h"
 
 #include <stdio.h>
@@ -192,7 +192,7 @@ START_TEST(test_pages_asked_for_ahead_are_asked_for_once)
 }
 END_TEST
 
-/* The block is named when it changes, and not otherwise (spec/stream.md 3); the source looks at each. */
+/* The block is named when it changes, and not otherwise (doc/wire/stream.md 3); the source looks at each. */
 START_TEST(test_requests_name_the_block_when_it_changes)
 {
 	struct pc s;

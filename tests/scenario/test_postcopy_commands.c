@@ -1,4 +1,4 @@
-/* A source that breaks the rules of the switch: it is named, told, and keeps its guest (spec/stream.md 11). */
+/* A source that breaks the rules of the switch: it is named, told, and keeps its guest (doc/wire/stream.md 11). */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

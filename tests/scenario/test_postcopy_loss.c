@@ -90,7 +90,7 @@ static void check_paused(struct pc *s, enum cut which)
 	ck_assert_uint_gt(stats.outstanding_faults, 0);
 }
 
-/* The other channel is closed here, so that the source notices (spec/stream.md 5.8); and it is told nothing. */
+/* The other channel is closed here, so that the source notices (doc/wire/stream.md 5.8); and it is told nothing. */
 static void check_source_side(struct pc *s)
 {
 	pc_settle(s);

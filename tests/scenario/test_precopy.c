@@ -1,4 +1,4 @@
-/* Honest streams without postcopy: all of RAM lands, however it is sent (spec/stream.md 4). */
+/* Honest streams without postcopy: all of RAM lands, however it is sent (doc/wire/stream.md 4). */
 #include "tests/support/check_main.h"
 
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /*
  * Page records in any order a source might think of: runs upwards, downwards and on the spot, between blocks, named or
  * continued, of all kinds, broken into sections anywhere, delivered in pieces of any size. Memory is compared with a
- * model that only knows "the last write wins, and what is not written stays" (spec/stream.md 4). RECORDS_SEED plays
+ * model that only knows "the last write wins, and what is not written stays" (doc/wire/stream.md 4). RECORDS_SEED plays
  * one seed alone.
  */
 #include "tests/support/check_main.h"

@@ -1,6 +1,7 @@
 /*
- * The source comes back (spec/stream.md 5.8): what somebody waits for is asked for again, and only when it can be; each
- * step of the dialogue can fail and be tried again; what was half there comes anew; an embedder can give up anywhere.
+ * The source comes back (doc/wire/stream.md 5.8): what somebody waits for is asked for again, and only when it can be;
+ * each step of the dialogue can fail and be tried again; what was half there comes anew; an embedder can give up
+ * anywhere.
  */
 #include "tests/support/check_main.h"
 

@@ -1,7 +1,7 @@
 /*
  * A postcopy is cut at the end of each record, and at bytes anywhere, while the guest runs and writes; the source comes
  * back and sends what the bitmaps lack. Every byte is right then, nothing that the guest wrote is overwritten, nobody
- * is left waiting (spec/stream.md 5.8).
+ * is left waiting (doc/wire/stream.md 5.8).
  *
  * CUTS=N: N cuts at random bytes, and from 2000 on at each piece of a huge page, too. CUTS_SEED=N: other bytes.
  */

@@ -1,6 +1,6 @@
 /*
- * Who connects when the source comes back (spec/channels.md 2.3, 4, 5): earlier than the loss shows here, in another
- * order, with strangers in between; and what it says when it has no recovery in mind.
+ * Who connects when the source comes back (doc/wire/channels.md 2.3, 4, 5): earlier than the loss shows here, in
+ * another order, with strangers in between; and what it says when it has no recovery in mind.
  */
 #include "tests/support/check_main.h"
 

@@ -1,6 +1,6 @@
 /*
  * The package touches guest memory that is missing, while the source outruns us and the channel that would bring the
- * page is not accepted, or not there (spec/channels.md 6, row 3).
+ * page is not accepted, or not there (doc/wire/channels.md 6 item 3).
  */
 #include "tests/support/check_main.h"
 

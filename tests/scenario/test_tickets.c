@@ -1,5 +1,5 @@
 /*
- * A destination that sends session tickets loses pages, and this one sends none (spec/multifd.md 9.3).
+ * A destination that sends session tickets loses pages, and this one sends none (doc/wire/multifd.md 9.3).
  *
  * The source never reads its multifd channels. If the destination has written there, be it only a ticket, the source's
  * close is a reset, and the kernel throws away what it had not sent so far.

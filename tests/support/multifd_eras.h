@@ -1,7 +1,7 @@
 /*
  * multifd_eras.h - what differs between the releases a multifd source may be of, and guests to send in all their ways
  *
- * Source: spec/multifd.md 13
+ * Source: doc/wire/multifd.md 13
  */
 #ifndef TESTS_SUPPORT_MULTIFD_ERAS_H
 #define TESTS_SUPPORT_MULTIFD_ERAS_H

@@ -11,7 +11,7 @@
  * only the guest's threads (touchers) run beside it. With pc_run_threaded the source has a thread of its own instead.
  *
  * What a page holds is a function of its block and its place (wire_content), so each access of a toucher and, at the
- * end, each byte is compared. The source checks each request that it gets by the rules of spec/stream.md 3.
+ * end, each byte is compared. The source checks each request that it gets by the rules of doc/wire/stream.md 3.
  */
 #ifndef TESTS_SUPPORT_POSTCOPY_SCENE_H
 #define TESTS_SUPPORT_POSTCOPY_SCENE_H

@@ -5,7 +5,7 @@
 #include "tests/support/postcopy_scene_source.h"
 
 #define FIRST_DEVICE_ID 10u
-#define DISCARD_RANGES 12u /* as QEMU's (5.3) */
+#define DISCARD_RANGES 12u /* as QEMU's (doc/wire/stream.md 5.3) */
 
 static void inject(struct pc *s, enum pc_place here)
 {

@@ -45,7 +45,7 @@ static void note_request(struct pc *s, unsigned block, uint64_t start, uint64_t 
 		(struct pc_request){ .block = block, .start = start, .bytes = bytes, .at_ns = clock_now_ns() };
 }
 
-/* By spec/stream.md 3: named with type 3, or the block named last with type 4. */
+/* By doc/wire/stream.md 3: named with type 3, or the block named last with type 4. */
 static void take_request(struct pc *s, const struct wire_reply *reply)
 {
 	bool named = reply->type == WIRE_RP_REQ_PAGES_ID;

@@ -14,7 +14,7 @@
  * every page whose bit was clear in the bitmaps and nothing else. Each bitmap is compared with what the destination's
  * memory really holds.
  *
- * Source: spec/stream.md 5.8, spec/channels.md 2.3
+ * Source: doc/wire/stream.md 5.8, doc/wire/channels.md 2.3
  */
 #ifndef TESTS_SUPPORT_RECOVERY_SCENE_H
 #define TESTS_SUPPORT_RECOVERY_SCENE_H

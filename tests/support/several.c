@@ -175,7 +175,7 @@ int several_finish(struct several *s)
 {
 	for (unsigned i = 0; i <= s->h.count && i < s->line_count; i++) {
 		several_allow(s, i, SEVERAL_ALL);
-		/* With a return path a source keeps all its connections until it has been told (multifd.md 9.1). */
+		/* With a return path a source keeps all of them until it has been told (doc/wire/multifd.md 9.1). */
 		s->lines[i].end = i == SEVERAL_MAIN ? PUMP_HONEST : s->return_path ? PUMP_HOLD : PUMP_CLOSE;
 	}
 	return several_run(s, END_MS);

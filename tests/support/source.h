@@ -16,7 +16,7 @@
 #include "tests/support/wire.h"
 
 enum source_end {
-	SOURCE_END_HONEST, /* with a return path wait for SHUT, as QEMU does (1.6); then close */
+	SOURCE_END_HONEST, /* with a return path wait for SHUT, as QEMU does (doc/wire/stream.md 1.6); then close */
 	SOURCE_END_HOLD,   /* stay connected and silent until the peer closes */
 	SOURCE_END_CLOSE,
 	SOURCE_END_RESET, /* SO_LINGER 0: unread bytes are lost, the peer sees ECONNRESET (tcp) */

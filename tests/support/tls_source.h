@@ -1,9 +1,9 @@
 /*
  * tls_source.h - a source that sends over several connections inside TLS, and reads nothing: a process of its own
  *
- * It does what QEMU does (spec/multifd.md 9.3): after the handshakes nobody looks at what the destination writes on the
- * multifd channels, and they are closed as soon as their last byte has been handed to the kernel. The main channel is
- * kept until the destination closes it, so that what becomes of the others is not hidden by its end. Three steps:
+ * It does what QEMU does (doc/wire/multifd.md 9.3): after the handshakes nobody looks at what the destination writes on
+ * the multifd channels, and they are closed as soon as their last byte has been handed to the kernel. The main channel
+ * is kept until the destination closes it, so that what becomes of the others is not hidden by its end. Three steps:
  *
  *   tls_source_start(&src, &plan);     connects, shakes hands, says who its channels are; then TLS_SOURCE_READY
  *   tls_source_go(&src);               sends everything, closes the channels; then TLS_SOURCE_CLOSED

@@ -1,9 +1,9 @@
 /*
  * wire.h - migration streams, built element by element
  *
- * What a source would put on the main channel (spec/stream.md), honest or not: every builder takes the values as
+ * What a source would put on the main channel (doc/wire/stream.md), honest or not: every builder takes the values as
  * given and checks nothing, so that a test can say any lie. Two things are kept beside the bytes: marks, the offset at
- * which each element begins, and the JSON description of the devices written so far (7.2).
+ * which each element begins, and the JSON description of the devices written so far (doc/wire/stream.md 7.2).
  *
  * For tests only: running out of memory aborts.
  */
@@ -123,7 +123,7 @@ void wire_str8_n(struct wire *w, const void *bytes, uint8_t len);
 void wire_insert(struct wire *w, size_t off, const void *bytes, size_t len);
 void wire_delete(struct wire *w, size_t off, size_t len);
 
-/* ---- header and configuration (1.2, 1.3) ------------------------------------------------------------------ */
+/* ---- header and configuration (doc/wire/stream.md 1.2, 1.3) --------------------------------------------------- */
 
 void wire_header(struct wire *w);
 void wire_config(struct wire *w, const char *machine);
@@ -133,7 +133,7 @@ void wire_config_page_bits(struct wire *w, uint32_t bits);
 void wire_config_capabilities(struct wire *w, const char *const *names, uint32_t count);
 void wire_config_uuid(struct wire *w, const uint8_t uuid[static 16]);
 
-/* ---- sections (1.4) --------------------------------------------------------------------------------------- */
+/* ---- sections (doc/wire/stream.md 1.4) ------------------------------------------------------------------------ */
 
 void wire_section(struct wire *w, uint8_t type, uint32_t id, const char *idstr, uint32_t instance, uint32_t version);
 void wire_part(struct wire *w, uint8_t type, uint32_t id);
@@ -191,7 +191,7 @@ void wire_eos(struct wire *w);
 void wire_flush(struct wire *w);
 
 /**
- * wire_xbzrle - the record that turns @old into @fresh (4.3)
+ * wire_xbzrle - the record that turns @old into @fresh (doc/wire/stream.md 4.3)
  * Return: payload length; 0 when nothing differs; -1 when the payload would exceed a page: nothing is written then.
  */
 int wire_xbzrle(struct wire *w, const char *block, uint64_t addr, const uint8_t *old, const uint8_t *fresh);
@@ -231,7 +231,7 @@ struct wire_device {
 
 /* A FULL section with its footer; its description joins w->json. */
 void wire_device(struct wire *w, uint32_t section_id, const struct wire_device *dev);
-/* globalstate (7.5). */
+/* globalstate (doc/wire/stream.md 7.5). */
 void wire_globalstate(struct wire *w, uint32_t section_id, const char *run_state);
 /* VMDESCRIPTION of the devices so far; nothing else may follow. */
 void wire_vmdesc(struct wire *w);
@@ -244,7 +244,7 @@ struct wire_reply {
 	uint8_t payload[512];
 };
 
-/* Return: bytes of the message at @buf, 0 if it is not complete, -1 if it breaks the rules of section 3. */
+/* Return: bytes of the message at @buf, 0 if it is not complete, -1 if it breaks doc/wire/stream.md 3. */
 int wire_reply_parse(const uint8_t *buf, size_t len, struct wire_reply *ret_reply);
 
 /* ---- a whole honest stream --------------------------------------------------------------------------------- */
@@ -301,7 +301,7 @@ extern const struct wire_device wire_standard_devices[5];
 void wire_honest(struct wire *w, const struct honest_opts *opts, struct honest_image *ret_image);
 void honest_image_fini(struct honest_image *image);
 
-/* ---- multifd channels (multifd.md 3, 4) ------------------------------------------------------------------------ */
+/* ---- multifd channels (doc/wire/multifd.md 3, 4) --------------------------------------------------------------- */
 
 enum {
 	WIRE_MULTIFD_SYNC = 0x01,
@@ -349,8 +349,8 @@ struct multifd_opts {
 	unsigned channels;   /* 0 means 2 */
 	uint32_t method;     /* 0, WIRE_MULTIFD_ZLIB, WIRE_MULTIFD_ZSTD */
 	int level;           /* of it; 0: 1 */
-	bool per_section;    /* every EOS is a sync point; otherwise a 0x200 record once in a round (5.1) */
-	bool old;            /* 7.2 to 8.2: SYNC packets with pages, the phantom behind them, stale fields (4.4) */
+	bool per_section;    /* each EOS is a sync point; else a 0x200 once in a round (doc/wire/multifd.md 5.1) */
+	bool old;            /* 7.2 to 8.2: SYNC with pages, a phantom, stale fields (doc/wire/multifd.md 4.4) */
 	bool no_phantom;     /* with @old: nothing behind a SYNC packet with pages */
 	bool zero_in_main;   /* zero pages are records of the main stream, and not in packets (6) */
 	unsigned packet_pages; /* at most so many in a packet; 0: as many as fit */

@@ -1,4 +1,4 @@
-/* Devices, field by field, and the description that the stream ends with (spec/stream.md 7). */
+/* Devices, field by field, and the description that the stream ends with (doc/wire/stream.md 7). */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -103,7 +103,7 @@ static void json_field(struct wire *w, const struct wire_field *f)
 	static const char *const types[] = { "uint8", "uint16", "uint32", "uint64", "buffer", "struct" };
 
 	json(w, "{\"name\": \"%s\", ", f->name);
-	if (f->array > 1) /* one element looks like a scalar (7.2) */
+	if (f->array > 1) /* one element looks like a scalar (doc/wire/stream.md 7.2) */
 		json(w, "\"array_len\": %" PRIu32 ", ", f->array);
 	json(w, "\"type\": \"%s\", ", types[f->kind]);
 	if (f->kind == WIRE_STRUCT) {

@@ -1,4 +1,4 @@
-/* A whole stream as an honest source sends it (spec/stream.md 1.5), and what must be in memory afterwards. */
+/* A whole stream as an honest source sends it (doc/wire/stream.md 1.5), and what must be in memory afterwards. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +33,7 @@ static const struct wire_vmsd serial = { .name = "serial",
 	                                 .field_count = 4,
 	                                 .subsections = &tail_sub,
 	                                 .subsection_count = 1 };
-/* A version of 0 is legal (1.4). */
+/* A version of 0 is legal (doc/wire/stream.md 1.4). */
 static const struct wire_vmsd mouse = { .name = "vmmouse", .fields = inner_fields, .field_count = 2 };
 static const struct wire_field timer_fields[] = {
 	{ .name = "cpu_ticks_offset", .kind = WIRE_U64, .value = 0x1122334455667788 },

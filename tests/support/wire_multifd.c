@@ -68,7 +68,7 @@ void wire_multifd_device(struct wire *w, const char *name, uint32_t instance_id,
 	wire_bytes(w, data, bytes);
 }
 
-/* ---- compression (4.5) ------------------------------------------------------------------------------------- */
+/* ---- compression (doc/wire/multifd.md 4.5) -------------------------------------------------------------------- */
 
 struct wire_encoder {
 	uint32_t method;
@@ -165,7 +165,8 @@ struct maker {
 	uint8_t *piece;
 };
 
-/* What waits in the lane goes out; in old streams with the flag of the sync point that made it go (4.4). */
+/* What waits in the lane goes out; in old streams with the flag of the sync point that
+ * made it go (doc/wire/multifd.md 4.4). */
 static void lane_flush(struct maker *m, struct lane *l, bool sync)
 {
 	uint64_t offsets[2 * WIRE_MULTIFD_PAGES_MAX];

@@ -1,4 +1,4 @@
-/* What a source sends when it switches to postcopy, honest or not (spec/stream.md 5). */
+/* What a source sends when it switches to postcopy, honest or not (doc/wire/stream.md 5). */
 #include <string.h>
 
 #include "base/assert.h"

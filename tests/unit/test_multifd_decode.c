@@ -1,4 +1,4 @@
-/* Payloads that are one compressed stream per channel (spec/multifd.md 4.5): exact, or refused. */
+/* Payloads that are one compressed stream per channel (doc/wire/multifd.md 4.5): exact, or refused. */
 #include "tests/support/check_main.h"
 
 #include <errno.h>
