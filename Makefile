@@ -522,7 +522,7 @@ help:
 #:                       a folder of its own
 #: check-valgrind        the unit tests under valgrind, and the scenarios that end half way
 #: interop               every case with a real QEMU as the source
-#: tidy                  floors, headers, symbols, man pages, probes, scripts, sizes, words
+#: tidy                  floors, headers, symbols, man pages, links and names in pages, probes, scripts, sizes, words
 #: fuzz, fuzz-run TIME=  build the fuzzers with libFuzzer (clang); run each for TIME seconds
 #: bench                 numbers, with units
 #: demo                  a guest is sent and lands
