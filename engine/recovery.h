@@ -7,7 +7,7 @@
  * may come back, as often as it takes, at the same addresses or at another one (inm_recover). Only the embedder can
  * give up.
  *
- * The states are drawn in README, from the table of state.c.
+ * doc/recovery.md draws the states, from the table of state.c.
  *
  * The source may notice a loss earlier than we do, and be back while all seems well here: such a connection is kept
  * until the loss shows or its deadline passes (arrival.c).

@@ -3,8 +3,9 @@
  *
  * It says nothing the code does not know better: the coroutine's place is the protocol state. There is one setter.
  *
- * What takes each edge of the table in state.c, and in brackets the function that does. scripts/draw-states draws
- * README's picture of both; the check "states" of scripts/tidy fails when one of the three is not as the others.
+ * What takes each edge of the table in state.c, and in brackets the function that does. scripts/draw-states draws the
+ * picture of both in doc/recovery.md. The check "states" of scripts/tidy fails when one of the three is not as the
+ * others.
  *
  *   none -> setup: inm_listen [incoming_start]
  *   none -> cancelled: allowed, but a cancel is heard when it listens
