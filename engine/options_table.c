@@ -241,7 +241,7 @@ static const struct param_row params[] = {
 	{ "multifd-window-limit", NULL, NULL, DEST, WORKS, PARAM_SIZE, FIELD(multifd_window_limit_bytes), 1u << 20,
 		SIZE_BYTES_MAX, NULL, "bytes", "1G", "memory of all channels together for decompressing zstd" },
 	{ "connect-deadline", NULL, NULL, DEST, WORKS, PARAM_U64, FIELD(connect_deadline_s), 1, 86400, NULL, "s", "10",
-		"an unidentified connection is closed after so long, and so long a channel is waited for" },
+		"for a connection to say what it is, and for an expected channel to come" },
 	{ "postcopy-prefetch", NULL, NULL, DEST, WORKS, PARAM_BOOL, FIELD(postcopy_prefetch), 0, 0, NULL, "", "on",
 		"ask ahead for threads that walk through memory" },
 	{ "postcopy-kernel-faults", NULL, NULL, DEST, WORKS, PARAM_BOOL, FIELD(postcopy_kernel_faults), 0, 0, NULL, "",

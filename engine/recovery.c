@@ -15,7 +15,7 @@
 #include <stdio.h>
 
 /*
- * It is waited for the embedder, and for as long as it takes. A deadline all the same: where nothing is listened to
+ * We wait for the embedder indefinitely; this timeout only keeps the deadlock detector quiet. Where nobody listens
  * (after fd:, or an inm_recover that failed) the reactor would say that nothing can wake us.
  */
 #define LOOK_NS (60 * NS_PER_S)

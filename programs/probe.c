@@ -13,8 +13,8 @@
 static const char help_text[] =
 	"usage: inmigrate probe [OPTION]...\n"
 	"\n"
-	"Says what the kernel offers here and to this user: a line each with yes or no, and for a no why,\n"
-	"and what would change it. The last line says how postcopy would be done.\n"
+	"Says what the kernel offers here, to this user. Each line says yes, or no with the reason and what\n"
+	"would change it. The last line says how postcopy would be done.\n"
 	"\n"
 	"  --json  one JSON object instead\n"
 	"  --help  this text\n"

@@ -122,7 +122,7 @@ static void print_postcopy(const struct inm *inm, const struct inm_stats *st)
 
 	if (!st->postcopy_ns && !st->postcopy_pages && !st->faults)
 		return;
-	say("  postcopy: %s, %" PRIu64 " pages, and %" PRIu64 " that were here; %s by the preempt channel\n",
+	say("  postcopy: %s, %" PRIu64 " pages, %" PRIu64 " duplicates dropped; %s by the preempt channel\n",
 	    human_time(time, (double)st->postcopy_ns), st->postcopy_pages, st->duplicate_pages,
 	    human_bytes(preempt, (double)st->preempt_bytes));
 	print_faults(st);
@@ -131,8 +131,8 @@ static void print_postcopy(const struct inm *inm, const struct inm_stats *st)
 		    st->prefetch_hits, st->prefetch_waste);
 	print_blocktime(inm);
 	if (st->pauses)
-		say("  the network failed %u times, and was back %u times; %s without one, the last time %s to the "
-		    "first page\n",
+		say("  network failures: %u, recovered: %u; %s without a network, "
+		    "first page %s after the last return\n",
 		    st->pauses, st->recoveries, human_time(time, (double)st->paused_ns),
 		    human_time(preempt, (double)st->recover_page_ns));
 }

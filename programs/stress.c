@@ -18,14 +18,14 @@
 static const char help_text[] =
 	"usage: inmigrate stress [OPTION]...\n"
 	"\n"
-	"  --memory anon|memfd|thp|hugetlb-2m|hugetlb-1g   the memory of the guest; again: also this [memfd]\n"
-	"  --place copy|continue|move|zero                 how pages are placed; again: also so [the memory's own]\n"
+	"  --memory anon|memfd|thp|hugetlb-2m|hugetlb-1g   the memory of the guest; may be repeated [memfd]\n"
+	"  --place copy|continue|move|zero                 how pages are placed; may be repeated [as fits the memory]\n"
 	"  --touchers N            threads that touch it [4]\n"
 	"  --bytes SIZE            of each memory [64M; 16M of hugetlb-2m, 1G of hugetlb-1g]\n"
 	"  --pattern seq|stride|random|hot|racing          [random]\n"
-	"  --events NAME[=RATE],...   remove, unmap, remap, fork, so often a second [500, 50, 50, 10]\n"
+	"  --events NAME[=RATE],...   remove, unmap, remap, fork; RATE a second [500, 50, 50, 10]\n"
 	"  --own-faults RATE       accesses a second of the engine's own thread [0]\n"
-	"  --duplicates SHARE      of the answers that come twice, 0 to 1 [0.02]\n"
+	"  --duplicates SHARE      share of answers that come twice, 0 to 1 [0.02]\n"
 	"  --delay DIST            none, constant:TIME, uniform:TIME-TIME or heavy:TIME [none]\n"
 	"  --prefetch on|off       ask ahead for a thread that walks [on]\n"
 	"  --seconds S | --faults N   how long [10 s]\n"
@@ -33,11 +33,11 @@ static const char help_text[] =
 	"  --kvm                   vCPUs of a small guest do the touching\n"
 	"  --matrix                every combination this kernel has, in [180] seconds\n"
 	"  --json FILE, --plot FILE.svg   what was found, for programs and as a picture\n"
-	"  --no-limits             do not measure first what the kernel does alone\n"
+	"  --no-limits             do not first measure what the kernel does alone\n"
 	"  --progress auto|always|never\n"
 	"\n"
-	"TIME is a number with ns, us, ms or s. Exit status: 0 nothing wrong, 1 something is, or it cannot be done\n"
-	"here, 2 usage.\n";
+	"TIME is a number with ns, us, ms or s. Exit status: 0 nothing is wrong; 1 something is, or this machine\n"
+	"cannot do it; 2 usage.\n";
 
 static const double event_rate_usual[EVENT_COUNT] = {
 	[EVENT_REMOVE] = 500, [EVENT_UNMAP] = 50, [EVENT_REMAP] = 50, [EVENT_FORK] = 10

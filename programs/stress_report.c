@@ -62,7 +62,7 @@ static void print_latency(const struct stress_result *r)
 	char mean[32], p50[32], p99[32], p999[32], max[32];
 	const struct stress_latency *l = &r->latency;
 
-	printf("  who waits for a page: mean %s, median %s, p99 %s, p99.9 %s, longest %s\n",
+	printf("  waits for a page: mean %s, median %s, p99 %s, p99.9 %s, longest %s\n",
 	       human_time(mean, l->count ? (double)l->sum_ns / (double)l->count : 0),
 	       human_time(p50, (double)latency_quantile(l, 500)), human_time(p99, (double)latency_quantile(l, 990)),
 	       human_time(p999, (double)latency_quantile(l, 999)), human_time(max, (double)l->max_ns));
