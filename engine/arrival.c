@@ -166,7 +166,7 @@ static may_park int read_first(struct inm *inm, struct hello *h, uint64_t deadli
 
 	if ((e == -ENODATA || e == -ECONNRESET) && shows_certificate(inm) && !is_trusted(inm, h) &&
 	    ended_in_silence(h))
-		return err_set(err, e, "closed after 0 bytes, right behind the TLS handshake: usually this means that "
+		return err_set(err, e, "closed after 0 bytes, right after the TLS handshake: usually this means that "
 			       "the source does not trust our certificate (another CA, or not the name it connects "
 			       "to); its log says why");
 	return e;

@@ -84,7 +84,7 @@ static int check_main(const struct inm *inm, struct err *err)
 {
 	if (!chan_hung_up(inm->main.ch))
 		return 0;
-	return err_set(err, -ENOTCONN, "the source closed the main channel while its preempt channel was waited for");
+	return err_set(err, -ENOTCONN, "the source closed the main channel before its preempt channel had come");
 }
 
 static uint64_t sooner(uint64_t a_ns, uint64_t b_ns)

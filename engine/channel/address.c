@@ -269,7 +269,7 @@ static int parse_fd(struct address *addr, struct span number, struct err *err)
 
 	if (!is_decimal(number))
 		return err_set(err, -EINVAL, "'%s' is not a descriptor's number; names given with getfd exist only "
-			       "behind a monitor", QUOTE(number));
+			       "in a monitor", QUOTE(number));
 	if (span_u64(number, INT_MAX, &fd) < 0)
 		return err_set(err, -EINVAL, "descriptor '%s' is not in 0..%d", QUOTE(number), INT_MAX);
 	addr->fd = (int)fd;

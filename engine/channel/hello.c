@@ -91,9 +91,9 @@ static const struct row table[] = {
 	{ HELLO_PAGE, ANY, ANY, ANY, ANY, IN(HELLO_THERE), HELLO_REFUSED, "a second preempt channel" },
 
 	/* A silent one can still be anything, unless nothing but preempt is missing. */
-	{ HELLO_NOTHING, ANY, ANY, ANY, ANY, NOT(HELLO_OWED), HELLO_UNDECIDED, "silent so far" },
-	{ HELLO_NOTHING, ANY, ANY, IN(HELLO_OWED), ANY, IN(HELLO_OWED), HELLO_UNDECIDED, "silent so far" },
-	{ HELLO_NOTHING, ANY, NO, NOT(HELLO_OWED), IN(HELLO_OWED), IN(HELLO_OWED), HELLO_UNDECIDED, "silent so far" },
+	{ HELLO_NOTHING, ANY, ANY, ANY, ANY, NOT(HELLO_OWED), HELLO_UNDECIDED, "nothing said" },
+	{ HELLO_NOTHING, ANY, ANY, IN(HELLO_OWED), ANY, IN(HELLO_OWED), HELLO_UNDECIDED, "nothing said" },
+	{ HELLO_NOTHING, ANY, NO, NOT(HELLO_OWED), IN(HELLO_OWED), IN(HELLO_OWED), HELLO_UNDECIDED, "nothing said" },
 	{ HELLO_NOTHING, ANY, NO, NOT(HELLO_OWED), NOT(HELLO_OWED), IN(HELLO_OWED), HELLO_IS_PREEMPT,
 	  "silent, and only the preempt channel is missing" },
 	{ HELLO_NOTHING, ANY, YES, NOT(HELLO_OWED), ANY, IN(HELLO_OWED), HELLO_IS_PREEMPT,

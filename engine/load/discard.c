@@ -61,7 +61,7 @@ int discard_ranges(struct postcopy *pc, const uint8_t *payload, size_t bytes, st
 		return err_set(err, -EPROTO, "%zu bytes with a name of %zu: no whole number of ranges", bytes,
 			       name_bytes);
 	if (payload[head - 1] != 0)
-		return err_set(err, -EPROTO, "the byte behind the name is %u, not 0", payload[head - 1]);
+		return err_set(err, -EPROTO, "the byte after the name is %u, not 0", payload[head - 1]);
 	b = ram_find(pc->ram, name, name_bytes);
 	if (!b)
 		return err_set(err, -EPROTO, "unknown block '%s'", TEXT_QUOTE(name, name_bytes));

@@ -389,7 +389,7 @@ static int walk_sections(struct split_build *b, const struct vmdesc *d, const ui
 	if (r < 0)
 		return r;
 	if (off == bytes)
-		return err_set(err, -EPROTO, "no EOF behind the last section at 0x%zx", off);
+		return err_set(err, -EPROTO, "no EOF after the last section at 0x%zx", off);
 	if (buf[off] != ELEMENT_EOF)
 		return wrong_element(buf, bytes, off, "EOF", err);
 	if (off + 1 != bytes)

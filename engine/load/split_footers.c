@@ -436,7 +436,7 @@ static int check_start(const struct search *s, enum gap gap)
 		return err_set(s->err, -EPROTO, "the package does not begin with LISTEN");
 	if (gap == GAP_BAD)
 		return err_set(s->err, -EPROTO, "no section begins %s",
-		               s->mode == SPLIT_PACKAGE ? "behind LISTEN" : "at 0x0");
+		               s->mode == SPLIT_PACKAGE ? "after LISTEN" : "at 0x0");
 	return 0;
 }
 

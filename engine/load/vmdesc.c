@@ -208,7 +208,7 @@ static int parse_top(struct pull *p, struct vmdesc *d)
 	if (!devices_seen)
 		return PULL_FAIL(p, "no \"devices\"");
 	if (pull_peek(p) != -1)
-		return PULL_FAIL(p, "data behind the closing brace");
+		return PULL_FAIL(p, "data after the closing brace");
 	return check_devices_differ(p, d);
 }
 

@@ -276,7 +276,7 @@ static const struct lie {
 	const char *words; /* one of them is in the error */
 } lies[] = {
 	{ "discard: version", PC_BEFORE_DISCARD, bad_version, -EPROTO, "version 1" },
-	{ "discard: byte behind the name", PC_BEFORE_DISCARD, bad_zero, -EPROTO, "behind the name" },
+	{ "discard: byte after the name", PC_BEFORE_DISCARD, bad_zero, -EPROTO, "after the name" },
 	{ "discard: unknown block", PC_BEFORE_DISCARD, unknown_block, -EPROTO, "unknown block 'nope'" },
 	{ "discard: no name", PC_BEFORE_DISCARD, no_name, -EPROTO, "unknown block" },
 	{ "discard: no range", PC_BEFORE_DISCARD, no_range, -EPROTO, "no whole number of ranges" },
