@@ -326,7 +326,7 @@ static int check_plain(const struct options *opts, enum cap cap, struct err *err
 	return 0;
 }
 
-/* What would be settled in vain must not pass for settled. */
+/* Reject settings that would silently have no effect. */
 static int check_tls(const struct options *opts, struct err *err)
 {
 	if (!opts->tls_creds[0] && opts->tls_creds_dir[0])

@@ -15,14 +15,14 @@
  * inm_dispatch. Only there do these three work, and not from a callback; elsewhere they return -EDEADLK. inm_cancel,
  * inm_pause and inm_get_state work anywhere, also in a signal handler. inmigrate(3) has a table of all calls.
  *
- * The process: no thread is started, and nothing is written to a standard stream. In postcopy there is a handler for
- * SIGBUS, which hands on what is not its own; before and after, the embedder's is there. Any number of migrations may
- * go on in one process, on one reactor or on several. inmigrate(3) has all that is shared.
+ * The process: the library starts no thread and writes to no standard stream. In postcopy it has a handler for SIGBUS,
+ * which passes on what is not its own; before and after, the embedder's is there. Any number of migrations may run in
+ * one process, on one reactor or on several. inmigrate(3) has all that is shared.
  *
  * Errors: a function that can fail returns a negative errno, and inm_error() has the story. A constructor that fails
- * leaves NULL, which every function accepts; inm_error(NULL) says why there is none. What an embedder calls where it
- * must not is an error like others: the library aborts only when it finds a mistake of its own, which it names on
- * standard error.
+ * leaves NULL, which every function accepts; inm_error(NULL) says why there is none. A call where it must not be made
+ * is an error like any other: the library aborts only when it finds a mistake of its own, which it names on standard
+ * error.
  */
 #ifndef INMIGRATE_H
 #define INMIGRATE_H
@@ -53,14 +53,14 @@ struct inm_reactor;
 /* The states a management tool may see, in QEMU's words (query-migrate, "status"). */
 enum inm_state {
 	INM_STATE_NONE,      /* made, not listening */
-	INM_STATE_SETUP,     /* listening; no source has told its list of RAM blocks yet. One that goes away before it
-	                      * has is forgotten, and the next one may come; inm_error() then says what happened */
+	INM_STATE_SETUP,     /* listening; no source has told its list of RAM blocks yet. If one goes away before
+	                      * that, the next one may come; inm_error() then says what happened */
 	INM_STATE_ACTIVE,    /* the list is there, and the stream is being loaded; from here on errors are final */
 	INM_STATE_POSTCOPY_ACTIVE, /* the guest runs here, or is about to, and pages of it are still at the source */
 	INM_STATE_POSTCOPY_PAUSED, /* the network failed in postcopy; inm_error() says how. The guest runs on until it
 	                            * touches a page that is missing (or is started, if its devices were still being
 	                            * loaded); the source may come back: see inm_recover */
-	INM_STATE_POSTCOPY_RECOVER, /* it has come back, and hears what is here */
+	INM_STATE_POSTCOPY_RECOVER, /* the source is back, and hears what is here */
 	INM_STATE_COMPLETED, /* landed: the guest is the embedder's */
 	INM_STATE_FAILED,    /* inm_error() says why; the source still has its guest if it used a return path */
 	INM_STATE_CANCELLED, /* inm_cancel() was heard and everything is released */
@@ -95,7 +95,7 @@ struct inm_ram_block {
 	                     * (also where the memory is shared, and DONTNEED alone would keep what is in the file) */
 	bool ignored;       /* with x-ignore-shared: the source shares this memory and sends no page of it; neither
 	                     * @fd nor @addr is needed */
-	bool dirty;         /* the memory may hold something else than zeros: zero pages are then written */
+	bool dirty;         /* the memory may hold something other than zeros: zero pages are then written */
 	bool unplugged;     /* parts of the block may be unplugged at the source (virtio-mem), which sends nothing for
 	                     * them. In postcopy a page that a thread has asked for, and that has not come when the
 	                     * stream ends, is zeros then; otherwise it is lost, and the migration pauses */
@@ -123,9 +123,10 @@ enum inm_live_part { INM_LIVE_START, INM_LIVE_PART, INM_LIVE_END };
 
 /*
  * A piece of a live section: state of the machine, neither RAM nor a device's, that the source sends while the guest
- * still runs there. Two are known: "spapr/htab" (the hash page table of a pseries guest) and "s390-storage_attributes".
+ * still runs there. The library knows two: "spapr/htab" (the hash page table of a pseries guest) and
+ * "s390-storage_attributes".
  * Each section has one START body, any number of PART bodies and one END body, as they are on the wire, without their
- * headers and footers; a body comes in one piece or more. A later body replaces what an earlier one said of the same
+ * headers and footers; a body comes in one piece or more. A later body replaces what an earlier one said about the same
  * place.
  */
 struct inm_live_state {
@@ -155,9 +156,9 @@ struct inm_ops {
 	 * it, without a description. NULL: states are checked and dropped. */
 	int (*device)(void *opaque, const struct inm_device *device);
 
-	/* RAM and devices are complete. The last chance to refuse: whatever can fail here must be done here, because
-	 * the source gives its guest up when this has returned 0 and it has been told. The guest must not run before
-	 * start_vcpus.
+	/* RAM and devices are complete. The last chance to refuse: do everything here that can fail, because the
+	 * source gives its guest up when this has returned 0 and the source has been told. The guest must not run
+	 * before start_vcpus.
 	 * @run_state is what it was at the source: "running", "paused", ...; NULL where the stream does not say. */
 	int (*ready)(void *opaque, const char *run_state);
 
@@ -187,8 +188,8 @@ struct inm_ops {
 	int (*early_described)(void *opaque, const struct inm_device *device);
 
 	/* Each RAM block of the guest has been given its memory by ram_block, and there will be no other. The last
-	 * callback before a switch to postcopy: what can be refused for a reason that is known now must be refused
-	 * here, because a source before QEMU 10.2 loses its guest if that is refused later. NULL: nothing to say. */
+	 * callback before a switch to postcopy: refuse here if you know a reason now, because a source before QEMU
+	 * 10.2 loses its guest if you refuse later. NULL: nothing to say. */
 	int (*ram_listed)(void *opaque);
 };
 
@@ -197,7 +198,7 @@ struct inm_ops {
 struct inm_config {
 	size_t size;                 /* sizeof(struct inm_config) */
 	struct inm_reactor *reactor; /* shared; must outlive the inm. NULL: the inm makes its own */
-	enum inm_log_level log_level; /* lines above it are not made */
+	enum inm_log_level log_level; /* lines of a higher level are not made */
 	uint8_t uuid[16];            /* of the guest, for capability validate-uuid and multifd; zeros: none */
 	const char *machine;         /* machine type the stream must name ("pc-i440fx-7.2"); NULL: any */
 };
@@ -223,8 +224,9 @@ void inm_free(struct inm *inm);
 
 /**
  * inm_set_capability - as QEMU's migrate-set-capabilities, by QEMU's names
- * Both sides must be set alike for those that change the stream. Before inm_listen.
- * Return: 0; -ENOENT unknown; -ENOTSUP known but not to be had, the error says why; -EBUSY too late; -EINVAL conflicts.
+ * Set both sides alike for those that change the stream. Before inm_listen.
+ * Return: 0; -ENOENT unknown; -ENOTSUP known but not in this version, the error says why; -EBUSY too late; -EINVAL
+ * conflicts.
  */
 int inm_set_capability(struct inm *inm, const char *name, bool on);
 
@@ -238,8 +240,8 @@ int inm_set_parameter(struct inm *inm, const char *name, const char *value);
 /**
  * inm_listen - where the guest will come from
  * @uri: tcp:HOST:PORT, unix:PATH, vsock:CID:PORT, fd:N, exec:COMMAND, file:PATH[,offset=N]; see inmigrate(1)
- * A descriptor given with fd: is the library's from here on, also when the call fails.
- * Return: 0; -EINVAL for an address one cannot parse; or the errno of the socket call that failed.
+ * A descriptor given with fd: belongs to the library from here on, also when the call fails.
+ * Return: 0; -EINVAL for an address that cannot be parsed; or the errno of the socket call that failed.
  */
 int inm_listen(struct inm *inm, const char *uri);
 
@@ -251,7 +253,7 @@ const char *inm_address(const struct inm *inm, unsigned index);
 
 /**
  * inm_run - until landed, failed or cancelled
- * Return: 0 landed; -ECANCELED; -EINVAL when nothing was listened to; -EDEADLK from a callback, or on another thread
+ * Return: 0 landed; -ECANCELED; -EINVAL without an inm_listen before; -EDEADLK from a callback, or on another thread
  * than the first that ran the reactor; or the negative errno of the failure, which is never -ETIMEDOUT.
  */
 int inm_run(struct inm *inm);
@@ -263,9 +265,9 @@ int inm_run(struct inm *inm);
 int inm_run_until(struct inm *inm, uint64_t deadline_ns);
 
 /**
- * inm_fd - for an event loop of one's own: readable when there is something to do
+ * inm_fd - for your own event loop: readable when there is something to do
  * The descriptor belongs to the reactor. All migrations of a shared reactor have the same. Poll it; do not read it, and
- * do not close it: dispatch would fail once with -EBADF, and nothing wake the loop any more.
+ * do not close it: dispatch would fail once with -EBADF, and nothing would wake the loop any more.
  */
 int inm_fd(const struct inm *inm);
 
@@ -284,7 +286,7 @@ int inm_dispatch(struct inm *inm);
 void inm_cancel(struct inm *inm);
 
 /**
- * inm_pause - take the network for lost (a hung one, which nobody has closed): postcopy-active becomes postcopy-paused
+ * inm_pause - act as if the network had failed, for one that hangs: postcopy-active becomes postcopy-paused
  * All connections are closed, and the source may come back. Before start_vcpus nothing is done where that would make
  * the source (QEMU 10.2 on) run its guest again. From any thread and from a signal handler; the rest happens in run or
  * dispatch. Return: 0 asked for; -EINVAL in another state than postcopy-active and postcopy-recover.
@@ -293,11 +295,12 @@ int inm_pause(struct inm *inm);
 
 /**
  * inm_recover - in the state postcopy-paused: wait for the source at another address
- * Not needed for one that comes back where it came before: those addresses are listened to all the time. They are not
- * any more when another one is given. May be called again, also after a failure, and in state_changed.
- * @uri: tcp:, unix: or vsock: as in inm_listen; or fd:N, a connection of the source's, the library's from here on
- * Return: 0; -EBUSY in another state; -EINVAL for an address one cannot parse; or the errno of the socket call that
- * failed: then nothing is listened to.
+ * Not needed for a source that comes back where it came before: the library listens there all the time, until you give
+ * it another address. May be called again, also after a failure, and in state_changed.
+ * @uri: tcp:, unix: or vsock: as in inm_listen; or fd:N, a connection of the source's, which belongs to the library
+ * from here on
+ * Return: 0; -EBUSY in another state; -EINVAL for an address that cannot be parsed; or the errno of the socket call
+ * that failed: then the library listens nowhere.
  */
 int inm_recover(struct inm *inm, const char *uri);
 
@@ -307,7 +310,7 @@ int inm_recover(struct inm *inm, const char *uri);
  * For blocks with a descriptor there is a second mapping, the engine view: an access to a missing page does not block
  * the thread but parks the callback until the page has come; all else goes on. Only in the callbacks device, ready and
  * start_vcpus of this inm. A system call that is given such an address fails with EFAULT where a page is missing: call
- * inm_ram_await before.
+ * inm_ram_await first.
  * Return: the address in the engine view; outside postcopy, and for memory without a descriptor, @addr itself; NULL
  * when the range is not inside one block, and in postcopy outside of these callbacks.
  */
@@ -317,26 +320,26 @@ void *inm_ram_view(struct inm *inm, void *addr, size_t bytes);
  * inm_ram_await - park until these pages have come
  * For memory without a descriptor, and before a system call is given guest memory. In the same callbacks. In the guest
  * view or the engine view.
- * Return: 0; -EFAULT when the range is not inside one block; -EDEADLK in postcopy outside of these callbacks, which
- * nobody could wait in; -ECANCELED when the migration has failed or was cancelled
+ * Return: 0; -EFAULT when the range is not inside one block; -EDEADLK in postcopy outside of these callbacks, where
+ * nobody could wait; -ECANCELED when the migration has failed or was cancelled
  * (the callback should return an error, which is then ignored).
  */
 int inm_ram_await(struct inm *inm, const void *addr, size_t bytes);
 
 /**
  * inm_stuck_fd - readable while a callback holds the thread that runs the migration, and nobody has read about it
- * In postcopy a callback (device, ready, start_vcpus, state_changed, log) must not hold it for long: the pages that the
- * guest waits for come on that thread. After parameter stuck-after (5 s) this descriptor becomes readable, and after 2,
- * 4, ... times as long it does again. It is for another thread, because the one that is held may be held for ever: it
- * touches a missing page in the guest view, say. Poll it, do not read it: inm_stuck_text does. It belongs to @inm, and
- * is the same from inm_new to inm_free. From any thread. Return: the descriptor; -EINVAL for NULL.
+ * In postcopy a callback (device, ready, start_vcpus, state_changed, log) must not hold it for long: that thread brings
+ * the pages that the guest waits for. After parameter stuck-after (5 s) this descriptor becomes readable, and after 2,
+ * 4, ... times as long it does again. It is for another thread, because the held one may be held for ever, for example
+ * when it touches a missing page in the guest view. Poll it, do not read it: inm_stuck_text does. It belongs to
+ * @inm, and is the same from inm_new to inm_free. From any thread. Return: the descriptor; -EINVAL for NULL.
  */
 int inm_stuck_fd(const struct inm *inm);
 
 /**
  * inm_stuck_text - which callback holds the thread now, and where it is: one line, printable ASCII
  * "the callback for device 'x' instance 0: stuck for 5 s at pc 0x401234, registers point into block 'pc.ram' at ...".
- * From any thread, but not while another one is in inm_free; it waits for nobody. When the callback has returned, the
+ * From any thread, but not while another one is in inm_free; it never waits. When the callback has returned, the
  * same line goes to the callback log, as an error.
  * @buf: of @bytes bytes, gets as much as fits, and a NUL
  * Return: the length of the whole line; 0: nothing is held now; -EINVAL for NULL.
@@ -361,7 +364,7 @@ const char *inm_last_error(void);
 
 #define INM_LATENCY_BUCKETS 40
 
-/* Numbers so far. The structure may grow at its end: set size first. */
+/* The current numbers. The structure may grow at its end: set size first. */
 struct inm_stats {
 	size_t size;
 	enum inm_state state;
@@ -370,8 +373,8 @@ struct inm_stats {
 	uint64_t main_bytes;     /* read from the main channel */
 	uint64_t multifd_bytes;  /* read from all multifd channels */
 	uint64_t ram_bytes;      /* length of all RAM blocks */
-	uint64_t received_pages; /* distinct target pages received so far */
-	uint64_t remaining_pages; /* of all blocks, not received so far */
+	uint64_t received_pages; /* distinct target pages received */
+	uint64_t remaining_pages; /* of all blocks, not received yet */
 	uint64_t normal_pages;   /* page records by kind, repeats included */
 	uint64_t zero_pages;
 	uint64_t xbzrle_pages;
@@ -393,7 +396,7 @@ struct inm_stats {
 	uint64_t faults;              /* of the guest's threads, read from the userfaultfd */
 	uint64_t faults_local;        /* of those, answered here: the page had come, or is zeros */
 	uint64_t engine_faults;       /* of device callbacks, in the engine view */
-	uint64_t outstanding_faults;  /* pages a thread waits for at the moment */
+	uint64_t outstanding_faults;  /* pages that a thread waits for now */
 	uint64_t place_retries;       /* placements that had to wait for an event to be read */
 	uint64_t prefetch_pages;      /* asked for ahead; of those, touched later, and never touched */
 	uint64_t prefetch_hits;
@@ -401,13 +404,13 @@ struct inm_stats {
 	/* From a fault read to its page placed, for pages that had to be asked for. */
 	uint64_t fault_count, fault_mean_ns, fault_p50_ns, fault_p99_ns, fault_max_ns;
 	uint64_t fault_log2_ns[INM_LATENCY_BUCKETS]; /* [i]: of 2^i up to 2^(i+1) ns */
-	uint64_t blocktime_ns;        /* all threads of the guest that have faulted so far were blocked at once: QEMU's
+	uint64_t blocktime_ns;        /* all threads of the guest that have faulted were blocked at once: QEMU's
 	                               * postcopy-blocktime */
 
 	/* Losses of the network. */
 	uint32_t pauses, recoveries;
 	uint64_t paused_ns;           /* in all, to now */
-	uint64_t recover_page_ns;     /* the last time: from the new main channel to the first page behind it */
+	uint64_t recover_page_ns;     /* the last time: from the new main channel to the first page after it */
 };
 
 /* How long one thread of the guest was blocked (QEMU's postcopy-vcpu-blocktime). */
@@ -461,8 +464,8 @@ struct inm_probe {
 	bool callbacks_park;    /* in the engine view (inm_ram_view); else they must call inm_ram_await */
 	uint64_t uffd_features; /* UFFD_FEATURE_... (userfaultfd(2)) that the kernel has; some may need a privilege */
 	char kernel[72];        /* its release, "6.12.9" */
-	char door[48];          /* how a userfaultfd is had: "/dev/userfaultfd"; "" where none is */
-	char error[256];        /* why none is, and what would change that; else "" */
+	char door[48];          /* how the process gets a userfaultfd: "/dev/userfaultfd"; "": it gets none */
+	char error[256];        /* why it gets none, and what would change that; else "" */
 	char verdict[400];      /* how postcopy would be done, or why it cannot; in words */
 	uint32_t finding_count;
 	struct inm_finding findings[INM_FINDINGS_MAX];
@@ -470,7 +473,7 @@ struct inm_probe {
 
 /**
  * inm_probe - what the kernel offers here, and to this process, now
- * It is tried: userfaultfds and a ring are opened and closed again. From any thread; no migration is needed.
+ * It tries: userfaultfds and a ring are opened and closed again. From any thread; no migration is needed.
  * @ret: size is set by the caller; the rest is written as far as it goes
  * Return: 0; -EINVAL for NULL or a size that holds nothing.
  */
