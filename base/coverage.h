@@ -7,7 +7,7 @@
  *
  * Invariants:
  * (1) A bit of level k + 1 is set exactly when the word of level k that it stands for has all its bits set.
- * (2) Bits behind the last one, in the last word of a level, are set.
+ * (2) Bits after the last one, in the last word of a level, are set.
  */
 #ifndef BASE_COVERAGE_H
 #define BASE_COVERAGE_H

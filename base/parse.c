@@ -17,7 +17,7 @@ static unsigned digit_value(char c)
 	return 16;
 }
 
-/* Reads digits from *@text on and moves it behind the last. An overlong number is read to its end, so that the caller
+/* Reads digits from *@text on and moves it after the last. An overlong number is read to its end, so that the caller
  * can tell "too large" from "not a number at all". */
 static int scan_u64(const char **text, uint64_t *ret_value)
 {

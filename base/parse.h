@@ -1,7 +1,7 @@
 /*
  * parse.h - numbers, sizes, switches and UUIDs from text that a person or a tool typed
  *
- * Pure functions. The whole text must be the value: nothing may stand before or behind it, no sign, no white space. An
+ * Pure functions. The whole text must be the value: nothing may stand before or after it, no sign, no white space. An
  * empty text is -EINVAL. Nothing is written to the output unless 0 is returned.
  */
 #ifndef BASE_PARSE_H
@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** parse_u64 - decimal, or hexadecimal behind 0x. Return: 0, -EINVAL not a number, -ERANGE beyond 64 bits. */
+/** parse_u64 - decimal, or hexadecimal with the prefix 0x. Return: 0, -EINVAL not a number, -ERANGE beyond 64 bits. */
 int parse_u64(const char *text, uint64_t *ret_value);
 
 /**

@@ -366,7 +366,7 @@ void co_wake(struct co *co, int result)
 void co_cancel(struct co *co)
 {
 	ASSERT(co->state != CO_DEAD);
-	/* One is on its way: two that were not delivered so far are one. */
+	/* One is on its way: two that were not delivered yet are one. */
 	if (co->state == CO_READY && co->wake_result == -ECANCELED)
 		return;
 	if (co->state == CO_PARKED && co->interruptible)

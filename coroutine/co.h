@@ -48,7 +48,7 @@ struct co {
 	struct stack stack;
 	enum co_state state;
 	int wake_result;
-	bool cancel_pending;   /* asked for and not delivered so far */
+	bool cancel_pending;   /* asked for and not delivered yet */
 	bool interruptible;    /* the park under way ends at a cancel */
 	bool deadline_moved;   /* that of the park under way: once is enough, see sched_was_away */
 	bool shielded;         /* cancels stay pending; see co_shield */

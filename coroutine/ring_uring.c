@@ -34,9 +34,9 @@ struct uring {
 	struct ring ring;
 	struct io_uring uring;
 	/* An operation is in at most one of these. */
-	struct list backlog; /* not sent so far: the submission queue had no room */
+	struct list backlog; /* not sent yet: the submission queue had no room */
 	struct list cancels; /* sent; its cancel is to be sent */
-	struct list asked;   /* its cancel was sent too, and it has not completed so far */
+	struct list asked;   /* its cancel was sent too, and it has not completed yet */
 	struct __kernel_timespec retry_delay;
 	int eventfd;
 	bool eventfd_on;    /* somebody polls it */

@@ -44,7 +44,7 @@ int arrival_start(struct inm *inm);
  */
 may_park int arrival_secure(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err);
 
-/** arrival_has_silent - is there a connection that has said nothing so far, and can only be the preempt channel? */
+/** arrival_has_silent - is there a connection that has said nothing yet, and can only be the preempt channel? */
 bool arrival_has_silent(const struct inm *inm);
 
 /**

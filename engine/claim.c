@@ -64,7 +64,7 @@ int claim_to_run(struct claim *c, struct err *err)
 
 	pthread_mutex_lock(&c->lock);
 	r = become_runner(c, c->holder, err);
-	/* Who waits for a call that looks is told that it runs now. */
+	/* Calls that wait for one that looks hear that it runs now. */
 	pthread_cond_broadcast(&c->given_back);
 	pthread_mutex_unlock(&c->lock);
 	return r;

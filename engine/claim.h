@@ -12,7 +12,7 @@
  * (1) The embedder's code runs inside a claim exactly when it is a callback: a thread that holds the claim and calls
  *     again is in one, or in a signal handler that interrupted one.
  * (2) owner is set once, by the first claim_run, and stays: the kernel's ring takes requests from one thread only.
- * (3) Who waits for a claim waits for a call that looks, never for one that runs. So there is no deadline.
+ * (3) A call waits only for calls that look, never for one that runs. So there is no deadline.
  *
  * Not for signal handlers: see the table in inmigrate(3).
  */

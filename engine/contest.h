@@ -4,7 +4,7 @@
  * Anybody who reaches the port can say the magic of a source. So the place of the main channel is taken in steps:
  *
  *   candidate   its opening is complete (stream/opening.h): it waits for the place, in its own coroutine, in the order
- *               of arrival. Who has said less keeps nobody out, and has connect-deadline to say more.
+ *               of arrival. One that has said less keeps nobody out, and has connect-deadline to say more.
  *   provisional it has the place (inm->main), and its stream is loaded. Nothing of a guest is here yet. If it ends, or
  *               falls silent while a candidate waits, all of it is dropped and the next candidate has the place.
  *   committed   the embedder has been asked for a RAM block or given a device: from here on it is the migration, and

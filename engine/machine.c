@@ -114,7 +114,7 @@ static long pool_number(unsigned kib, const char *what)
 	return n;
 }
 
-/* Free means: not in use, and not promised to a mapping that has not touched its pages so far. */
+/* Free means: not in use, and not promised to a mapping that has not touched its pages yet. */
 static void find_huge_pages(struct inm_probe *p, const char *name, unsigned kib)
 {
 	struct inm_finding *f = add(p, name);

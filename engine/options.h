@@ -141,7 +141,7 @@ struct options {
 	/* Compatibility properties of machine types. */
 	bool send_configuration;     /* a configuration section follows the header */
 	bool send_section_footer;    /* sections end in footers */
-	bool suppress_vmdesc;        /* no JSON description behind a precopy stream */
+	bool suppress_vmdesc;        /* no JSON description after a precopy stream */
 	bool store_global_state;     /* the section "globalstate" is sent; nothing depends on it */
 	int send_switchover_start;   /* enum tristate, as are the rest */
 	int multifd_flush_after_each_section;

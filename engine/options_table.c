@@ -18,7 +18,7 @@
 
 /*
  * Every capability of QEMU 7.2 to 11.1: doc/wire/control.md 4 for presence and side, doc/wire/stream.md 8 for what each
- * means to a destination; what is beside that stands behind the row.
+ * means to a destination; what is beside that stands after the row.
  */
 static const struct cap_row caps[CAP_COUNT] = {
 	[CAP_XBZRLE]              = { "xbzrle", "7.2", NULL, BOTH, WORKS, NULL }, /* doc/wire/stream.md 4.3 */

@@ -50,7 +50,7 @@ static int run_preempt(void *arg)
 		incoming_lost(inm, e, &err);
 		return e;
 	}
-	event_set(&inm->postcopy.all_here); /* for who waits to look again */
+	event_set(&inm->postcopy.all_here); /* so that waiters look again */
 	return 0;
 }
 

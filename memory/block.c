@@ -255,7 +255,7 @@ int block_forget(struct block *b, size_t tpage, size_t count, unsigned tpage_shi
 	uint64_t off = (uint64_t)tpage << tpage_shift, bytes = (uint64_t)count << tpage_shift;
 
 	ASSERT(tpage % unit == 0 && off + bytes <= b->used_bytes);
-	/* A block may end inside its last hpage; what is behind it is nobody's. */
+	/* A block may end inside its last hpage; what is after it is nobody's. */
 	if (off + bytes == b->used_bytes && !block_is_anonymous(b))
 		bytes = (bytes + b->hpage_bytes - 1) / b->hpage_bytes * b->hpage_bytes;
 	if (block_is_anonymous(b)) {

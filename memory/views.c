@@ -27,7 +27,7 @@ struct mappings {
 
 /* ---- the list ---- */
 
-/* The number at *@p and the character behind it. */
+/* The number at *@p and the character after it. */
 static bool number(char **p, int base, char behind, uint64_t *ret)
 {
 	char *end;

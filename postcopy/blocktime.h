@@ -1,5 +1,5 @@
 /*
- * blocktime.h - how long who waited for pages
+ * blocktime.h - how long each thread waited for pages
  *
  * From the moment a fault was read to the moment its page was placed; a thread's own clock sees the kernel's part, too.
  */

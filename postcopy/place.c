@@ -103,7 +103,7 @@ static int expose(struct postcopy *pc, const struct block *b, uint64_t off, size
 			bytes -= b->hpage_bytes < bytes ? b->hpage_bytes : bytes;
 			break;
 		default:
-			/* They are received, and the ledger forgets them: who waits there must come back. */
+			/* They are received, and the ledger forgets them: threads that wait there must come back. */
 			uffd_wake(&pc->guest, b->guest + off, bytes);
 			return done.error;
 		}
@@ -269,7 +269,7 @@ int place_zero(struct postcopy *pc, struct block *b, size_t tpage, struct err *e
 		return 0;
 	}
 	claim(pc, b, tpage, 1);
-	/* It costs nothing before somebody touches it; who has touched it gets it now. */
+	/* It costs nothing before somebody touches it; threads that have touched it get it now. */
 	if (bitmap_test(&pb->asked, tpage >> shift) && pblock_complete(pb, tpage >> shift, pc->ram->tpage_shift))
 		place_local(pc, pb, tpage >> shift, false);
 	tell(pc, pb, tpage, 1);
@@ -294,7 +294,7 @@ static ssize_t place_some(const struct uffd *u, struct block *b, uint64_t off, s
 
 	if (!block_is_anonymous(b))
 		done = uffd_continue(u, view + off, bytes);
-	/* Said of the whole run, although only what is behind the first one may have been unmapped. */
+	/* Said of the whole run, although only what is after the first one may have been unmapped. */
 	if (done.error == -ENOENT && bytes > b->hpage_bytes)
 		done = uffd_continue(u, view + off, b->hpage_bytes);
 	if (done.bytes > 0)
@@ -321,7 +321,7 @@ static size_t local_run(const struct postcopy *pc, const struct pblock *pb, size
 /*
  * Several threads that discard without a pause leave no moment in which a placement would not be -EAGAIN. What is
  * complete need not be watched any more: unregistered, which no event delays, the next touch finds what is in the file,
- * or zeros. (The kernel wakes who waits before it stops to let others wait, so they are woken once more.)
+ * or zeros. (The kernel wakes the waiters before it stops letting others wait, so they are woken once more.)
  */
 static bool let_go(struct postcopy *pc, const struct block *b, uint64_t off)
 {
@@ -352,7 +352,7 @@ static void place_failed(struct postcopy *pc, const struct block *b, uint64_t of
 void place_local(struct postcopy *pc, struct pblock *pb, size_t unit, bool walks)
 {
 	uint64_t off = (uint64_t)unit << pb->unit_shift, end = off + local_run(pc, pb, unit);
-	uint64_t due = off + pblock_unit_bytes(pb); /* so far it is not only for the thread's next steps */
+	uint64_t due = off + pblock_unit_bytes(pb); /* up to here, not only for the thread's next steps */
 	ssize_t n;
 
 	while (off < end && (walks || off < due)) {

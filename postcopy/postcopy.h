@@ -89,7 +89,7 @@ struct postcopy {
 	struct ledger ledger;
 	struct blocktime blocktime;
 	struct prefetch prefetch;
-	struct event all_here; /* set also for who waits for it to look around: nothing is missing, or there is news */
+	struct event all_here; /* nothing is missing; also set when there is news, so that waiters look again */
 	bool listening;
 	bool opened;           /* the engine views are open: the migration has failed */
 	uint64_t missing_tpages; /* from LISTEN on */

@@ -20,7 +20,7 @@ static long steps_to(const struct fault_thread *t, const struct pblock *pb, size
 	return distance / t->stride;
 }
 
-/* At the next step, or at one that was asked for ahead, or right behind them. */
+/* At the next step, or at one that was asked for ahead, or right after them. */
 static bool goes_on(const struct fault_thread *t, const struct pblock *pb, size_t unit)
 {
 	long steps = steps_to(t, pb, unit);

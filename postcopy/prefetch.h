@@ -3,7 +3,7 @@
  *
  * A thread whose last faults lie at equal distances will probably go on like that. The pages it comes to next are asked
  * for with the one it waits for: few at first, twice as many each time the guess was right, none after a wrong one.
- * Guesses are sent behind what somebody waits for, and are bounded, so that a real request is never queued behind more
+ * Guesses are sent after what somebody waits for, and are bounded, so that a real request is never queued after more
  * of them than arrive in about a round trip.
  */
 #ifndef POSTCOPY_PREFETCH_H
@@ -25,7 +25,7 @@ struct prefetch {
 	uint64_t hits, waste; /* guesses whose thread went on as guessed, and those whose thread did not */
 };
 
-/** prefetch_walks - will the thread @t (may be NULL), which touches @unit now, probably go on to those behind it? */
+/** prefetch_walks - will the thread @t (may be NULL), which touches @unit now, probably go on to those after it? */
 bool prefetch_walks(const struct fault_thread *t, const struct pblock *pb, size_t unit);
 
 /** prefetch_fault - @t (may be NULL) has touched @unit: learn from it, and ask for what it will touch next */

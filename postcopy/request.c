@@ -250,7 +250,7 @@ void ledger_unsend(struct ledger *l)
 {
 	struct want *w;
 
-	/* The oldest first, and all of them before what has not been asked for so far. */
+	/* The oldest first, and all of them before what has not been asked for yet. */
 	while (!list_empty(&l->sent)) {
 		w = container_of(l->sent.prev, struct want, node);
 		list_unlink(&w->node);

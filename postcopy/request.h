@@ -1,8 +1,9 @@
 /*
- * request.h - the ledger of pages that are waited for
+ * request.h - the ledger of pages that somebody waits for
  *
- * One entry for each unit that has been asked for, or is about to be, and has not come. It knows who waits: threads of
- * the guest (in the kernel, in a page fault) and coroutines of ours. A second fault on the same unit joins the entry.
+ * One entry for each unit that has been asked for, or is about to be, and has not come. It knows the waiters: threads
+ * of the guest (in the kernel, in a page fault) and coroutines of ours. A second fault on the same unit joins the
+ * entry.
  */
 #ifndef POSTCOPY_REQUEST_H
 #define POSTCOPY_REQUEST_H
@@ -44,7 +45,7 @@ struct want {
 #define LEDGER_BUCKETS 4096
 
 struct ledger {
-	struct list unsent, guessed; /* to be sent: what somebody waits for, and behind it what nobody does */
+	struct list unsent, guessed; /* to be sent: what somebody waits for, and after it what nobody does */
 	struct list sent;
 	struct event unsent_there;
 	struct want *buckets[LEDGER_BUCKETS];

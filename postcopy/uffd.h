@@ -67,7 +67,7 @@ ssize_t uffd_read(const struct uffd *u, struct uffd_msg *ret, size_t count);
 /*
  * How far a placement came, and why no further: 0 all of it; -EEXIST the next page is there; -EAGAIN an event has to be
  * read first; -EFAULT (continue) the next page is not in the file; -ENOENT the mapping has changed; -ESRCH its process
- * is gone; -EINVAL not aligned; -ENOMEM; -ENOSPC. What came before the reason is placed, and who waited for it woken.
+ * is gone; -EINVAL not aligned; -ENOMEM; -ENOSPC. What came before the reason is placed, and its waiters are woken.
  *
  * Reading the event does not end the EAGAIN at once: the thread that caused it does, when it gets to run. And a removal
  * is carried out only after that, so a page placed in between may be removed again (tests/platform/uffd_remove_eagain).
@@ -77,12 +77,12 @@ struct uffd_done {
 	int error;
 };
 
-/* @dst and @bytes are multiples of the range's page; @src need not be aligned. Who waits for that is woken. */
+/* @dst and @bytes are multiples of the range's page; @src need not be aligned. Threads that wait for it are woken. */
 struct uffd_done uffd_copy(const struct uffd *u, void *dst, const void *src, size_t bytes);
 struct uffd_done uffd_zeropage(const struct uffd *u, void *dst, size_t bytes);
 /* The page is in the file, and now also in this mapping of it. */
 struct uffd_done uffd_continue(const struct uffd *u, void *dst, size_t bytes);
-/* Placed, and perhaps not by us: that it is there does not prove that who waited was woken. */
+/* Placed, and perhaps not by us: that it is there does not prove that its waiters were woken. */
 int uffd_wake(const struct uffd *u, void *dst, size_t bytes);
 
 /* ---- what this kernel offers ---- */

@@ -38,7 +38,7 @@ void watched_sort(struct watched *v)
 		qsort(v->list, v->count, sizeof(*v->list), by_address);
 }
 
-/* The last one that does not begin behind @addr; NULL when all do. */
+/* The last one that does not begin after @addr; NULL when all do. */
 static struct watched_view *last_before(const struct watched *v, uintptr_t addr)
 {
 	size_t low = 0, high = v->count;

@@ -266,7 +266,7 @@ static uintptr_t pc_of(const ucontext_t *uc)
 	return (uintptr_t)uc->uc_mcontext.pc;
 }
 #else
-/* A CPU whose registers nobody has named so far: the watch speaks, and names no block. */
+/* A CPU whose registers nobody has named yet: the watch speaks, and names no block. */
 #define REGISTER_COUNT 0u
 
 static uintptr_t register_value(const ucontext_t *uc, unsigned i, const char **ret_name)

@@ -79,7 +79,7 @@ struct yield_range {
 #define YIELD_RANGES_MAX 4096
 
 /* So many faults of one instruction at one address, one after the other, and the page is none that can come: it is
- * behind the end of the file, or there is no memory for it. Then it is the embedder's SIGBUS, see (1). */
+ * after the end of the file, or there is no memory for it. Then it is the embedder's SIGBUS, see (1). */
 #define YIELD_REPEATS_MAX 64
 
 struct yield {

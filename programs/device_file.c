@@ -38,7 +38,7 @@ static json_t *decode(struct device_file *f, const struct inm_device *device, st
 		.version_id = device->version_id,
 		.device = desc ? 0 : -1,
 	};
-	/* The section is described by offsets into a buffer: its name first, its body behind. */
+	/* The section is described by offsets into a buffer: its name first, its body after. */
 	size_t name_bytes = strlen(device->name);
 	uint8_t *buf = malloc(name_bytes + device->bytes + 1);
 	json_t *value = NULL;
@@ -56,7 +56,7 @@ static json_t *decode(struct device_file *f, const struct inm_device *device, st
 	return value;
 }
 
-/* Of one that came before all others, and is described behind them. */
+/* Of one that came before all others, and is described after them. */
 struct early_state {
 	struct early_state *next;
 	char *name;

@@ -30,7 +30,7 @@ struct guest_files {
 
 /**
  * guest_files_add - the option's value
- * NAME ends at the first '=' behind which there is the path of a file, so that names and paths may have a '='.
+ * NAME ends at the first '=' after which there is the path of a file, so that names and paths may have a '='.
  * Return: 0, or a negative errno: @ret_why is one line.
  */
 int guest_files_add(struct guest_files *fs, const char *value, char ret_why[static 320]);

@@ -7,7 +7,7 @@
  *     late. All stamps are checked at each write and at the end.
  * Each toucher has one place of 8 bytes in each page, at 8 times its number.
  *
- * Bounds: what is remembered of pages takes TOUCH_MEMORY_MAX bytes at most, all touchers together. Pages behind that
+ * Bounds: what is remembered of pages takes TOUCH_MEMORY_MAX bytes at most, all touchers together. Pages after that
  * are read, and neither written nor compared.
  *
  * The threads block all signals. They call nothing of the library.
@@ -70,7 +70,7 @@ struct touch {
 	const struct guest_block *block; /* not owned */
 	uint64_t pages;                  /* that are walked */
 	uint64_t tracked_pages;          /* of those, that are remembered */
-	_Atomic uint64_t *sums;          /* owned; of each tracked page, 0: not seen so far */
+	_Atomic uint64_t *sums;          /* owned; of each tracked page, 0: not seen yet */
 	struct toucher *touchers;        /* owned; opts.threads of them */
 	unsigned made;                   /* threads */
 	sem_t gate;
@@ -82,7 +82,7 @@ struct touch {
 };
 
 /**
- * touch_parse - what stands behind "touch=" in --guest: N[,pattern=...][,access=...]...
+ * touch_parse - what stands after "touch=" in --guest: N[,pattern=...][,access=...]...
  * @ret_opts: written on success. @ret_why: one line on failure. Return: 0 or -EINVAL.
  */
 int touch_parse(struct touch_options *ret_opts, const char *text, char ret_why[static 160]);

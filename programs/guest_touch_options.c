@@ -1,4 +1,4 @@
-/* What stands behind "touch=" in --guest: touch_parse of guest_touch.h. */
+/* What stands after "touch=" in --guest: touch_parse of guest_touch.h. */
 #include "programs/guest_touch.h"
 
 #include "base/parse.h"

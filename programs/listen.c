@@ -222,7 +222,7 @@ static const struct inm_ops ops = {
 /* A signal handler has no argument of ours, so this one pointer is global; inm_cancel is made for it. */
 static struct listen *volatile signal_target;
 
-/* The touchers first: what they see behind a cancel is not the guest any more. */
+/* The touchers first: what they see after a cancel is not the guest any more. */
 static void give_up(struct listen *ln)
 {
 	ln->given_up = true;

@@ -35,7 +35,7 @@ struct listen {
 	bool paused;
 };
 
-/* As an exit status: there is none so far. */
+/* As an exit status: there is none yet. */
 #define GO_ON (-1)
 
 /* The level is fixed when the migration is made, and options are set on it: so -v is looked for first. */

@@ -19,7 +19,7 @@ struct out_file {
 };
 
 /**
- * out_file_open - make it, or open what is there; nothing of it is lost so far
+ * out_file_open - make it, or open what is there; nothing of it is lost yet
  * A FIFO must have a reader. A pipe, FIFO or terminal that takes nothing for some seconds is an error later on: nobody
  * is waited for without end.
  * Return: 0, or a negative errno after saying why.

@@ -68,7 +68,7 @@ static int parse_real(const char *text, double max, double *ret)
 	return 0;
 }
 
-/* "100us"; @end: what may stand behind it. */
+/* "100us"; @end: what may stand after it. */
 static int parse_time(const char *text, const char **ret_end, uint64_t *ret_ns)
 {
 	static const struct {

@@ -54,7 +54,7 @@ struct source {
 	struct event sooner;  /* the heap has another first */
 	struct event idle;    /* nothing is in heap, ring or channels */
 	size_t busy;
-	uint64_t push_owed; /* pages that were asked for, and not counted for a push so far */
+	uint64_t push_owed; /* pages that were asked for, and not counted for a push yet */
 	uint64_t random;
 	struct channel channels[CHANNELS];
 };

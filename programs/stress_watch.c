@@ -40,7 +40,7 @@ struct watch {
 
 /* ---- waiters ---- */
 
-/* Return: how often it has slept so far; UINT64_MAX when it runs, or waits for a CPU: then not for a page. */
+/* Return: how often it has slept; UINT64_MAX when it runs, or waits for a CPU: then not for a page. */
 static uint64_t sleeps_of(uint32_t tid)
 {
 	uint64_t sleeps = UINT64_MAX;

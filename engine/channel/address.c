@@ -23,7 +23,7 @@ static struct span span_of(const char *text)
 	return (struct span){ text, strlen(text) };
 }
 
-/* Cuts the part up to the first @c off *@rest and moves *@rest behind it; without a @c that is all of it. */
+/* Cuts the part up to the first @c off *@rest and moves *@rest after it; without a @c that is all of it. */
 static struct span span_cut(struct span *rest, char c)
 {
 	const char *end = memchr(rest->p, c, rest->bytes);
@@ -294,7 +294,7 @@ static int parse_file(struct address *addr, struct span path, struct err *err)
 		if (!memcmp(path.p + i, key, key_bytes))
 			at = path.p + i;
 	if (at) {
-		const char *offset = at + key_bytes; /* the URI ends behind it, so it is NUL-terminated */
+		const char *offset = at + key_bytes; /* the URI ends after it, so it is NUL-terminated */
 
 		if (parse_size(offset, &addr->offset) < 0 || addr->offset > INT64_MAX)
 			return err_set(err, -EINVAL, "offset '%s' is not a size below 8 EiB, such as 4096, 0x1000 "

@@ -68,7 +68,7 @@ size_t chan_pending(const struct chan *ch);
  */
 bool chan_same_peer(const char *a, const char *b);
 
-/** chan_shut_down - both ways, for good: who reads or writes is told. NULL is allowed. Parks: no. */
+/** chan_shut_down - both ways, for good: reads and writes under way end. NULL is allowed. Parks: no. */
 void chan_shut_down(struct chan *ch);
 
 /** chan_close - and free. NULL is allowed. Parks: no. No operation of it may be under way. */

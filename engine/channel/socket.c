@@ -89,7 +89,7 @@ static int socket_write_all(struct chan *ch, const void *buf, size_t bytes, uint
 	while (bytes > 0) {
 		/*
 		 * What is written here is small and urgent (a page request), and there is room for it nearly always: at
-		 * once, and not with the reactor's next turn, behind all that is ready now.
+		 * once, and not with the reactor's next turn, after all that is ready now.
 		 */
 		ssize_t n = send(sc->fd, p, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
 

@@ -64,7 +64,7 @@ struct tls_chan {
 	bool established; /* the handshake is over; whether the source is who it must be is another question */
 
 	/*
-	 * in[in_start..in_whole) are whole records that GnuTLS has not taken so far, in[in_whole..in_end) is the
+	 * in[in_start..in_whole) are whole records that GnuTLS has not taken yet, in[in_whole..in_end) is the
 	 * beginning of one.
 	 */
 	uint8_t *in; /* owned, TLS_IN_BYTES */

@@ -168,7 +168,7 @@ may_park int tls_records_fill(struct tls_chan *tc, uint64_t deadline_ns, struct 
 	return 0;
 }
 
-/* More may be put behind it during the park (by (1), whole records), so only what was sent is taken out. */
+/* More may be put after it during the park (by (1), whole records), so only what was sent is taken out. */
 may_park int tls_records_drain(struct tls_chan *tc, uint64_t deadline_ns, struct err *err)
 {
 	while (tc->out_bytes > 0) {

@@ -3,7 +3,7 @@
  *
  * A postcopy source sends LISTEN, all device state and RUN as one package. It is received whole and divided by its
  * footers (it has no description). LISTEN is carried out where the stream stands; the devices are loaded in a coroutine
- * of their own, because a callback may touch a page that only comes on the main channel behind the package.
+ * of their own, because a callback may touch a page that only comes on the main channel after the package.
  *
  * What is here is kept when the connection is lost: the devices are loaded and the guest started all the same, and a
  * callback that waits for a page waits until the source is back. Except where the source asks, before RUN, whether the
@@ -43,7 +43,7 @@ struct package {
 	bool pledging;       /* it is being told */
 	bool pledged;        /* it has been */
 	bool cut;            /* the connection that it came on is lost: its PINGs are not to be answered */
-	uint32_t pings[PACKAGE_PINGS_MAX]; /* behind the package, to be answered when it is done: in their turn */
+	uint32_t pings[PACKAGE_PINGS_MAX]; /* after the package, to be answered when it is done: in their turn */
 	unsigned ping_count;
 };
 
@@ -60,7 +60,7 @@ static inline bool package_is_loading(const struct package *p)
 void package_cut(struct package *p);
 
 /**
- * package_read - @bytes of package behind its command, up to and with LISTEN; then the devices are loaded beside
+ * package_read - @bytes of package after its command, up to and with LISTEN; then the devices are loaded beside
  * Parks: yes. Return: 0; -EPROTO; -ENOMEM; what LISTEN failed with; -ENOTCONN: LISTEN was carried out, and the
  * connection is lost.
  */

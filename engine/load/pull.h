@@ -63,7 +63,7 @@ void pull_free(struct pull_chunk *chunks);
 int pull_peek(struct pull *p);
 int pull_expect(struct pull *p, char want);
 
-/** pull_enter - the brace or bracket that opens; pull_more behind it returns 0 when it is closed */
+/** pull_enter - the brace or bracket that opens; pull_more after it returns 0 when it is closed */
 int pull_enter(struct pull *p, char open);
 
 /** pull_more - before each element. @first: true before the first call. Return: 1 there is one, 0 it was the end. */
@@ -72,7 +72,7 @@ int pull_more(struct pull *p, bool *first, char close);
 int pull_string(struct pull *p, struct pull_str *ret);
 int pull_number(struct pull *p, uint64_t max, uint64_t *ret);
 
-/** pull_key - a string and the colon behind it. It lives until the next one is read, also one inside its value. */
+/** pull_key - a string and the colon after it. It lives until the next one is read, also one inside its value. */
 int pull_key(struct pull *p, struct pull_str *ret);
 
 /** pull_skip - one value of any kind */

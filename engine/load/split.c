@@ -274,7 +274,7 @@ static bool next_is_at(const struct vmdesc *d, size_t k, const uint8_t *buf, siz
 	       head.instance_id == next->instance_id;
 }
 
-/* The end of such a body is the first footer of its own behind which comes what the description says. */
+/* The end of such a body is the first footer of its own after which comes what the description says. */
 static bool find_end(struct split_section *s, size_t *ret_next, const struct vmdesc *d, size_t k, const uint8_t *buf,
                      size_t bytes, const struct split_opts *opts)
 {
@@ -494,7 +494,7 @@ static int check_first(const uint8_t *buf, size_t bytes, struct err *err)
 	return 0;
 }
 
-/* Is there `00 06 be32 n {` at @off, with what behind it that n counts? */
+/* Is there `00 06 be32 n {` at @off, with what after it that n counts? */
 static bool announces(const uint8_t *buf, size_t bytes, size_t off, size_t *ret_json_bytes)
 {
 	const size_t head = 1 + VMDESC_HEAD_BYTES;

@@ -75,7 +75,7 @@ struct split_section {
 struct split_command {
 	size_t off; /* of the type byte */
 	size_t payload_off;
-	size_t section; /* index of the section it stands in front of; the count when it is behind all */
+	size_t section; /* index of the section it stands in front of; the count when it is after all */
 	uint16_t command;
 	uint16_t payload_bytes;
 };
@@ -143,7 +143,7 @@ int split_try_tail(struct split_tail *tail, struct split_result *ret, const uint
  * split_find_tail - the description may not be the last thing in @buf
  * For a stream that lies on something longer, and has nobody who could say where it ends. Of all descriptions that
  * agree with the sections before them the last one counts: a guest that has made one in the state of its own device
- * could hide those behind it otherwise.
+ * could hide those after it otherwise.
  * Return: 1, and what follows begins at ret->json_off + ret->json_bytes; 0 there is none; -EPROTO the last one does not
  * agree with the bodies; -ENOMEM; -ECANCELED.
  */
@@ -181,8 +181,8 @@ int split_by_footers(struct split_result *ret, const uint8_t *buf, size_t bytes,
  * @body: from the first byte of the body; may have moved since the last call
  * @scan_off: 0 before the first call, then kept for the caller between calls with more bytes
  * @section_id: of the section
- * Plausible: its footer, and behind it the beginning of an element that may stand in the set-up phase (START, FULL,
- * PART or END of a handler in opts->live, a command of its right length). The header behind must have arrived whole
+ * Plausible: its footer, and after it the beginning of an element that may stand in the set-up phase (START, FULL,
+ * PART or END of a handler in opts->live, a command of its right length). The header after must have arrived whole
  * to be judged. The description confirms the size later (opts->early).
  * Return: 1 and @ret_body_bytes, 0 more bytes are needed, -EPROTO none within SPLIT_EARLY_BYTES_MAX.
  * Source: doc/wire/stream.md 7.4.2, 1.5

@@ -305,7 +305,7 @@ static bool foot_is_before(const struct foot *f, uint32_t section_id, size_t off
 	return f->section_id != section_id ? f->section_id < section_id : f->off < off;
 }
 
-/* Index of the first footer of @section_id at or behind @off. */
+/* Index of the first footer of @section_id at or after @off. */
 static size_t first_foot(const struct search *s, uint32_t section_id, size_t off)
 {
 	size_t k = section_id >> s->table_shift, low = 0, high = s->foot_count;
@@ -488,7 +488,7 @@ int split_by_footers(struct split_result *ret, const uint8_t *buf, size_t bytes,
 
 /* ---- early sections ---- */
 
-/* May this stand behind an early section? Return: 1, 0 too few bytes to say, -1. */
+/* May this stand after an early section? Return: 1, 0 too few bytes to say, -1. */
 static int plausible_setup(const uint8_t *buf, size_t bytes, size_t off, uint32_t section_id,
                            const struct split_opts *opts)
 {

@@ -406,7 +406,7 @@ int tail_check_end(struct load *l, struct err *err)
 	return n == -ETIMEDOUT ? 0 : (int)n;
 }
 
-/* A copy with a NUL behind it: the description's own text has none between devices. */
+/* A copy with a NUL after it: the description's own text has none between devices. */
 static char *device_text(const struct split_result *split, int32_t device)
 {
 	const char *text;

@@ -1,7 +1,7 @@
 /*
  * tail.h - the end of a precopy stream: device state, EOF, description
  *
- * Device states have no lengths; only the description behind them tells where one ends and the next begins
+ * Device states have no lengths; only the description after them tells where one ends and the next begins
  * (doc/wire/stream.md 7.4.1). So everything from the first FULL section on is kept until it is complete, divided, and
  * delivered in order.
  */
@@ -34,7 +34,7 @@ may_park int tail_read(struct load *l, struct err *err);
  */
 may_park int tail_check_end(struct load *l, struct err *err);
 
-/** tail_read_early - a FULL section of the set-up phase, behind its type byte; delivered at once */
+/** tail_read_early - a FULL section of the set-up phase, after its type byte; delivered at once */
 may_park int tail_read_early(struct load *l, struct err *err);
 
 #endif

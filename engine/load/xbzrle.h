@@ -12,7 +12,7 @@ struct err;
 /**
  * xbzrle_apply - change @page as the delta says
  * @page: page_bytes of the page's last content
- * @delta: delta_bytes, the payload behind the two header fields; all of it is used
+ * @delta: delta_bytes, the payload after the two header fields; all of it is used
  * The delta is checked whole before the first byte is written, so that a bad one leaves the page as it was.
  * Return: 0 or -EPROTO.
  * Source: doc/wire/stream.md 4.3

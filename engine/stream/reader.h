@@ -94,7 +94,7 @@ may_park int reader_be16(struct reader *r, uint16_t *ret, struct err *err);
 may_park int reader_be32(struct reader *r, uint32_t *ret, struct err *err);
 may_park int reader_be64(struct reader *r, uint64_t *ret, struct err *err);
 
-/** reader_str8 - a byte count and so many bytes; @ret_name is NUL-terminated behind them */
+/** reader_str8 - a byte count and so many bytes; @ret_name is NUL-terminated after them */
 may_park int reader_str8(struct reader *r, char ret_name[static 256], size_t *ret_bytes, struct err *err);
 
 #endif

@@ -150,7 +150,7 @@ int reply_request(struct reply *rp, const struct page_request *list, size_t coun
 #define BITMAP_WORDS 4096 /* that are written at a time */
 #define BITMAP_END_MARK 0x0123456789abcdefull
 
-/* What is before the words and behind them goes with them: each write is a segment, and wakes the source. */
+/* What is before the words and after them goes with them: each write is a segment, and wakes the source. */
 struct bitmap_piece {
 	size_t bytes;
 	uint8_t buf[4 + 1 + BLOCK_NAME_BYTES_MAX + 8 + 8 * BITMAP_WORDS + 8];

@@ -33,7 +33,7 @@ void reply_init(struct reply *rp, struct sched *s, struct chan *ch);
 
 /**
  * reply_detach - its channel is lost, and about to be closed: it is shut down, and as if the source had never opened it
- * Who is writing fails, and so does who writes later, with -ENOTCONN. Parks: until nobody writes. May be called again.
+ * Writes under way fail, and so do later ones, with -ENOTCONN. Parks: until nobody writes. May be called again.
  */
 may_park void reply_detach(struct reply *rp);
 
