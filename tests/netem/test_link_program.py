@@ -325,6 +325,8 @@ print(*s.recvfrom(100), subprocess.check_output(["ip", "link", "show", "link0"],
             with open(os.path.join(folder, "tc"), "w", encoding="utf-8") as f:
                 f.write(f'#!/bin/sh\necho "$@" >>{shlex.quote(folder)}/log\nexit {status}\n')
             os.chmod(os.path.join(folder, "tc"), 0o755)
+            if not os.access(os.path.join(folder, "tc"), os.X_OK):
+                self.skipTest("nothing below TMPDIR can be executed")
             done = run(*arguments, env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
             with open(os.path.join(folder, "log"), encoding="utf-8") as f:
                 return done, f.read().splitlines()

@@ -82,7 +82,10 @@ class GetQemu(unittest.TestCase):
             return f.read()
 
     def tool(self, name, text):
-        os.chmod(self.write("bin/" + name, "#!/bin/sh\n" + textwrap.dedent(text)), 0o755)
+        path = self.write("bin/" + name, "#!/bin/sh\n" + textwrap.dedent(text))
+        os.chmod(path, 0o755)
+        if not os.access(path, os.X_OK):
+            self.skipTest("nothing below TMPDIR can be executed")
 
     def get(self, sources=ONE_LINE, name="sources.list", distribution=DEBIAN_12, **more):
         sites = f"http://mirror.example/debian bookworm {self.write(name, sources)}:1"
