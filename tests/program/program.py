@@ -1,6 +1,7 @@
 """program.py - the program under test as a child, and the folder of a test"""
 
 import ctypes
+import functools
 import os
 import re
 import shutil
@@ -74,10 +75,19 @@ class Listen:
         self.child.stderr.close()
 
 
+@functools.lru_cache
+def why_no_ring():
+    """What an ordinary user who may lock too little memory is told."""
+    found = re.search(r"^io_uring +no .*RLIMIT_MEMLOCK.*$", run("probe").stdout, re.M)
+    return found and found[0]
+
+
 class Case(unittest.TestCase):
     """A test with a folder of its own."""
 
     def setUp(self):
+        if why_no_ring():
+            self.skipTest(why_no_ring())
         self.folder = temp.folder("inmigrate-program-")
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
