@@ -34,8 +34,8 @@ sys.path.insert(0, sys.argv[1])
 import side_by_side
 
 def task(number):
-    open(f"{sys.argv[2]}/began.{number}", "w").close()
     try:
+        open(f"{sys.argv[2]}/began.{number}", "w").close()
         time.sleep(20)
     finally:
         time.sleep(0.1)
