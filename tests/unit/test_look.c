@@ -85,19 +85,23 @@ static uint64_t turns_of_sleeps(void)
 
 START_TEST(test_look_of_an_eager_reactor_is_given_up)
 {
-	uint64_t turns, looks;
+	uint64_t turns, looks = 0;
 
 	r->eager = 1;
-	/* One look alone, by the same clock. */
-	looks = r->ring->turns;
+	/* One look alone, by the same clock; the best of some, because others may want the processor. */
 	ck_assert_int_eq(group_spawn(&g, "sleeper", sleep_often, NULL), 0);
-	ck_assert_int_eq(reactor_run(r, &g, deadline_after_ns(NS_PER_MS / 10)), -ETIMEDOUT);
-	looks = r->ring->turns - looks;
+	for (unsigned i = 0; i < 20; i++) {
+		r->look_eager.misses = 0;
+		turns = r->ring->turns;
+		ck_assert_int_eq(reactor_run(r, &g, deadline_after_ns(NS_PER_MS / 10)), -ETIMEDOUT);
+		turns = r->ring->turns - turns;
+		looks = turns > looks ? turns : looks;
+	}
 	ck_assert_int_eq(reactor_run(r, &g, deadline_after_ns(20 * NS_PER_S)), 0);
 	ck_assert_uint_ge(r->look_eager.misses, LOOK_MISSES);
 	turns = turns_of_sleeps();
 	ck_assert_msg(turns < 3 * SLEEPS + SLEEPS / LOOK_TRIES * 3 * (looks + 10),
-		      "%lu turns for %u sleeps, %lu for the first look", (unsigned long)turns, SLEEPS,
+		      "%lu turns for %u sleeps, %lu for one look", (unsigned long)turns, SLEEPS,
 		      (unsigned long)looks);
 	r->eager = 0;
 }
