@@ -344,17 +344,22 @@ START_TEST(test_address_pair_of_an_empty_host_shares_one_port)
 	socklen_t sa_bytes = sizeof(sa);
 	struct err err = ERR_NONE;
 	char buf[ADDRESS_TEXT_BYTES];
-	int fd;
+	int fd, second = -1;
 
 	ck_assert_int_eq(resolve("tcp::0", e, 2, &err), 2);
 	fd = bind_endpoint(&e[0]);
 	if (fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL)
 		test_skip("no IPv6 here");
-	ck_assert_msg(fd >= 0, "%s", err_name(fd));
-	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&sa, &sa_bytes), 0);
-	address_set_port(&e[1], (uint16_t)address_get_port((struct sockaddr *)&sa));
-	/* Were the first not v6only, it would have this port already. */
-	ck_assert_int_ge(bind_endpoint(&e[1]), 0);
+	/* Were the first not v6only, it would have this port already. Once in a while somebody else has it. */
+	for (unsigned i = 0; i < 20 && second < 0; i++) {
+		if (i > 0)
+			fd = bind_endpoint(&e[0]);
+		ck_assert_msg(fd >= 0, "%s", err_name(fd));
+		ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&sa, &sa_bytes), 0);
+		address_set_port(&e[1], (uint16_t)address_get_port((struct sockaddr *)&sa));
+		second = bind_endpoint(&e[1]);
+	}
+	ck_assert_int_ge(second, 0);
 
 	/* What is printed is an address that can be parsed again, with the real port. */
 	address_format(buf, (struct sockaddr *)&sa, sa_bytes);
