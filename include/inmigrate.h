@@ -396,7 +396,7 @@ struct inm_stats {
 	uint64_t faults;              /* of the guest's threads, read from the userfaultfd */
 	uint64_t faults_local;        /* of those, answered here: the page had come, or is zeros */
 	uint64_t engine_faults;       /* of device callbacks, in the engine view */
-	uint64_t outstanding_faults;  /* pages that a thread waits for now */
+	uint64_t outstanding_faults;  /* pages that a thread waits for at this moment */
 	uint64_t place_retries;       /* placements that had to wait for an event to be read */
 	uint64_t prefetch_pages;      /* asked for ahead; of those, touched later, and never touched */
 	uint64_t prefetch_hits;
