@@ -35,7 +35,6 @@ START_TEST(test_postcopy_of_4096_blocks_does_not_hold_up_others)
 	static uint8_t page[WIRE_TPAGE_BYTES] = { 1 };
 	struct wire w = { 0 };
 
-	stall_need_figures();
 	roomy_begin(&r);
 	roomy_head(&w, true);
 	wire_advise(&w, WIRE_TPAGE_BYTES, WIRE_TPAGE_BYTES);
@@ -86,7 +85,6 @@ START_TEST(test_pages_scattered_over_huge_ones_do_not_hold_up_others)
 	struct wire w = { 0 };
 	uint64_t touch_ns;
 
-	stall_need_figures();
 	roomy_begin(&r);
 	madvise(r.area, r.bytes, MADV_HUGEPAGE);
 	roomy_head(&w, false);
@@ -115,7 +113,6 @@ START_TEST(test_floods_of_small_elements_do_not_hold_up_others)
 	struct roomy r = { .bytes = MIB };
 	struct wire w = { 0 };
 
-	stall_need_figures();
 	roomy_begin(&r);
 	roomy_head(&w, true);
 	roomy_ram(&w, list, 1);

@@ -18,7 +18,6 @@ static void play(struct roomy *r, struct wire *w, const char *what)
 		.caps = postcopy, .return_path = true, .end = SOURCE_END_CLOSE, .deadline_ms = 8000
 	};
 
-	stall_need_figures();
 	ck_assert_int_lt(roomy_land(r, w, &o), 0);
 	ck_assert_msg(strstr(r->error, "closed") || r->stats.state == INM_STATE_POSTCOPY_PAUSED, "%d, state %d: %s",
 	              r->result, (int)r->stats.state, r->error);
@@ -87,7 +86,6 @@ START_TEST(test_announced_discarded_and_listened_for_a_large_guest_does_not_hold
 	struct roomy r;
 	size_t package;
 
-	stall_need_figures(); /* and a sanitizer has no room for so much */
 	begin(&r, &w, 16 * TIB - WIRE_TPAGE_BYTES);
 	wire_discard(&w, "aaaa", &all, 1);
 	package = wire_package_begin(&w);

@@ -20,7 +20,6 @@ static void play_records(const char *what, unsigned blocks, unsigned name_bytes)
 	struct roomy r = { .bytes = (uint64_t)blocks * WIRE_TPAGE_BYTES };
 	struct wire w = { 0 };
 
-	stall_need_figures();
 	roomy_begin(&r);
 	roomy_head(&w, false);
 	roomy_ram(&w, list, blocks);
@@ -57,7 +56,6 @@ START_TEST(test_a_list_of_4096_blocks_with_long_names_does_not_hold_up_others)
 	struct roomy r = { .bytes = (uint64_t)BLOCKS * WIRE_TPAGE_BYTES };
 	struct wire w = { 0 };
 
-	stall_need_figures();
 	roomy_begin(&r);
 	roomy_head(&w, false);
 	roomy_ram(&w, list, BLOCKS);
@@ -84,7 +82,6 @@ START_TEST(test_comparing_the_views_of_4096_blocks_does_not_hold_up_others)
 	};
 	struct wire w = { 0 };
 
-	stall_need_figures();
 	roomy_begin(&r);
 	for (unsigned i = 0; i < BLOCKS; i += 2)
 		ck_assert_int_eq(mprotect(r.area + (size_t)i * WIRE_TPAGE_BYTES, WIRE_TPAGE_BYTES, PROT_READ), 0);

@@ -15,6 +15,7 @@ void roomy_begin(struct roomy *r)
 {
 	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
+	stall_need_figures(); /* before the mapping: a sanitizer has no room for so much */
 	r->fd = -1;
 	if (r->backing == ROOMY_MEMFD) {
 		r->fd = memfd_create("roomy", MFD_CLOEXEC);

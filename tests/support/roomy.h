@@ -32,7 +32,7 @@ struct roomy {
 	struct stall seen; /* of the run; also printed by stall_check */
 };
 
-/* @r: zeroed, with the fields up to guest_view set. */
+/* @r: zeroed, with the fields up to guest_view set. Skips the test where stall_need_figures would. */
 void roomy_begin(struct roomy *r);
 void roomy_end(struct roomy *r);
 
