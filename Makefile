@@ -39,9 +39,9 @@ LIB_FLOORS := $(filter-out programs,$(FLOORS))
 # Names relative to the source folder: $(call find,base/*.c)
 find = $(sort $(patsubst $(srcdir)/%,%,$(wildcard $(addprefix $(srcdir)/,$(1)))))
 
-LIB_SRC := $(call find,$(foreach f,$(LIB_FLOORS),$(f)/*.c $(f)/*/*.c))
+LIB_SRC := $(call find,$(foreach f,$(LIB_FLOORS),$(f)/*.c $(f)/*/*.c $(f)/*/*/*.c))
 LIB_SRC := $(filter-out coroutine/switch_%,$(LIB_SRC)) $(call find,$(SWITCH))
-PROGRAM_SRC := $(call find,programs/*.c)
+PROGRAM_SRC := $(call find,programs/*.c programs/*/*.c)
 SUPPORT_SRC := $(call find,tests/support/*.c)
 UNIT_SRC := $(call find,tests/unit/test_*.c)
 SCENARIO_SRC := $(call find,tests/scenario/test_*.c)
@@ -152,8 +152,8 @@ $(B)tests/scenario/test_recovery_faults: WRAPPED := uffd_continue uffd_read grou
 # NAME: the file compiled anew, the switch that takes the protection away, the scenario and the case in it that must
 # fail, and what it must say.
 CONTROLS := arrival-order no-sync no-preempt-wait no-gate
-CONTROL_arrival-order := engine/channel/hello CONTROL_ARRIVAL_ORDER test_discovery order 'did not land|it hangs'
-CONTROL_no-sync := engine/load/multifd CONTROL_NO_SYNC test_multifd barrier 'not what was sent last|landed before all'
+CONTROL_arrival-order := engine/stream/hello CONTROL_ARRIVAL_ORDER test_discovery order 'did not land|it hangs'
+CONTROL_no-sync := engine/ram/multifd CONTROL_NO_SYNC test_multifd barrier 'not what was sent last|landed before all'
 CONTROL_no-preempt-wait := engine/switchover CONTROL_NO_PREEMPT_WAIT test_switchover never 'it hangs'
 CONTROL_no-gate := memory/gate CONTROL_NO_GATE test_switch_barrier overwritten 'was overwritten'
 control_word = $(word $(2),$(CONTROL_$(1)))

@@ -6,7 +6,7 @@
 #include "engine/channel/channel.h"
 #include "engine/channel/file.h"
 #include "engine/channel/socket.h"
-#include "engine/channel/tls.h"
+#include "engine/channel/tls/tls.h"
 #include "engine/incoming.h"
 #include "engine/line.h"
 #include "engine/recovery.h"

@@ -2,7 +2,7 @@
  * arrival.h - who connects, and what they are
  *
  * A coroutine accepts on each listening socket, and each connection has one of its own until it is known what it is:
- * TLS first where TLS is on, then its first bytes, then the one decision (channel/hello.h). Until then it belongs to
+ * TLS first where TLS is on, then its first bytes, then the one decision (stream/hello.h). Until then it belongs to
  * its coroutine and to no one else; then it is handed over in one step, or closed. All of them are children of
  * inm->arrival: when arrival_end has returned, no connection is in the making.
  *

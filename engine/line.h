@@ -11,7 +11,7 @@
 
 #include "base/list.h"
 #include "engine/channel/channel.h"
-#include "engine/channel/hello.h"
+#include "engine/stream/hello.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -2,7 +2,7 @@
  * postcopy.h - the guest runs while pages of it are missing
  *
  * From LISTEN on, a page of guest memory is in one of three states: received (it may be placed in the guest view, or be
- * placed when the guest touches it), asked for (an entry in the ledger, see request.h), or neither. Two coroutines live
+ * placed when the guest touches it), asked for (an entry in the ledger, see ledger.h), or neither. Two coroutines live
  * here: one reads faults and other events from the userfaultfd (fault.h), one sends requests. Pages are placed by
  * whoever receives them (place.h).
  *
@@ -29,7 +29,7 @@
 #include "memory/block.h"
 #include "postcopy/blocktime.h"
 #include "postcopy/prefetch.h"
-#include "postcopy/request.h"
+#include "postcopy/ledger.h"
 #include "postcopy/uffd.h"
 #include "postcopy/watched.h"
 #include "postcopy/yield.h"

@@ -1,8 +1,8 @@
 #include "programs/device_file.h"
 
 #include "base/err.h"
-#include "engine/load/devices_json.h"
-#include "engine/load/vmdesc.h"
+#include "engine/devices/devices_json.h"
+#include "engine/devices/vmdesc.h"
 #include "programs/program.h"
 
 #include <errno.h>

@@ -4,7 +4,7 @@
 #ifndef PROGRAMS_DEVICE_FILE_H
 #define PROGRAMS_DEVICE_FILE_H
 
-#include "engine/load/devices_json.h"
+#include "engine/devices/devices_json.h"
 #include "inmigrate.h"
 #include "programs/out_file.h"
 

@@ -3,7 +3,7 @@
  */
 #include "programs/program.h"
 
-#include "engine/options.h"
+#include "engine/options/options.h"
 #include "programs/output.h"
 #include "programs/process.h"
 

@@ -5,7 +5,7 @@
 #include "coroutine/io.h"
 #include "engine/channel/channel.h"
 #include "engine/channel/socket.h"
-#include "engine/options.h"
+#include "engine/options/options.h"
 
 #include <errno.h>
 #include <linux/vm_sockets.h>

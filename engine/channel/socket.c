@@ -3,7 +3,7 @@
 #include "base/err.h"
 #include "coroutine/io.h"
 #include "engine/channel/address.h"
-#include "engine/options.h"
+#include "engine/options/options.h"
 
 #include <errno.h>
 #include <netinet/in.h>

@@ -3,9 +3,9 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "engine/load/discard.h"
+#include "engine/ram/discard.h"
 #include "engine/load/load.h"
-#include "engine/options.h"
+#include "engine/options/options.h"
 #include "engine/stream/trace.h"
 #include "engine/stream/wire.h"
 
@@ -44,7 +44,7 @@ static bool ack_is_due(const struct load *l)
 {
 	if (!options_has(l->opts, CAP_SWITCHOVER_ACK) || l->opts->switchover_ack_legacy == TRISTATE_OFF)
 		return false;
-	return l->opts->switchover_ack_legacy == TRISTATE_ON || stream_machine_version(l->config.machine) < 1101;
+	return l->opts->switchover_ack_legacy == TRISTATE_ON || configuration_machine_version(l->config.machine) < 1101;
 }
 
 static int open_return_path(struct load *l, struct err *err)

@@ -4,7 +4,7 @@
 #include "base/text.h"
 #include "coroutine/turn.h"
 #include "engine/load/load.h"
-#include "engine/load/split.h"
+#include "engine/devices/split.h"
 #include "engine/stream/trace.h"
 #include "inmigrate.h"
 

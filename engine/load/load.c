@@ -4,11 +4,11 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "engine/load/bitmaps.h"
+#include "engine/ram/bitmaps.h"
 #include "engine/load/command.h"
 #include "engine/load/live.h"
 #include "engine/load/tail.h"
-#include "engine/options.h"
+#include "engine/options/options.h"
 #include "postcopy/postcopy.h"
 #include "engine/stream/trace.h"
 #include "engine/stream/wire.h"
@@ -397,14 +397,14 @@ static int read_elements(struct load *l, struct err *err)
 
 int load_stream(struct load *l, struct err *err)
 {
-	int e = stream_config_read(&l->config, &l->reader, l->opts, l->trace, err);
+	int e = configuration_read(&l->config, &l->reader, l->opts, l->trace, err);
 
 	if (e < 0)
 		return e;
 	/* The page size is known now, and no block before. */
 	ram_init(l->ram, l->config.tpage_bits);
 	/* All machine types with a version in their names have pages of 4096 bytes, or say what others they have. */
-	l->ram_loader.tpage_assumed = l->config.tpage_assumed && stream_machine_version(l->config.machine) == 0;
+	l->ram_loader.tpage_assumed = l->config.tpage_assumed && configuration_machine_version(l->config.machine) == 0;
 	/* Without a configuration section only our own capability tells. */
 	l->ram_loader.lists_gpa = l->config.ignore_shared || options_has(l->opts, CAP_X_IGNORE_SHARED);
 	return read_elements(l, err);

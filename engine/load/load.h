@@ -11,9 +11,9 @@
 
 #include "coroutine/co.h"
 #include "engine/load/package.h"
-#include "engine/load/ram.h"
+#include "engine/ram/ram.h"
 #include "engine/load/sections.h"
-#include "engine/stream/config.h"
+#include "engine/stream/configuration.h"
 #include "engine/stream/reader.h"
 #include "engine/stream/reply.h"
 
@@ -86,7 +86,7 @@ struct load {
 
 	struct reader reader;
 	struct reply reply;
-	struct stream_config config;
+	struct configuration config;
 	struct ram_loader ram_loader;
 	struct sections sections;
 	bool rounds_begun;     /* a PART or END was read: set-up is over */

@@ -7,7 +7,7 @@
 #include "coroutine/turn.h"
 #include "engine/load/device.h"
 #include "engine/load/load.h"
-#include "engine/options.h"
+#include "engine/options/options.h"
 #include "engine/stream/trace.h"
 #include "engine/stream/wire.h"
 #include "inmigrate.h"

@@ -16,7 +16,7 @@
 
 #include "coroutine/co.h"
 #include "coroutine/wait.h"
-#include "engine/load/split.h"
+#include "engine/devices/split.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -7,7 +7,7 @@
 #ifndef ENGINE_LOAD_SECTIONS_H
 #define ENGINE_LOAD_SECTIONS_H
 
-#include "engine/load/split.h"
+#include "engine/devices/split.h"
 
 #include <stdbool.h>
 #include <stddef.h>

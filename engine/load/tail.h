@@ -9,7 +9,7 @@
 #define ENGINE_LOAD_TAIL_H
 
 #include "coroutine/co.h"
-#include "engine/load/split.h"
+#include "engine/devices/split.h"
 
 #include <stddef.h>
 #include <stdint.h>

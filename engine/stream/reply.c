@@ -8,7 +8,7 @@
 #include "engine/channel/channel.h"
 #include "engine/stream/wire.h"
 #include "memory/block.h"
-#include "postcopy/request.h"
+#include "postcopy/ledger.h"
 
 #include <errno.h>
 #include <string.h>

@@ -54,7 +54,7 @@ static inline bool reply_is_awaited(const struct reply *rp)
 may_park int reply_pong(struct reply *rp, uint32_t value, struct err *err);
 may_park int reply_switchover_ack(struct reply *rp, struct err *err);
 
-/** reply_request - pages, in one write; at most REQUEST_BATCH_MAX requests of whole units (postcopy/request.h) */
+/** reply_request - pages, in one write; at most REQUEST_BATCH_MAX requests of whole units (postcopy/ledger.h) */
 may_park int reply_request(struct reply *rp, const struct page_request *list, size_t count, struct err *err);
 
 /** reply_bitmap - which pages of a block are here (doc/wire/stream.md 5.8). Each piece of it has REPLY_TIMEOUT_NS. */

@@ -28,8 +28,8 @@ int main(void)
 #include "coroutine/reactor.h"
 #include "engine/channel/channel.h"
 #include "engine/channel/socket.h"
-#include "engine/channel/tls.h"
-#include "engine/channel/tls_creds.h"
+#include "engine/channel/tls/tls.h"
+#include "engine/channel/tls/tls_creds.h"
 #include "tests/support/tls_peer.h"
 
 #include <errno.h>

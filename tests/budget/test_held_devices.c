@@ -9,9 +9,9 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "engine/load/devices_json.h"
-#include "engine/load/pull.h"
-#include "engine/load/vmdesc.h"
+#include "engine/devices/devices_json.h"
+#include "engine/devices/pull.h"
+#include "engine/devices/vmdesc.h"
 #include "tests/unit/data/tails.h"
 
 /* ---- descriptions ----------------------------------------------------------------------------------------------- */

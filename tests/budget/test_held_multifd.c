@@ -7,9 +7,9 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "engine/load/multifd_decode.h"
-#include "engine/load/multifd_packet.h"
-#include "engine/options.h"
+#include "engine/ram/multifd_decode.h"
+#include "engine/stream/multifd_packet.h"
+#include "engine/options/options.h"
 #include "tests/support/several.h"
 #include "tests/support/wire.h"
 

@@ -10,8 +10,8 @@
 
 #include "base/bitmap.h"
 #include "base/coverage.h"
-#include "engine/load/multifd_packet.h"
-#include "engine/load/ram.h"
+#include "engine/stream/multifd_packet.h"
+#include "engine/ram/ram.h"
 #include "engine/load/sections.h"
 #include "engine/stream/reader.h"
 #include "memory/block.h"

@@ -9,7 +9,7 @@
 
 #include "base/be.h"
 #include "base/err.h"
-#include "engine/load/split.h"
+#include "engine/devices/split.h"
 
 #define BYTES_MAX (24u << 20)
 

@@ -12,7 +12,7 @@
 
 #include "base/clock.h"
 #include "config.h"
-#include "engine/channel/tls.h"
+#include "engine/channel/tls/tls.h"
 #include "engine/incoming.h"
 #include "tests/support/said.h"
 #include "tests/support/several.h"

@@ -9,9 +9,9 @@
 
 #include "base/assert.h"
 #include "base/be.h"
-#include "engine/load/devices_json.h"
-#include "engine/load/split.h"
-#include "engine/load/vmdesc.h"
+#include "engine/devices/devices_json.h"
+#include "engine/devices/split.h"
+#include "engine/devices/vmdesc.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 
 #include "coroutine/group.h"
-#include "engine/channel/hello.h"
+#include "engine/stream/hello.h"
 #include "engine/incoming.h"
 #include "postcopy/uffd.h"
 #include "tests/support/recovery_scene.h"

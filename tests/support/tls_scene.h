@@ -27,8 +27,8 @@ TCase *tls_scene_tcase(const char *name);
 #include "coroutine/reactor.h"
 #include "coroutine/wait.h"
 #include "engine/channel/channel.h"
-#include "engine/channel/tls.h"
-#include "engine/channel/tls_creds.h"
+#include "engine/channel/tls/tls.h"
+#include "engine/channel/tls/tls_creds.h"
 #include "tests/support/tls_peer.h"
 
 /* For acts: the child aborts, and the test with it. */

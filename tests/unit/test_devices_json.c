@@ -1,8 +1,8 @@
-#include "engine/load/devices_json.h"
+#include "engine/devices/devices_json.h"
 
 #include <errno.h>
 
-#include "engine/load/vmdesc.h"
+#include "engine/devices/vmdesc.h"
 #include "tests/support/check_main.h"
 #include "tests/unit/data/tails.h"
 

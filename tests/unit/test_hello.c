@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "engine/channel/channel.h"
-#include "engine/channel/hello.h"
+#include "engine/stream/hello.h"
 
 /* ---- the decision ---------------------------------------------------------------------------------------------- */
 

@@ -7,8 +7,8 @@
 #include <zlib.h>
 
 #include "base/err.h"
-#include "engine/load/multifd_decode.h"
-#include "engine/load/multifd_packet.h"
+#include "engine/ram/multifd_decode.h"
+#include "engine/stream/multifd_packet.h"
 #include "tests/support/wire.h"
 
 #define PAGE 4096u

@@ -7,7 +7,7 @@
 
 #include "base/be.h"
 #include "base/err.h"
-#include "engine/load/multifd_packet.h"
+#include "engine/stream/multifd_packet.h"
 #include "memory/block.h"
 #include "tests/support/wire.h"
 

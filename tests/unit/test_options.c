@@ -1,5 +1,5 @@
-/* Capabilities and parameters by QEMU's names: engine/options.h */
-#include "engine/options.h"
+/* Capabilities and parameters by QEMU's names: engine/options/options.h */
+#include "engine/options/options.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -8,7 +8,7 @@
 
 #include "base/err.h"
 #include "config.h"
-#include "engine/channel/tls_creds.h"
+#include "engine/channel/tls/tls_creds.h"
 #include "tests/support/check_main.h"
 
 #define ARRAY_COUNT(a) (sizeof(a) / sizeof((a)[0]))

@@ -1,9 +1,9 @@
-/* A tail is split by its description, and the two have to agree: engine/load/split.h. */
-#include "engine/load/split.h"
+/* A tail is split by its description, and the two have to agree: engine/devices/split.h. */
+#include "engine/devices/split.h"
 
 #include <errno.h>
 
-#include "engine/load/vmdesc.h"
+#include "engine/devices/vmdesc.h"
 #include "tests/support/check_main.h"
 #include "tests/unit/data/made.h"
 

@@ -1,4 +1,4 @@
-#include "engine/load/split.h"
+#include "engine/devices/split.h"
 
 #include <errno.h>
 

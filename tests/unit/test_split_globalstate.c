@@ -1,5 +1,5 @@
-/* What the globalstate section says: engine/load/split.h. */
-#include "engine/load/split.h"
+/* What the globalstate section says: engine/devices/split.h. */
+#include "engine/devices/split.h"
 
 #include <errno.h>
 

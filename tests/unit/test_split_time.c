@@ -1,8 +1,8 @@
 /*
  * Splitting takes no more time than its bytes are worth, also where somebody hostile has made them:
- * engine/load/split.h. Without sanitizers it takes a tenth of each limit, or less.
+ * engine/devices/split.h. Without sanitizers it takes a tenth of each limit, or less.
  */
-#include "engine/load/split.h"
+#include "engine/devices/split.h"
 
 #include <errno.h>
 

@@ -1,9 +1,9 @@
-/* Files of TLS credentials, names, and the choice of ciphers: engine/channel/tls_creds.h */
-#include "engine/channel/tls_creds.h"
+/* Files of TLS credentials, names, and the choice of ciphers: engine/channel/tls/tls_creds.h */
+#include "engine/channel/tls/tls_creds.h"
 
 #include "base/err.h"
 #include "config.h"
-#include "engine/options.h"
+#include "engine/options/options.h"
 #include "tests/support/check_main.h"
 #include "tests/support/tls_peer.h"
 

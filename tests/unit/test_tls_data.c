@@ -1,4 +1,4 @@
-/* What is read from a channel inside TLS is whole, up to its end: engine/channel/tls.h */
+/* What is read from a channel inside TLS is whole, up to its end: engine/channel/tls/tls.h */
 #include "base/clock.h"
 #include "coroutine/io.h"
 #include "tests/support/tls_scene.h"

@@ -1,4 +1,4 @@
-/* TLS that is no data, more of it than anybody needs: (5) of engine/channel/tls.h */
+/* TLS that is no data, more of it than anybody needs: (5) of engine/channel/tls/tls.h */
 #include "base/be.h"
 #include "base/clock.h"
 #include "tests/support/tls_scene.h"

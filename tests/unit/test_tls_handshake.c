@@ -1,8 +1,8 @@
-/* TLS handshakes that end well, or by a cancel, and the stack that they take: engine/channel/tls.h */
+/* TLS handshakes that end well, or by a cancel, and the stack that they take: engine/channel/tls/tls.h */
 #include "base/clock.h"
 #include "base/err.h"
 #include "config.h"
-#include "engine/channel/tls.h"
+#include "engine/channel/tls/tls.h"
 #include "tests/support/census.h"
 #include "tests/support/tls_scene.h"
 

@@ -1,4 +1,4 @@
-/* Deadlines and cancels on a channel inside TLS lose nothing: engine/channel/tls.h */
+/* Deadlines and cancels on a channel inside TLS lose nothing: engine/channel/tls/tls.h */
 #include "base/clock.h"
 #include "tests/support/tls_scene.h"
 

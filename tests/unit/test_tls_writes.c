@@ -1,4 +1,4 @@
-/* What a channel inside TLS writes, and what it does not; both directions; new keys: engine/channel/tls.h */
+/* What a channel inside TLS writes, and what it does not; both directions; new keys: engine/channel/tls/tls.h */
 #include "base/clock.h"
 #include "coroutine/io.h"
 #include "tests/support/tls_scene.h"

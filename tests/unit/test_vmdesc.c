@@ -1,4 +1,4 @@
-#include "engine/load/vmdesc.h"
+#include "engine/devices/vmdesc.h"
 
 #include <errno.h>
 #include <time.h>

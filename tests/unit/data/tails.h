@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/load/split.h"
+#include "engine/devices/split.h"
 
 struct tail {
 	char path[512];

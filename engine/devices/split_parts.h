@@ -1,0 +1,48 @@
+/*
+ * split_parts.h - what both ways of splitting share; not for others
+ */
+#ifndef ENGINE_DEVICES_SPLIT_PARTS_H
+#define ENGINE_DEVICES_SPLIT_PARTS_H
+
+#include "engine/devices/split.h"
+
+enum split_element {
+	ELEMENT_EOF = 0x00,
+	ELEMENT_START = 0x01,
+	ELEMENT_PART = 0x02,
+	ELEMENT_END = 0x03,
+	ELEMENT_FULL = 0x04,
+	ELEMENT_SUBSECTION = 0x05,
+	ELEMENT_VMDESC = 0x06,
+	ELEMENT_COMMAND = 0x08,
+	ELEMENT_FOOTER = 0x7e,
+};
+
+#define FOOTER_BYTES 5u
+
+/* The sections and commands of a result while they are found. */
+struct split_build {
+	struct split_result r;
+	size_t section_room, command_room;
+};
+
+/**
+ * split_head - read the header of a START or FULL section at @off into @ret (body_bytes and device are left zero, -1)
+ * Return: 1, 0 the buffer ends inside it, -EPROTO (without a story) a name of no bytes.
+ */
+int split_head(struct split_section *ret, const uint8_t *buf, size_t bytes, size_t off);
+
+/**
+ * split_seek - the first @byte of [at, end), however far it is; NULL when there is none, or for a cancel
+ * Parks: yes, see split.h.
+ */
+const uint8_t *split_seek(const struct split_opts *opts, const uint8_t *at, const uint8_t *end, uint8_t byte);
+
+int split_push_section(struct split_build *b, const struct split_section *s, struct err *err);
+int split_push_command(struct split_build *b, const struct split_command *c, struct err *err);
+
+/** split_check_unique - by (2) of split.h. Return: 0, -EPROTO, -ENOMEM. */
+int split_check_unique(const struct split_result *r, const uint8_t *buf, const struct split_opts *opts,
+                       struct err *err);
+
+#endif

@@ -1,0 +1,327 @@
+#include "postcopy/ledger.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/probe.h"
+#include "coroutine/reactor.h"
+#include "memory/block.h"
+#include "postcopy/fault.h"
+#include "postcopy/postcopy.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A thread of the guest that waits for a unit. */
+struct blocked_thread {
+	struct blocked_thread *next;
+	struct fault_thread *thread; /* NULL: too many to tell apart */
+	uint32_t tid;
+	uint64_t since_ns;
+};
+
+void ledger_init(struct ledger *l, struct sched *s)
+{
+	*l = (struct ledger){ .outstanding = 0 };
+	list_init(&l->unsent);
+	list_init(&l->guessed);
+	list_init(&l->sent);
+	event_init(&l->unsent_there, s, "a page to ask for");
+}
+
+/* For the next ones: a fault allocates nothing. */
+static void put_blocked(struct ledger *l, struct want *w)
+{
+	struct blocked_thread *t;
+
+	while ((t = w->blocked)) {
+		w->blocked = t->next;
+		t->next = l->free_blocked;
+		l->free_blocked = t;
+	}
+}
+
+static struct blocked_thread *get_blocked(struct ledger *l)
+{
+	struct blocked_thread *t = l->free_blocked;
+
+	if (!t)
+		return malloc(sizeof(*t));
+	l->free_blocked = t->next;
+	return t;
+}
+
+/* An answer is due while somebody waits and the source can be asked: see struct reactor. */
+static void be_eager(struct postcopy *pc)
+{
+	struct ledger *l = &pc->ledger;
+	bool eager = l->outstanding > 0 && !l->offline;
+
+	if (eager != l->eager)
+		pc->reactor->eager += eager ? 1u : -1u;
+	l->eager = eager;
+}
+
+static void count_outstanding(struct postcopy *pc, int change)
+{
+	pc->ledger.outstanding += (size_t)change;
+	be_eager(pc);
+}
+
+void ledger_fini(struct postcopy *pc)
+{
+	struct ledger *l = &pc->ledger;
+	struct blocked_thread *t;
+	struct want *w;
+
+	l->outstanding = 0;
+	be_eager(pc);
+
+	for (size_t i = 0; i < LEDGER_BUCKETS; i++) {
+		while ((w = l->buckets[i])) {
+			l->buckets[i] = w->chain;
+			ASSERT(list_empty(&w->waiters));
+			put_blocked(l, w);
+			free(w);
+		}
+	}
+	while ((t = l->free_blocked)) {
+		l->free_blocked = t->next;
+		free(t);
+	}
+	while ((w = l->free)) {
+		l->free = w->chain;
+		free(w);
+	}
+}
+
+static struct want **bucket_of(struct ledger *l, const struct pblock *pb, size_t unit)
+{
+	uint64_t h = ((uint64_t)(uintptr_t)pb >> 4) * 0x9e3779b97f4a7c15ull + unit;
+
+	h *= 0x9e3779b97f4a7c15ull;
+	return &l->buckets[(h >> 40) % LEDGER_BUCKETS];
+}
+
+static struct want **find(struct ledger *l, const struct pblock *pb, size_t unit)
+{
+	struct want **w = bucket_of(l, pb, unit);
+
+	while (*w && ((*w)->pb != pb || (*w)->unit != unit))
+		w = &(*w)->chain;
+	return w;
+}
+
+static struct want *add(struct postcopy *pc, struct pblock *pb, size_t unit, uint64_t now_ns, bool guess)
+{
+	struct ledger *l = &pc->ledger;
+	struct want *w = l->free, **bucket = bucket_of(l, pb, unit);
+
+	if (w)
+		l->free = w->chain;
+	else
+		w = malloc(sizeof(*w));
+	if (!w)
+		return NULL;
+	*w = (struct want){ .pb = pb, .unit = unit, .since_ns = now_ns, .guess = guess, .chain = *bucket };
+	*bucket = w;
+	list_init(&w->node);
+	list_init(&w->waiters);
+	list_push_tail(guess ? &l->guessed : &l->unsent, &w->node);
+	bitmap_set(&pb->asked, unit);
+	if (guess)
+		l->guesses++;
+	else
+		count_outstanding(pc, 1);
+	if (!l->offline)
+		event_set(&l->unsent_there);
+	return w;
+}
+
+/* Accounting only: without memory the thread waits all the same, and is not counted. */
+static void note_blocked(struct postcopy *pc, struct want *w, uint32_t tid, uint64_t now_ns)
+{
+	struct blocked_thread *t;
+
+	/* A thread waits for one page: if it is here already, a signal has made it fault again. */
+	for (t = w->blocked; t; t = t->next)
+		if (t->tid == tid)
+			return;
+	t = get_blocked(&pc->ledger);
+	if (!t)
+		return;
+	*t = (struct blocked_thread){
+		.next = w->blocked, .thread = blocktime_thread(&pc->blocktime, tid), .tid = tid, .since_ns = now_ns
+	};
+	w->blocked = t;
+	blocktime_blocks(&pc->blocktime, now_ns);
+}
+
+struct want *ledger_want(struct postcopy *pc, struct pblock *pb, size_t unit, uint32_t tid, uint64_t now_ns)
+{
+	struct ledger *l = &pc->ledger;
+	struct want *w = bitmap_test(&pb->asked, unit) ? *find(l, pb, unit) : add(pc, pb, unit, now_ns, false);
+
+	if (!w)
+		return NULL;
+	if (w->guess) {
+		/* Somebody waits for it now. */
+		w->guess = false;
+		w->since_ns = now_ns;
+		l->guesses--;
+		count_outstanding(pc, 1);
+		if (!w->sent) {
+			list_unlink(&w->node);
+			list_push_tail(&l->unsent, &w->node);
+		}
+	}
+	if (tid)
+		note_blocked(pc, w, tid, now_ns);
+	return w;
+}
+
+bool ledger_guess(struct postcopy *pc, struct pblock *pb, size_t unit, uint64_t now_ns)
+{
+	if (bitmap_test(&pb->asked, unit) || !add(pc, pb, unit, now_ns, true))
+		return false;
+	pc->ledger.guessed_pages += pblock_unit_bytes(pb) >> pc->ram->tpage_shift;
+	return true;
+}
+
+static void release(struct want *w, int result)
+{
+	while (!list_empty(&w->waiters))
+		co_wake(co_of_node(list_pop_head(&w->waiters)), result);
+}
+
+static void note_served(struct ledger *l, uint64_t now_ns)
+{
+	if (!l->back_ns)
+		return;
+	l->served_ns = now_ns - l->back_ns;
+	l->back_ns = 0;
+}
+
+void ledger_landed(struct postcopy *pc, struct pblock *pb, size_t unit)
+{
+	struct ledger *l = &pc->ledger;
+	struct want **link = find(l, pb, unit), *w = *link;
+	uint64_t now_ns = clock_now_ns();
+
+	ASSERT(w);
+	*link = w->chain;
+	list_unlink(&w->node);
+	bitmap_clear(&pb->asked, unit);
+	if (w->guess) {
+		l->guesses--;
+	} else {
+		count_outstanding(pc, -1);
+		note_served(l, now_ns);
+		if (w->blocked)
+			blocktime_page(&pc->blocktime, now_ns - w->since_ns);
+	}
+	PROBE3(postcopy__landed, pb->b->label, unit, now_ns - w->since_ns);
+	for (struct blocked_thread *t = w->blocked; t; t = t->next)
+		blocktime_goes_on(&pc->blocktime, t->thread, now_ns, now_ns - t->since_ns);
+	if (w->blocked)
+		pc->reactor->soon_ns = FAULT_SOON_NS;
+	put_blocked(l, w);
+	release(w, 0);
+	w->chain = l->free;
+	l->free = w;
+}
+
+void ledger_release_waiters(struct ledger *l)
+{
+	for (size_t i = 0; i < LEDGER_BUCKETS; i++)
+		for (struct want *w = l->buckets[i]; w; w = w->chain)
+			release(w, -ECANCELED);
+}
+
+void ledger_offline(struct postcopy *pc, bool on)
+{
+	pc->ledger.offline = on;
+	be_eager(pc);
+	if (!on)
+		event_set(&pc->ledger.unsent_there);
+}
+
+void ledger_unsend(struct ledger *l)
+{
+	struct want *w;
+
+	/* The oldest first, and all of them before what has not been asked for yet. */
+	while (!list_empty(&l->sent)) {
+		w = container_of(l->sent.prev, struct want, node);
+		list_unlink(&w->node);
+		w->sent = false;
+		list_push_head(w->guess ? &l->guessed : &l->unsent, &w->node);
+	}
+}
+
+static struct want *next_unsent(const struct ledger *l)
+{
+	if (!list_empty(&l->unsent))
+		return container_of(l->unsent.next, struct want, node);
+	return list_empty(&l->guessed) ? NULL : container_of(l->guessed.next, struct want, node);
+}
+
+/* Units that are taken at a time. */
+#define BATCH_UNITS_MAX 4096u
+
+/* Neighbours go as one. Return: how many requests. */
+static size_t take_batch(struct ledger *l, struct page_request *list, unsigned tpage_shift)
+{
+	struct want *w;
+	size_t n = 0;
+
+	/* Not without end: a callback may have asked for all of the guest. */
+	for (unsigned i = 0; i < BATCH_UNITS_MAX && (w = next_unsent(l)); i++) {
+		uint64_t start = (uint64_t)w->unit << w->pb->unit_shift, bytes = pblock_unit_bytes(w->pb);
+		struct page_request *last = n ? &list[n - 1] : NULL;
+
+		if (last && last->block == w->pb->b && last->start + last->bytes == start &&
+		    last->bytes + bytes <= UINT32_MAX)
+			last->bytes += bytes;
+		else if (n == REQUEST_BATCH_MAX)
+			break;
+		else
+			list[n++] = (struct page_request){ .block = w->pb->b, .start = start, .bytes = bytes };
+		list_unlink(&w->node);
+		list_push_tail(&l->sent, &w->node);
+		w->sent = true;
+		l->requested_pages += bytes >> tpage_shift;
+	}
+	return n;
+}
+
+int ledger_send(void *arg)
+{
+	struct postcopy *pc = arg;
+	struct ledger *l = &pc->ledger;
+	struct page_request list[REQUEST_BATCH_MAX];
+	size_t n;
+	int r;
+
+	for (;;) {
+		/* No deadline: nobody may touch a missing page for as long as it likes. */
+		r = event_wait(&l->unsent_there, DEADLINE_NEVER);
+		if (r < 0)
+			return r;
+		n = l->offline ? 0 : take_batch(l, list, pc->ram->tpage_shift);
+		if (!next_unsent(l) || l->offline)
+			event_clear(&l->unsent_there);
+		if (n == 0)
+			continue;
+		r = pc->request(pc->opaque, list, n);
+		if (r == -ECANCELED)
+			return r;
+		if (r < 0) {
+			/* Whoever reads the channel will find out, too; until it is told, nothing more is asked. */
+			ledger_offline(pc, true);
+			ledger_unsend(l);
+			continue;
+		}
+		l->requests += n;
+	}
+}
