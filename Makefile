@@ -452,9 +452,11 @@ $(B)compile_commands.json: $(B)config.flags $(B)lib.list
 		"$$(printf '%s' '$(COMPILE)' | sed 's/["\\]/\\&/g') -c $(srcdir)/$$f"; sep=', '; \
 		done; echo ']'; } >$@
 
+# The version that scripts/tidy asks.
+CLANG_FORMAT ?= $(shell command -v clang-format-14 || echo clang-format)
 format:
-	clang-format -i $(addprefix $(srcdir)/,$(call find,include/*.h $(foreach f,$(FLOORS) tests examples,\
-		$(f)/*.[ch] $(f)/*/*.[ch])))
+	@$(CLANG_FORMAT) -i $(addprefix $(srcdir)/,$(call find,include/*.h $(foreach f,$(FLOORS) tests examples,\
+		$(f)/*.[ch] $(f)/*/*.[ch] $(f)/*/*/*.[ch])))
 
 # ---- installation -------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,7 @@
 #ifndef BASE_ASSERT_H
 #define BASE_ASSERT_H
 
-#define ASSERT(cond) \
-	(__builtin_expect(!!(cond), 1) ? (void)0 : assert_failed(__FILE__, __LINE__, __func__, #cond))
+#define ASSERT(cond) (__builtin_expect(!!(cond), 1) ? (void)0 : assert_failed(__FILE__, __LINE__, __func__, #cond))
 
 _Noreturn void assert_failed(const char *file, int line, const char *func, const char *cond);
 

@@ -16,8 +16,8 @@ int bitmap_init(struct bitmap *bm, size_t nbits)
 	bm->nbits = nbits;
 	if (nbits == 0)
 		return 0;
-	words = mmap(NULL, words_bytes(nbits), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-		     -1, 0);
+	words = mmap(NULL, words_bytes(nbits), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+	             0);
 	if (words == MAP_FAILED)
 		return -ENOMEM;
 	bm->words = words;
@@ -39,9 +39,9 @@ void bitmap_drop(struct bitmap *bm, size_t first, size_t count)
 }
 
 /* Calls for each word that [first, first + count) touches, with the mask of the bits inside it. */
-#define FOR_EACH_MASK(first, count, word, mask)                                                                    \
-	for (size_t bit_ = (first), end_ = (first) + (count), word = bit_ / 64,                                    \
-		    mask = ~0ull << (bit_ % 64) & (end_ - word * 64 >= 64 ? ~0ull : ~(~0ull << (end_ % 64)));      \
+#define FOR_EACH_MASK(first, count, word, mask) \
+	for (size_t bit_ = (first), end_ = (first) + (count), word = bit_ / 64, \
+	            mask = ~0ull << (bit_ % 64) & (end_ - word * 64 >= 64 ? ~0ull : ~(~0ull << (end_ % 64))); \
 	     bit_ < end_; bit_ = ++word * 64, mask = end_ - bit_ >= 64 ? ~0ull : ~(~0ull << (end_ % 64)))
 
 void bitmap_set_range(struct bitmap *bm, size_t first, size_t count)
@@ -60,8 +60,7 @@ size_t bitmap_fill(struct bitmap *bm, size_t first, size_t count)
 {
 	size_t n = 0;
 
-	FOR_EACH_MASK(first, count, word, mask)
-	{
+	FOR_EACH_MASK(first, count, word, mask) {
 		uint64_t fresh = ~bm->words[word] & mask;
 
 		n += (size_t)__builtin_popcountll(fresh);
@@ -75,8 +74,7 @@ size_t bitmap_empty(struct bitmap *bm, size_t first, size_t count)
 {
 	size_t n = 0;
 
-	FOR_EACH_MASK(first, count, word, mask)
-	{
+	FOR_EACH_MASK(first, count, word, mask) {
 		uint64_t gone = bm->words[word] & mask;
 
 		n += (size_t)__builtin_popcountll(gone);

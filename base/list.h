@@ -14,7 +14,10 @@ struct list {
 	struct list *prev, *next;
 };
 
+/* clang-format takes "(ptr) -" for a cast. */
+/* clang-format off */
 #define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+/* clang-format on */
 
 /* Visits each element; @next makes unlinking or freeing the current one safe. */
 #define LIST_FOR_EACH_SAFE(node, tmp, head) \

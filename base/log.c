@@ -40,7 +40,7 @@ static void sum_up(const struct log *log, enum log_topic topic)
 
 	if (lines > 0)
 		log_write(log, (enum log_level)level, "%s: %" PRIu64 " more lines like this were not logged",
-			  log_topic_name(topic), lines);
+		          log_topic_name(topic), lines);
 }
 
 void log_often(const struct log *log, enum log_topic topic, enum log_level level, const char *fmt, ...)

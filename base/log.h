@@ -18,12 +18,11 @@ struct log {
 	struct log_limit *limit;  /* not owned; of log_often. NULL: it has none */
 };
 
-void log_write(const struct log *log, enum log_level level, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+void log_write(const struct log *log, enum log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /** log_often - a line that somebody else can cause again and again: see log_limit.h */
 void log_often(const struct log *log, enum log_topic topic, enum log_level level, const char *fmt, ...)
-	__attribute__((format(printf, 4, 5)));
+        __attribute__((format(printf, 4, 5)));
 
 /** log_held_back - what log_often has held back is summed up, once nothing more will come */
 void log_held_back(const struct log *log);

@@ -49,8 +49,7 @@ const char *log_topic_name(enum log_topic topic)
 {
 	static const char *const names[] = {
 		[LOG_CONNECTIONS] = "connections", [LOG_CHANNELS] = "channels", [LOG_RECOVERIES] = "recoveries",
-		[LOG_LOSSES] = "losses",           [LOG_STREAM] = "stream",
-		[LOG_FAULTS] = "faults",
+		[LOG_LOSSES] = "losses",           [LOG_STREAM] = "stream",     [LOG_FAULTS] = "faults",
 	};
 
 	return names[topic];

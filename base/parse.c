@@ -80,7 +80,10 @@ int parse_size(const char *text, uint64_t *ret_bytes)
 int parse_on_off(const char *text, bool *ret_on)
 {
 	static const char *const words[][2] = {
-		{ "off", "on" }, { "no", "yes" }, { "false", "true" }, { "n", "y" },
+		{ "off", "on" },
+		{ "no", "yes" },
+		{ "false", "true" },
+		{ "n", "y" },
 	};
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {

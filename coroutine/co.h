@@ -39,8 +39,8 @@ typedef int co_fn(void *arg);
 enum co_state { CO_READY, CO_RUNNING, CO_PARKED, CO_DEAD };
 
 struct co {
-	struct list node; /* in the ready queue, or in the wait list of what it is parked in, or in none */
-	struct list all;  /* in sched->all */
+	struct list node;    /* in the ready queue, or in the wait list of what it is parked in, or in none */
+	struct list all;     /* in sched->all */
 	struct list sibling; /* for its group */
 	struct ctx ctx;
 	struct timer timer; /* of the park under way */
@@ -83,7 +83,7 @@ struct sched {
 	size_t turn_work;        /* turn.h, as the rest of turn_: done since the last look at the clock */
 	uint64_t turn_switches;  /* what switches was when the turn's end was set */
 	uint64_t turn_end_ns;
-	uint64_t turn_round;     /* what rounds was when the round's end was set */
+	uint64_t turn_round; /* what rounds was when the round's end was set */
 	uint64_t turn_round_end_ns;
 	size_t asan_main_bytes; /* of the thread's own stack */
 	const void *asan_main_stack;

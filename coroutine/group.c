@@ -48,13 +48,13 @@ static int spawn(struct group *g, const char *name, co_fn *fn, void *arg, bool b
 	if (g->cancelled)
 		return -ECANCELED; /* by (3) */
 	r = co_spawn(g->sched,
-		     &(struct co_params){ .name = name,
-					  .fn = fn,
-					  .arg = arg,
-					  .background = background,
-					  .on_exit = child_ended,
-					  .group = g },
-		     &co);
+	             &(struct co_params){ .name = name,
+	                                  .fn = fn,
+	                                  .arg = arg,
+	                                  .background = background,
+	                                  .on_exit = child_ended,
+	                                  .group = g },
+	             &co);
 	if (r < 0)
 		return r;
 	list_push_tail(&g->children, &co->sibling);

@@ -56,9 +56,9 @@ static inline void kernel_wrote(const struct ring_op *op)
 #endif
 
 static const char *const kind_names[] = {
-	[RING_NOP] = "nop",	    [RING_ACCEPT] = "accept", [RING_CONNECT] = "connect", [RING_RECV] = "recv",
+	[RING_NOP] = "nop",         [RING_ACCEPT] = "accept", [RING_CONNECT] = "connect", [RING_RECV] = "recv",
 	[RING_RECVMSG] = "recvmsg", [RING_SEND] = "send",     [RING_SENDMSG] = "sendmsg", [RING_POLL] = "poll",
-	[RING_READ] = "read",	    [RING_READV] = "readv",   [RING_WRITE] = "write",	  [RING_MADVISE] = "madvise",
+	[RING_READ] = "read",       [RING_READV] = "readv",   [RING_WRITE] = "write",     [RING_MADVISE] = "madvise",
 	[RING_TIMEOUT] = "timeout",
 };
 
@@ -126,11 +126,9 @@ int32_t io_run(struct reactor *r, struct ring_op *op, uint64_t deadline_ns)
 
 int io_accept(struct reactor *r, int fd, struct sockaddr *addr, socklen_t *addr_bytes, int flags, uint64_t deadline_ns)
 {
-	struct ring_op op = { .kind = RING_ACCEPT,
-			      .fd = fd,
-			      .buf = addr,
-			      .addr_bytes = addr_bytes,
-			      .flags = (uint32_t)flags };
+	struct ring_op op = {
+		.kind = RING_ACCEPT, .fd = fd, .buf = addr, .addr_bytes = addr_bytes, .flags = (uint32_t)flags
+	};
 
 	return io_run(r, &op, deadline_ns);
 }
@@ -143,14 +141,14 @@ int io_connect(struct reactor *r, int fd, const struct sockaddr *addr, socklen_t
 }
 
 static ssize_t io_socket(struct reactor *r, enum ring_kind kind, int fd, void *buf, size_t len, unsigned flags,
-			 uint64_t deadline_ns)
+                         uint64_t deadline_ns)
 {
 	struct ring_op op = { .kind = kind,
-			      .fd = fd,
-			      .buf = buf,
-			      .len = len < INT32_MAX ? len : INT32_MAX, /* the result has 31 bits */
-			      .flags = flags & ~IO_ASYNC,
-			      .async = flags & IO_ASYNC };
+		              .fd = fd,
+		              .buf = buf,
+		              .len = len < INT32_MAX ? len : INT32_MAX, /* the result has 31 bits */
+		              .flags = flags & ~IO_ASYNC,
+		              .async = flags & IO_ASYNC };
 
 	return io_run(r, &op, deadline_ns);
 }
@@ -177,31 +175,25 @@ ssize_t io_sendmsg(struct reactor *r, int fd, const struct msghdr *msg, unsigned
 
 ssize_t io_read(struct reactor *r, int fd, void *buf, size_t len, uint64_t off, uint64_t deadline_ns)
 {
-	struct ring_op op = { .kind = RING_READ,
-			      .fd = fd,
-			      .buf = buf,
-			      .len = len < INT32_MAX ? len : INT32_MAX,
-			      .off = off };
+	struct ring_op op = {
+		.kind = RING_READ, .fd = fd, .buf = buf, .len = len < INT32_MAX ? len : INT32_MAX, .off = off
+	};
 
 	return io_run(r, &op, deadline_ns);
 }
 
 ssize_t io_readv(struct reactor *r, int fd, const struct iovec *iov, int iov_count, uint64_t off, uint64_t deadline_ns)
 {
-	struct ring_op op = {
-		.kind = RING_READV, .fd = fd, .buf = (void *)iov, .len = (size_t)iov_count, .off = off
-	};
+	struct ring_op op = { .kind = RING_READV, .fd = fd, .buf = (void *)iov, .len = (size_t)iov_count, .off = off };
 
 	return io_run(r, &op, deadline_ns);
 }
 
 ssize_t io_write(struct reactor *r, int fd, const void *buf, size_t len, uint64_t off, uint64_t deadline_ns)
 {
-	struct ring_op op = { .kind = RING_WRITE,
-			      .fd = fd,
-			      .buf = (void *)buf,
-			      .len = len < INT32_MAX ? len : INT32_MAX,
-			      .off = off };
+	struct ring_op op = {
+		.kind = RING_WRITE, .fd = fd, .buf = (void *)buf, .len = len < INT32_MAX ? len : INT32_MAX, .off = off
+	};
 
 	return io_run(r, &op, deadline_ns);
 }
@@ -221,11 +213,11 @@ int io_madvise(struct reactor *r, void *addr, size_t len, int advice, uint64_t d
 	/* The ring's length is 32 bits wide. */
 	for (size_t done = 0; ret == 0 && done < len; done += chunk_bytes_max) {
 		struct ring_op op = { .kind = RING_MADVISE,
-				      .fd = -1,
-				      .buf = (char *)addr + done,
-				      .len = len - done < chunk_bytes_max ? len - done : chunk_bytes_max,
-				      .flags = (uint32_t)advice,
-				      .async = true };
+			              .fd = -1,
+			              .buf = (char *)addr + done,
+			              .len = len - done < chunk_bytes_max ? len - done : chunk_bytes_max,
+			              .flags = (uint32_t)advice,
+			              .async = true };
 
 		ret = io_run(r, &op, deadline_ns);
 	}

@@ -27,9 +27,9 @@ struct reactor;
 #define IO_ASYNC 0x80000000u
 
 may_park int io_accept(struct reactor *r, int fd, struct sockaddr *addr, socklen_t *addr_bytes, int flags,
-		       uint64_t deadline_ns);
+                       uint64_t deadline_ns);
 may_park int io_connect(struct reactor *r, int fd, const struct sockaddr *addr, socklen_t addr_bytes,
-			uint64_t deadline_ns);
+                        uint64_t deadline_ns);
 may_park ssize_t io_recv(struct reactor *r, int fd, void *buf, size_t len, unsigned flags, uint64_t deadline_ns);
 may_park ssize_t io_recvmsg(struct reactor *r, int fd, struct msghdr *msg, unsigned flags, uint64_t deadline_ns);
 may_park ssize_t io_send(struct reactor *r, int fd, const void *buf, size_t len, unsigned flags, uint64_t deadline_ns);
@@ -38,7 +38,7 @@ may_park ssize_t io_sendmsg(struct reactor *r, int fd, const struct msghdr *msg,
 /* @off: RING_OFF_CURRENT where there are no offsets (pipes, eventfds). */
 may_park ssize_t io_read(struct reactor *r, int fd, void *buf, size_t len, uint64_t off, uint64_t deadline_ns);
 may_park ssize_t io_readv(struct reactor *r, int fd, const struct iovec *iov, int iov_count, uint64_t off,
-			  uint64_t deadline_ns);
+                          uint64_t deadline_ns);
 may_park ssize_t io_write(struct reactor *r, int fd, const void *buf, size_t len, uint64_t off, uint64_t deadline_ns);
 
 /** io_poll - Return: revents. */

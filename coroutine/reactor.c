@@ -229,9 +229,8 @@ static int set_alarm(struct reactor *r)
 		if (r->alarm.in_flight) {
 			r->ring->class->cancel(r->ring, &r->alarm);
 		} else {
-			r->alarm = (struct ring_op){
-				.kind = RING_TIMEOUT, .fd = -1, .off = next_ns, .background = true
-			};
+			r->alarm =
+			        (struct ring_op){ .kind = RING_TIMEOUT, .fd = -1, .off = next_ns, .background = true };
 			r->alarm_ns = next_ns;
 			r->ring->class->submit(r->ring, &r->alarm);
 		}

@@ -28,9 +28,9 @@ enum ring_kind {
 	RING_RECVMSG, /* buf: struct msghdr * */
 	RING_SEND,
 	RING_SENDMSG,
-	RING_POLL,    /* flags: poll(2) events; the result is revents */
-	RING_READ,    /* off: file offset, RING_OFF_CURRENT for pipes and such */
-	RING_READV,   /* buf: struct iovec *, len: their number */
+	RING_POLL,  /* flags: poll(2) events; the result is revents */
+	RING_READ,  /* off: file offset, RING_OFF_CURRENT for pipes and such */
+	RING_READV, /* buf: struct iovec *, len: their number */
 	RING_WRITE,
 	RING_MADVISE, /* buf, len: the range; flags: advice */
 	RING_TIMEOUT, /* off: a deadline on CLOCK_MONOTONIC in nanoseconds; the result is -ETIME */
@@ -93,9 +93,9 @@ struct ring_class {
 struct ring {
 	const struct ring_class *class;
 	ring_done_fn *done;
-	size_t in_flight;            /* operations, background ones included */
+	size_t in_flight; /* operations, background ones included */
 	size_t background_in_flight;
-	uint64_t turns;              /* for benchmarks */
+	uint64_t turns; /* for benchmarks */
 	uint64_t completions;
 };
 

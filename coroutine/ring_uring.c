@@ -91,8 +91,7 @@ static int init_queues(struct io_uring *uring, unsigned flags)
 static int uring_open(struct ring **ret_ring, ring_done_fn *done)
 {
 	static const unsigned flag_sets[] = {
-		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
-		0, /* before 6.1 */
+		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG, 0, /* before 6.1 */
 	};
 	struct uring *u = calloc(1, sizeof(*u));
 	int r = -EINVAL;
@@ -368,8 +367,7 @@ static void retry_missed(struct uring *u)
 static bool is_idle(const struct uring *u)
 {
 	return u->flagged && io_uring_sq_ready(&u->uring) == 0 &&
-	       !(__atomic_load_n(u->uring.sq.kflags, __ATOMIC_ACQUIRE) &
-		 (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
+	       !(__atomic_load_n(u->uring.sq.kflags, __ATOMIC_ACQUIRE) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
 }
 
 /* Submit and, until @deadline_ns, wait for a completion; in one system call. */

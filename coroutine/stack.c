@@ -83,7 +83,7 @@ static int stack_map(struct stack *ret, size_t bytes)
 {
 	size_t page = page_bytes();
 	char *low = mmap(NULL, bytes + page, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+	                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
 
 	if (low == MAP_FAILED)
 		return -ENOMEM;

@@ -196,7 +196,7 @@ static void report_deadlock(void *opaque, const struct co *co)
 	struct inm *inm = opaque;
 
 	log_write(&inm->log, LOG_ERROR, "deadlock: coroutine '%s' waits for %s '%s', and nothing will come", co->name,
-		  co->wait_kind ? co->wait_kind : "?", co->wait_name ? co->wait_name : "?");
+	          co->wait_kind ? co->wait_kind : "?", co->wait_name ? co->wait_name : "?");
 }
 
 static void listen_for_deadlocks(struct inm *inm)
@@ -305,8 +305,9 @@ static int check_place(const struct inm *inm, struct err *err)
 {
 	if (!inm->postcopy.listening || yield_may_park(&inm->postcopy.yield))
 		return 0;
-	return err_set(err, -EDEADLK, "only the callbacks device, ready and start_vcpus of this migration can wait for "
-		       "pages of it");
+	return err_set(err, -EDEADLK,
+	               "only the callbacks device, ready and start_vcpus of this migration can wait for "
+	               "pages of it");
 }
 
 void *inm_ram_view(struct inm *inm, void *addr, size_t bytes)

@@ -63,7 +63,7 @@ static void add_ram(const struct inm *inm, struct inm_stats *st)
 			continue;
 		st->received_pages += ram->blocks[i]->received_tpages;
 		st->remaining_pages +=
-			(ram->blocks[i]->used_bytes >> ram->tpage_shift) - ram->blocks[i]->received_tpages;
+		        (ram->blocks[i]->used_bytes >> ram->tpage_shift) - ram->blocks[i]->received_tpages;
 	}
 }
 
@@ -161,8 +161,10 @@ static int check_stats_size(const struct inm_stats *st, struct err *err)
 	if (!st)
 		return err_set(err, -EINVAL, "NULL was given for the result");
 	if (st->size < sizeof(st->size) || st->size > STATS_BYTES_MAX)
-		return err_set(err, -EINVAL, "the size in struct inm_stats is %zu, and must be "
-			       "sizeof(struct inm_stats), here %zu", st->size, sizeof(*st));
+		return err_set(err, -EINVAL,
+		               "the size in struct inm_stats is %zu, and must be "
+		               "sizeof(struct inm_stats), here %zu",
+		               st->size, sizeof(*st));
 	return 0;
 }
 

@@ -140,8 +140,8 @@ int inm_reactor_new(struct inm_reactor **ret_reactor, const struct inm_reactor_c
 
 	if (ret_reactor)
 		*ret_reactor = NULL;
-	r = ret_reactor ? make_reactor(ret_reactor, config, &err)
-	                : err_set(&err, -EINVAL, "NULL was given for the result");
+	r = ret_reactor ? make_reactor(ret_reactor, config, &err) :
+	                  err_set(&err, -EINVAL, "NULL was given for the result");
 	if (r < 0)
 		return last_error_set(__func__, r, &err);
 	last_error_clear();
@@ -157,8 +157,8 @@ static int may_free_reactor(struct inm_reactor *home, struct err *err)
 	if (claimed == CLAIMED_NESTED)
 		r = err_set(err, -EDEADLK, "called from a callback: nothing is released");
 	else
-		r = home->migrations == 0 ? 0
-		                          : err_set(err, -EBUSY,
+		r = home->migrations == 0 ? 0 :
+		                            err_set(err, -EBUSY,
 		                                    "%zu of its migrations have not been freed: nothing "
 		                                    "is released",
 		                                    home->migrations);
@@ -348,8 +348,8 @@ int inm_new(struct inm **ret_inm, const struct inm_config *config, const struct 
 
 	if (ret_inm)
 		*ret_inm = NULL;
-	r = ret_inm ? make(ret_inm, config, ops, opaque, &err)
-	            : err_set(&err, -EINVAL, "NULL was given for the result");
+	r = ret_inm ? make(ret_inm, config, ops, opaque, &err) :
+	              err_set(&err, -EINVAL, "NULL was given for the result");
 	if (r < 0)
 		return last_error_set(__func__, r, &err);
 	last_error_clear();

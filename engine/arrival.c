@@ -34,7 +34,7 @@ static void main_arrived(struct inm *inm, const struct hello *h)
 	inm->main_seen = true;
 	contest_taken(inm);
 	log_often(&inm->log, inm->recovering ? LOG_RECOVERIES : LOG_CHANNELS, LOG_INFO, "main channel: %s",
-		  h->ch->name);
+	          h->ch->name);
 	event_set(&inm->main_there);
 	if (inm->recovering)
 		event_set(&inm->postcopy.all_here); /* for the story, which waits for either */
@@ -48,10 +48,12 @@ static struct hello_state arrival_state(const struct inm *inm)
 		.tls = inm->tls != NULL,
 		.recovery = inm->recovering,
 		.main = inm->main_seen ? HELLO_THERE : HELLO_OWED,
-		.multifd = m->channels == 0 ? HELLO_OFF : multifd_is_settled(m) ? HELLO_THERE : HELLO_OWED,
+		.multifd = m->channels == 0      ? HELLO_OFF :
+		           multifd_is_settled(m) ? HELLO_THERE :
+		                                   HELLO_OWED,
 		.preempt = !options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) ? HELLO_OFF :
-			   inm->preempt.ch || inm->preempt_done		  ? HELLO_THERE :
-									    HELLO_OWED,
+		           inm->preempt.ch || inm->preempt_done           ? HELLO_THERE :
+		                                                            HELLO_OWED,
 	};
 }
 
@@ -85,8 +87,9 @@ static int check_page(const struct connection *conn, struct err *err)
 	if (!inm->postcopy.listening)
 		return err_set(err, -EPROTO, "a page, before any can have been asked for");
 	if (!is_of_main(inm, conn->name) && has_own_silent(inm))
-		return err_set(err, -EPROTO, "a page, from another host than the source's, which has a connection "
-			       "for it");
+		return err_set(err, -EPROTO,
+		               "a page, from another host than the source's, which has a connection "
+		               "for it");
 	return 0;
 }
 
@@ -130,8 +133,7 @@ static may_park int secure(struct inm *inm, struct hello *h, uint64_t deadline_n
 	h->ch = NULL;
 	e = tls_chan_wrap(&h->ch, plain, inm->tls, &o, deadline_ns, err);
 	if (e == 0)
-		log_often(&inm->log, LOG_CHANNELS, LOG_DEBUG, "%s: %s", h->ch->name,
-			  tls_chan_describe(h->ch, text));
+		log_often(&inm->log, LOG_CHANNELS, LOG_DEBUG, "%s: %s", h->ch->name, tls_chan_describe(h->ch, text));
 	return e;
 }
 
@@ -164,11 +166,11 @@ static may_park int read_first(struct inm *inm, struct hello *h, uint64_t deadli
 {
 	int e = hello_read(h, deadline_ns, err);
 
-	if ((e == -ENODATA || e == -ECONNRESET) && shows_certificate(inm) && !is_trusted(inm, h) &&
-	    ended_in_silence(h))
-		return err_set(err, e, "closed after 0 bytes, right after the TLS handshake: usually this means that "
-			       "the source does not trust our certificate (another CA, or not the name it connects "
-			       "to); its log says why");
+	if ((e == -ENODATA || e == -ECONNRESET) && shows_certificate(inm) && !is_trusted(inm, h) && ended_in_silence(h))
+		return err_set(err, e,
+		               "closed after 0 bytes, right after the TLS handshake: usually this means that "
+		               "the source does not trust our certificate (another CA, or not the name it connects "
+		               "to); its log says why");
 	return e;
 }
 
@@ -193,7 +195,7 @@ static void say_refused(struct inm *inm, const char *name, const struct err *err
 	if (!again)
 		inm->refused_ns = now_ns;
 	log_often(&inm->log, LOG_CONNECTIONS, again ? LOG_INFO : LOG_WARN, "connection from %s closed: %s", name,
-		  err->text);
+	          err->text);
 }
 
 /* Is main of the source whose channel @name was turned away at @then_ns? A source connects main first. */
@@ -234,8 +236,8 @@ static may_park void watch_set_up(struct inm *inm, const char *name)
 			bytes = seen;
 		} else if (clock_now_ns() - since_ns >= wait_ns) {
 			err_set(&err, -EPROTO,
-				"a multifd channel was refused, and the source has sent nothing for %llu s since",
-				(unsigned long long)inm->opts.connect_deadline_s);
+			        "a multifd channel was refused, and the source has sent nothing for %llu s since",
+			        (unsigned long long)inm->opts.connect_deadline_s);
 			incoming_lost(inm, -EPROTO, &err);
 			break;
 		}
@@ -299,7 +301,7 @@ static void check_preempt_lost(const struct connection *conn, int result)
 	if (inm->recovering)
 		return;
 	err_set(&err, -ENODATA, "the preempt channel has ended with %llu pages missing",
-		(unsigned long long)inm->postcopy.missing_tpages);
+	        (unsigned long long)inm->postcopy.missing_tpages);
 	incoming_lost(inm, -ENODATA, &err);
 }
 
@@ -313,8 +315,8 @@ static may_park int await_loss(struct connection *conn, uint64_t deadline_ns)
 	    inm->recovering)
 		return 0;
 	log_often(&inm->log, LOG_CONNECTIONS, LOG_INFO,
-		  "connection from %s: a source that is back, and nothing has failed here; waiting for that",
-		  conn->name);
+	          "connection from %s: a source that is back, and nothing has failed here; waiting for that",
+	          conn->name);
 	conn->early = true;
 	e = event_wait(&inm->paused, deadline_ns);
 	conn->early = false;
@@ -599,9 +601,9 @@ static int check_single(const struct inm *inm, struct err *err)
 	for (size_t i = 0; i < sizeof(need_more) / sizeof(need_more[0]); i++)
 		if (options_has(&inm->opts, need_more[i]))
 			return err_set(err, -EINVAL,
-				       "a single connection, and capability %s needs more than one: listen at tcp:, "
-				       "unix: or vsock:, or turn it off on both sides",
-				       options_cap_row(need_more[i])->name);
+			               "a single connection, and capability %s needs more than one: listen at tcp:, "
+			               "unix: or vsock:, or turn it off on both sides",
+			               options_cap_row(need_more[i])->name);
 	return 0;
 }
 

@@ -28,9 +28,9 @@ struct err;
 struct claim {
 	pthread_mutex_t lock; /* of what follows; held for a few instructions */
 	pthread_cond_t given_back;
-	pid_t holder;         /* thread id; 0: nobody. Read without the lock, too: only a thread itself sets its own */
-	pid_t owner;          /* the thread that runs the reactor; 0: none has yet */
-	bool running;         /* the holder runs coroutines, for as long as it likes */
+	pid_t holder; /* thread id; 0: nobody. Read without the lock, too: only a thread itself sets its own */
+	pid_t owner;  /* the thread that runs the reactor; 0: none has yet */
+	bool running; /* the holder runs coroutines, for as long as it likes */
 };
 
 /* What a claim has become. */

@@ -139,7 +139,7 @@ static int give_device(void *opaque, const struct inm_device *device, struct err
 	answer_name(&answer, "the callback for device '%s'", TEXT_QUOTE(device->name, strlen(device->name)));
 	if (inm->ops.device) {
 		snprintf(what, sizeof(what), "the callback for device '%s' instance %u",
-			 TEXT_QUOTE(device->name, strlen(device->name)), device->instance_id);
+		         TEXT_QUOTE(device->name, strlen(device->name)), device->instance_id);
 		incoming_enter_callback(inm, what);
 		answer.code = inm->ops.device(inm->opaque, device);
 		incoming_leave_callback(inm);
@@ -249,14 +249,14 @@ static int load_main(struct inm *inm, struct err *err)
 	if (e < 0)
 		return e;
 	inm->load_ops = (struct load_ops){ .ram_block = ask_ram_block,
-					   .ram_listed = inm->ops.ram_listed ? tell_ram_listed : NULL,
-					   .device = give_device,
-					   .live_state = inm->ops.live_state ? give_live_state : NULL,
-					   .early_described = inm->ops.early_described ? give_early_described : NULL,
-					   .sync = sync_multifd,
-					   .switchover = note_switchover,
-					   .lost = incoming_lost,
-					   .refused = note_refusal };
+		                           .ram_listed = inm->ops.ram_listed ? tell_ram_listed : NULL,
+		                           .device = give_device,
+		                           .live_state = inm->ops.live_state ? give_live_state : NULL,
+		                           .early_described = inm->ops.early_described ? give_early_described : NULL,
+		                           .sync = sync_multifd,
+		                           .switchover = note_switchover,
+		                           .lost = incoming_lost,
+		                           .refused = note_refusal };
 	switchover_ops(&inm->load_ops);
 	recovery_ops(&inm->load_ops);
 	if (inm->opts.looking)
@@ -285,7 +285,7 @@ static int load_main(struct inm *inm, struct err *err)
 	if (e < 0)
 		return e;
 	log_info(&inm->log, "guest complete: %zu RAM blocks, %u devices, divided by %s", inm->ram.count, l->devices,
-		 l->split_by_footers ? "footers" : "the stream's description");
+	         l->split_by_footers ? "footers" : "the stream's description");
 	if (inm->running)
 		return 0;
 	e = incoming_ask_ready(inm, err);
@@ -467,7 +467,7 @@ static void finish(struct inm *inm, int result)
 		incoming_set_state(inm, INM_STATE_CANCELLED);
 	} else {
 		snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s%s (%s)", inm->err.text, inm->hint,
-			 err_name(result));
+		         err_name(result));
 		/* -ETIMEDOUT of inm_run_until means "still under way", and nothing else. */
 		inm->err.code = result == -ETIMEDOUT ? -ECONNABORTED : result;
 		incoming_set_state(inm, INM_STATE_FAILED);
@@ -545,12 +545,12 @@ static void prepare(struct inm *inm)
 	list_init(&inm->unknown);
 	inm->exec.pidfd = -1;
 	inm->multifd = (struct multifd){ .opts = &inm->opts,
-					 .ram = &inm->ram,
-					 .log = &inm->log,
-					 .main = &inm->main,
-					 .readers = &inm->loading,
-					 .failed = note_failure,
-					 .failed_opaque = inm };
+		                         .ram = &inm->ram,
+		                         .log = &inm->log,
+		                         .main = &inm->main,
+		                         .readers = &inm->loading,
+		                         .failed = note_failure,
+		                         .failed_opaque = inm };
 	multifd_init(&inm->multifd, s);
 	switchover_init(inm);
 	recovery_init(inm);

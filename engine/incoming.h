@@ -14,14 +14,14 @@
 #include "coroutine/reactor.h"
 #include "coroutine/wait.h"
 #include "engine/channel/exec.h"
-#include "engine/stream/hello.h"
 #include "engine/channel/listener.h"
 #include "engine/channel/tls/tls_creds.h"
 #include "engine/claim.h"
 #include "engine/contest.h"
 #include "engine/load/load.h"
-#include "engine/ram/multifd.h"
 #include "engine/options/options.h"
+#include "engine/ram/multifd.h"
+#include "engine/stream/hello.h"
 #include "engine/stream/trace.h"
 #include "inmigrate.h"
 #include "memory/block.h"
@@ -52,59 +52,59 @@ struct inm {
 	struct load_ops load_ops;
 
 	struct inm_reactor *home;
-	struct reactor *reactor; /* home's */
-	bool reactor_is_ours;    /* home, too */
-	int wish_fd; /* eventfd, owned: inm_cancel and inm_pause write, the watch reads */
-	struct stuck stuck; /* other threads look at it: inm_stuck_text */
+	struct reactor *reactor;  /* home's */
+	bool reactor_is_ours;     /* home, too */
+	int wish_fd;              /* eventfd, owned: inm_cancel and inm_pause write, the watch reads */
+	struct stuck stuck;       /* other threads look at it: inm_stuck_text */
 	atomic_bool cancel_asked; /* for who does not park before the watch has its turn */
 
-	struct group root;    /* the story and the watch */
+	struct group root;      /* the story and the watch */
 	struct group acceptors; /* one for each listening socket; the story's */
-	struct group arrival; /* connections under way; the story's */
-	struct list unknown;  /* connections under way, the oldest first */
-	uint64_t refused_ns;  /* when that was last said loudly; 0: never */
-	bool set_up_watched;  /* a multifd channel was refused: see arrival.c */
-	size_t unknown_count; /* without those that were evicted and have not had their turn to end */
+	struct group arrival;   /* connections under way; the story's */
+	struct list unknown;    /* connections under way, the oldest first */
+	uint64_t refused_ns;    /* when that was last said loudly; 0: never */
+	bool set_up_watched;    /* a multifd channel was refused: see arrival.c */
+	size_t unknown_count;   /* without those that were evicted and have not had their turn to end */
 	struct listener listener;
 	struct listener next; /* that inm_recover has opened, when reopened is set: the story moves there */
 	bool reopened;
 	struct tls_creds *tls; /* owned; NULL: TLS is off. It is for every channel, or none */
 	struct exec exec;
-	struct hello main;    /* main.ch is owned; NULL before it is there, and when it is closed */
-	bool main_seen;       /* main has its place; see contest.h */
-	bool single;          /* fd:, exec:, file:, where nobody else can come */
+	struct hello main; /* main.ch is owned; NULL before it is there, and when it is closed */
+	bool main_seen;    /* main has its place; see contest.h */
+	bool single;       /* fd:, exec:, file:, where nobody else can come */
 	struct contest contest;
 	struct group loading; /* the coroutines of the channels, main's and the others'; the story's */
 	struct group package; /* the one that loads the devices of postcopy; the story's */
 	struct multifd multifd;
-	bool complete;        /* the guest is here and was accepted */
+	bool complete; /* the guest is here and was accepted */
 	struct event main_there;
 	struct load load;
 	bool load_made;
 	struct ram ram;
 
 	struct postcopy postcopy;
-	struct hello preempt;      /* preempt.ch is owned; NULL before it is there, and when it is closed */
+	struct hello preempt; /* preempt.ch is owned; NULL before it is there, and when it is closed */
 	struct reader preempt_reader;
 	struct ram_loader preempt_loader;
 	bool preempt_done;         /* it has ended as it should */
 	uint64_t preempt_bytes;    /* of preempt channels that are closed */
 	struct event preempt_news; /* set when there is one, or a silent connection that may be it */
 	struct event listening;
-	bool running;              /* start_vcpus was called */
+	bool running; /* start_vcpus was called */
 	uint64_t running_ns;
 
 	/* recovery.h */
 	atomic_bool pause_asked;
-	bool recovering;           /* from a loss to RESUME */
-	struct event paused;       /* set while a new main channel is waited for */
+	bool recovering;     /* from a loss to RESUME */
+	struct event paused; /* set while a new main channel is waited for */
 	uint32_t pauses, recoveries;
-	uint64_t paused_ns;        /* when the last pause began */
-	uint64_t paused_sum_ns;    /* of those that are over */
+	uint64_t paused_ns;     /* when the last pause began */
+	uint64_t paused_sum_ns; /* of those that are over */
 
 	bool opening; /* inm_listen is at work, from whose log lines the embedder may call */
 	enum inm_state state;
-	struct err err; /* the first one; code 0 while there is none */
+	struct err err;     /* the first one; code 0 while there is none */
 	struct err refusal; /* why the guest cannot be taken, whatever the network does; likewise */
 	char error_text[sizeof(((struct err *)0)->text) + 200];
 	uint64_t begin_ns, switchover_ns, end_ns;

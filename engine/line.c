@@ -63,7 +63,7 @@ void line_evict_one(struct inm *inm)
 			conn = other;
 	}
 	log_often(&inm->log, LOG_CONNECTIONS, LOG_WARN,
-	          "connection from %s closed: %zu have not said what they are, %zu of them from there",
-	          conn->name, inm->unknown_count, conn->siblings + 1);
+	          "connection from %s closed: %zu have not said what they are, %zu of them from there", conn->name,
+	          inm->unknown_count, conn->siblings + 1);
 	line_evict(conn);
 }

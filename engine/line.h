@@ -27,7 +27,7 @@ struct connection {
 	bool evicted;    /* it must end, and may not have had its first turn */
 	bool silent;     /* its first bytes are awaited */
 	bool early;      /* of a source that is back before we have noticed that it was lost */
-	bool former;       /* of a network that was lost since: never the preempt channel */
+	bool former;     /* of a network that was lost since: never the preempt channel */
 	size_t siblings; /* others of the same peer in inm->unknown */
 	struct hello hello;
 	char name[sizeof(((struct chan *)0)->name)]; /* the channel's, which is elsewhere during a TLS handshake */

@@ -79,7 +79,7 @@ static void find_ring(struct inm_probe *p)
 	         r == -ENOSYS ? "needs a kernel with CONFIG_IO_URING, and a seccomp policy that shows it" :
 	         r == -EINVAL ? "needs Linux 6.1" :
 	         r == -ENOMEM ? "raise the limit of locked memory of this user (RLIMIT_MEMLOCK, ulimit -l), or give "
-				"CAP_IPC_LOCK" :
+	                        "CAP_IPC_LOCK" :
 	         r == -EMFILE ? "raise the limit of open files (RLIMIT_NOFILE, ulimit -n)" :
 	                        "a limit of the process or the machine");
 }
@@ -152,11 +152,11 @@ static void judge(struct inm_probe *p)
 		snprintf(v, size, "not possible: the library needs io_uring for any migration");
 	else
 		snprintf(v, size, "will use %s; %s; %s%s", p->door,
-			 p->shared_memory ? "memory with a descriptor, placed by UFFDIO_CONTINUE" :
-					    "anonymous memory only, placed by UFFDIO_COPY",
-			 p->callbacks_park ? "device callbacks park on a missing page" :
-					     "device callbacks must await the pages they touch",
-			 p->kernel_faults ? "" : "; not for guests under KVM, nor with vhost");
+		         p->shared_memory ? "memory with a descriptor, placed by UFFDIO_CONTINUE" :
+		                            "anonymous memory only, placed by UFFDIO_COPY",
+		         p->callbacks_park ? "device callbacks park on a missing page" :
+		                             "device callbacks must await the pages they touch",
+		         p->kernel_faults ? "" : "; not for guests under KVM, nor with vhost");
 }
 
 int inm_probe(struct inm_probe *ret)

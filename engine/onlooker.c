@@ -22,7 +22,7 @@ void onlooker_begin(struct inm *inm)
 void onlooker_options(struct options *opts)
 {
 	opts->caps |= 1u << CAP_RETURN_PATH | 1u << CAP_POSTCOPY_RAM | 1u << CAP_DIRTY_BITMAPS | 1u << CAP_XBZRLE |
-		      1u << CAP_COMPRESS;
+	              1u << CAP_COMPRESS;
 	/* Their connections were others. */
 	opts->caps &= ~(1u << CAP_MULTIFD | 1u << CAP_POSTCOPY_PREEMPT);
 }

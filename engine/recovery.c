@@ -34,8 +34,8 @@ void recovery_init(struct inm *inm)
 static void say_paused(struct inm *inm, bool again)
 {
 	log_often(&inm->log, again ? LOG_RECOVERIES : LOG_LOSSES, LOG_INFO,
-		  "postcopy is paused with %" PRIu64 " pages missing%s: %s", inm->postcopy.missing_tpages,
-		  inm->running ? "" : ", and devices still to load", inm->err.text);
+	          "postcopy is paused with %" PRIu64 " pages missing%s: %s", inm->postcopy.missing_tpages,
+	          inm->running ? "" : ", and devices still to load", inm->err.text);
 }
 
 static void begin_pause(struct inm *inm)
@@ -65,8 +65,7 @@ static void begin_pause(struct inm *inm)
 
 bool recovery_is_possible(const struct inm *inm)
 {
-	return inm->running ||
-	       (inm->listening.set && !inm->load.package.has_owner_ping && inm->refusal.code == 0);
+	return inm->running || (inm->listening.set && !inm->load.package.has_owner_ping && inm->refusal.code == 0);
 }
 
 bool recovery_begin(struct inm *inm)
@@ -124,7 +123,7 @@ void recovery_force_pause(struct inm *inm)
 		return;
 	if (!recovery_is_possible(inm)) {
 		log_warn(&inm->log, "inm_pause: the guest has not started here, and its source would start it again "
-			 "if the connection were lost; nothing is done");
+		                    "if the connection were lost; nothing is done");
 		return;
 	}
 	err_set(&err, -ECONNABORTED, "inm_pause was called");
@@ -168,7 +167,7 @@ static may_park int resume(void *opaque, struct err *err)
 	inm->recoveries++;
 	inm->error_text[0] = '\0';
 	log_often(&inm->log, LOG_LOSSES, LOG_INFO, "postcopy goes on: %" PRIu64 " pages are still to come",
-		  pc->missing_tpages);
+	          pc->missing_tpages);
 	incoming_set_state(inm, INM_STATE_POSTCOPY_ACTIVE);
 	return 0;
 }

@@ -13,7 +13,10 @@ struct sized_member {
 	size_t off, bytes;
 };
 
-#define SIZED_MEMBER(type, member) { offsetof(type, member), sizeof(((type *)0)->member) }
+#define SIZED_MEMBER(type, member) \
+	{ \
+		offsetof(type, member), sizeof(((type *)0)->member) \
+	}
 
 /**
  * sized_copy - the members that @given has, into @ret, whose other bytes stay as they are

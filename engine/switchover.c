@@ -45,7 +45,7 @@ static int run_preempt(void *arg)
 	inm->preempt_done = true;
 	if (e == 0 && inm->postcopy.missing_tpages > 0)
 		e = err_set(&err, -ENODATA, "the preempt channel has ended with %" PRIu64 " pages missing",
-			    inm->postcopy.missing_tpages);
+		            inm->postcopy.missing_tpages);
 	if (e < 0) {
 		incoming_lost(inm, e, &err);
 		return e;
@@ -105,7 +105,7 @@ int switchover_check_preempt(const struct inm *inm, struct err *err)
 	if (has_preempt(inm) || inm->postcopy.missing_tpages == 0)
 		return 0;
 	return err_set(err, -ENODATA, "the preempt channel has ended with %" PRIu64 " pages missing",
-		       inm->postcopy.missing_tpages);
+	               inm->postcopy.missing_tpages);
 }
 
 /*
@@ -130,7 +130,7 @@ int switchover_await_preempt(struct inm *inm, struct err *err)
 	}
 	if (e == -ETIMEDOUT)
 		return err_set(err, e, "the preempt channel has not come within %" PRIu64 " s (connect-deadline)",
-			       inm->opts.connect_deadline_s);
+		               inm->opts.connect_deadline_s);
 	return e;
 }
 
@@ -313,15 +313,15 @@ void switchover_init(struct inm *inm)
 	event_init(&inm->preempt_news, s, "preempt channel");
 	event_init(&inm->listening, s, "POSTCOPY_LISTEN");
 	inm->postcopy = (struct postcopy){ .ram = &inm->ram,
-					   .reactor = inm->reactor,
-					   .log = &inm->log,
-					   .request = request_pages,
-					   .failed = give_in,
-					   .opaque = inm,
-					   .kernel_faults = inm->opts.postcopy_kernel_faults,
-					   .stuck = &inm->stuck,
-					   .stuck_after_ns = inm->opts.stuck_after_ms * NS_PER_MS,
-					   .prefetch_on = inm->opts.postcopy_prefetch };
+		                           .reactor = inm->reactor,
+		                           .log = &inm->log,
+		                           .request = request_pages,
+		                           .failed = give_in,
+		                           .opaque = inm,
+		                           .kernel_faults = inm->opts.postcopy_kernel_faults,
+		                           .stuck = &inm->stuck,
+		                           .stuck_after_ns = inm->opts.stuck_after_ms * NS_PER_MS,
+		                           .prefetch_on = inm->opts.postcopy_prefetch };
 	/* Waited for, and set, also where nothing is missing: postcopy of dirty bitmaps alone. */
 	event_init(&inm->postcopy.all_here, s, "the last page");
 }

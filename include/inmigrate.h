@@ -52,18 +52,18 @@ struct inm_reactor;
 
 /* The states a management tool may see, in QEMU's words (query-migrate, "status"). */
 enum inm_state {
-	INM_STATE_NONE,      /* made, not listening */
-	INM_STATE_SETUP,     /* listening; no source has told its list of RAM blocks yet. If one goes away before
+	INM_STATE_NONE,   /* made, not listening */
+	INM_STATE_SETUP,  /* listening; no source has told its list of RAM blocks yet. If one goes away before
 	                      * that, the next one may come; inm_error() then says what happened */
-	INM_STATE_ACTIVE,    /* the list is there, and the stream is being loaded; from here on errors are final */
-	INM_STATE_POSTCOPY_ACTIVE, /* the guest runs here, or is about to, and pages of it are still at the source */
-	INM_STATE_POSTCOPY_PAUSED, /* the network failed in postcopy; inm_error() says how. The guest runs on until it
+	INM_STATE_ACTIVE, /* the list is there, and the stream is being loaded; from here on errors are final */
+	INM_STATE_POSTCOPY_ACTIVE,  /* the guest runs here, or is about to, and pages of it are still at the source */
+	INM_STATE_POSTCOPY_PAUSED,  /* the network failed in postcopy; inm_error() says how. The guest runs on until it
 	                            * touches a page that is missing (or is started, if its devices were still being
 	                            * loaded); the source may come back: see inm_recover */
 	INM_STATE_POSTCOPY_RECOVER, /* the source is back, and hears what is here */
-	INM_STATE_COMPLETED, /* landed: the guest is the embedder's */
-	INM_STATE_FAILED,    /* inm_error() says why; the source still has its guest if it used a return path */
-	INM_STATE_CANCELLED, /* inm_cancel() was heard and everything is released */
+	INM_STATE_COMPLETED,        /* landed: the guest is the embedder's */
+	INM_STATE_FAILED,           /* inm_error() says why; the source still has its guest if it used a return path */
+	INM_STATE_CANCELLED,        /* inm_cancel() was heard and everything is released */
 };
 
 /* "setup", "active", ... as QEMU spells them. */
@@ -109,10 +109,10 @@ enum inm_split {
 
 /* The state of one device. */
 struct inm_device {
-	const char *name;        /* idstr: "0000:00:03.0/virtio-net", "timer"; NUL-terminated */
-	uint32_t instance_id;    /* tells equal names apart */
-	uint32_t version_id;     /* format version of the state */
-	const void *data;        /* @bytes bytes, valid during the call */
+	const char *name;     /* idstr: "0000:00:03.0/virtio-net", "timer"; NUL-terminated */
+	uint32_t instance_id; /* tells equal names apart */
+	uint32_t version_id;  /* format version of the state */
+	const void *data;     /* @bytes bytes, valid during the call */
 	size_t bytes;
 	uint64_t stream_offset;  /* where in the stream @data begins */
 	const char *description; /* this device's part of the stream's JSON description, NUL-terminated; NULL if none */
@@ -133,8 +133,8 @@ struct inm_live_state {
 	const char *name; /* NUL-terminated */
 	uint32_t instance_id, version_id;
 	enum inm_live_part part;
-	bool last;              /* the body ends with this piece */
-	const void *data;       /* @bytes bytes, at least one, valid during the call */
+	bool last;        /* the body ends with this piece */
+	const void *data; /* @bytes bytes, at least one, valid during the call */
 	size_t bytes;
 	uint64_t stream_offset; /* where in the stream @data begins */
 };
@@ -196,11 +196,11 @@ struct inm_ops {
 /* ---- one migration --------------------------------------------------------------------------------------- */
 
 struct inm_config {
-	size_t size;                 /* sizeof(struct inm_config) */
-	struct inm_reactor *reactor; /* shared; must outlive the inm. NULL: the inm makes its own */
+	size_t size;                  /* sizeof(struct inm_config) */
+	struct inm_reactor *reactor;  /* shared; must outlive the inm. NULL: the inm makes its own */
 	enum inm_log_level log_level; /* lines of a higher level are not made */
-	uint8_t uuid[16];            /* of the guest, for capability validate-uuid and multifd; zeros: none */
-	const char *machine;         /* machine type the stream must name ("pc-i440fx-7.2"); NULL: any */
+	uint8_t uuid[16];             /* of the guest, for capability validate-uuid and multifd; zeros: none */
+	const char *machine;          /* machine type the stream must name ("pc-i440fx-7.2"); NULL: any */
 };
 
 /**
@@ -368,49 +368,49 @@ const char *inm_last_error(void);
 struct inm_stats {
 	size_t size;
 	enum inm_state state;
-	uint64_t total_ns;       /* from the main channel's first bytes to the end, or to now */
-	uint64_t downtime_ns;    /* from the source's stop, where the stream tells (QEMU 10.0 on), to landed; else 0 */
-	uint64_t main_bytes;     /* read from the main channel */
-	uint64_t multifd_bytes;  /* read from all multifd channels */
-	uint64_t ram_bytes;      /* length of all RAM blocks */
-	uint64_t received_pages; /* distinct target pages received */
+	uint64_t total_ns;        /* from the main channel's first bytes to the end, or to now */
+	uint64_t downtime_ns;     /* from the source's stop, where the stream tells (QEMU 10.0 on), to landed; else 0 */
+	uint64_t main_bytes;      /* read from the main channel */
+	uint64_t multifd_bytes;   /* read from all multifd channels */
+	uint64_t ram_bytes;       /* length of all RAM blocks */
+	uint64_t received_pages;  /* distinct target pages received */
 	uint64_t remaining_pages; /* of all blocks, not received yet */
-	uint64_t normal_pages;   /* page records by kind, repeats included */
+	uint64_t normal_pages;    /* page records by kind, repeats included */
 	uint64_t zero_pages;
 	uint64_t xbzrle_pages;
 	uint64_t compressed_pages;
-	uint64_t page_bytes;     /* target page size */
-	uint64_t rounds;         /* scans over all RAM that the stream shows; 0 where it does not */
+	uint64_t page_bytes; /* target page size */
+	uint64_t rounds;     /* scans over all RAM that the stream shows; 0 where it does not */
 	uint32_t ram_blocks;
-	uint32_t devices;        /* device states delivered */
-	enum inm_split split;    /* how they were found */
+	uint32_t devices;     /* device states delivered */
+	enum inm_split split; /* how they were found */
 
 	/* Postcopy; zeros when there was none. */
-	uint64_t postcopy_ns;         /* from the guest's start here to its last page, or to now; 0 before the start */
-	uint64_t preempt_bytes;       /* read from the preempt channel */
-	uint64_t postcopy_pages;      /* placed since the switch */
-	uint64_t duplicate_pages;     /* came although they were here, and were dropped */
-	uint64_t discarded_pages;     /* by the source's discards */
-	uint64_t requests;            /* page requests sent, and the target pages in them */
+	uint64_t postcopy_ns;     /* from the guest's start here to its last page, or to now; 0 before the start */
+	uint64_t preempt_bytes;   /* read from the preempt channel */
+	uint64_t postcopy_pages;  /* placed since the switch */
+	uint64_t duplicate_pages; /* came although they were here, and were dropped */
+	uint64_t discarded_pages; /* by the source's discards */
+	uint64_t requests;        /* page requests sent, and the target pages in them */
 	uint64_t requested_pages;
-	uint64_t faults;              /* of the guest's threads, read from the userfaultfd */
-	uint64_t faults_local;        /* of those, answered here: the page had come, or is zeros */
-	uint64_t engine_faults;       /* of device callbacks, in the engine view */
-	uint64_t outstanding_faults;  /* pages that a thread waits for at this moment */
-	uint64_t place_retries;       /* placements that had to wait for an event to be read */
-	uint64_t prefetch_pages;      /* asked for ahead; of those, touched later, and never touched */
+	uint64_t faults;             /* of the guest's threads, read from the userfaultfd */
+	uint64_t faults_local;       /* of those, answered here: the page had come, or is zeros */
+	uint64_t engine_faults;      /* of device callbacks, in the engine view */
+	uint64_t outstanding_faults; /* pages that a thread waits for at this moment */
+	uint64_t place_retries;      /* placements that had to wait for an event to be read */
+	uint64_t prefetch_pages;     /* asked for ahead; of those, touched later, and never touched */
 	uint64_t prefetch_hits;
 	uint64_t prefetch_waste;
 	/* From a fault read to its page placed, for pages that had to be asked for. */
 	uint64_t fault_count, fault_mean_ns, fault_p50_ns, fault_p99_ns, fault_max_ns;
 	uint64_t fault_log2_ns[INM_LATENCY_BUCKETS]; /* [i]: of 2^i up to 2^(i+1) ns */
-	uint64_t blocktime_ns;        /* all threads of the guest that have faulted were blocked at once: QEMU's
+	uint64_t blocktime_ns; /* all threads of the guest that have faulted were blocked at once: QEMU's
 	                               * postcopy-blocktime */
 
 	/* Losses of the network. */
 	uint32_t pauses, recoveries;
-	uint64_t paused_ns;           /* in all, to now */
-	uint64_t recover_page_ns;     /* the last time: from the new main channel to the first page after it */
+	uint64_t paused_ns;       /* in all, to now */
+	uint64_t recover_page_ns; /* the last time: from the new main channel to the first page after it */
 };
 
 /* How long one thread of the guest was blocked (QEMU's postcopy-vcpu-blocktime). */
@@ -432,8 +432,8 @@ int inm_get_stats(const struct inm *inm, struct inm_stats *ret_stats);
 
 struct inm_reactor_config {
 	size_t size;
-	size_t stack_bytes;   /* of a coroutine; 0: enough for a signal frame of this CPU and a callback, 256 KiB */
-	const char *ring;     /* "uring", or NULL for the best there is */
+	size_t stack_bytes; /* of a coroutine; 0: enough for a signal frame of this CPU and a callback, 256 KiB */
+	const char *ring;   /* "uring", or NULL for the best there is */
 };
 
 /** inm_reactor_new - @ret_reactor: NULL when it fails; inm_last_error() says why. Return: as inm_new. */
@@ -446,7 +446,7 @@ void inm_reactor_free(struct inm_reactor *reactor);
 
 /* One thing that a migration can make use of. */
 struct inm_finding {
-	char name[32];     /* "kernel-faults", "minor-shmem", "io_uring", "huge-2m", ...: see inm_probe(3) */
+	char name[32]; /* "kernel-faults", "minor-shmem", "io_uring", "huge-2m", ...: see inm_probe(3) */
 	bool there;
 	char why_not[192]; /* "" where it is there; else what is missing, and what would change that */
 };

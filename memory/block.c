@@ -54,8 +54,8 @@ static int ask_file(struct block *b, int fd)
 
 	if (fstatfs(fd, &fs) < 0)
 		return -errno;
-	b->hpage_bytes = (unsigned long)fs.f_type == HUGETLBFS_MAGIC ? (size_t)fs.f_bsize :
-								       (size_t)sysconf(_SC_PAGESIZE);
+	b->hpage_bytes =
+	        (unsigned long)fs.f_type == HUGETLBFS_MAGIC ? (size_t)fs.f_bsize : (size_t)sysconf(_SC_PAGESIZE);
 	/* The embedder may close its own. */
 	b->file = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	if (b->file < 0)
@@ -127,7 +127,7 @@ static int ram_append(struct ram *ram, struct block *b)
 }
 
 int ram_add(struct ram *ram, const char *name, size_t name_bytes, uint64_t used_bytes,
-	    const struct block_source *source, struct block **ret_block)
+            const struct block_source *source, struct block **ret_block)
 {
 	struct block *b;
 	int r;
@@ -262,7 +262,7 @@ int block_forget(struct block *b, size_t tpage, size_t count, unsigned tpage_shi
 		if (madvise(b->landing + off, bytes, MADV_DONTNEED) < 0)
 			return -errno;
 	} else if (fallocate(b->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(b->fd_off + off),
-			     (off_t)bytes) < 0) {
+	                     (off_t)bytes) < 0) {
 		return -errno;
 	}
 	block_unmark_range(b, tpage, count);

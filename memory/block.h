@@ -35,21 +35,21 @@ struct block {
 	char name[BLOCK_NAME_BYTES_MAX + 1]; /* NUL-terminated; may hold any byte but NUL: to compare, never to print */
 	char label[TEXT_QUOTE_BYTES];        /* the name, to print: in errors, log lines and probes */
 	size_t name_bytes;
-	size_t index;             /* in ram->blocks */
-	uint64_t used_bytes;      /* as announced by the source, a multiple of the tpage */
+	size_t index;        /* in ram->blocks */
+	uint64_t used_bytes; /* as announced by the source, a multiple of the tpage */
 	size_t hpage_bytes;
-	struct gate *gate;        /* not owned: the guest's */
-	uint8_t *landing;         /* used_bytes of the landing view; by (4) */
-	size_t mapped_bytes;      /* of a mapping of ours; 0: landing is the embedder's address */
-	uint8_t *guest;           /* the guest view; NULL when the embedder gave none, which only precopy allows */
-	uint8_t *engine;          /* the engine view, of mapped_bytes; NULL before block_map_engine */
-	int file;                 /* owned; what is mapped, -1: anonymous memory */
-	int fd;                   /* the same where pwritev(2) lands pages cheaply, else -1 */
-	uint64_t fd_off;          /* of the block in file */
-	bool dirty;               /* may not be zeros where nothing was received */
-	bool ignored;             /* shared with the source (x-ignore-shared): no page of it may come; not mapped */
-	bool unplugged;           /* may have parts that are unplugged at the source, which sends nothing for them */
-	struct bitmap received;   /* a bit a tpage */
+	struct gate *gate;      /* not owned: the guest's */
+	uint8_t *landing;       /* used_bytes of the landing view; by (4) */
+	size_t mapped_bytes;    /* of a mapping of ours; 0: landing is the embedder's address */
+	uint8_t *guest;         /* the guest view; NULL when the embedder gave none, which only precopy allows */
+	uint8_t *engine;        /* the engine view, of mapped_bytes; NULL before block_map_engine */
+	int file;               /* owned; what is mapped, -1: anonymous memory */
+	int fd;                 /* the same where pwritev(2) lands pages cheaply, else -1 */
+	uint64_t fd_off;        /* of the block in file */
+	bool dirty;             /* may not be zeros where nothing was received */
+	bool ignored;           /* shared with the source (x-ignore-shared): no page of it may come; not mapped */
+	bool unplugged;         /* may have parts that are unplugged at the source, which sends nothing for them */
+	struct bitmap received; /* a bit a tpage */
 	uint64_t received_tpages;
 };
 
@@ -95,7 +95,7 @@ struct block_source {
  * address not aligned, file too short); -ENOMEM; or the errno of mmap(2).
  */
 int ram_add(struct ram *ram, const char *name, size_t name_bytes, uint64_t used_bytes,
-	    const struct block_source *source, struct block **ret_block);
+            const struct block_source *source, struct block **ret_block);
 
 /** ram_find - by name; NULL if there is none */
 struct block *ram_find(const struct ram *ram, const char *name, size_t name_bytes);

@@ -189,7 +189,7 @@ static const char *is_shared(const struct mappings *m, const struct block *b, ui
 }
 
 static may_park int compare_all(const struct mappings *m, const struct ram *ram, bool postcopy, struct sched *s,
-				struct view_fault *ret)
+                                struct view_fault *ret)
 {
 	uint64_t off = 0;
 	const char *what;
@@ -240,9 +240,9 @@ static bool claim_of(const struct mappings *m, const struct block *b, struct cla
 	if (!ours || !ours->shared || ours->inode == 0)
 		return block_is_anonymous(b);
 	*ret = (struct claim){ .device = ours->device,
-			       .inode = ours->inode,
-			       .off = ours->off + ((uintptr_t)b->landing - ours->begin),
-			       .block = b };
+		               .inode = ours->inode,
+		               .off = ours->off + ((uintptr_t)b->landing - ours->begin),
+		               .block = b };
 	return true;
 }
 

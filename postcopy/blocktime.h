@@ -35,9 +35,9 @@ struct blocktime {
 	struct fault_thread threads[BLOCKTIME_THREADS]; /* open addressing by tid */
 	size_t thread_count;
 	uint64_t count, sum_ns, max_ns;
-	size_t blocked_now;   /* threads */
+	size_t blocked_now;    /* threads */
 	uint64_t all_since_ns; /* all of them are blocked since then; 0: they are not */
-	uint64_t all_ns;      /* so long they were */
+	uint64_t all_ns;       /* so long they were */
 	uint64_t parts[BLOCKTIME_BUCKETS * BLOCKTIME_PARTS];
 };
 

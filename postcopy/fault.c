@@ -33,7 +33,7 @@ static void on_fault(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
 	if (!pb) {
 		/* A view that was moved: see on_change. */
 		log_often(pc->log, LOG_FAULTS, LOG_WARN, "a page fault outside all blocks, at 0x%llx",
-			  (unsigned long long)msg->arg.pagefault.address);
+		          (unsigned long long)msg->arg.pagefault.address);
 		return;
 	}
 	unit = off >> pb->unit_shift;
@@ -107,7 +107,7 @@ static void on_remap(struct postcopy *pc, uint64_t from, uint64_t to, uint64_t b
 		return;
 	if (off != 0 || bytes < pb->b->used_bytes) {
 		log_often(pc->log, LOG_FAULTS, LOG_WARN,
-			  "part of the guest view of block '%s' was moved; a touch of it may hang", pb->b->label);
+		          "part of the guest view of block '%s' was moved; a touch of it may hang", pb->b->label);
 		return;
 	}
 	watched_moved(&pc->guest_views, (uintptr_t)from, (uintptr_t)to);

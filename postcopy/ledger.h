@@ -31,15 +31,15 @@ struct page_request {
 struct blocked_thread;
 
 struct want {
-	struct list node;     /* in a list of the ledger, the oldest first */
-	struct want *chain;   /* of its hash bucket, or of the free ones */
+	struct list node;   /* in a list of the ledger, the oldest first */
+	struct want *chain; /* of its hash bucket, or of the free ones */
 	struct pblock *pb;
 	size_t unit;
-	uint64_t since_ns;    /* when the first fault was read */
-	bool guess;           /* asked for ahead; nobody waits */
+	uint64_t since_ns; /* when the first fault was read */
+	bool guess;        /* asked for ahead; nobody waits */
 	bool sent;
 	struct blocked_thread *blocked; /* owned; of the guest */
-	struct list waiters;  /* coroutines */
+	struct list waiters;            /* coroutines */
 };
 
 #define LEDGER_BUCKETS 4096
@@ -51,10 +51,10 @@ struct ledger {
 	struct want *buckets[LEDGER_BUCKETS];
 	struct want *free;
 	struct blocked_thread *free_blocked;
-	size_t outstanding; /* entries that somebody waits for */
-	size_t guesses;     /* entries that nobody waits for */
-	bool offline;       /* nothing can be sent now */
-	bool eager;         /* counted in the reactor's */
+	size_t outstanding;                 /* entries that somebody waits for */
+	size_t guesses;                     /* entries that nobody waits for */
+	bool offline;                       /* nothing can be sent now */
+	bool eager;                         /* counted in the reactor's */
 	uint64_t requests, requested_pages; /* messages sent, and tpages in them */
 	uint64_t guessed_pages;
 	uint64_t back_ns;   /* when the source came back; 0: somebody has had a page since */

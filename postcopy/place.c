@@ -250,9 +250,8 @@ int place_pages(struct postcopy *pc, struct block *b, size_t tpage, struct iovec
 		if (r == -ECANCELED)
 			return r;
 		if (r < 0)
-			return err_set(err, r, "placing pages of block '%s' from 0x%" PRIx64 " on: %s",
-				       b->label,
-				       (uint64_t)(tpage + (size_t)i) << pc->ram->tpage_shift, strerror(-r));
+			return err_set(err, r, "placing pages of block '%s' from 0x%" PRIx64 " on: %s", b->label,
+			               (uint64_t)(tpage + (size_t)i) << pc->ram->tpage_shift, strerror(-r));
 		i += n;
 	}
 	return 0;
@@ -345,8 +344,8 @@ static void place_failed(struct postcopy *pc, const struct block *b, uint64_t of
 	uffd_wake(&pc->guest, b->guest + off, b->hpage_bytes);
 	if (error != -EAGAIN && error != -EEXIST && error != -ENOENT && error != -EFAULT)
 		log_often(pc->log, LOG_FAULTS, LOG_WARN,
-			  "block '%s' at 0x%" PRIx64 " cannot be placed, trying again: %s", b->label, off,
-			  strerror(-error));
+		          "block '%s' at 0x%" PRIx64 " cannot be placed, trying again: %s", b->label, off,
+		          strerror(-error));
 }
 
 void place_local(struct postcopy *pc, struct pblock *pb, size_t unit, bool walks)

@@ -27,7 +27,7 @@ struct postcopy;
  * Return: 0; the errno of writing or placing, the text names block and offset.
  */
 may_park int place_pages(struct postcopy *pc, struct block *b, size_t tpage, struct iovec *pages, int count,
-			 struct err *err);
+                         struct err *err);
 
 /** place_zero - the source says this tpage is zeros. As place_pages. */
 may_park int place_zero(struct postcopy *pc, struct block *b, size_t tpage, struct err *err);

@@ -55,7 +55,7 @@ static uint64_t features_needed(const struct ram *ram)
 		if (b->ignored || block_is_anonymous(b))
 			continue;
 		features |= b->fd >= 0 ? UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM :
-					 UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MINOR_HUGETLBFS;
+		                         UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MINOR_HUGETLBFS;
 	}
 	return features;
 }
@@ -107,11 +107,11 @@ static int cannot_be_watched(const struct block *b, int result, struct err *err)
 
 	if (result == -EINVAL)
 		advice = "; it must be private anonymous memory, or a shared mapping of a memory file (memfd, tmpfs, "
-			 "hugetlbfs)";
+		         "hugetlbfs)";
 	if (result == -EBUSY)
 		advice = "; it is watched by another userfaultfd, or somebody touches it before the guest runs";
-	return err_set(err, result, "block '%s' cannot be watched for missing pages: %s%s", b->label,
-		       strerror(-result), advice);
+	return err_set(err, result, "block '%s' cannot be watched for missing pages: %s%s", b->label, strerror(-result),
+	               advice);
 }
 
 /* By a descriptor of its own, without events: nobody who changes the mapping meanwhile has to wait for us. */
@@ -148,9 +148,9 @@ int postcopy_check(struct postcopy *pc, struct err *err)
 
 		if (!b->ignored && !b->guest)
 			return err_set(err, -EINVAL,
-				       "block '%s' was given without an address: postcopy must know where the guest "
-				       "will touch it",
-				       b->label);
+			               "block '%s' was given without an address: postcopy must know where the guest "
+			               "will touch it",
+			               b->label);
 	}
 	r = try_to_watch(pc, err);
 	return r < 0 ? r : open_descriptors(pc, err);
@@ -182,7 +182,7 @@ static int register_engine(struct postcopy *pc, struct pblock *pb)
 	r = block_map_engine(b);
 	if (r == 0)
 		r = uffd_register(&pc->engine, b->engine, b->mapped_bytes,
-				  UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR);
+		                  UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR);
 	if (r == 0)
 		r = yield_add_view(&pc->yield, b->engine, b->mapped_bytes, b->label);
 	if (r == 0)

@@ -28,8 +28,8 @@
 #include "coroutine/wait.h"
 #include "memory/block.h"
 #include "postcopy/blocktime.h"
-#include "postcopy/prefetch.h"
 #include "postcopy/ledger.h"
+#include "postcopy/prefetch.h"
 #include "postcopy/uffd.h"
 #include "postcopy/watched.h"
 #include "postcopy/yield.h"
@@ -47,7 +47,7 @@ struct pblock {
 	struct block *b; /* not owned */
 	unsigned unit_shift;
 	size_t units;
-	struct bitmap asked; /* a bit a unit: it has an entry in the ledger */
+	struct bitmap asked;      /* a bit a unit: it has an entry in the ledger */
 	struct coverage expected; /* a bit a tpage: discarded by the source, so it comes (again); until LISTEN */
 };
 
@@ -73,25 +73,25 @@ struct postcopy {
 	/* Something of ours has failed, and pages cannot be placed, or faults not read. */
 	void (*failed)(void *opaque, int result, const struct err *err);
 	void *opaque;
-	struct stuck *stuck;   /* hears of callbacks that hold the thread; NULL: nobody does */
+	struct stuck *stuck;     /* hears of callbacks that hold the thread; NULL: nobody does */
 	uint64_t stuck_after_ns; /* so long a callback may run; 0: for ever, nothing is measured */
 	bool prefetch_on;
 	bool kernel_faults; /* KVM or vhost will touch the guest view: a userfaultfd for user mode only does not do */
 
-	struct pblock *blocks; /* owned; as ram->blocks */
-	struct uffd guest;     /* faults of the guest's threads */
-	struct uffd engine;    /* of our own: SIGBUS */
+	struct pblock *blocks;                    /* owned; as ram->blocks */
+	struct uffd guest;                        /* faults of the guest's threads */
+	struct uffd engine;                       /* of our own: SIGBUS */
 	struct watched guest_views, engine_views; /* that are watched */
-	bool descriptors;      /* these two are there: from postcopy_check on, or from LISTEN on */
+	bool descriptors;                         /* these two are there: from postcopy_check on, or from LISTEN on */
 	struct yield yield;
-	struct group readers;  /* the coroutine that reads events */
-	struct group senders;  /* the one that sends requests; none while paused */
+	struct group readers; /* the coroutine that reads events */
+	struct group senders; /* the one that sends requests; none while paused */
 	struct ledger ledger;
 	struct blocktime blocktime;
 	struct prefetch prefetch;
 	struct event all_here; /* nothing is missing; also set when there is news, so that waiters look again */
 	bool listening;
-	bool opened;           /* the engine views are open: the migration has failed */
+	bool opened;             /* the engine views are open: the migration has failed */
 	uint64_t missing_tpages; /* from LISTEN on */
 	unsigned placing;        /* coroutines that have received pages and are about to show them */
 	struct postcopy_counts counts;
@@ -99,7 +99,7 @@ struct postcopy {
 	struct look look;        /* for the next fault; see fault.c */
 	uint64_t look_end_ns;    /* until then it is looked for; 0: it is not */
 	unsigned look_turns;
-	unsigned let_go;         /* ranges that are not watched any more */
+	unsigned let_go; /* ranges that are not watched any more */
 };
 
 /**

@@ -116,9 +116,9 @@ static int refuse(const struct lost *lost, struct err *err)
 	uint64_t off = (uint64_t)lost->first_unit << lost->first->unit_shift;
 
 	return err_set(err, -ENODATA,
-		       "%" PRIu64 " pages of 0x%zx bytes were asked for, or have come in part, and the stream ended "
-		       "without them; one is at 0x%" PRIx64 " of block '%s'",
-		       lost->units, pblock_unit_bytes(lost->first), off, lost->first->b->label);
+	               "%" PRIu64 " pages of 0x%zx bytes were asked for, or have come in part, and the stream ended "
+	               "without them; one is at 0x%" PRIx64 " of block '%s'",
+	               lost->units, pblock_unit_bytes(lost->first), off, lost->first->b->label);
 }
 
 int settle(struct postcopy *pc, struct err *err)
@@ -130,7 +130,7 @@ int settle(struct postcopy *pc, struct err *err)
 	if (postcopy_all_here(pc))
 		return 0;
 	log_warn(pc->log, "%" PRIu64 " pages were announced, and neither sent nor asked for: they are zeros",
-		 pc->missing_tpages);
+	         pc->missing_tpages);
 	postcopy_complete(pc);
 	return 0;
 }
@@ -141,5 +141,5 @@ int settle_check(const struct postcopy *pc, struct err *err)
 	if (postcopy_all_here(pc) && pc->ledger.outstanding == 0)
 		return 0;
 	return err_set(err, -ENODATA, "%" PRIu64 " pages are missing, and %zu are asked for", pc->missing_tpages,
-		       pc->ledger.outstanding);
+	               pc->ledger.outstanding);
 }

@@ -73,8 +73,9 @@ static size_t compose(char *buf, size_t bytes, const char *what, uint64_t lasted
 	put(&t, what);
 	put(&t, ": stuck for ");
 	put_duration(&t, lasted_ns);
-	put(&t, where[0] ? where : ", inside a system call, perhaps one that was given an address in the guest view "
-	                           "and waits for a missing page");
+	put(&t, where[0] ? where :
+	                   ", inside a system call, perhaps one that was given an address in the guest view "
+	                   "and waits for a missing page");
 	return t.len;
 }
 

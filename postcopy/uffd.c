@@ -107,11 +107,12 @@ static int doors_error(const int error[static UFFD_DOOR_COUNT], struct err *err)
 /* What is had without a privilege does not do; the caller may do without, and says so by a parameter. */
 static int kernel_faults_error(const int error[static UFFD_DOOR_COUNT], struct err *err)
 {
-	return err_set(err, -EPERM, "faults inside the kernel (KVM, vhost) cannot be served: " DEVICE ": %s; system "
+	return err_set(err, -EPERM,
+	               "faults inside the kernel (KVM, vhost) cannot be served: " DEVICE ": %s; system "
 	               "call: %s; permit this user the device, or CAP_SYS_PTRACE, or sysctl "
 	               "vm.unprivileged_userfaultfd=1; or set parameter postcopy-kernel-faults=off, if neither KVM nor "
-	               "vhost will touch guest memory", err_name(error[UFFD_DOOR_DEVICE]),
-	               err_name(error[UFFD_DOOR_SYSCALL]));
+	               "vhost will touch guest memory",
+	               err_name(error[UFFD_DOOR_DEVICE]), err_name(error[UFFD_DOOR_SYSCALL]));
 }
 
 /* The first open one, by a descriptor; for the error text of those before it, @error. */
@@ -238,8 +239,8 @@ static void name_features(uint64_t bits, char *buf, size_t size)
 	buf[0] = '\0';
 	for (size_t i = 0; i < FEATURE_COUNT; i++) {
 		if (bits & features[i].bit)
-			append(buf, size, "%s%s (Linux %u.%u)", buf[0] ? ", " : "", features[i].name,
-			       features[i].major, features[i].minor);
+			append(buf, size, "%s%s (Linux %u.%u)", buf[0] ? ", " : "", features[i].name, features[i].major,
+			       features[i].minor);
 		bits &= ~features[i].bit;
 	}
 	if (bits)
@@ -375,9 +376,8 @@ struct uffd_done uffd_copy(const struct uffd *u, void *dst, const void *src, siz
 {
 	struct uffd_done done = { 0 };
 
-	while (done.bytes < bytes &&
-	       add(&done, copy_once(u->fd, (uint8_t *)dst + done.bytes, (const uint8_t *)src + done.bytes,
-	                            bytes - done.bytes)))
+	while (done.bytes < bytes && add(&done, copy_once(u->fd, (uint8_t *)dst + done.bytes,
+	                                                  (const uint8_t *)src + done.bytes, bytes - done.bytes)))
 		;
 	return done;
 }
@@ -386,8 +386,7 @@ struct uffd_done uffd_zeropage(const struct uffd *u, void *dst, size_t bytes)
 {
 	struct uffd_done done = { 0 };
 
-	while (done.bytes < bytes &&
-	       add(&done, zeropage_once(u->fd, (uint8_t *)dst + done.bytes, bytes - done.bytes)))
+	while (done.bytes < bytes && add(&done, zeropage_once(u->fd, (uint8_t *)dst + done.bytes, bytes - done.bytes)))
 		;
 	return done;
 }
@@ -396,8 +395,7 @@ struct uffd_done uffd_continue(const struct uffd *u, void *dst, size_t bytes)
 {
 	struct uffd_done done = { 0 };
 
-	while (done.bytes < bytes &&
-	       add(&done, continue_once(u->fd, (uint8_t *)dst + done.bytes, bytes - done.bytes)))
+	while (done.bytes < bytes && add(&done, continue_once(u->fd, (uint8_t *)dst + done.bytes, bytes - done.bytes)))
 		;
 	return done;
 }

@@ -21,14 +21,14 @@ struct err;
 /* How the descriptor was had. The device needs only its own permission; the system call needs a privilege for faults
  * inside the kernel (KVM, vhost), or the sysctl vm.unprivileged_userfaultfd. */
 enum uffd_door {
-	UFFD_DOOR_DEVICE,       /* /dev/userfaultfd */
+	UFFD_DOOR_DEVICE, /* /dev/userfaultfd */
 	UFFD_DOOR_SYSCALL,
-	UFFD_DOOR_USER_MODE,    /* the system call, for faults of user mode only: KVM would get EFAULT */
+	UFFD_DOOR_USER_MODE, /* the system call, for faults of user mode only: KVM would get EFAULT */
 	UFFD_DOOR_COUNT,
 };
 
 struct uffd {
-	int fd; /* -1: none */
+	int fd;            /* -1: none */
 	uint64_t features; /* that were asked for and are there */
 	enum uffd_door door;
 };
@@ -89,7 +89,7 @@ int uffd_wake(const struct uffd *u, void *dst, size_t bytes);
 
 /* One line of `inmigrate probe`. */
 struct uffd_finding {
-	const char *name;  /* "missing", "minor-shmem", ... */
+	const char *name; /* "missing", "minor-shmem", ... */
 	bool there;
 	char why_not[160]; /* and what would change that: a sysctl, a permission, a kernel release */
 };

@@ -18,16 +18,16 @@
 #include <string.h>
 
 static const char help_text[] =
-	"usage: inmigrate decode FILE[,offset=N] [OPTION]...\n"
-	"\n"
-	"Prints the elements of a migration stream that was saved to FILE (`-` for standard input),\n"
-	"each with its offset. If it cannot go on, it says where and why.\n"
-	"\n"
-	"  --cap NAME         accepted, and has no effect: all that the stream has is read\n"
-	"  --param KEY=VALUE  parameter, as for listen\n"
-	"  --help             this text\n"
-	"\n"
-	"Exit status: 0 the stream is whole, 1 it is not (one line on standard error says why), 2 usage.\n";
+        "usage: inmigrate decode FILE[,offset=N] [OPTION]...\n"
+        "\n"
+        "Prints the elements of a migration stream that was saved to FILE (`-` for standard input),\n"
+        "each with its offset. If it cannot go on, it says where and why.\n"
+        "\n"
+        "  --cap NAME         accepted, and has no effect: all that the stream has is read\n"
+        "  --param KEY=VALUE  parameter, as for listen\n"
+        "  --help             this text\n"
+        "\n"
+        "Exit status: 0 the stream is whole, 1 it is not (one line on standard error says why), 2 usage.\n";
 
 struct decode {
 	struct inm *inm;

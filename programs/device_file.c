@@ -49,7 +49,7 @@ static json_t *decode(struct device_file *f, const struct inm_device *device, st
 		section.name_bytes = (uint8_t)name_bytes;
 		section.body_off = name_bytes;
 		value = devices_json_device(buf, name_bytes + device->bytes, &section, desc, device->stream_offset,
-					    &opts, err);
+		                            &opts, err);
 	}
 	free(buf);
 	vmdesc_free(desc);
@@ -80,10 +80,10 @@ static void keep_early(struct device_file *f, const struct inm_device *device, s
 	if (!s)
 		return;
 	*s = (struct early_state){ .next = f->early,
-				   .name = strdup(device->name),
-				   .instance_id = device->instance_id,
-				   .index = index,
-				   .bytes = device->bytes };
+		                   .name = strdup(device->name),
+		                   .instance_id = device->instance_id,
+		                   .index = index,
+		                   .bytes = device->bytes };
 	memcpy(s->data, device->data, device->bytes);
 	f->early = s;
 	f->early_bytes += device->bytes;
@@ -115,7 +115,8 @@ static json_t *find_live(const struct device_file *f, const struct inm_live_stat
 	json_t *value;
 	size_t i;
 
-	json_array_foreach((json_t *)f->live, i, value) {
+	json_array_foreach((json_t *)f->live, i, value)
+	{
 		if (strcmp(json_string_value(json_object_get(value, "name")), piece->name) == 0 &&
 		    json_integer_value(json_object_get(value, "instance_id")) == (json_int_t)piece->instance_id)
 			return value;
@@ -132,8 +133,8 @@ int device_file_live(struct device_file *f, const struct inm_live_state *piece)
 	value = find_live(f, piece);
 	if (!value) {
 		value = json_pack("{s:s, s:I, s:I, s:I, s:I}", "name", piece->name, "instance_id",
-				  (json_int_t)piece->instance_id, "version_id", (json_int_t)piece->version_id, "offset",
-				  (json_int_t)piece->stream_offset, "bytes", (json_int_t)0);
+		                  (json_int_t)piece->instance_id, "version_id", (json_int_t)piece->version_id, "offset",
+		                  (json_int_t)piece->stream_offset, "bytes", (json_int_t)0);
 		if (json_array_append_new(f->live, value) < 0)
 			return -ENOMEM;
 	}

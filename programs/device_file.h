@@ -15,10 +15,10 @@ struct early_state;
 struct device_file {
 	void *document; /* json_t, owned */
 	struct devices_json_budget budget;
-	void *live;     /* json_t, owned: the array of live sections; NULL: none */
+	void *live;                /* json_t, owned: the array of live sections; NULL: none */
 	struct early_state *early; /* owned: states whose description may follow */
 	size_t early_bytes;        /* held by them */
-	size_t failed;  /* devices that could not be decoded; they are in the file as hex */
+	size_t failed;             /* devices that could not be decoded; they are in the file as hex */
 };
 
 /** device_file_add - answers inm_ops.device */

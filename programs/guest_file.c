@@ -16,12 +16,12 @@
 
 static const char *kind_of(mode_t mode)
 {
-	return S_ISFIFO(mode)   ? "a FIFO"
-	       : S_ISDIR(mode)  ? "a directory"
-	       : S_ISSOCK(mode) ? "a socket"
-	       : S_ISBLK(mode)  ? "a block device"
-	       : S_ISCHR(mode)  ? "a character device"
-	                        : "no file";
+	return S_ISFIFO(mode) ? "a FIFO" :
+	       S_ISDIR(mode)  ? "a directory" :
+	       S_ISSOCK(mode) ? "a socket" :
+	       S_ISBLK(mode)  ? "a block device" :
+	       S_ISCHR(mode)  ? "a character device" :
+	                        "no file";
 }
 
 /* Where PATH begins in NAME=PATH; NULL: nowhere. */

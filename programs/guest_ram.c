@@ -130,8 +130,8 @@ static int make_block(struct guest_ram *ram, const struct inm_ram_block *block, 
 		return -ENOMEM;
 	if (file)
 		return take_file(ram, file, b);
-	return backing == GUEST_THP ? make_anonymous(b)
-	                            : make_memfd(b, backing == GUEST_HUGETLB, ram->postcopy || ram->touched);
+	return backing == GUEST_THP ? make_anonymous(b) :
+	                              make_memfd(b, backing == GUEST_HUGETLB, ram->postcopy || ram->touched);
 }
 
 /* A limit that is met is the only thing about our own memory that somebody can do something about. */

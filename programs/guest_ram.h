@@ -22,19 +22,19 @@ enum guest_backing {
 struct guest_block {
 	char *name;
 	uint64_t bytes;
-	int fd;           /* a memfd, or a file of --ram; -1: anonymous */
-	bool huge;        /* on hugetlbfs, which cannot be read through its descriptor */
-	char *addr;       /* anonymous memory, or a mapping of the memfd where one is needed */
+	int fd;     /* a memfd, or a file of --ram; -1: anonymous */
+	bool huge;  /* on hugetlbfs, which cannot be read through its descriptor */
+	char *addr; /* anonymous memory, or a mapping of the memfd where one is needed */
 	size_t map_bytes;
 };
 
 struct guest_ram {
 	enum guest_backing backing;
-	bool postcopy; /* the guest view is answered, too: see inm_ram_block.addr */
-	bool touched;  /* somebody will touch it: every block gets an address */
-	struct guest_files files; /* memory that is there already */
+	bool postcopy;                    /* the guest view is answered, too: see inm_ram_block.addr */
+	bool touched;                     /* somebody will touch it: every block gets an address */
+	struct guest_files files;         /* memory that is there already */
 	struct guest_unplugged unplugged; /* blocks that may have holes at the source */
-	struct ram_dir dir;       /* where it is written in the end */
+	struct ram_dir dir;               /* where it is written in the end */
 	struct guest_block *blocks;
 	size_t count;
 };

@@ -41,8 +41,8 @@ struct touch_options {
 	char block[256];      /* empty: the largest one */
 	uint64_t duration_ns; /* 0: no limit */
 	uint64_t seed;
-	uint64_t span_bytes;  /* of the block, from its beginning; 0: all of it */
-	uint64_t passes;      /* 0: until the guest has landed, and then to the end of the pass */
+	uint64_t span_bytes; /* of the block, from its beginning; 0: all of it */
+	uint64_t passes;     /* 0: until the guest has landed, and then to the end of the pass */
 };
 
 #define TOUCH_OCTAVES HISTOGRAM_OCTAVES
@@ -76,9 +76,9 @@ struct touch {
 	sem_t gate;
 	bool gate_made, running;
 	atomic_bool landed, stop;
-	struct touch_violation first;    /* wrong: TOUCH_FINE when there is none */
+	struct touch_violation first; /* wrong: TOUCH_FINE when there is none */
 	uint64_t violations;
-	uint64_t intact;                 /* stamps that were there at the end */
+	uint64_t intact; /* stamps that were there at the end */
 };
 
 /**

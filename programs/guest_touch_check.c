@@ -29,8 +29,8 @@ static void check_stamps(struct touch *t, const struct toucher *tc)
 		if (found == tc->stamps[page].value)
 			t->intact++;
 		else
-			count_violation(t, &(struct touch_violation){ TOUCH_STAMP_LOST, off, tc->stamps[page].value,
-								      found });
+			count_violation(
+			        t, &(struct touch_violation){ TOUCH_STAMP_LOST, off, tc->stamps[page].value, found });
 	}
 }
 
@@ -61,7 +61,7 @@ static void print_log(const struct touch *t, FILE *f, const char *quoted)
 			if (!tc->stamps[page].value)
 				continue;
 			fprintf(f, "{\"block\": %s, \"offset\": %" PRIu64 ", \"value\": \"", quoted,
-				page * TOUCH_PAGE_BYTES + (uint64_t)8 * i);
+			        page * TOUCH_PAGE_BYTES + (uint64_t)8 * i);
 			print_hex(f, tc->stamps[page].value);
 			fprintf(f, "\", \"original\": \"");
 			print_hex(f, tc->stamps[page].original);

@@ -12,9 +12,7 @@ static const char *const pattern_names[] = {
 	[TOUCH_SEQ] = "seq", [TOUCH_STRIDE] = "stride", [TOUCH_RANDOM] = "random", [TOUCH_HOT] = "hot"
 };
 
-static const char *const access_names[] = {
-	[TOUCH_READ] = "read", [TOUCH_WRITE] = "write", [TOUCH_MIXED] = "mixed"
-};
+static const char *const access_names[] = { [TOUCH_READ] = "read", [TOUCH_WRITE] = "write", [TOUCH_MIXED] = "mixed" };
 
 const char *touch_pattern_name(enum touch_pattern pattern)
 {
@@ -117,7 +115,7 @@ static int parse_setting(struct touch_options *o, char *word, char ret_why[stati
 		return -EINVAL;
 	}
 	snprintf(ret_why, 160, "there is no '%.40s'; pattern, access, block, seconds, seed, span or passes is expected",
-		 word);
+	         word);
 	return -EINVAL;
 }
 

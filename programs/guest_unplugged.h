@@ -14,7 +14,7 @@ struct guest_unplugged {
 	struct unplugged_name {
 		const char *name; /* of the block; the command line's */
 		bool used;
-	} *names; /* owned */
+	} * names; /* owned */
 	size_t count;
 };
 

@@ -12,13 +12,13 @@
 #include <string.h>
 
 static const char help_text[] =
-	"usage: inmigrate listen URI [OPTION]...   land a guest that a QEMU sends to URI\n"
-	"       inmigrate decode FILE [OPTION]...  print a saved migration stream readably\n"
-	"       inmigrate probe [--json]           say what this machine offers, and whether postcopy can be had\n"
-	"       inmigrate stress [OPTION]...       beat on userfaultfd as a guest would, and check every byte\n"
-	"       inmigrate --version | --help\n"
-	"\n"
-	"Each command has its own --help. The whole story is in inmigrate(1).\n";
+        "usage: inmigrate listen URI [OPTION]...   land a guest that a QEMU sends to URI\n"
+        "       inmigrate decode FILE [OPTION]...  print a saved migration stream readably\n"
+        "       inmigrate probe [--json]           say what this machine offers, and whether postcopy can be had\n"
+        "       inmigrate stress [OPTION]...       beat on userfaultfd as a guest would, and check every byte\n"
+        "       inmigrate --version | --help\n"
+        "\n"
+        "Each command has its own --help. The whole story is in inmigrate(1).\n";
 
 static const struct {
 	const char *name;
@@ -97,7 +97,7 @@ void print_capabilities(FILE *out)
 	fprintf(out, "%-24s %-10s %-10s %s\n", "capability", "here", "set on", "remark");
 	for (unsigned i = 0; (row = options_cap_row(i)); i++)
 		fprintf(out, "%-24s %-10s %-10s %s\n", row->name, support_name(row->support), side_name(row->side),
-			row->note ? row->note : "");
+		        row->note ? row->note : "");
 }
 
 void print_parameters(FILE *out)
@@ -108,7 +108,7 @@ void print_parameters(FILE *out)
 	fprintf(out, "%-34s %-10s %-28s %s\n", "parameter", "here", "value", "default");
 	for (unsigned i = 0; (row = options_param_row(i)); i++)
 		fprintf(out, "%-34s %-10s %-28s %s %s\n", row->name, support_name(row->support),
-			options_param_form(row, form), row->def[0] ? row->def : "\"\"", row->unit);
+		        options_param_form(row, form), row->def[0] ? row->def : "\"\"", row->unit);
 }
 
 int main(int argc, char **argv)

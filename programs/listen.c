@@ -146,7 +146,7 @@ static void say_paused(struct listen *ln)
 	struct log log = pauses(ln);
 
 	log_often(&log, ln->paused ? LOG_RECOVERIES : LOG_LOSSES, LOG_ERROR,
-		  "postcopy is paused, the guest waits for pages that are missing: %s", inm_error(ln->inm));
+	          "postcopy is paused, the guest waits for pages that are missing: %s", inm_error(ln->inm));
 }
 
 static void say_on(struct listen *ln)
@@ -282,8 +282,10 @@ static int check_recover_address(const char *uri)
 	answers = address_is_listening(&addr) || addr.kind == ADDRESS_FD;
 	address_fini(&addr);
 	return answers ? GO_ON :
-			 usage_error("listen", "--recover-listen %s: a source that is back needs answers: tcp:, unix:, "
-				     "vsock: or fd: is expected", uri);
+	                 usage_error("listen",
+	                             "--recover-listen %s: a source that is back needs answers: tcp:, unix:, "
+	                             "vsock: or fd: is expected",
+	                             uri);
 }
 
 static int check_addresses(const struct listen *ln)
@@ -358,15 +360,16 @@ static int end_touch(struct listen *ln)
 	touch_landed(t);
 	if (touch_join(t, STALL_NS, &off) < 0)
 		return fail("guest: block %s, offset 0x%" PRIx64 ": the guest has landed, and a thread waits for this "
-			    "page for ever", TEXT_QUOTE(t->block->name, strlen(t->block->name)), off);
+		            "page for ever",
+		            TEXT_QUOTE(t->block->name, strlen(t->block->name)), off);
 	touch_check(t);
 	if (t->violations)
-		return fail("guest: block %s, offset 0x%" PRIx64 ": %s (0x%" PRIx64 ", was 0x%" PRIx64
-			    "); %" PRIu64 " such places were found",
-			    TEXT_QUOTE(t->block->name, strlen(t->block->name)), t->first.off,
-			    t->first.wrong == TOUCH_STAMP_LOST ? "what the guest had written was overwritten" :
-								 "the page has changed under the guest; checksum",
-			    t->first.found, t->first.expected, t->violations);
+		return fail("guest: block %s, offset 0x%" PRIx64 ": %s (0x%" PRIx64 ", was 0x%" PRIx64 "); %" PRIu64
+		            " such places were found",
+		            TEXT_QUOTE(t->block->name, strlen(t->block->name)), t->first.off,
+		            t->first.wrong == TOUCH_STAMP_LOST ? "what the guest had written was overwritten" :
+		                                                 "the page has changed under the guest; checksum",
+		            t->first.found, t->first.expected, t->violations);
 	return 0;
 }
 
@@ -477,7 +480,7 @@ static int make(struct listen *ln)
 
 	if (r < 0)
 		return fail("no migration can be made: %s%s", inm_last_error(),
-			    strstr(inm_last_error(), "RLIMIT") ? "" : process_limit_hint(hint, r));
+		            strstr(inm_last_error(), "RLIMIT") ? "" : process_limit_hint(hint, r));
 	/* Only threads of ours touch the guest's memory, in user mode; --param may say otherwise. */
 	r = inm_set_parameter(ln->inm, "postcopy-kernel-faults", "off");
 	r = r < 0 ? r : set_ram_limit(ln->inm);

@@ -21,7 +21,7 @@ static bool find_stream(const struct listen *ln, struct stat *ret)
 	if (address_parse(&addr, ln->uri, &ignored) < 0)
 		return false;
 	found = (addr.kind == ADDRESS_FILE && stat(addr.path, ret) == 0) ||
-		(addr.kind == ADDRESS_FD && fstat(addr.fd, ret) == 0);
+	        (addr.kind == ADDRESS_FD && fstat(addr.fd, ret) == 0);
 	address_fini(&addr);
 	return found && S_ISREG(ret->st_mode);
 }

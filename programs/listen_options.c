@@ -167,8 +167,7 @@ static int set_param_or_help(struct listen *ln, const char *text)
 /* QEMU's parameter names an object that holds the directory; here there is one object, and its name does not matter. */
 static int set_tls(struct listen *ln, const char *dir)
 {
-	if (inm_set_parameter(ln->inm, "tls-creds", "tls0") < 0 ||
-	    inm_set_parameter(ln->inm, "tls-creds-dir", dir) < 0)
+	if (inm_set_parameter(ln->inm, "tls-creds", "tls0") < 0 || inm_set_parameter(ln->inm, "tls-creds-dir", dir) < 0)
 		return usage_error("listen", "--tls-creds: %s", inm_error(ln->inm));
 	return GO_ON;
 }

@@ -17,9 +17,9 @@ static int say(const struct out_file *f, int r)
 	char hint[160];
 
 	fail("%s: %s%s", f->path,
-	     r == -ENXIO       ? "a FIFO that nobody reads"
-	     : r == -ETIMEDOUT ? "nobody reads it"
-	                       : strerror(-r),
+	     r == -ENXIO     ? "a FIFO that nobody reads" :
+	     r == -ETIMEDOUT ? "nobody reads it" :
+	                       strerror(-r),
 	     process_limit_hint(hint, r));
 	return r;
 }

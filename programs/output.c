@@ -35,7 +35,7 @@ struct output {
 	bool gone;      /* it will never take anything again */
 	pthread_t thread;
 	bool threaded;
-	bool stop;      /* the thread ends when all is written */
+	bool stop; /* the thread ends when all is written */
 };
 
 static struct output out = { .name = "standard output", .fd = STDOUT_FILENO, .bytes_max = OUT_BYTES_MAX };

@@ -11,15 +11,15 @@
 #include <string.h>
 
 static const char help_text[] =
-	"usage: inmigrate probe [OPTION]...\n"
-	"\n"
-	"Says what the kernel offers here, to this user. Each line says yes, or no with the reason and what\n"
-	"would change it. The last line says how postcopy would be done.\n"
-	"\n"
-	"  --json  one JSON object instead\n"
-	"  --help  this text\n"
-	"\n"
-	"Exit status: 0 postcopy is possible, 1 it is not, 2 usage.\n";
+        "usage: inmigrate probe [OPTION]...\n"
+        "\n"
+        "Says what the kernel offers here, to this user. Each line says yes, or no with the reason and what\n"
+        "would change it. The last line says how postcopy would be done.\n"
+        "\n"
+        "  --json  one JSON object instead\n"
+        "  --help  this text\n"
+        "\n"
+        "Exit status: 0 postcopy is possible, 1 it is not, 2 usage.\n";
 
 /* ---- saying it ---------------------------------------------------------------------------------------------- */
 
@@ -51,8 +51,7 @@ static int print_json(const struct inm_probe *p)
 	for (size_t i = 0; i < p->finding_count; i++)
 		json_object_set_new(list, p->findings[i].name, finding_json(&p->findings[i]));
 	doc = json_pack("{s:b, s:s, s:s?, s:s?, s:o}", "postcopy", p->postcopy, "verdict", p->verdict, "door",
-	                !p->door[0] ? NULL : p->door, "error",
-	                !p->door[0] ? p->error : NULL, "features", list);
+	                !p->door[0] ? NULL : p->door, "error", !p->door[0] ? p->error : NULL, "features", list);
 	if (doc && json_dumpf(doc, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII) == 0 && putchar('\n') != EOF)
 		r = fflush(stdout);
 	json_decref(doc);

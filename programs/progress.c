@@ -83,13 +83,12 @@ void progress_show(struct progress *p, const struct inm *inm)
 	human_bytes(rate, p->rate);
 	human_bytes(left, (double)(st.remaining_pages * st.page_bytes));
 	if (in_postcopy(st.state))
-		progress_say(p,
-			     "%s: %s received, %s/s, %s of RAM missing, %" PRIu64 " faults, %" PRIu64
-			     " of them waiting",
-			     inm_state_name(st.state), bytes, rate, left, st.faults, st.outstanding_faults);
+		progress_say(
+		        p, "%s: %s received, %s/s, %s of RAM missing, %" PRIu64 " faults, %" PRIu64 " of them waiting",
+		        inm_state_name(st.state), bytes, rate, left, st.faults, st.outstanding_faults);
 	else
 		progress_say(p, "%s: %s received, %s/s, %s of RAM not seen, round %" PRIu64, inm_state_name(st.state),
-			     bytes, rate, left, st.rounds);
+		             bytes, rate, left, st.rounds);
 }
 
 void progress_end(struct progress *p, const struct inm *inm)

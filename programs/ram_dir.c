@@ -50,11 +50,11 @@ void ram_dir_say(const struct ram_dir *d, const char *block, int error)
 
 	file_name(name, block);
 	fail("%s/%s: %s%s", d->path, TEXT_QUOTE(name, strlen(name)),
-	     error == -ELOOP    ? "a symbolic link, which is not followed"
-	     : error == -EMLINK ? "not a plain file"
-	     : error == -EBUSY  ? "it holds memory of the guest (--ram)"
-	     : error == -ESTALE ? "it is the stream, or the file of another option"
-	                        : strerror(-error),
+	     error == -ELOOP  ? "a symbolic link, which is not followed" :
+	     error == -EMLINK ? "not a plain file" :
+	     error == -EBUSY  ? "it holds memory of the guest (--ram)" :
+	     error == -ESTALE ? "it is the stream, or the file of another option" :
+	                        strerror(-error),
 	     process_limit_hint(hint, error));
 }
 

@@ -190,10 +190,9 @@ static json_t *blocks_json(const struct guest_ram *ram)
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < ram->count; i++)
-		json_array_append_new(
-			list, json_pack("{s:s, s:I}", "name",
-					TEXT_QUOTE(ram->blocks[i].name, strlen(ram->blocks[i].name)), "bytes",
-					(json_int_t)ram->blocks[i].bytes));
+		json_array_append_new(list, json_pack("{s:s, s:I}", "name",
+		                                      TEXT_QUOTE(ram->blocks[i].name, strlen(ram->blocks[i].name)),
+		                                      "bytes", (json_int_t)ram->blocks[i].bytes));
 	return list;
 }
 
@@ -210,11 +209,11 @@ static double us(uint64_t ns)
 static json_t *pages_json(const struct inm_stats *st)
 {
 	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "page_bytes", integer(st->page_bytes),
-			 "normal", integer(st->normal_pages), "zero", integer(st->zero_pages), "xbzrle",
-			 integer(st->xbzrle_pages), "compressed", integer(st->compressed_pages), "received",
-			 integer(st->received_pages), "remaining", integer(st->remaining_pages), "postcopy",
-			 integer(st->postcopy_pages), "duplicate", integer(st->duplicate_pages), "discarded",
-			 integer(st->discarded_pages));
+	                 "normal", integer(st->normal_pages), "zero", integer(st->zero_pages), "xbzrle",
+	                 integer(st->xbzrle_pages), "compressed", integer(st->compressed_pages), "received",
+	                 integer(st->received_pages), "remaining", integer(st->remaining_pages), "postcopy",
+	                 integer(st->postcopy_pages), "duplicate", integer(st->duplicate_pages), "discarded",
+	                 integer(st->discarded_pages));
 }
 
 /* Only the buckets that hold something: [{"from_us": 16.384, "count": 3}, ...] */
@@ -224,8 +223,8 @@ static json_t *histogram_json(const uint64_t *counts, size_t buckets)
 
 	for (size_t i = 0; i < buckets; i++) {
 		if (counts[i])
-			json_array_append_new(list, json_pack("{s:f, s:o}", "from_us", us(1ull << i), "count",
-							      integer(counts[i])));
+			json_array_append_new(
+			        list, json_pack("{s:f, s:o}", "from_us", us(1ull << i), "count", integer(counts[i])));
 	}
 	return list;
 }
@@ -233,8 +232,8 @@ static json_t *histogram_json(const uint64_t *counts, size_t buckets)
 static json_t *latency_json(const struct inm_stats *st)
 {
 	return json_pack("{s:o, s:f, s:f, s:f, s:f, s:o}", "count", integer(st->fault_count), "mean",
-			 us(st->fault_mean_ns), "p50", us(st->fault_p50_ns), "p99", us(st->fault_p99_ns), "max",
-			 us(st->fault_max_ns), "histogram", histogram_json(st->fault_log2_ns, INM_LATENCY_BUCKETS));
+	                 us(st->fault_mean_ns), "p50", us(st->fault_p50_ns), "p99", us(st->fault_p99_ns), "max",
+	                 us(st->fault_max_ns), "histogram", histogram_json(st->fault_log2_ns, INM_LATENCY_BUCKETS));
 }
 
 /* The names that QEMU has for it as QEMU spells them, in its units (doc/wire/control.md 6). */
@@ -248,7 +247,7 @@ static void add_blocktime(json_t *doc, const struct inm *inm, const struct inm_s
 	for (size_t i = 0; i < count; i++) {
 		sum_ns += each[i].blocked_ns;
 		json_array_append_new(threads, json_pack("{s:i, s:o, s:f}", "tid", (int)each[i].tid, "faults",
-							 integer(each[i].faults), "us", us(each[i].blocked_ns)));
+		                                         integer(each[i].faults), "us", us(each[i].blocked_ns)));
 		json_array_append_new(vcpus, integer(each[i].blocked_ns / 1000000));
 	}
 	free(each);
@@ -266,17 +265,18 @@ static void add_postcopy(json_t *doc, const struct inm *inm, const struct inm_st
 	json_object_set_new(doc, "faults_engine", integer(st->engine_faults));
 	json_object_set_new(doc, "faults_outstanding", integer(st->outstanding_faults));
 	json_object_set_new(doc, "fault_latency_us", latency_json(st));
-	json_object_set_new(doc, "requests", json_pack("{s:o, s:o}", "sent", integer(st->requests), "pages",
-						       integer(st->requested_pages)));
+	json_object_set_new(
+	        doc, "requests",
+	        json_pack("{s:o, s:o}", "sent", integer(st->requests), "pages", integer(st->requested_pages)));
 	json_object_set_new(doc, "place_retries", integer(st->place_retries));
-	json_object_set_new(doc, "prefetch", json_pack("{s:o, s:o, s:o}", "pages", integer(st->prefetch_pages), "hits",
-						       integer(st->prefetch_hits), "waste",
-						       integer(st->prefetch_waste)));
+	json_object_set_new(doc, "prefetch",
+	                    json_pack("{s:o, s:o, s:o}", "pages", integer(st->prefetch_pages), "hits",
+	                              integer(st->prefetch_hits), "waste", integer(st->prefetch_waste)));
 	add_blocktime(doc, inm, st);
 	json_object_set_new(doc, "recovery",
-			    json_pack("{s:o, s:o, s:f, s:f}", "pauses", integer(st->pauses), "recoveries",
-				      integer(st->recoveries), "paused_ms", (double)st->paused_ns / 1e6,
-				      "first_page_ms", (double)st->recover_page_ns / 1e6));
+	                    json_pack("{s:o, s:o, s:f, s:f}", "pauses", integer(st->pauses), "recoveries",
+	                              integer(st->recoveries), "paused_ms", (double)st->paused_ns / 1e6,
+	                              "first_page_ms", (double)st->recover_page_ns / 1e6));
 }
 
 /* Octaves, as the library's histogram. */
@@ -288,8 +288,8 @@ static json_t *touch_latency_json(const struct touch_latency *l)
 	for (size_t i = 0; i < TOUCH_OCTAVES * TOUCH_STEPS; i++)
 		octaves[i / TOUCH_STEPS] += l->steps[i];
 	return json_pack("{s:o, s:f, s:f, s:f, s:f, s:o}", "count", integer(l->count), "mean", mean_us, "p50",
-			 us(touch_latency_ns(l, 500)), "p99", us(touch_latency_ns(l, 990)), "max", us(l->max_ns),
-			 "histogram", histogram_json(octaves, TOUCH_OCTAVES));
+	                 us(touch_latency_ns(l, 500)), "p99", us(touch_latency_ns(l, 990)), "max", us(l->max_ns),
+	                 "histogram", histogram_json(octaves, TOUCH_OCTAVES));
 }
 
 static json_t *touchers_json(const struct touch *t)
@@ -300,8 +300,8 @@ static json_t *touchers_json(const struct touch *t)
 		struct touch_count c = touch_count(t, i);
 
 		json_array_append_new(list, json_pack("{s:i, s:o, s:o, s:o, s:f}", "tid", (int)c.tid, "accesses",
-						      integer(c.accesses), "writes", integer(c.writes), "passes",
-						      integer(c.passes), "blocked_us", us(c.blocked_ns)));
+		                                      integer(c.accesses), "writes", integer(c.writes), "passes",
+		                                      integer(c.passes), "blocked_us", us(c.blocked_ns)));
 	}
 	return list;
 }
@@ -314,23 +314,15 @@ static json_t *touch_json(const struct touch *t)
 
 	touch_totals(t, &sum);
 	seconds = sum.elapsed_ns ? (double)sum.elapsed_ns / 1e9 : 1;
-	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:f, s:f, s:o, s:o}",
-			 "pattern", touch_pattern_name(t->opts.pattern),
-			 "access", touch_access_name(t->opts.access),
-			 "block", TEXT_QUOTE(block, strlen(block)),
-			 "pages", integer(t->pages),
-			 "accesses", integer(sum.accesses),
-			 "writes", integer(sum.writes),
-			 "stamps", integer(sum.stamps),
-			 "intact", integer(t->intact),
-			 "violations", integer(t->violations),
-			 "passes", integer(sum.passes),
-			 "seconds", (double)sum.elapsed_ns / 1e9,
-			 "accesses_per_s", (double)sum.accesses / seconds,
-			 "walks_per_s", t->pages ? (double)sum.accesses / (double)t->pages / seconds : 0.0,
-			 "blocked_us", us(sum.blocked_ns),
-			 "latency_us", touch_latency_json(&sum.latency),
-			 "threads", touchers_json(t));
+	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:f, s:f, s:o, s:o}", "pattern",
+	                 touch_pattern_name(t->opts.pattern), "access", touch_access_name(t->opts.access), "block",
+	                 TEXT_QUOTE(block, strlen(block)), "pages", integer(t->pages), "accesses",
+	                 integer(sum.accesses), "writes", integer(sum.writes), "stamps", integer(sum.stamps), "intact",
+	                 integer(t->intact), "violations", integer(t->violations), "passes", integer(sum.passes),
+	                 "seconds", (double)sum.elapsed_ns / 1e9, "accesses_per_s", (double)sum.accesses / seconds,
+	                 "walks_per_s", t->pages ? (double)sum.accesses / (double)t->pages / seconds : 0.0,
+	                 "blocked_us", us(sum.blocked_ns), "latency_us", touch_latency_json(&sum.latency), "threads",
+	                 touchers_json(t));
 }
 
 int report_write(const struct inm *inm, const struct guest_ram *ram, const struct touch *touch, struct out_file *file)
@@ -345,11 +337,10 @@ int report_write(const struct inm *inm, const struct guest_ram *ram, const struc
 	/* A null where there is none. */
 	error = st.state == INM_STATE_COMPLETED ? NULL : inm_error(inm);
 	doc = json_pack("{s:s, s:s?, s:f, s:f, s:{s:o, s:o, s:o}, s:o, s:I, s:o, s:i, s:s}", "status",
-			inm_state_name(st.state), "error", error, "total_ms", (double)st.total_ns / 1e6, "cpu_ms",
-			cpu_ms(), "bytes", "main", integer(st.main_bytes), "multifd", integer(st.multifd_bytes),
-			"preempt", integer(st.preempt_bytes), "pages", pages_json(&st), "rounds",
-			(json_int_t)st.rounds, "ram_blocks", blocks_json(ram), "devices", (int)st.devices, "split",
-			split_word(st.split));
+	                inm_state_name(st.state), "error", error, "total_ms", (double)st.total_ns / 1e6, "cpu_ms",
+	                cpu_ms(), "bytes", "main", integer(st.main_bytes), "multifd", integer(st.multifd_bytes),
+	                "preempt", integer(st.preempt_bytes), "pages", pages_json(&st), "rounds", (json_int_t)st.rounds,
+	                "ram_blocks", blocks_json(ram), "devices", (int)st.devices, "split", split_word(st.split));
 	if (doc) {
 		add_postcopy(doc, inm, &st);
 		if (touch->opts.threads)

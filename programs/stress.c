@@ -16,28 +16,28 @@
 #include <unistd.h>
 
 static const char help_text[] =
-	"usage: inmigrate stress [OPTION]...\n"
-	"\n"
-	"  --memory anon|memfd|thp|hugetlb-2m|hugetlb-1g   the memory of the guest; may be repeated [memfd]\n"
-	"  --place copy|continue|move|zero                 how pages are placed; may be repeated [as fits the memory]\n"
-	"  --touchers N            threads that touch it [4]\n"
-	"  --bytes SIZE            of each memory [64M; 16M of hugetlb-2m, 1G of hugetlb-1g]\n"
-	"  --pattern seq|stride|random|hot|racing          [random]\n"
-	"  --events NAME[=RATE],...   remove, unmap, remap, fork; RATE a second [500, 50, 50, 10]\n"
-	"  --own-faults RATE       accesses a second of the engine's own thread [0]\n"
-	"  --duplicates SHARE      share of answers that come twice, 0 to 1 [0.02]\n"
-	"  --delay DIST            none, constant:TIME, uniform:TIME-TIME or heavy:TIME [none]\n"
-	"  --prefetch on|off       ask ahead for a thread that walks [on]\n"
-	"  --seconds S | --faults N   how long [10 s]\n"
-	"  --seed X                of all that is random [1]\n"
-	"  --kvm                   vCPUs of a small guest do the touching\n"
-	"  --matrix                every combination this kernel has, in [180] seconds\n"
-	"  --json FILE, --plot FILE.svg   what was found, for programs and as a picture\n"
-	"  --no-limits             do not first measure what the kernel does alone\n"
-	"  --progress auto|always|never\n"
-	"\n"
-	"TIME is a number with ns, us, ms or s. Exit status: 0 nothing is wrong; 1 something is, or this machine\n"
-	"cannot do it; 2 usage.\n";
+        "usage: inmigrate stress [OPTION]...\n"
+        "\n"
+        "  --memory anon|memfd|thp|hugetlb-2m|hugetlb-1g   the memory of the guest; may be repeated [memfd]\n"
+        "  --place copy|continue|move|zero                 how pages are placed; may be repeated [as fits the memory]\n"
+        "  --touchers N            threads that touch it [4]\n"
+        "  --bytes SIZE            of each memory [64M; 16M of hugetlb-2m, 1G of hugetlb-1g]\n"
+        "  --pattern seq|stride|random|hot|racing          [random]\n"
+        "  --events NAME[=RATE],...   remove, unmap, remap, fork; RATE a second [500, 50, 50, 10]\n"
+        "  --own-faults RATE       accesses a second of the engine's own thread [0]\n"
+        "  --duplicates SHARE      share of answers that come twice, 0 to 1 [0.02]\n"
+        "  --delay DIST            none, constant:TIME, uniform:TIME-TIME or heavy:TIME [none]\n"
+        "  --prefetch on|off       ask ahead for a thread that walks [on]\n"
+        "  --seconds S | --faults N   how long [10 s]\n"
+        "  --seed X                of all that is random [1]\n"
+        "  --kvm                   vCPUs of a small guest do the touching\n"
+        "  --matrix                every combination this kernel has, in [180] seconds\n"
+        "  --json FILE, --plot FILE.svg   what was found, for programs and as a picture\n"
+        "  --no-limits             do not first measure what the kernel does alone\n"
+        "  --progress auto|always|never\n"
+        "\n"
+        "TIME is a number with ns, us, ms or s. Exit status: 0 nothing is wrong; 1 something is, or this machine\n"
+        "cannot do it; 2 usage.\n";
 
 static const double event_rate_usual[EVENT_COUNT] = {
 	[EVENT_REMOVE] = 500, [EVENT_UNMAP] = 50, [EVENT_REMAP] = 50, [EVENT_FORK] = 10
@@ -141,9 +141,26 @@ static int parse_events(char *text, double rate[static EVENT_COUNT])
 /* ---- options ---- */
 
 enum {
-	OPT_MEMORY = 256, OPT_PLACE, OPT_TOUCHERS, OPT_BYTES, OPT_PATTERN, OPT_EVENTS, OPT_OWN_FAULTS, OPT_DUPLICATES,
-	OPT_DELAY, OPT_PREFETCH, OPT_SECONDS, OPT_FAULTS, OPT_SEED, OPT_KVM, OPT_MATRIX, OPT_JSON, OPT_PLOT,
-	OPT_NO_LIMITS, OPT_PROGRESS, OPT_HELP,
+	OPT_MEMORY = 256,
+	OPT_PLACE,
+	OPT_TOUCHERS,
+	OPT_BYTES,
+	OPT_PATTERN,
+	OPT_EVENTS,
+	OPT_OWN_FAULTS,
+	OPT_DUPLICATES,
+	OPT_DELAY,
+	OPT_PREFETCH,
+	OPT_SECONDS,
+	OPT_FAULTS,
+	OPT_SEED,
+	OPT_KVM,
+	OPT_MATRIX,
+	OPT_JSON,
+	OPT_PLOT,
+	OPT_NO_LIMITS,
+	OPT_PROGRESS,
+	OPT_HELP,
 };
 
 static const struct option long_options[] = {
@@ -408,8 +425,11 @@ static int run(struct stress_options *opts)
 
 int cmd_stress(int argc, char **argv)
 {
-	struct arguments a = { .opts = { .touchers = 4, .pattern = PATTERN_RANDOM, .duplicates = 0.02, .seed = 1,
-					 .progress = PROGRESS_AUTO } };
+	struct arguments a = { .opts = { .touchers = 4,
+		                         .pattern = PATTERN_RANDOM,
+		                         .duplicates = 0.02,
+		                         .seed = 1,
+		                         .progress = PROGRESS_AUTO } };
 	int r = parse(argc, argv, &a);
 
 	if (r != 0)

@@ -64,9 +64,25 @@ struct story_ring {
 };
 
 enum story {
-	STORY_ASKED, STORY_ANSWERS, STORY_ANSWERED, STORY_PUSHES, STORY_PUSHED, STORY_AGAIN, STORY_AGAIN_DONE,
-	STORY_STALE, STORY_STALE_DONE, STORY_REMOVES, STORY_REMOVED, STORY_UNPLUGGED, STORY_MOVED, STORY_FORKED,
-	STORY_RIVAL, STORY_WAITED, STORY_MARKED, STORY_OWN_WAITED, STORY_COUNT,
+	STORY_ASKED,
+	STORY_ANSWERS,
+	STORY_ANSWERED,
+	STORY_PUSHES,
+	STORY_PUSHED,
+	STORY_AGAIN,
+	STORY_AGAIN_DONE,
+	STORY_STALE,
+	STORY_STALE_DONE,
+	STORY_REMOVES,
+	STORY_REMOVED,
+	STORY_UNPLUGGED,
+	STORY_MOVED,
+	STORY_FORKED,
+	STORY_RIVAL,
+	STORY_WAITED,
+	STORY_MARKED,
+	STORY_OWN_WAITED,
+	STORY_COUNT,
 };
 
 /* One block of the guest. The page is a tpage's index all over. */
@@ -77,18 +93,18 @@ struct sblock {
 	unsigned index;
 	uint32_t pages;
 	size_t hpage_bytes;
-	unsigned unit_pages;  /* tpages of an hpage */
-	int fd;               /* owned; -1: anonymous */
+	unsigned unit_pages; /* tpages of an hpage */
+	int fd;              /* owned; -1: anonymous */
 	_Atomic(uint8_t *) guest;
-	struct block *b;      /* the library's */
+	struct block *b; /* the library's */
 	struct slot slots[SLOTS];
-	unsigned slot_count;  /* 0: nobody ever goes away from here */
+	unsigned slot_count;                            /* 0: nobody ever goes away from here */
 	_Atomic uint32_t *removes_begun, *removes_done; /* owned; of each page, in this round */
-	_Atomic uint64_t *due_ns;    /* owned; of each unit: when it is answered; 0 not asked for */
-	_Atomic uint32_t *pending;   /* owned; of each unit: answers that are to be placed */
+	_Atomic uint64_t *due_ns;                       /* owned; of each unit: when it is answered; 0 not asked for */
+	_Atomic uint32_t *pending;                      /* owned; of each unit: answers that are to be placed */
 	_Atomic uint64_t *change_ns; /* owned; of each unit: when the engine last did something for it */
 	struct story_ring *stories;  /* owned; a neighbourhood each */
-	uint64_t gpa;         /* under KVM */
+	uint64_t gpa;                /* under KVM */
 };
 
 static inline bool sblock_is_anonymous(const struct sblock *sb)
@@ -148,7 +164,7 @@ struct toucher {
 	struct waiter *waiter;
 	struct vcpu *vcpu; /* owned; NULL: the thread touches by itself */
 	uint64_t random;
-	uint32_t value;    /* of the last mark */
+	uint32_t value;                 /* of the last mark */
 	struct mark *marks[BLOCKS_MAX]; /* owned, mappings */
 	_Atomic uint64_t touches, waits, marks_checked;
 	struct stress_latency latency; /* of accesses longer than WAIT_NS */
@@ -188,7 +204,7 @@ struct stress {
 	unsigned phase_number;
 	unsigned participants, arrived;
 	_Atomic unsigned touching; /* touchers in the touching phase; the others go on until there are none */
-	int arrived_fd;          /* an eventfd: all participants have */
+	int arrived_fd;            /* an eventfd: all participants have */
 
 	_Atomic bool stop;       /* enough, or something is wrong */
 	_Atomic bool over;       /* for the watcher */
@@ -196,9 +212,9 @@ struct stress {
 	_Atomic uint64_t beat;   /* the engine's thread runs */
 	_Atomic uint64_t faults; /* so far; from the library's counter */
 	uint64_t begin_ns;
-	uint64_t touch_ns;       /* spent in touching phases */
-	uint64_t idle_pages;     /* pushed when nobody touched any more */
-	uint64_t faults_before;  /* of the rounds before */
+	uint64_t touch_ns;      /* spent in touching phases */
+	uint64_t idle_pages;    /* pushed when nobody touched any more */
+	uint64_t faults_before; /* of the rounds before */
 	struct group *beats;
 
 	pthread_mutex_t wrong_lock;
@@ -277,15 +293,15 @@ static inline uint32_t removals_begun(const struct sblock *sb, uint32_t page)
  * Return: false if not; it has been reported, and the run stops.
  */
 bool check_page(struct stress *s, struct sblock *sb, uint32_t page, const uint64_t *copy, uint32_t done, uint32_t begun,
-		const char *who);
+                const char *who);
 
 /** check_place - the same for a toucher's own place. @m: what it has left there */
 bool check_place(struct stress *s, struct sblock *sb, uint32_t page, unsigned place, uint32_t found,
-		 const struct mark *m, uint32_t done, uint32_t begun, const char *who);
+                 const struct mark *m, uint32_t done, uint32_t begun, const char *who);
 
 /* Somebody waits for a page that nobody will bring; or (@starved) that is brought again and again in vain. */
 void check_stranded(struct stress *s, struct sblock *sb, uint32_t page, const char *who, uint64_t waited_ns,
-		    bool starved);
+                    bool starved);
 
 /* Something went wrong that is no wrong byte. */
 void check_failed(struct stress *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -376,7 +392,7 @@ void vcpu_free(struct vcpu *v);
  * @ret_ns: how long KVM_RUN took. Return: false after check_failed, when KVM says no.
  */
 bool vcpu_touch(struct vcpu *v, const struct sblock *sb, uint32_t page, unsigned place, uint32_t mark,
-		uint32_t *ret_found, uint64_t *ret_ns);
+                uint32_t *ret_found, uint64_t *ret_ns);
 
 /** vcpu_copy - the page as the guest has read it, right after a touch; NULL after check_failed */
 const uint64_t *vcpu_copy(struct vcpu *v, const struct sblock *sb, uint32_t page);

@@ -11,18 +11,18 @@
 #define HUGE_1G_BYTES (1ull << 30)
 
 const char *const memory_names[MEMORY_COUNT] = { [MEMORY_ANON] = "anon",
-						 [MEMORY_MEMFD] = "memfd",
-						 [MEMORY_THP] = "thp",
-						 [MEMORY_HUGE_2M] = "hugetlb-2m",
-						 [MEMORY_HUGE_1G] = "hugetlb-1g" };
+	                                         [MEMORY_MEMFD] = "memfd",
+	                                         [MEMORY_THP] = "thp",
+	                                         [MEMORY_HUGE_2M] = "hugetlb-2m",
+	                                         [MEMORY_HUGE_1G] = "hugetlb-1g" };
 const char *const place_names[PLACE_COUNT] = {
 	[PLACE_COPY] = "copy", [PLACE_CONTINUE] = "continue", [PLACE_MOVE] = "move", [PLACE_ZERO] = "zero"
 };
 const char *const stress_pattern_names[PATTERN_COUNT] = { [PATTERN_SEQ] = "seq",
-							  [PATTERN_STRIDE] = "stride",
-							  [PATTERN_RANDOM] = "random",
-							  [PATTERN_HOT] = "hot",
-							  [PATTERN_RACING] = "racing" };
+	                                                  [PATTERN_STRIDE] = "stride",
+	                                                  [PATTERN_RANDOM] = "random",
+	                                                  [PATTERN_HOT] = "hot",
+	                                                  [PATTERN_RACING] = "racing" };
 const char *const event_names[EVENT_COUNT] = {
 	[EVENT_REMOVE] = "remove", [EVENT_UNMAP] = "unmap", [EVENT_REMAP] = "remap", [EVENT_FORK] = "fork"
 };
@@ -39,9 +39,9 @@ static const struct {
 };
 
 static const char *const event_needs[EVENT_COUNT] = { [EVENT_REMOVE] = "event-remove",
-						      [EVENT_UNMAP] = "event-unmap",
-						      [EVENT_REMAP] = "event-remap",
-						      [EVENT_FORK] = NULL };
+	                                              [EVENT_UNMAP] = "event-unmap",
+	                                              [EVENT_REMAP] = "event-remap",
+	                                              [EVENT_FORK] = NULL };
 
 static bool has(const struct uffd_probe *p, const char *name, char ret_why[static 200])
 {
@@ -77,8 +77,10 @@ static bool has_pool(const struct stress_options *opts, enum stress_memory memor
 	fclose(f);
 	if (free_pages >= needed)
 		return true;
-	snprintf(ret_why, 200, "not enough huge pages are free, %llu; more: echo N >/sys/kernel/mm/hugepages/"
-		 "hugepages-%llukB/nr_hugepages", free_pages, hpage_bytes >> 10);
+	snprintf(ret_why, 200,
+	         "not enough huge pages are free, %llu; more: echo N >/sys/kernel/mm/hugepages/"
+	         "hugepages-%llukB/nr_hugepages",
+	         free_pages, hpage_bytes >> 10);
 	return false;
 }
 
@@ -96,11 +98,12 @@ static bool fits(const struct stress_options *opts, enum stress_place place, cha
 		some |= opts->memories & 1u << m && is_anonymous(m) == (place != PLACE_CONTINUE);
 	if (some || place == PLACE_ZERO)
 		return true;
-	snprintf(ret_why, 200, place == PLACE_CONTINUE ?
-		 "UFFDIO_CONTINUE shows what is in a file, and there is none behind anonymous memory" :
-		 place == PLACE_COPY ?
-		 "the library writes a file's pages into the file and shows them by UFFDIO_CONTINUE" :
-		 "UFFDIO_MOVE is for anonymous memory");
+	snprintf(ret_why, 200,
+	         place == PLACE_CONTINUE ?
+	                 "UFFDIO_CONTINUE shows what is in a file, and there is none behind anonymous memory" :
+	         place == PLACE_COPY ?
+	                 "the library writes a file's pages into the file and shows them by UFFDIO_CONTINUE" :
+	                 "UFFDIO_MOVE is for anonymous memory");
 	return false;
 }
 

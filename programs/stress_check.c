@@ -56,11 +56,11 @@ static void report(struct stress *s, struct sblock *sb, uint32_t page, const cha
 		len = strlen(r->wrong);
 		if (sb) {
 			len += (size_t)snprintf(r->wrong + len, sizeof(r->wrong) - len,
-						"\n  round %" PRIu32 "; the page is %s; in the guest view it is %s; "
-						"removals begun %" PRIu32 ", ended %" PRIu32 "\n  its neighbourhood:",
-						s->round, unit_state(s, sb, page), mapped(sb, page),
-						atomic_load(&sb->removes_begun[page]),
-						atomic_load(&sb->removes_done[page]));
+			                        "\n  round %" PRIu32 "; the page is %s; in the guest view it is %s; "
+			                        "removals begun %" PRIu32 ", ended %" PRIu32 "\n  its neighbourhood:",
+			                        s->round, unit_state(s, sb, page), mapped(sb, page),
+			                        atomic_load(&sb->removes_begun[page]),
+			                        atomic_load(&sb->removes_done[page]));
 			story_tell(s, sb, page, r->wrong + len, sizeof(r->wrong) - len);
 		}
 	}
@@ -81,15 +81,15 @@ void check_failed(struct stress *s, const char *fmt, ...)
 }
 
 void check_stranded(struct stress *s, struct sblock *sb, uint32_t page, const char *who, uint64_t waited_ns,
-		    bool starved)
+                    bool starved)
 {
 	char text[300];
 
-	snprintf(text, sizeof(text), "%s waiter: %s has waited %.0f ms for page %" PRIu32 " of '%s' (offset 0x%" PRIx64
-		 "), %s",
-		 starved ? "starved" : "stranded", who, (double)waited_ns / 1e6, page, sb->name,
-		 (uint64_t)page * TPAGE_BYTES,
-		 starved ? "and is woken in vain, or its answer cannot be placed" : "and nothing is under way");
+	snprintf(text, sizeof(text),
+	         "%s waiter: %s has waited %.0f ms for page %" PRIu32 " of '%s' (offset 0x%" PRIx64 "), %s",
+	         starved ? "starved" : "stranded", who, (double)waited_ns / 1e6, page, sb->name,
+	         (uint64_t)page * TPAGE_BYTES,
+	         starved ? "and is woken in vain, or its answer cannot be placed" : "and nothing is under way");
 	report(s, sb, page, text, &s->result.stranded);
 }
 
@@ -97,13 +97,14 @@ void check_stranded(struct stress *s, struct sblock *sb, uint32_t page, const ch
 
 /* Whose is it? Words say by themselves which page and version they are of. */
 static const char *whose(const struct stress *s, const struct sblock *sb, uint32_t page, size_t i, uint64_t found,
-			 char buf[static 96])
+                         char buf[static 96])
 {
 	for (uint32_t back = 0; back <= 2 && back <= s->round; back++) {
 		if (found == content_base(s, sb, page, s->round - back) + i * CONTENT_STEP) {
-			snprintf(buf, 96, back == 0 ? "the content of this round" :
-						      "the content of %" PRIu32 " rounds ago: it came late",
-				 back);
+			snprintf(buf, 96,
+			         back == 0 ? "the content of this round" :
+			                     "the content of %" PRIu32 " rounds ago: it came late",
+			         back);
 			return buf;
 		}
 	}
@@ -131,7 +132,7 @@ static bool halves_wrong(uint64_t found, uint64_t expected)
 }
 
 static void report_page(struct stress *s, struct sblock *sb, uint32_t page, const uint64_t *copy, uint64_t base,
-			bool content, bool zeros, const char *who)
+                        bool content, bool zeros, const char *who)
 {
 	char text[500], buf[96];
 	size_t first = s->opts.touchers / 2 + s->opts.touchers % 2, wrong = 0, at = 0;
@@ -147,15 +148,15 @@ static void report_page(struct stress *s, struct sblock *sb, uint32_t page, cons
 			at = i;
 	}
 	snprintf(text, sizeof(text),
-		 "wrong bytes: %s found in page %" PRIu32 " of '%s' (offset 0x%" PRIx64 "), at byte %zu, "
-		 "0x%016" PRIx64 ", which is %s; it may be %s; %zu of %zu words are wrong",
-		 who, page, sb->name, (uint64_t)page * TPAGE_BYTES, at * 8, copy[at],
-		 whose(s, sb, page, at, copy[at], buf), may_be(content, zeros), wrong, (size_t)WORDS - first);
+	         "wrong bytes: %s found in page %" PRIu32 " of '%s' (offset 0x%" PRIx64 "), at byte %zu, "
+	         "0x%016" PRIx64 ", which is %s; it may be %s; %zu of %zu words are wrong",
+	         who, page, sb->name, (uint64_t)page * TPAGE_BYTES, at * 8, copy[at],
+	         whose(s, sb, page, at, copy[at], buf), may_be(content, zeros), wrong, (size_t)WORDS - first);
 	report(s, sb, page, text, &s->result.wrong_bytes_pages);
 }
 
 bool check_page(struct stress *s, struct sblock *sb, uint32_t page, const uint64_t *copy, uint32_t done, uint32_t begun,
-		const char *who)
+                const char *who)
 {
 	bool is_zero = content_place(s, sb, page) == PLACE_ZERO;
 	uint64_t base = is_zero ? 0 : content_base(s, sb, page, s->round), step = is_zero ? 0 : CONTENT_STEP;
@@ -190,7 +191,7 @@ static uint32_t content_at(const struct stress *s, const struct sblock *sb, uint
 }
 
 bool check_place(struct stress *s, struct sblock *sb, uint32_t page, unsigned place, uint32_t found,
-		 const struct mark *m, uint32_t done, uint32_t begun, const char *who)
+                 const struct mark *m, uint32_t done, uint32_t begun, const char *who)
 {
 	bool marked = m->value && m->round == s->round;
 	uint32_t expected = marked ? m->value : content_at(s, sb, page, place);
@@ -202,11 +203,12 @@ bool check_place(struct stress *s, struct sblock *sb, uint32_t page, unsigned pl
 
 	if ((there && found == expected) || (zeros && found == 0))
 		return true;
-	snprintf(text, sizeof(text), "%s: %s found 0x%08" PRIx32 " at its place, byte %u of page %" PRIu32
-		 " of '%s' (offset 0x%" PRIx64 "), where %s 0x%08" PRIx32 " %s%s",
-		 marked ? "a mark is lost" : "wrong bytes", who, found, place * 4, page, sb->name,
-		 (uint64_t)page * TPAGE_BYTES, marked ? "it has written" : "the content is", expected,
-		 there ? "must be" : "was before it was removed", zeros ? ", or zeros" : "");
+	snprintf(text, sizeof(text),
+	         "%s: %s found 0x%08" PRIx32 " at its place, byte %u of page %" PRIu32 " of '%s' (offset 0x%" PRIx64
+	         "), where %s 0x%08" PRIx32 " %s%s",
+	         marked ? "a mark is lost" : "wrong bytes", who, found, place * 4, page, sb->name,
+	         (uint64_t)page * TPAGE_BYTES, marked ? "it has written" : "the content is", expected,
+	         there ? "must be" : "was before it was removed", zeros ? ", or zeros" : "");
 	report(s, sb, page, text, &s->result.wrong_bytes_pages);
 	return false;
 }

@@ -118,7 +118,7 @@ static void unmap_one(struct events *ev)
 	/* In one step something inaccessible: a hole would be taken by the next thread that maps anything. */
 	waiter_begins(s->remover, sb, (uint32_t)(off / TPAGE_BYTES), clock_now_ns());
 	p = mmap(atomic_load(&sb->guest) + off, bytes, PROT_NONE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 	waiter_ends(s->remover);
 	if (p == MAP_FAILED)
 		check_failed(s, "unmapping a part of '%s': %s", sb->name, strerror(errno));

@@ -171,8 +171,9 @@ void kvm_free(struct stress *s)
 /* Flat segments of 4 GiB, protected mode, no paging. */
 static int set_registers(struct vcpu *v, uint32_t code_gpa)
 {
-	struct kvm_segment flat = { .limit = 0xffffffff, .selector = 0x10, .type = 3, .present = 1, .db = 1, .s = 1,
-				    .g = 1 };
+	struct kvm_segment flat = {
+		.limit = 0xffffffff, .selector = 0x10, .type = 3, .present = 1, .db = 1, .s = 1, .g = 1
+	};
 	struct kvm_regs regs = { .rip = code_gpa, .rbx = code_gpa + MAIL_OFF, .rflags = 2 };
 	struct kvm_sregs sregs;
 
@@ -255,13 +256,13 @@ static bool run(struct vcpu *v)
 }
 
 bool vcpu_touch(struct vcpu *v, const struct sblock *sb, uint32_t page, unsigned place, uint32_t mark,
-		uint32_t *ret_found, uint64_t *ret_ns)
+                uint32_t *ret_found, uint64_t *ret_ns)
 {
 	uint64_t begin_ns;
 	bool ok;
 
 	*v->mail = (struct mail){ .word_gpa = (uint32_t)(sb->gpa + (uint64_t)page * TPAGE_BYTES + 4ul * place),
-				  .mark = mark };
+		                  .mark = mark };
 	begin_ns = clock_now_ns();
 	ok = run(v);
 	*ret_ns = clock_now_ns() - begin_ns;
@@ -311,7 +312,7 @@ void vcpu_free(struct vcpu *v)
 }
 
 bool vcpu_touch(struct vcpu *v, const struct sblock *sb, uint32_t page, unsigned place, uint32_t mark,
-		uint32_t *ret_found, uint64_t *ret_ns)
+                uint32_t *ret_found, uint64_t *ret_ns)
 {
 	(void)v, (void)sb, (void)page, (void)place, (void)mark;
 	*ret_found = 0;

@@ -188,10 +188,9 @@ static int map_both(struct limit *l, enum stress_memory memory)
 
 static int watch(struct limit *l, enum stress_memory memory)
 {
-	uint64_t features = memory == MEMORY_MEMFD ? UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM :
-			    memory == MEMORY_HUGE_2M ?
-						     UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MINOR_HUGETLBFS :
-						     0;
+	uint64_t features = memory == MEMORY_MEMFD   ? UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM :
+	                    memory == MEMORY_HUGE_2M ? UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MINOR_HUGETLBFS :
+	                                               0;
 	uint64_t modes = UFFDIO_REGISTER_MODE_MISSING | (l->fd >= 0 ? UFFDIO_REGISTER_MODE_MINOR : 0);
 	struct err err = ERR_NONE;
 	int r = uffd_open(&l->u, features, 0, &err);
@@ -200,7 +199,7 @@ static int watch(struct limit *l, enum stress_memory memory)
 }
 
 int limit_measure(const struct stress_options *opts, enum stress_memory memory, enum stress_place place,
-		  struct stress_limit *ret)
+                  struct stress_limit *ret)
 {
 	struct limit l = { .place = place, .fd = -1, .u = UFFD_NONE, .touchers = opts->touchers };
 	int r;
@@ -228,6 +227,6 @@ int limit_measure(const struct stress_options *opts, enum stress_memory memory, 
 	if (r < 0)
 		return r;
 	*ret = (struct stress_limit){ .faults_rate = l.busy_ns ? (double)l.faults * 1e9 / (double)l.busy_ns : 0,
-				      .mean_ns = l.faults ? l.busy_ns * l.touchers / l.faults : 0 };
+		                      .mean_ns = l.faults ? l.busy_ns * l.touchers / l.faults : 0 };
 	return 0;
 }

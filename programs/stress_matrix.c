@@ -64,7 +64,7 @@ struct matrix {
 /* ---- cases ---- */
 
 static struct stress_options options_of(const struct matrix *m, const struct row *row, unsigned column,
-					enum stress_pattern pattern, unsigned number)
+                                        enum stress_pattern pattern, unsigned number)
 {
 	static const struct stress_delay delays[] = {
 		{ DELAY_NONE, 0, 0 },
@@ -165,7 +165,7 @@ static void say_end(struct stress_result *r, int status, bool in_time)
 		snprintf(r->wrong, sizeof(r->wrong), "it did not end");
 	else if (WIFSIGNALED(status))
 		snprintf(r->wrong, sizeof(r->wrong), "it ended by signal %d (%s)", WTERMSIG(status),
-			 strsignal(WTERMSIG(status)));
+		         strsignal(WTERMSIG(status)));
 	else
 		snprintf(r->wrong, sizeof(r->wrong), "it ended with status %d and said no more", WEXITSTATUS(status));
 }
@@ -207,7 +207,7 @@ static void say_failure(struct matrix *m, const struct stress_options *opts, con
 }
 
 static void note_case(struct matrix *m, struct row *row, unsigned column, const struct stress_options *opts,
-		      const struct stress_result *r)
+                      const struct stress_result *r)
 {
 	struct cell *cell = &row->cells[column];
 	char words[200];
@@ -221,12 +221,11 @@ static void note_case(struct matrix *m, struct row *row, unsigned column, const 
 	m->cases_done++;
 	m->failed += r->failed;
 	json_array_append_new(
-		m->list,
-		json_pack("{s:s, s:I, s:s, s:s, s:I, s:f, s:f, s:f, s:I}", "case", stress_words(words, opts), "seed",
-			  (json_int_t)opts->seed, "status", r->failed ? "failed" : "sound", "wrong", r->wrong, "faults",
-			  (json_int_t)r->faults, "seconds", (double)r->elapsed_ns / 1e9, "p50_us",
-			  (double)latency_quantile(&r->latency, 500) / 1e3, "p99_us",
-			  (double)latency_quantile(&r->latency, 990) / 1e3, "rounds", (json_int_t)r->rounds));
+	        m->list, json_pack("{s:s, s:I, s:s, s:s, s:I, s:f, s:f, s:f, s:I}", "case", stress_words(words, opts),
+	                           "seed", (json_int_t)opts->seed, "status", r->failed ? "failed" : "sound", "wrong",
+	                           r->wrong, "faults", (json_int_t)r->faults, "seconds", (double)r->elapsed_ns / 1e9,
+	                           "p50_us", (double)latency_quantile(&r->latency, 500) / 1e3, "p99_us",
+	                           (double)latency_quantile(&r->latency, 990) / 1e3, "rounds", (json_int_t)r->rounds));
 	if (r->failed)
 		say_failure(m, opts, r);
 }
@@ -303,14 +302,14 @@ static int write_json(struct matrix *m, uint64_t faults)
 	for (unsigned i = 0; i < m->row_count; i++)
 		for (unsigned c = 0; c < COLUMNS; c++)
 			if (m->rows[i].cells[c].skipped)
-				json_array_append_new(skipped, json_pack("{s:s, s:s, s:s}", "row",
-									 row_name(name, &m->rows[i]), "events",
-									 column_names[c], "why",
-									 m->rows[i].cells[c].skipped));
+				json_array_append_new(skipped,
+				                      json_pack("{s:s, s:s, s:s}", "row", row_name(name, &m->rows[i]),
+				                                "events", column_names[c], "why",
+				                                m->rows[i].cells[c].skipped));
 	return stress_dump(json_pack("{s:s, s:i, s:i, s:I, s:o, s:O}", "status", m->failed ? "failed" : "sound",
-				     "cases", (int)m->cases_done, "failed", (int)m->failed, "faults",
-				     (json_int_t)faults, "skipped", skipped, "results", m->list),
-			   m->base->json);
+	                             "cases", (int)m->cases_done, "failed", (int)m->failed, "faults",
+	                             (json_int_t)faults, "skipped", skipped, "results", m->list),
+	                   m->base->json);
 }
 
 /* ---- all of them ---- */
@@ -343,11 +342,11 @@ static void make_rows(struct matrix *m)
 	for (unsigned mem = 0; mem < MEMORY_COUNT; mem++)
 		if (!m->base->memories || m->base->memories & 1u << mem)
 			add_row(m, (enum stress_memory)mem,
-				mem == MEMORY_ANON || mem == MEMORY_THP ? PLACE_COPY : PLACE_CONTINUE, true);
+			        mem == MEMORY_ANON || mem == MEMORY_THP ? PLACE_COPY : PLACE_CONTINUE, true);
 }
 
 static void run_cell(struct matrix *m, struct row *row, unsigned column, unsigned *number, uint64_t end_ns,
-		     struct stress_result *r)
+                     struct stress_result *r)
 {
 	struct stress_options o;
 	uint64_t now_ns;
@@ -362,7 +361,7 @@ static void run_cell(struct matrix *m, struct row *row, unsigned column, unsigne
 		o.duration_ns = now_ns < end_ns ? (end_ns - now_ns) / (m->cases - m->cases_done) : NS_PER_MS;
 		if (progress_due(&m->progress))
 			progress_say(&m->progress, "case %u of %u: %s; %u failed", m->cases_done + 1, m->cases,
-				     stress_words(words, &o), m->failed);
+			             stress_words(words, &o), m->failed);
 		run_case(&o, r);
 		note_case(m, row, column, &o, r);
 	}

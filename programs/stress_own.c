@@ -48,8 +48,8 @@ static may_park int own_touch(struct stress *s, struct waiter *w, struct sblock 
 	if (ns > WAIT_NS)
 		story_add(s, sb, page, 1, STORY_OWN_WAITED, (int32_t)(ns / NS_PER_US));
 	return check_page(s, sb, page, (const uint64_t *)(const void *)copy, done, removals_begun(sb, page), w->name) ?
-		       0 :
-		       -ECANCELED;
+	               0 :
+	               -ECANCELED;
 }
 
 static may_park int run_own(void *arg)

@@ -13,54 +13,54 @@
 /* gnuplot draws: above, latency over time with the rate of faults behind it; below, its distribution. */
 
 static const char script_begin[] =
-	"set encoding utf8\n"
-	"set terminal svg size 1000,840 dynamic enhanced font 'sans-serif,13' background '#ffffff'\n"
-	"set output \"%s\"\n"
-	"set multiplot\n"
-	"set border 11 lc rgb '#888888'\n"
-	"set tics nomirror out scale 0.5 textcolor rgb '#333333'\n"
-	"set grid ytics lc rgb '#e4e4e4' lw 1 dt solid\n"
-	"set lmargin at screen 0.095\nset rmargin at screen 0.915\n"
-	"set key horizontal maxrows 1 samplen 2 width -6 textcolor rgb '#333333'\n"
-	"set logscale y\n"
-	"set format y '%%.0s %%cs'\n";
+        "set encoding utf8\n"
+        "set terminal svg size 1000,840 dynamic enhanced font 'sans-serif,13' background '#ffffff'\n"
+        "set output \"%s\"\n"
+        "set multiplot\n"
+        "set border 11 lc rgb '#888888'\n"
+        "set tics nomirror out scale 0.5 textcolor rgb '#333333'\n"
+        "set grid ytics lc rgb '#e4e4e4' lw 1 dt solid\n"
+        "set lmargin at screen 0.095\nset rmargin at screen 0.915\n"
+        "set key horizontal maxrows 1 samplen 2 width -6 textcolor rgb '#333333'\n"
+        "set logscale y\n"
+        "set format y '%%.0s %%cs'\n";
 
 static const char script_over_time[] =
-	"set label 1 \"%s\" noenhanced at screen 0.02,0.972 font ',15'\n"
-	"set label 2 \"%s\" noenhanced at screen 0.02,0.944 tc rgb '#666666'\n"
-	"set tmargin at screen 0.875\nset bmargin at screen 0.53\n"
-	"set xrange [0:%g]\nset xlabel 'seconds' offset 0,0.4\n"
-	"set ylabel 'wait for a page' offset 0.5,0\n"
-	"set y2label 'faults a second' offset -0.5,0\n"
-	"set y2tics textcolor rgb '#333333'\n"
-	"set format y2 '%%.0s%%c'\nset y2range [0:*]\n"
-	"set key at screen 0.915,0.905 right\n"
-	"plot $over using 1:2 axes x1y2 with filledcurves y2=0 lc rgb '#e8eef7' title 'faults/s (right)', \\\n"
-	" $over using 1:3 with lines lw 2 lc rgb '#1f4e9c' title 'median', \\\n"
-	" $over using 1:4 with lines lw 1.5 lc rgb '#e08e2b' title 'p99', \\\n"
-	" $over using 1:5 with lines lw 1.5 lc rgb '#c0504d' title 'p99.9', \\\n"
-	" $over using 1:6 with lines lw 1 lc rgb '#dcb0ac' title 'longest'\n";
+        "set label 1 \"%s\" noenhanced at screen 0.02,0.972 font ',15'\n"
+        "set label 2 \"%s\" noenhanced at screen 0.02,0.944 tc rgb '#666666'\n"
+        "set tmargin at screen 0.875\nset bmargin at screen 0.53\n"
+        "set xrange [0:%g]\nset xlabel 'seconds' offset 0,0.4\n"
+        "set ylabel 'wait for a page' offset 0.5,0\n"
+        "set y2label 'faults a second' offset -0.5,0\n"
+        "set y2tics textcolor rgb '#333333'\n"
+        "set format y2 '%%.0s%%c'\nset y2range [0:*]\n"
+        "set key at screen 0.915,0.905 right\n"
+        "plot $over using 1:2 axes x1y2 with filledcurves y2=0 lc rgb '#e8eef7' title 'faults/s (right)', \\\n"
+        " $over using 1:3 with lines lw 2 lc rgb '#1f4e9c' title 'median', \\\n"
+        " $over using 1:4 with lines lw 1.5 lc rgb '#e08e2b' title 'p99', \\\n"
+        " $over using 1:5 with lines lw 1.5 lc rgb '#c0504d' title 'p99.9', \\\n"
+        " $over using 1:6 with lines lw 1 lc rgb '#dcb0ac' title 'longest'\n";
 
 /* With a line where the median is, and the other two. */
 static const char script_distribution[] =
-	"unset label 1\nunset label 2\nunset y2label\nunset y2tics\nunset logscale y\nset format y '%%.0f %%%%'\n"
-	"set tmargin at screen 0.415\nset bmargin at screen 0.075\n"
-	"set logscale x\nset xrange [%g:%g]\nset format x '%%.0s %%cs'\n"
-	"set xlabel 'wait for a page' offset 0,0.4\n"
-	"set ylabel 'share of the waits, by doubling'\nset yrange [0:*]\n"
-	"set y2range [0:100]\nset y2tics 25 textcolor rgb '#333333'\n"
-	"set format y2 '%%.0f %%%%'\nset y2label 'so long or less'\n"
-	"set key at screen 0.915,0.445 right width 0\n"
-	"do for [i = 1:3] {\n"
-	" t = real(word('%g %g %g', i))\n"
-	" c = word('#1f4e9c #e08e2b #c0504d', i)\n"
-	" set arrow i from t, graph 0 to t, graph 1 nohead lc rgb c lw 1 dt 2 front\n"
-	" set label i word('median p99 p99.9', i) at t, graph 0.965 offset 0.4,0 tc rgb c font ',11' front\n"
-	"}\n"
-	"plot $spread using 1:($2*log(2)/log($4)) \\\n"
-	" with fillsteps fs solid 0.6 noborder lc rgb '#7fa3d4' title 'share', \\\n"
-	" $spread using 1:3 axes x1y2 with lines lw 2 lc rgb '#444444' title 'so long or less (right)'\n"
-	"unset multiplot\n";
+        "unset label 1\nunset label 2\nunset y2label\nunset y2tics\nunset logscale y\nset format y '%%.0f %%%%'\n"
+        "set tmargin at screen 0.415\nset bmargin at screen 0.075\n"
+        "set logscale x\nset xrange [%g:%g]\nset format x '%%.0s %%cs'\n"
+        "set xlabel 'wait for a page' offset 0,0.4\n"
+        "set ylabel 'share of the waits, by doubling'\nset yrange [0:*]\n"
+        "set y2range [0:100]\nset y2tics 25 textcolor rgb '#333333'\n"
+        "set format y2 '%%.0f %%%%'\nset y2label 'so long or less'\n"
+        "set key at screen 0.915,0.445 right width 0\n"
+        "do for [i = 1:3] {\n"
+        " t = real(word('%g %g %g', i))\n"
+        " c = word('#1f4e9c #e08e2b #c0504d', i)\n"
+        " set arrow i from t, graph 0 to t, graph 1 nohead lc rgb c lw 1 dt 2 front\n"
+        " set label i word('median p99 p99.9', i) at t, graph 0.965 offset 0.4,0 tc rgb c font ',11' front\n"
+        "}\n"
+        "plot $spread using 1:($2*log(2)/log($4)) \\\n"
+        " with fillsteps fs solid 0.6 noborder lc rgb '#7fa3d4' title 'share', \\\n"
+        " $spread using 1:3 axes x1y2 with lines lw 2 lc rgb '#444444' title 'so long or less (right)'\n"
+        "unset multiplot\n";
 
 /* Inside double quotes of gnuplot. */
 static void put_quoted(char *buf, size_t size, const char *text)
@@ -83,7 +83,7 @@ static void write_over_time(FILE *f, const struct stress_result *r)
 
 		if (v->count)
 			fprintf(f, "%g %" PRIu32 " %g %g %g %g\n", v->at_ms / 1e3, v->faults_rate, v->p50_ns / 1e9,
-				v->p99_ns / 1e9, v->p999_ns / 1e9, v->max_ns / 1e9);
+			        v->p99_ns / 1e9, v->p999_ns / 1e9, v->max_ns / 1e9);
 	}
 	fputs("END\n", f);
 }
@@ -119,7 +119,7 @@ static void write_spread(FILE *f, const struct stress_result *r)
 	for (unsigned i = first; i < first + steps; i++) {
 		sum += l->steps[i];
 		fprintf(f, "%g %g %g %g\n", step_begin_ns(i) / 1e9, 100 * (double)l->steps[i] / count,
-			100 * (double)sum / count, step_begin_ns(i + 1) / step_begin_ns(i));
+		        100 * (double)sum / count, step_begin_ns(i + 1) / step_begin_ns(i));
 	}
 	fprintf(f, "%g 0 100 2\nEND\n", step_begin_ns(first + steps) / 1e9);
 }
@@ -164,9 +164,9 @@ int stress_plot(const struct stress_options *opts, const struct stress_result *r
 	put_quoted(title, sizeof(title), stress_words(words, opts));
 	put_quoted(file, sizeof(file), path);
 	snprintf(said, sizeof(said), "%" PRIu64 " faults in %.0f s, %.0f a second; mean %s; %s", r->faults,
-		 (double)r->elapsed_ns / 1e9, r->touch_ns ? (double)r->faults * 1e9 / (double)r->touch_ns : 0,
-		 human_time(mean, r->latency.count ? (double)r->latency.sum_ns / (double)r->latency.count : 0),
-		 r->failed ? "something was wrong" : "no wrong byte, no stranded waiter");
+	         (double)r->elapsed_ns / 1e9, r->touch_ns ? (double)r->faults * 1e9 / (double)r->touch_ns : 0,
+	         human_time(mean, r->latency.count ? (double)r->latency.sum_ns / (double)r->latency.count : 0),
+	         r->failed ? "something was wrong" : "no wrong byte, no stranded waiter");
 	write_over_time(f, r);
 	write_spread(f, r);
 	fprintf(f, script_begin, file);

@@ -37,7 +37,7 @@ const char *stress_words(char buf[static 200], const struct stress_options *opts
 		strcat(buf, "its own placement");
 	len = strlen(buf);
 	snprintf(buf + len, 200 - len, ", %u %s, %s", opts->touchers, opts->kvm ? "vCPUs" : "touchers",
-		 stress_pattern_names[opts->pattern]);
+	         stress_pattern_names[opts->pattern]);
 	if (events) {
 		strcat(buf, ", ");
 		put_names(buf, 200, events, event_names, EVENT_COUNT);
@@ -112,8 +112,8 @@ static void print_sent(const struct stress_result *r)
 	       " of zeros; %" PRIu64 " pushed, %" PRIu64 " of them at the end of a round\n",
 	       r->placed_by[PLACE_COPY], r->placed_by[PLACE_CONTINUE], r->placed_by[PLACE_MOVE],
 	       r->placed_by[PLACE_ZERO], r->pushed, r->idle_pages);
-	printf("  sent twice: %" PRIu64 " at once, %" PRIu64 " late and of an older version; dropped as here already: %"
-	       PRIu64 " pages\n",
+	printf("  sent twice: %" PRIu64 " at once, %" PRIu64
+	       " late and of an older version; dropped as here already: %" PRIu64 " pages\n",
 	       r->sent_again, r->sent_stale, r->duplicates);
 	if (r->rival_placed)
 		printf("  placed by the rival without a wake: %" PRIu64 "\n", r->rival_placed);
@@ -165,9 +165,9 @@ static json_t *latency_json(const struct stress_latency *l)
 	for (unsigned i = 0; i < LATENCY_OCTAVES; i++)
 		json_array_append_new(histogram, integer(latency_bucket(l, i)));
 	return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:o}", "count", (json_int_t)l->count, "mean",
-			 l->count ? us(l->sum_ns) / (double)l->count : 0, "p50", us(latency_quantile(l, 500)), "p99",
-			 us(latency_quantile(l, 990)), "p999", us(latency_quantile(l, 999)), "max", us(l->max_ns),
-			 "histogram", histogram);
+	                 l->count ? us(l->sum_ns) / (double)l->count : 0, "p50", us(latency_quantile(l, 500)), "p99",
+	                 us(latency_quantile(l, 990)), "p999", us(latency_quantile(l, 999)), "max", us(l->max_ns),
+	                 "histogram", histogram);
 }
 
 static json_t *names_json(unsigned bits, const char *const *names, unsigned count)
@@ -187,11 +187,11 @@ static json_t *options_json(const struct stress_options *opts)
 	for (unsigned e = 0; e < EVENT_COUNT; e++)
 		json_object_set_new(events, event_names[e], json_real(opts->event_rate[e]));
 	return json_pack("{s:o, s:o, s:i, s:o, s:s, s:o, s:f, s:f, s:o, s:b, s:b}", "memory",
-			 names_json(opts->memories, memory_names, MEMORY_COUNT), "place",
-			 names_json(opts->places, place_names, PLACE_COUNT), "touchers", (int)opts->touchers, "bytes",
-			 integer(opts->bytes), "pattern", stress_pattern_names[opts->pattern], "events", events,
-			 "own_faults", opts->own_faults, "duplicates", opts->duplicates, "seed", integer(opts->seed),
-			 "prefetch", !opts->prefetch_off, "kvm", opts->kvm);
+	                 names_json(opts->memories, memory_names, MEMORY_COUNT), "place",
+	                 names_json(opts->places, place_names, PLACE_COUNT), "touchers", (int)opts->touchers, "bytes",
+	                 integer(opts->bytes), "pattern", stress_pattern_names[opts->pattern], "events", events,
+	                 "own_faults", opts->own_faults, "duplicates", opts->duplicates, "seed", integer(opts->seed),
+	                 "prefetch", !opts->prefetch_off, "kvm", opts->kvm);
 }
 
 static json_t *limits_json(const struct stress_result *r)
@@ -201,10 +201,10 @@ static json_t *limits_json(const struct stress_result *r)
 	for (unsigned m = 0; m < MEMORY_COUNT; m++)
 		for (unsigned p = 0; p < PLACE_COUNT; p++)
 			if (r->limit[m][p].faults_rate > 0)
-				json_array_append_new(list, json_pack("{s:s, s:s, s:f, s:f}", "memory",
-								      memory_names[m], "place", place_names[p],
-								      "faults_per_second", r->limit[m][p].faults_rate,
-								      "mean_us", us(r->limit[m][p].mean_ns)));
+				json_array_append_new(list, json_pack("{s:s, s:s, s:f, s:f}", "memory", memory_names[m],
+				                                      "place", place_names[p], "faults_per_second",
+				                                      r->limit[m][p].faults_rate, "mean_us",
+				                                      us(r->limit[m][p].mean_ns)));
 	return list;
 }
 
@@ -216,9 +216,9 @@ static json_t *intervals_json(const struct stress_result *r)
 		const struct stress_interval *v = &r->intervals[i];
 
 		json_array_append_new(list, json_pack("{s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "ms", (json_int_t)v->at_ms,
-						      "faults_per_second", (json_int_t)v->faults_rate, "count",
-						      (json_int_t)v->count, "p50", us(v->p50_ns), "p99", us(v->p99_ns),
-						      "p999", us(v->p999_ns), "max", us(v->max_ns)));
+		                                      "faults_per_second", (json_int_t)v->faults_rate, "count",
+		                                      (json_int_t)v->count, "p50", us(v->p50_ns), "p99", us(v->p99_ns),
+		                                      "p999", us(v->p999_ns), "max", us(v->max_ns)));
 	}
 	return list;
 }
@@ -239,23 +239,21 @@ static json_t *numbers_json(const struct number *numbers, size_t count)
 
 #define NUMBERS(...) \
 	numbers_json((const struct number[]){ __VA_ARGS__ }, \
-		     sizeof((const struct number[]){ __VA_ARGS__ }) / sizeof(struct number))
+	             sizeof((const struct number[]){ __VA_ARGS__ }) / sizeof(struct number))
 
 json_t *stress_json(const struct stress_options *opts, const struct stress_result *r)
 {
-	json_t *counts = NUMBERS({ "faults", r->faults }, { "faults_local", r->faults_local },
-				 { "engine_faults", r->engine_faults }, { "own_accesses", r->own_touches },
-				 { "touches", r->touches }, { "waits", r->waits },
-				 { "marks_checked", r->marks_checked }, { "pages_walked", r->pages_walked },
-				 { "rounds", r->rounds },
-				 { "requests", r->requests }, { "requested_pages", r->requested_pages },
-				 { "guessed_pages", r->guessed_pages }, { "guess_hits", r->guess_hits },
-				 { "guess_waste", r->guess_waste }, { "placed", r->placed },
-				 { "duplicates", r->duplicates }, { "removed", r->removed }, { "again", r->again },
-				 { "sent_again", r->sent_again }, { "sent_stale", r->sent_stale },
-				 { "pushed", r->pushed }, { "rival_placed", r->rival_placed },
-				 { "switches", r->switches }, { "context_switches", r->context_switches },
-				 { "wrong_pages", r->wrong_bytes_pages }, { "stranded", r->stranded });
+	json_t *counts = NUMBERS(
+	        { "faults", r->faults }, { "faults_local", r->faults_local }, { "engine_faults", r->engine_faults },
+	        { "own_accesses", r->own_touches }, { "touches", r->touches }, { "waits", r->waits },
+	        { "marks_checked", r->marks_checked }, { "pages_walked", r->pages_walked }, { "rounds", r->rounds },
+	        { "requests", r->requests }, { "requested_pages", r->requested_pages },
+	        { "guessed_pages", r->guessed_pages }, { "guess_hits", r->guess_hits },
+	        { "guess_waste", r->guess_waste }, { "placed", r->placed }, { "duplicates", r->duplicates },
+	        { "removed", r->removed }, { "again", r->again }, { "sent_again", r->sent_again },
+	        { "sent_stale", r->sent_stale }, { "pushed", r->pushed }, { "rival_placed", r->rival_placed },
+	        { "switches", r->switches }, { "context_switches", r->context_switches },
+	        { "wrong_pages", r->wrong_bytes_pages }, { "stranded", r->stranded });
 	json_t *sent = json_object(), *events = json_object();
 
 	for (unsigned p = 0; p < PLACE_COUNT; p++)
@@ -263,11 +261,11 @@ json_t *stress_json(const struct stress_options *opts, const struct stress_resul
 	for (unsigned e = 0; e < EVENT_COUNT; e++)
 		json_object_set_new(events, event_names[e], integer(r->events[e]));
 	return json_pack("{s:s, s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o, s:o, s:o}", "status",
-			 r->failed ? "failed" : "sound", "wrong", r->wrong, "options", options_json(opts), "seconds",
-			 (double)r->elapsed_ns / 1e9, "touching_seconds", (double)r->touch_ns / 1e9,
-			 "faults_per_second", per_second(r->faults, r->touch_ns), "engine_cpu_ms", r->engine_cpu_ms,
-			 "cpu_ms", r->cpu_ms, "counts", counts, "sent", sent, "events", events, "latency_us",
-			 latency_json(&r->latency), "limits", limits_json(r), "intervals", intervals_json(r));
+	                 r->failed ? "failed" : "sound", "wrong", r->wrong, "options", options_json(opts), "seconds",
+	                 (double)r->elapsed_ns / 1e9, "touching_seconds", (double)r->touch_ns / 1e9,
+	                 "faults_per_second", per_second(r->faults, r->touch_ns), "engine_cpu_ms", r->engine_cpu_ms,
+	                 "cpu_ms", r->cpu_ms, "counts", counts, "sent", sent, "events", events, "latency_us",
+	                 latency_json(&r->latency), "limits", limits_json(r), "intervals", intervals_json(r));
 }
 
 int stress_dump(json_t *root, const char *path)

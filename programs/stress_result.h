@@ -91,7 +91,7 @@ struct stress_limit {
 #define WRONG_TEXT_BYTES 3072u
 
 struct stress_result {
-	bool failed;              /* a wrong byte, a stranded waiter, or it could not go on */
+	bool failed;                  /* a wrong byte, a stranded waiter, or it could not go on */
 	char wrong[WRONG_TEXT_BYTES]; /* the first one, with its story */
 	uint64_t wrong_bytes_pages, stranded;
 
@@ -108,7 +108,7 @@ struct stress_result {
 	uint64_t switches; /* of coroutines */
 	double engine_cpu_ms, cpu_ms;
 	uint64_t context_switches;
-	struct stress_latency latency; /* touchers, from before the access to after it */
+	struct stress_latency latency;                         /* touchers, from before the access to after it */
 	uint64_t placed_mean_ns, placed_p50_ns, placed_p99_ns; /* the library's, from fault read to page placed */
 	struct stress_limit limit[MEMORY_COUNT][PLACE_COUNT];
 	uint32_t interval_ms, interval_count;
@@ -151,7 +151,7 @@ bool stress_can(const struct stress_options *opts, char ret_why[static 200]);
  * Return: 0, or the errno of what this kernel does not do
  */
 int limit_measure(const struct stress_options *opts, enum stress_memory memory, enum stress_place place,
-		  struct stress_limit *ret);
+                  struct stress_limit *ret);
 
 /* ---- stress_matrix.c ---- */
 

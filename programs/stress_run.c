@@ -113,11 +113,11 @@ static void on_log(void *opaque, enum log_level level, const char *text)
 static void begin_postcopy(struct stress *s, const struct log *log)
 {
 	*s->pc = (struct postcopy){ .ram = &s->ram,
-				    .reactor = s->reactor,
-				    .log = log,
-				    .request = source_request,
-				    .opaque = s,
-				    .prefetch_on = !s->opts.prefetch_off };
+		                    .reactor = s->reactor,
+		                    .log = log,
+		                    .request = source_request,
+		                    .opaque = s,
+		                    .prefetch_on = !s->opts.prefetch_off };
 }
 
 /* The quantiles are those of the last round: a round is long enough. */
@@ -156,7 +156,7 @@ static may_park int await_last_page(struct stress *s)
 	}
 	if (r == -ETIMEDOUT)
 		check_failed(s, "every page has been sent, and the library says that %lld are missing",
-			     (long long)s->pc->missing_tpages);
+		             (long long)s->pc->missing_tpages);
 	return r;
 }
 
@@ -310,9 +310,9 @@ static void note_cpu(struct stress *s, double *ret_engine_ms, double *ret_all_ms
 	getrusage(RUSAGE_THREAD, &engine);
 	getrusage(RUSAGE_SELF, &all);
 	*ret_engine_ms = (double)(engine.ru_utime.tv_sec + engine.ru_stime.tv_sec) * 1e3 +
-			 (double)(engine.ru_utime.tv_usec + engine.ru_stime.tv_usec) / 1e3;
+	                 (double)(engine.ru_utime.tv_usec + engine.ru_stime.tv_usec) / 1e3;
 	*ret_all_ms = (double)(all.ru_utime.tv_sec + all.ru_stime.tv_sec) * 1e3 +
-		      (double)(all.ru_utime.tv_usec + all.ru_stime.tv_usec) / 1e3;
+	              (double)(all.ru_utime.tv_usec + all.ru_stime.tv_usec) / 1e3;
 	s->result.context_switches = (uint64_t)all.ru_nvcsw;
 }
 

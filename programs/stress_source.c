@@ -46,13 +46,13 @@ struct channel {
 
 struct source {
 	struct stress *s;
-	struct item *heap;  /* owned */
+	struct item *heap; /* owned */
 	size_t heap_count;
-	struct item *due;   /* owned; a ring */
+	struct item *due; /* owned; a ring */
 	size_t due_head, due_count;
 	struct semaphore due_there;
-	struct event sooner;  /* the heap has another first */
-	struct event idle;    /* nothing is in heap, ring or channels */
+	struct event sooner; /* the heap has another first */
+	struct event idle;   /* nothing is in heap, ring or channels */
 	size_t busy;
 	uint64_t push_owed; /* pages that were asked for, and not counted for a push yet */
 	uint64_t random;
@@ -82,7 +82,7 @@ static int move_once(struct stress *s, uint8_t *dst, uint8_t *src)
 
 /* As copy_page of postcopy/place.c, which says why each step is there. */
 static may_park int place_by_move(struct stress *s, struct sblock *sb, uint32_t page, const uint8_t *bytes,
-				  uint8_t *src)
+                                  uint8_t *src)
 {
 	struct postcopy *pc = s->pc;
 	struct pblock *pb = postcopy_block(pc, sb->b);
@@ -237,7 +237,7 @@ static may_park int send_zero(struct stress *s, struct sblock *sb, uint32_t page
 
 /* Pages of one kind, one after the other. Return: how many. */
 static uint32_t same_kind(const struct stress *s, const struct sblock *sb, uint32_t page, uint32_t count,
-			  enum stress_place *ret_place)
+                          enum stress_place *ret_place)
 {
 	uint32_t n = 1;
 
@@ -248,7 +248,7 @@ static uint32_t same_kind(const struct stress *s, const struct sblock *sb, uint3
 }
 
 static may_park int send_chunk(struct channel *ch, struct sblock *sb, uint32_t page, uint32_t count,
-			       enum stress_place place, bool stale)
+                               enum stress_place place, bool stale)
 {
 	struct stress *s = ch->source->s;
 	struct iovec pages[CHUNK_PAGES];
@@ -268,7 +268,7 @@ static may_park int send_chunk(struct channel *ch, struct sblock *sb, uint32_t p
 	if (place == PLACE_MOVE && sblock_is_anonymous(sb)) {
 		for (uint32_t i = 0; r == 0 && i < count; i++)
 			r = place_by_move(s, sb, page + i, ch->bytes + (size_t)i * TPAGE_BYTES,
-					  ch->staging + (size_t)i * TPAGE_BYTES);
+			                  ch->staging + (size_t)i * TPAGE_BYTES);
 		if (r < 0 && r != -ECANCELED)
 			check_failed(s, "moving pages of '%s' from page %u on: %s", sb->name, page, strerror(-r));
 		return r;
@@ -330,7 +330,7 @@ static may_park int send_item(struct channel *ch, const struct item *item)
 	if (r == 0 && (item->kind == ITEM_ANSWER || item->kind == ITEM_PUSH) &&
 	    random_unit(&src->random) < s->opts.duplicates / 2)
 		send_again(src, item, ITEM_STALE,
-			   deadline_after_ns((uint64_t)(random_unit(&src->random) * 2 * (double)NS_PER_MS)));
+		           deadline_after_ns((uint64_t)(random_unit(&src->random) * 2 * (double)NS_PER_MS)));
 	return r;
 }
 
@@ -378,10 +378,10 @@ int source_request(void *opaque, const struct page_request *list, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		struct sblock *sb = sblock_of(s, list[i].block);
 		struct item item = { .due_ns = clock_now_ns() + delay_draw(src),
-				     .sb = sb,
-				     .page = (uint32_t)(list[i].start / TPAGE_BYTES),
-				     .count = (uint32_t)(list[i].bytes / TPAGE_BYTES),
-				     .kind = ITEM_ANSWER };
+			             .sb = sb,
+			             .page = (uint32_t)(list[i].start / TPAGE_BYTES),
+			             .count = (uint32_t)(list[i].bytes / TPAGE_BYTES),
+			             .kind = ITEM_ANSWER };
 
 		if (is_full(src))
 			return -ENOBUFS;
@@ -431,8 +431,11 @@ static may_park int run_push(void *arg)
 			n = src->push_owed < PUSH_PAGES * PUSH_SHARE ? 0 : find_missing(sb, &cursor[i], PUSH_PAGES);
 			src->push_owed -= n * PUSH_SHARE;
 			if (n > 0)
-				schedule(src, (struct item){ .due_ns = clock_now_ns() + delay_draw(src), .sb = sb,
-							     .page = cursor[i], .count = n, .kind = ITEM_PUSH });
+				schedule(src, (struct item){ .due_ns = clock_now_ns() + delay_draw(src),
+				                             .sb = sb,
+				                             .page = cursor[i],
+				                             .count = n,
+				                             .kind = ITEM_PUSH });
 			cursor[i] += n;
 		}
 	}
@@ -453,8 +456,7 @@ int source_push_rest(struct stress *s)
 				r = event_wait(&src->idle, DEADLINE_NEVER); /* what is under way has its own */
 			s->idle_pages += n;
 			if (r == 0)
-				schedule(src, (struct item){
-						      .sb = sb, .page = page, .count = n, .kind = ITEM_PUSH });
+				schedule(src, (struct item){ .sb = sb, .page = page, .count = n, .kind = ITEM_PUSH });
 		}
 	}
 	if (r == 0 && src->busy > 0)

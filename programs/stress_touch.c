@@ -115,7 +115,7 @@ static uint32_t access_here(struct toucher *t, struct sblock *sb, uint32_t page,
 
 /* Return: false when a vCPU could not. */
 static bool access_page(struct toucher *t, struct sblock *sb, uint32_t page, uint32_t mark, uint32_t *ret_found,
-			uint64_t *ret_ns)
+                        uint64_t *ret_ns)
 {
 	bool ok;
 
@@ -245,12 +245,12 @@ static bool walk_mark(struct toucher *t, struct sblock *sb, uint32_t page)
 		return true;
 	waiter_begins(t->waiter, sb, page, clock_now_ns());
 	found = __atomic_load_n((uint32_t *)(atomic_load(&sb->guest) + (uint64_t)page * TPAGE_BYTES) + t->index,
-				__ATOMIC_SEQ_CST);
+	                        __ATOMIC_SEQ_CST);
 	waiter_ends(t->waiter);
 	leave(sb, page);
 	atomic_fetch_add_explicit(&t->marks_checked, 1, memory_order_relaxed);
 	return check_place(t->s, sb, page, t->index, found, m, done, removals_begun(sb, page),
-			   "the walk at the end of the round");
+	                   "the walk at the end of the round");
 }
 
 static void walk(struct toucher *t)
@@ -364,7 +364,7 @@ static int toucher_make(struct stress *s, unsigned index)
 	t->waiter = waiter_new(s, "toucher %u", index);
 	for (unsigned b = 0; b < s->block_count; b++) {
 		t->marks[b] = mmap(NULL, s->blocks[b].pages * sizeof(struct mark), PROT_READ | PROT_WRITE,
-				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		if (t->marks[b] == MAP_FAILED) {
 			t->marks[b] = NULL;
 			return -ENOMEM;

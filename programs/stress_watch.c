@@ -82,10 +82,10 @@ static enum verdict judge(struct stress *s, struct waiter *w, uint64_t now_ns, u
 		return WAITS;
 	*ret_waited_ns = now_ns - since_ns;
 	now = (struct suspicion){ .turn = atomic_load(&w->turn),
-				  .change_ns = atomic_load(&sb->change_ns[unit]),
-				  .beat = atomic_load(&s->beat),
-				  .sleeps = sleeps_of(atomic_load(&w->tid)),
-				  .pending = atomic_load(&sb->pending[unit]) > 0 };
+		                  .change_ns = atomic_load(&sb->change_ns[unit]),
+		                  .beat = atomic_load(&s->beat),
+		                  .sleeps = sleeps_of(atomic_load(&w->tid)),
+		                  .pending = atomic_load(&sb->pending[unit]) > 0 };
 	due_ns = atomic_load(&sb->due_ns[unit]);
 	if (due_ns > now_ns || since_ns != atomic_load(&w->since_ns))
 		return WAITS;
@@ -117,8 +117,8 @@ static void try_wake(struct stress *s, struct waiter *w, struct sblock *sb, uint
 		uffd_wake(&s->pc->guest, atomic_load(&sb->guest) + off, sb->hpage_bytes);
 		usleep(100000);
 		said = atomic_load(&w->turn) != turn || !atomic_load(&w->since_ns) ?
-			       "a UFFDIO_WAKE alone has freed it: a wake-up was lost" :
-			       "a UFFDIO_WAKE did not free it: the page is not coming";
+		               "a UFFDIO_WAKE alone has freed it: a wake-up was lost" :
+		               "a UFFDIO_WAKE did not free it: the page is not coming";
 	}
 	snprintf(s->result.wrong + len, sizeof(s->result.wrong) - len, "\n  %s", said);
 }
@@ -147,7 +147,7 @@ static void look_at_engine(struct watch *w, uint64_t now_ns)
 		w->beat_ns = now_ns;
 	} else if (now_ns - w->beat_ns > ENGINE_PATIENCE_NS) {
 		check_failed(w->s, "the engine's thread has not come round for %llu s: it is stuck, or stopped",
-			     ENGINE_PATIENCE_NS / NS_PER_S);
+		             ENGINE_PATIENCE_NS / NS_PER_S);
 		end_here(w->s);
 	}
 }
@@ -215,11 +215,12 @@ static void show(struct watch *w, uint64_t now_ns)
 
 	if (!last || !progress_due(&w->s->progress))
 		return;
-	progress_say(&w->s->progress, "%.0f s: %" PRIu64 " faults, %" PRIu32 "/s; round %" PRIu32
-		     "; latency %s, p99 %s, longest %s; nothing wrong",
-		     (double)(now_ns - w->s->begin_ns) / 1e9, faults, last->faults_rate,
-		     __atomic_load_n(&w->s->round, __ATOMIC_RELAXED),
-		     human_time(p50, last->p50_ns), human_time(p99, last->p99_ns), human_time(max, last->max_ns));
+	progress_say(&w->s->progress,
+	             "%.0f s: %" PRIu64 " faults, %" PRIu32 "/s; round %" PRIu32
+	             "; latency %s, p99 %s, longest %s; nothing wrong",
+	             (double)(now_ns - w->s->begin_ns) / 1e9, faults, last->faults_rate,
+	             __atomic_load_n(&w->s->round, __ATOMIC_RELAXED), human_time(p50, last->p50_ns),
+	             human_time(p99, last->p99_ns), human_time(max, last->max_ns));
 }
 
 static bool has_had_enough(const struct stress *s, uint64_t now_ns)

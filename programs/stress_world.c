@@ -64,8 +64,8 @@ static struct story_ring *story_of(const struct sblock *sb, uint32_t page)
 }
 
 /* Two may write the same entry when one was held up for a whole turn of the ring: it is for reading by people. */
-__attribute__((no_sanitize("thread")))
-void story_add(struct stress *s, struct sblock *sb, uint32_t page, uint32_t count, enum story what, int32_t value)
+__attribute__((no_sanitize("thread"))) void story_add(struct stress *s, struct sblock *sb, uint32_t page,
+                                                      uint32_t count, enum story what, int32_t value)
 {
 	uint32_t neighbourhood = sb->unit_pages * STORY_UNITS, end = page + count;
 
@@ -74,11 +74,11 @@ void story_add(struct stress *s, struct sblock *sb, uint32_t page, uint32_t coun
 		uint32_t at = atomic_fetch_add_explicit(&ring->next, 1, memory_order_relaxed) % STORY_ENTRIES;
 
 		ring->entries[at] = (struct story_entry){ .at_ns = clock_now_ns(),
-							  .page = page,
-							  .count = end - page,
-							  .value = value,
-							  .round = (uint16_t)s->round,
-							  .what = (uint16_t)what };
+			                                  .page = page,
+			                                  .count = end - page,
+			                                  .value = value,
+			                                  .round = (uint16_t)s->round,
+			                                  .what = (uint16_t)what };
 	}
 }
 
@@ -126,10 +126,10 @@ void story_tell(const struct stress *s, const struct sblock *sb, uint32_t page, 
 		if (!e->at_ns || e->round != (uint16_t)s->round || e->what >= STORY_COUNT)
 			continue;
 		n = snprintf(ret_text + len, size - len,
-			     "\n    %10.3f ms ago  page %" PRIu32 "%s%.*" PRIu32 "  %s (%d)%s",
-			     ((double)now_ns - (double)e->at_ns) / 1e6, e->page, e->count > 1 ? "+" : "",
-			     e->count > 1 ? 1 : 0, e->count > 1 ? e->count - 1 : 0, story_words[e->what], e->value,
-			     page >= e->page && page < e->page + e->count ? "  <-" : "");
+		             "\n    %10.3f ms ago  page %" PRIu32 "%s%.*" PRIu32 "  %s (%d)%s",
+		             ((double)now_ns - (double)e->at_ns) / 1e6, e->page, e->count > 1 ? "+" : "",
+		             e->count > 1 ? 1 : 0, e->count > 1 ? e->count - 1 : 0, story_words[e->what], e->value,
+		             page >= e->page && page < e->page + e->count ? "  <-" : "");
 		if (n < 0 || (size_t)n >= size - len)
 			break;
 		len += (size_t)n;

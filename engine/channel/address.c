@@ -154,8 +154,10 @@ static int tcp_option(struct address *addr, struct span option, bool *has_to, st
 		return tcp_count(name, value, 32767, &addr->keepalive.idle_s, err);
 	if (span_is(name, "keep-alive-interval"))
 		return tcp_count(name, value, 32767, &addr->keepalive.interval_s, err);
-	return err_set(err, -EINVAL, "unknown option '%s'; known are to, ipv4, ipv6, numeric, mptcp, keep-alive, "
-		       "keep-alive-count, keep-alive-idle and keep-alive-interval", QUOTE(name));
+	return err_set(err, -EINVAL,
+	               "unknown option '%s'; known are to, ipv4, ipv6, numeric, mptcp, keep-alive, "
+	               "keep-alive-count, keep-alive-idle and keep-alive-interval",
+	               QUOTE(name));
 }
 
 /* HOST: of "HOST:PORT,...", without brackets; *@rest is then "PORT,...". */
@@ -216,7 +218,7 @@ static int parse_tcp(struct address *addr, struct span rest, struct err *err)
 		return err_set(err, -EINVAL, "no port: expected tcp:HOST:PORT");
 	if (memchr(port.p, ':', port.bytes))
 		return err_set(err, -EINVAL, "'%s' is not a port; an IPv6 address needs brackets, tcp:[::1]:4444",
-			       QUOTE(port));
+		               QUOTE(port));
 	if (is_decimal(port))
 		r = parse_port(port, &addr->port_first, err);
 	else
@@ -242,7 +244,7 @@ static int parse_unix(struct address *addr, struct span path, struct err *err)
 		return err_set(err, -EINVAL, "no path: expected unix:PATH");
 	if (path.bytes > max)
 		return err_set(err, -ENAMETOOLONG, "the path has %zu bytes, and a unix socket's at most %zu",
-			       path.bytes, max);
+		               path.bytes, max);
 	return span_dup(&addr->path, path, err);
 }
 
@@ -268,8 +270,10 @@ static int parse_fd(struct address *addr, struct span number, struct err *err)
 	uint64_t fd = 0;
 
 	if (!is_decimal(number))
-		return err_set(err, -EINVAL, "'%s' is not a descriptor's number; names given with getfd exist only "
-			       "in a monitor", QUOTE(number));
+		return err_set(err, -EINVAL,
+		               "'%s' is not a descriptor's number; names given with getfd exist only "
+		               "in a monitor",
+		               QUOTE(number));
 	if (span_u64(number, INT_MAX, &fd) < 0)
 		return err_set(err, -EINVAL, "descriptor '%s' is not in 0..%d", QUOTE(number), INT_MAX);
 	addr->fd = (int)fd;
@@ -297,8 +301,10 @@ static int parse_file(struct address *addr, struct span path, struct err *err)
 		const char *offset = at + key_bytes; /* the URI ends after it, so it is NUL-terminated */
 
 		if (parse_size(offset, &addr->offset) < 0 || addr->offset > INT64_MAX)
-			return err_set(err, -EINVAL, "offset '%s' is not a size below 8 EiB, such as 4096, 0x1000 "
-				       "or 64M", TEXT_QUOTE(offset, strlen(offset)));
+			return err_set(err, -EINVAL,
+			               "offset '%s' is not a size below 8 EiB, such as 4096, 0x1000 "
+			               "or 64M",
+			               TEXT_QUOTE(offset, strlen(offset)));
 		path.bytes = (size_t)(at - path.p);
 	}
 	if (!path.bytes)
@@ -339,8 +345,8 @@ static int parse_transport(struct address *addr, const char *uri, struct err *er
 		addr->kind = t->kind;
 		return t->parse(addr, rest, err);
 	}
-	return err_set(err, -EINVAL, "unknown transport '%s'; known are tcp:, unix:, vsock:, fd:, exec: and file:",
-		       QUOTE(name));
+	return err_set(err, -EINVAL,
+	               "unknown transport '%s'; known are tcp:, unix:, vsock:, fd:, exec: and file:", QUOTE(name));
 }
 
 int address_parse(struct address *ret, const char *uri, struct err *err)

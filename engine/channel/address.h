@@ -51,20 +51,20 @@ struct address {
 	                      * With a service name: LAST, or 0 where there is none */
 	enum address_choice ipv4;
 	enum address_choice ipv6;
-	bool numeric;        /* host must not be looked up */
+	bool numeric; /* host must not be looked up */
 	bool mptcp;
 	struct address_keepalive keepalive; /* of the connections that are accepted there */
 
 	/* ADDRESS_VSOCK */
-	uint32_t cid;        /* 4294967295 (VMADDR_CID_ANY): any */
+	uint32_t cid; /* 4294967295 (VMADDR_CID_ANY): any */
 	uint32_t vsock_port;
 
 	/* ADDRESS_UNIX, ADDRESS_FILE: a path; ADDRESS_EXEC: a command for /bin/sh -c */
-	char *path;          /* owned */
-	uint64_t offset;     /* ADDRESS_FILE: where in the file the stream begins, at most INT64_MAX */
+	char *path;      /* owned */
+	uint64_t offset; /* ADDRESS_FILE: where in the file the stream begins, at most INT64_MAX */
 
 	/* ADDRESS_FD */
-	int fd;              /* not owned: parsing does not look at it */
+	int fd; /* not owned: parsing does not look at it */
 };
 
 /**
@@ -83,8 +83,8 @@ bool address_is_listening(const struct address *addr);
 struct address_endpoint {
 	struct sockaddr_storage sa;
 	socklen_t sa_bytes;
-	int protocol;  /* 0, or IPPROTO_MPTCP */
-	bool v6only;   /* AF_INET6: what IPV6_V6ONLY must be set to; false takes IPv4 connections, too */
+	int protocol; /* 0, or IPPROTO_MPTCP */
+	bool v6only;  /* AF_INET6: what IPV6_V6ONLY must be set to; false takes IPv4 connections, too */
 };
 
 /* More than any host name in use resolves to. */

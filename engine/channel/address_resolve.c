@@ -55,7 +55,7 @@ static bool seen_before(const struct address_endpoint *endpoints, int count, con
 
 /* Takes over those of @family, each once. */
 static int tcp_collect(const struct address *addr, const struct addrinfo *list, int family,
-		       struct address_endpoint *ret, int count, int max)
+                       struct address_endpoint *ret, int count, int max)
 {
 	for (const struct addrinfo *ai = list; ai && count < max; ai = ai->ai_next) {
 		struct address_endpoint *e = &ret[count];
@@ -92,9 +92,9 @@ static int resolve_tcp(const struct address *addr, struct address_endpoint *ret,
 	saved_errno = errno;
 	if (r != 0)
 		return err_set(err, resolver_errno(r, saved_errno), "host '%s', port '%s': %s",
-			       TEXT_QUOTE(addr->host, strlen(addr->host)),
-			       addr->service ? TEXT_QUOTE(addr->service, strlen(addr->service)) : port,
-			       gai_strerror(r));
+		               TEXT_QUOTE(addr->host, strlen(addr->host)),
+		               addr->service ? TEXT_QUOTE(addr->service, strlen(addr->service)) : port,
+		               gai_strerror(r));
 	/* IPv6 first: that is the order QEMU reports its two sockets in. */
 	count = tcp_collect(addr, list, AF_INET6, ret, 0, max);
 	count = tcp_collect(addr, list, AF_INET, ret, count, max);
@@ -103,8 +103,8 @@ static int resolve_tcp(const struct address *addr, struct address_endpoint *ret,
 		return err_set(err, -EINVAL, "host '%s' has no IP address", TEXT_QUOTE(addr->host, strlen(addr->host)));
 	if (addr->service && addr->port_last && addr->port_last < address_get_port((struct sockaddr *)&ret[0].sa))
 		return err_set(err, -ERANGE, "to=%u is below port %u of service '%s'", addr->port_last,
-			       address_get_port((struct sockaddr *)&ret[0].sa),
-			       TEXT_QUOTE(addr->service, strlen(addr->service)));
+		               address_get_port((struct sockaddr *)&ret[0].sa),
+		               TEXT_QUOTE(addr->service, strlen(addr->service)));
 	return count;
 }
 

@@ -56,7 +56,8 @@ static void quote_path(char *buf, const char *prefix, const char *path, size_t p
 static void format_un(char *buf, const struct sockaddr_un *un, socklen_t sa_bytes)
 {
 	size_t path_bytes = sa_bytes > offsetof(struct sockaddr_un, sun_path) ?
-				    sa_bytes - offsetof(struct sockaddr_un, sun_path) : 0;
+	                            sa_bytes - offsetof(struct sockaddr_un, sun_path) :
+	                            0;
 
 	_Static_assert(ADDRESS_TEXT_BYTES >= sizeof("unix:") + 4 * sizeof(un->sun_path), "room for every escape");
 	if (path_bytes > sizeof(un->sun_path))
@@ -97,8 +98,8 @@ const char *address_print(char buf[static ADDRESS_TEXT_BYTES], const struct addr
 	case ADDRESS_TCP:
 		snprintf(port, sizeof(port), "%u", addr->port_first);
 		snprintf(buf, ADDRESS_TEXT_BYTES, "tcp:%s%s%s:%s", v6 ? "[" : "",
-			 TEXT_QUOTE(addr->host, strlen(addr->host)), v6 ? "]" : "",
-			 addr->service ? TEXT_QUOTE(addr->service, strlen(addr->service)) : port);
+		         TEXT_QUOTE(addr->host, strlen(addr->host)), v6 ? "]" : "",
+		         addr->service ? TEXT_QUOTE(addr->service, strlen(addr->service)) : port);
 		break;
 	case ADDRESS_UNIX:
 		snprintf(buf, ADDRESS_TEXT_BYTES, "unix:%s", TEXT_QUOTE(addr->path, strlen(addr->path)));
@@ -114,7 +115,7 @@ const char *address_print(char buf[static ADDRESS_TEXT_BYTES], const struct addr
 		break;
 	case ADDRESS_FILE:
 		snprintf(buf, ADDRESS_TEXT_BYTES, "file:%s,offset=%llu", TEXT_QUOTE(addr->path, strlen(addr->path)),
-			 (unsigned long long)addr->offset);
+		         (unsigned long long)addr->offset);
 		break;
 	}
 	return buf;

@@ -32,7 +32,7 @@ ssize_t chan_read_full(struct chan *ch, struct iovec *iov, int iov_count, uint64
 
 	while (i < iov_count) {
 		n = ch->ops->read_full ? ch->ops->read_full(ch, iov + i, iov_count - i, deadline_ns, err) :
-					 ch->ops->readv(ch, iov + i, iov_count - i, deadline_ns, err);
+		                         ch->ops->readv(ch, iov + i, iov_count - i, deadline_ns, err);
 		if (n < 0)
 			return n;
 		if (n == 0)

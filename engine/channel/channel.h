@@ -35,9 +35,9 @@ struct chan_ops {
 
 struct chan {
 	const struct chan_ops *ops;
-	char name[96];      /* "tcp:127.0.0.1:4444 from 127.0.0.1:5555", for errors and logs */
-	bool can_write;     /* a return path is possible (sockets) */
-	uint64_t bytes_in;  /* kept by chan_readv and chan_write_all */
+	char name[96];     /* "tcp:127.0.0.1:4444 from 127.0.0.1:5555", for errors and logs */
+	bool can_write;    /* a return path is possible (sockets) */
+	uint64_t bytes_in; /* kept by chan_readv and chan_write_all */
 	uint64_t bytes_out;
 };
 

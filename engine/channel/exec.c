@@ -72,7 +72,7 @@ void exec_kill(struct exec *x)
 }
 
 int exec_start(struct exec *x, struct reactor *r, const struct log *log, const char *command, struct chan **ret_chan,
-	       struct err *err)
+               struct err *err)
 {
 	int pipe_fd[2], e;
 	char name[96];

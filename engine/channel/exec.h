@@ -28,7 +28,7 @@ struct exec {
  * Return: 0; or the errno of the call that failed.
  */
 int exec_start(struct exec *x, struct reactor *r, const struct log *log, const char *command, struct chan **ret_chan,
-	       struct err *err);
+               struct err *err);
 
 /* End it without a coroutine to wait in: blocks until the killed command is gone. For when there is no exec_wait. */
 void exec_kill(struct exec *x);

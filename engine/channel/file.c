@@ -21,8 +21,8 @@ struct file_chan {
 static ssize_t file_readv(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err)
 {
 	struct file_chan *fc = (struct file_chan *)ch;
-	ssize_t n = io_readv(fc->reactor, fc->fd, iov, iov_count, fc->seekable ? fc->off : RING_OFF_CURRENT,
-			     deadline_ns);
+	ssize_t n =
+	        io_readv(fc->reactor, fc->fd, iov, iov_count, fc->seekable ? fc->off : RING_OFF_CURRENT, deadline_ns);
 
 	if (n < 0)
 		return err_set(err, (int)n, "reading from %s: %s", ch->name, strerror((int)-n));

@@ -96,7 +96,7 @@ static void add_socket(struct listener *l, int fd, const char *path)
 }
 
 static int open_one(struct listener *l, int family, int protocol, bool v6only, const struct sockaddr *sa,
-		    socklen_t sa_bytes, const char *path)
+                    socklen_t sa_bytes, const char *path)
 {
 	int r, only = v6only, fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, protocol);
 
@@ -140,7 +140,7 @@ static int open_port(struct listener *l, struct address_endpoint *endpoints, int
 	for (int i = 0; i < count; i++) {
 		address_set_port(&endpoints[i], port);
 		r = open_one(l, endpoints[i].sa.ss_family, endpoints[i].protocol, endpoints[i].v6only,
-			     (struct sockaddr *)&endpoints[i].sa, endpoints[i].sa_bytes, "");
+		             (struct sockaddr *)&endpoints[i].sa, endpoints[i].sa_bytes, "");
 		if (r == -EADDRINUSE) {
 			listener_close(l);
 			l->count = 0;
@@ -206,7 +206,7 @@ void listener_shutdown(struct listener *l)
 }
 
 int listener_accept(struct listener *l, int index, struct reactor *r, const struct options *opts,
-		    struct chan **ret_chan, struct err *err)
+                    struct chan **ret_chan, struct err *err)
 {
 	const struct listener_socket *s = &l->sockets[index];
 	struct sockaddr_storage sa = { 0 };

@@ -17,9 +17,9 @@ struct reactor;
 
 struct listener_socket {
 	int fd;
-	char text[ADDRESS_TEXT_BYTES]; /* "tcp:127.0.0.1:40123", with the real port */
+	char text[ADDRESS_TEXT_BYTES];                              /* "tcp:127.0.0.1:40123", with the real port */
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path) + 1]; /* of a unix socket: unlinked at the end; else "" */
-	dev_t dev; /* of path, when it was made */
+	dev_t dev;                                                  /* of path, when it was made */
 	ino_t ino;
 };
 
@@ -51,6 +51,6 @@ void listener_close(struct listener *l);
  * mean nothing for the next one (-ECONNABORTED, -EMFILE: see accept(2)).
  */
 may_park int listener_accept(struct listener *l, int index, struct reactor *r, const struct options *opts,
-			     struct chan **ret_chan, struct err *err);
+                             struct chan **ret_chan, struct err *err);
 
 #endif

@@ -18,7 +18,7 @@
 struct socket_chan {
 	struct chan chan;
 	struct reactor *reactor;
-	int fd; /* owned */
+	int fd;       /* owned */
 	bool workers; /* large receives run on workers of the kernel */
 	bool tcp;
 };
@@ -63,7 +63,7 @@ static ssize_t socket_readv(struct chan *ch, struct iovec *iov, int iov_count, u
 #define WORKER_CPUS_MIN 4
 
 static ssize_t socket_read_full(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns,
-				struct err *err)
+                                struct err *err)
 {
 	struct socket_chan *sc = (struct socket_chan *)ch;
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = (size_t)iov_count };
@@ -178,7 +178,7 @@ static uint64_t user_timeout_ms(int fd, const struct options *opts, const struct
 	if (!has_numbers || k->on == ADDRESS_OFF || opts->tcp_user_timeout_ms == 0)
 		return opts->tcp_user_timeout_ms;
 	return 1000 * (get_number(fd, IPPROTO_TCP, TCP_KEEPIDLE) +
-		       get_number(fd, IPPROTO_TCP, TCP_KEEPINTVL) * get_number(fd, IPPROTO_TCP, TCP_KEEPCNT));
+	               get_number(fd, IPPROTO_TCP, TCP_KEEPINTVL) * get_number(fd, IPPROTO_TCP, TCP_KEEPCNT));
 }
 
 void socket_set_options(int fd, const struct options *opts, const struct address_keepalive *keepalive)

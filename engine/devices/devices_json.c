@@ -13,9 +13,9 @@
 /* What jansson takes for each, with what malloc adds, and what its text has beside the value (measured: 2.14). */
 #define OBJECT_COST 320u
 #define ARRAY_COST 160u
-#define MEMBER_COST 128u  /* and the name */
+#define MEMBER_COST 128u /* and the name */
 #define ELEMENT_COST 16u
-#define STRING_COST 64u   /* and the text */
+#define STRING_COST 64u /* and the text */
 #define NUMBER_COST 32u
 /* The six members that each device has, and its note. */
 #define FRAME_COST (OBJECT_COST + 6 * 200 + MEMBER_COST + STRING_COST)
@@ -355,8 +355,7 @@ static void earn(struct devices_json_budget *budget, const struct split_section 
 		vmdesc_device_text(d, (size_t)s->device, &bytes);
 	/* Kept far from where it could wrap. */
 	if (budget->earned_bytes < DEVICES_JSON_BYTES_MAX)
-		budget->earned_bytes +=
-		        DEVICES_JSON_MULTIPLE * (20 + (uint64_t)s->name_bytes + s->body_bytes + bytes);
+		budget->earned_bytes += DEVICES_JSON_MULTIPLE * (20 + (uint64_t)s->name_bytes + s->body_bytes + bytes);
 }
 
 /* Parks: no. The section is of the buffer, and of the description. */
@@ -399,8 +398,8 @@ json_t *devices_json_device(const uint8_t *buf, size_t bytes, const struct split
 		return NULL;
 	}
 	earn(dec.budget, section, desc ? d : NULL);
-	dec.limit_bytes = dec.budget->earned_bytes < DEVICES_JSON_BYTES_MAX ? dec.budget->earned_bytes :
-	                                                                      DEVICES_JSON_BYTES_MAX;
+	dec.limit_bytes =
+	        dec.budget->earned_bytes < DEVICES_JSON_BYTES_MAX ? dec.budget->earned_bytes : DEVICES_JSON_BYTES_MAX;
 	return show_device(&dec, section, desc, offset, err);
 }
 

@@ -50,7 +50,7 @@ struct devices_json_budget {
 };
 
 struct devices_json_opts {
-	size_t hex_bytes_max; /* of one value; 0 means all of it */
+	size_t hex_bytes_max;               /* of one value; 0 means all of it */
 	struct devices_json_budget *budget; /* not owned; NULL: each device has one of its own */
 };
 

@@ -3,9 +3,9 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "engine/ram/discard.h"
 #include "engine/load/load.h"
 #include "engine/options/options.h"
+#include "engine/ram/discard.h"
 #include "engine/stream/trace.h"
 #include "engine/stream/wire.h"
 
@@ -107,7 +107,7 @@ static int advise(struct load *l, const uint8_t *payload, size_t len, struct err
 	adopt_tpage(l, be64_load(payload + 8));
 	if (be64_load(payload + 8) != (uint64_t)1 << l->config.tpage_bits)
 		return err_set(err, -EPROTO, "target pages of 0x%" PRIx64 " bytes; the stream's have 0x%x",
-			       be64_load(payload + 8), 1u << l->config.tpage_bits);
+		               be64_load(payload + 8), 1u << l->config.tpage_bits);
 	l->advised_page_sizes = be64_load(payload);
 	l->ram_loader.advised = true;
 	l->phase = LOAD_ADVISED;
@@ -238,7 +238,7 @@ static int check(unsigned id, size_t len, struct err *err)
 		return err_set(err, -EPROTO, "unknown");
 	if (len < rows[id].len_min || len > rows[id].len_max)
 		return err_set(err, -EPROTO, "it has %zu bytes; %u to %u are possible", len, rows[id].len_min,
-			       rows[id].len_max);
+		               rows[id].len_max);
 	if (rows[id].refused)
 		return err_set(err, -EPROTO, "%s", rows[id].refused);
 	return 0;

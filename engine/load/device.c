@@ -3,8 +3,8 @@
 #include "base/err.h"
 #include "base/text.h"
 #include "coroutine/turn.h"
-#include "engine/load/load.h"
 #include "engine/devices/split.h"
+#include "engine/load/load.h"
 #include "engine/stream/trace.h"
 #include "inmigrate.h"
 
@@ -39,8 +39,8 @@ int device_deliver(struct load *l, const struct inm_device *device, struct err *
 		e = l->ops->device(l->ops_opaque, device, err);
 	if (e < 0)
 		return err_up(err, e, "device '%s' instance %" PRIu32 " at 0x%" PRIx64,
-			      TEXT_QUOTE(device->name, strlen(device->name)), device->instance_id,
-			      device->stream_offset);
+		              TEXT_QUOTE(device->name, strlen(device->name)), device->instance_id,
+		              device->stream_offset);
 	l->devices++;
 	return turn_spend(l->reader.sched, TURN_SYSCALL);
 }

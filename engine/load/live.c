@@ -38,8 +38,8 @@ static int forward(const struct body *b, uint64_t bytes, bool last, struct err *
 		.instance_id = b->sec->instance_id,
 		.version_id = b->sec->version_id,
 		.part = b->type == WIRE_SECTION_START ? INM_LIVE_START :
-			b->type == WIRE_SECTION_PART  ? INM_LIVE_PART :
-							INM_LIVE_END,
+		        b->type == WIRE_SECTION_PART  ? INM_LIVE_PART :
+		                                        INM_LIVE_END,
 	};
 	int e = 0;
 
@@ -173,7 +173,7 @@ int live_check_start(const struct load *l, enum section_kind kind, uint32_t vers
 
 	if (version_id != f->version_id)
 		return err_set(err, -EPROTO, "version %" PRIu32 " is unknown; version %" PRIu32 " is expected",
-			       version_id, f->version_id);
+		               version_id, f->version_id);
 	if (!l->ops->live_state)
 		return err_set(err, -ENOTSUP, "the embedder has no callback live_state to take it");
 	return 0;

@@ -4,14 +4,14 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "engine/ram/bitmaps.h"
 #include "engine/load/command.h"
 #include "engine/load/live.h"
 #include "engine/load/tail.h"
 #include "engine/options/options.h"
-#include "postcopy/postcopy.h"
+#include "engine/ram/bitmaps.h"
 #include "engine/stream/trace.h"
 #include "engine/stream/wire.h"
+#include "postcopy/postcopy.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -118,29 +118,30 @@ static int refuse_live(const char *name, struct err *err)
 		return err_set(err, -EPROTO, "the source has capability dirty-bitmaps on; it is off here");
 	if (strcmp(name, "block") == 0)
 		return err_set(err, -ENOTSUP, "the source has capability block on: %s",
-			       options_cap_row(CAP_BLOCK)->note);
+		               options_cap_row(CAP_BLOCK)->note);
 	if (ends_with(name, "/vfio"))
-		return err_set(err, -ENOTSUP, "a device of the host's (VFIO), whose state is not taken here; unplug it "
-			       "before the migration");
+		return err_set(err, -ENOTSUP,
+		               "a device of the host's (VFIO), whose state is not taken here; unplug it "
+		               "before the migration");
 	return err_set(err, -EPROTO, "a live section that is not known here, and cannot be skipped");
 }
 
 /* Live handlers we can read. */
 static int kind_of(const struct load *l, const char *name, uint32_t instance_id, uint32_t version_id,
-		   enum section_kind *ret, struct err *err)
+                   enum section_kind *ret, struct err *err)
 {
 	if (strcmp(name, "ram") == 0 && instance_id == 0) {
 		*ret = SECTION_RAM;
 		if (version_id != WIRE_RAM_VERSION)
 			return err_set(err, -EPROTO, "version %" PRIu32 " is unknown; version 4 is expected",
-				       version_id);
+			               version_id);
 		return 0;
 	}
 	if (strcmp(name, "dirty-bitmap") == 0 && options_has(l->opts, CAP_DIRTY_BITMAPS)) {
 		*ret = SECTION_DIRTY_BITMAP;
 		if (version_id != 1)
 			return err_set(err, -EPROTO, "version %" PRIu32 " is unknown; version 1 is expected",
-				       version_id);
+			               version_id);
 		return 0;
 	}
 	*ret = live_kind(name);
@@ -196,15 +197,16 @@ static int check_postcopy(const struct load *l, struct err *err)
 			ours |= l->ram->blocks[i]->hpage_bytes;
 	if (ours != l->advised_page_sizes)
 		return err_set(err, -EINVAL, "the source's blocks have page sizes 0x%" PRIx64 ", those here 0x%" PRIx64,
-			       l->advised_page_sizes, ours);
+		               l->advised_page_sizes, ours);
 	for (size_t i = 0; i < l->ram->count; i++) {
 		const struct block *b = l->ram->blocks[i];
 
 		/* What is copied there appears at once, and must be all of a page (userfaultfd(2)). */
 		if (!b->ignored && block_is_anonymous(b) && ram_tpage_bytes(l->ram) < b->hpage_bytes)
-			return err_set(err, -ENOTSUP, "block '%s' is anonymous memory, of pages that are larger than "
-				       "the target's: for postcopy it must be a memory file",
-				       TEXT_QUOTE(b->name, b->name_bytes));
+			return err_set(err, -ENOTSUP,
+			               "block '%s' is anonymous memory, of pages that are larger than "
+			               "the target's: for postcopy it must be a memory file",
+			               TEXT_QUOTE(b->name, b->name_bytes));
 	}
 	return postcopy_check(l->postcopy, err);
 }
@@ -231,9 +233,10 @@ static int check_shared(const struct load *l, struct err *err)
 		const struct block *b = l->ram->blocks[i];
 
 		if (!b->ignored && !b->dirty && b->received_tpages == 0)
-			return err_set(err, -EINVAL, "block '%s': the source shares this memory (x-ignore-shared) and "
-				       "has sent nothing of it, and the memory here is not that memory",
-				       TEXT_QUOTE(b->name, strlen(b->name)));
+			return err_set(err, -EINVAL,
+			               "block '%s': the source shares this memory (x-ignore-shared) and "
+			               "has sent nothing of it, and the memory here is not that memory",
+			               TEXT_QUOTE(b->name, strlen(b->name)));
 	}
 	return 0;
 }
@@ -269,7 +272,7 @@ static int read_part_or_end(struct load *l, uint64_t off, bool end, struct err *
 	/* In postcopy of bitmaps alone RAM ends before the switch and again at the end (doc/wire/stream.md 1.5). */
 	if (sec->ended && !(end && sec->kind == SECTION_RAM && l->phase >= LOAD_LISTENING))
 		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 ": section '%s' has ended before", word, off,
-			       SECTION_NAME(sec));
+		               SECTION_NAME(sec));
 	l->rounds_begun = true;
 	e = read_body(l, sec, end ? WIRE_SECTION_END : WIRE_SECTION_PART, err);
 	if (e == 0 && end && sec->kind == SECTION_RAM)
@@ -290,7 +293,7 @@ static int refuse_unended(const struct load *l, const char *what, uint64_t off, 
 
 	if (open && open->kind != SECTION_RAM)
 		return err_set(err, -EPROTO, "%s at 0x%" PRIx64 " before section '%s' has ended", what, off,
-			       open->name);
+		               open->name);
 	return err_set(err, -EPROTO, "%s at 0x%" PRIx64 " before RAM has ended", what, off);
 }
 
@@ -304,8 +307,10 @@ static int read_early_full(struct load *l, uint64_t off, struct err *err)
 		e = refuse_unended(l, "device state", off, err);
 		/* Only a snapshot's RAM has no END (doc/wire/stream.md 1.5). */
 		if (open && open->kind == SECTION_RAM)
-			err_set(err, e, "device state at 0x%" PRIx64 " before RAM has ended: a background snapshot, "
-				"which is of a guest that runs on at the source", off);
+			err_set(err, e,
+			        "device state at 0x%" PRIx64 " before RAM has ended: a background snapshot, "
+			        "which is of a guest that runs on at the source",
+			        off);
 		return e;
 	}
 	e = reader_need(&l->reader, 4, err);
@@ -339,7 +344,7 @@ static int read_element(struct load *l, struct err *err)
 	/* What was discarded has not come: this is no end, although precopy ends so. */
 	if (l->phase == LOAD_DISCARDING && (type == WIRE_EOF || type == WIRE_SECTION_FULL))
 		return err_set(err, -EPROTO, "0x%02x at 0x%" PRIx64 ": pages were discarded, and no package has come",
-			       type, off);
+		               type, off);
 	if (tail_may_begin(l, type))
 		return 1;
 	reader_skip(&l->reader, 1);
@@ -422,8 +427,10 @@ int load_recover(struct load *l, uint64_t patience_ns, struct err *err)
 		off = reader_off(&l->reader);
 		e = reader_u8(&l->reader, &type, err);
 		if (e == 0 && type != WIRE_COMMAND)
-			e = err_set(err, -EPROTO, "element 0x%02x at 0x%" PRIx64 " where a recovery's commands are "
-				    "expected", type, off);
+			e = err_set(err, -EPROTO,
+			            "element 0x%02x at 0x%" PRIx64 " where a recovery's commands are "
+			            "expected",
+			            type, off);
 		if (e == 0)
 			e = command_read(l, err);
 	}

@@ -11,8 +11,8 @@
 
 #include "coroutine/co.h"
 #include "engine/load/package.h"
-#include "engine/ram/ram.h"
 #include "engine/load/sections.h"
+#include "engine/ram/ram.h"
 #include "engine/stream/configuration.h"
 #include "engine/stream/reader.h"
 #include "engine/stream/reply.h"
@@ -89,15 +89,15 @@ struct load {
 	struct configuration config;
 	struct ram_loader ram_loader;
 	struct sections sections;
-	bool rounds_begun;     /* a PART or END was read: set-up is over */
-	bool advised;          /* POSTCOPY_ADVISE was read, of either form */
+	bool rounds_begun;           /* a PART or END was read: set-up is over */
+	bool advised;                /* POSTCOPY_ADVISE was read, of either form */
 	uint64_t advised_page_sizes; /* the source's, of all blocks, or'ed together; 0: not said */
 	enum load_phase phase;
 	struct package package;
 	bool switched_over;
 	bool has_run_state;
-	char run_state[101];   /* of the guest at the source */
-	uint32_t devices;      /* delivered */
+	char run_state[101]; /* of the guest at the source */
+	uint32_t devices;    /* delivered */
 	bool split_by_footers;
 };
 

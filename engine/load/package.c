@@ -260,7 +260,7 @@ int package_read(struct load *l, uint32_t bytes, struct err *err)
 
 	if (bytes == 0 || bytes > PACKAGE_BYTES_MAX)
 		return err_set(err, -EPROTO, "a package of %" PRIu32 " bytes; 1 to %u are possible", bytes,
-			       PACKAGE_BYTES_MAX);
+		               PACKAGE_BYTES_MAX);
 	p->begun = true;
 	p->off = reader_off(&l->reader);
 	e = receive(l, bytes, err);

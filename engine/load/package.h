@@ -37,7 +37,7 @@ struct package {
 	uint64_t off; /* of buf[0] in the stream */
 	struct split_result split;
 	struct event listened; /* LISTEN has been carried out: the devices may be loaded */
-	struct event done; /* RUN has been carried out */
+	struct event done;     /* RUN has been carried out */
 	bool begun;
 	bool has_owner_ping; /* the source takes the guest back unless it is told that it is ours */
 	bool pledging;       /* it is being told */

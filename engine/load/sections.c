@@ -57,7 +57,7 @@ static int make_room(struct sections *s)
 }
 
 int sections_add(struct sections *s, enum section_kind kind, const char *name, uint32_t instance_id,
-		 uint32_t section_id, struct section **ret)
+                 uint32_t section_id, struct section **ret)
 {
 	struct section *sec;
 	size_t at;
@@ -126,9 +126,9 @@ size_t sections_handlers(const struct sections *s, bool early, struct split_hand
 
 		if ((sec->kind == SECTION_EARLY_DEVICE) == early)
 			ret[n++] = (struct split_handler){ .name = sec->name,
-							   .instance_id = sec->instance_id,
-							   .section_id = sec->section_id,
-							   .body_bytes = sec->body_bytes };
+				                           .instance_id = sec->instance_id,
+				                           .section_id = sec->section_id,
+				                           .body_bytes = sec->body_bytes };
 	}
 	return n;
 }

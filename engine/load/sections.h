@@ -30,7 +30,7 @@ struct section {
 	uint32_t section_id;
 	uint32_t instance_id;
 	uint32_t version_id;
-	bool owes_end;     /* its START announced something: without its END the guest is not whole */
+	bool owes_end; /* its START announced something: without its END the guest is not whole */
 	bool ended;
 	bool ended_late;   /* after the switch to postcopy: a source that recovers ends it again */
 	size_t body_bytes; /* of an early device, as the next */
@@ -48,7 +48,7 @@ void sections_fini(struct sections *s);
 
 /** sections_add - Return: 0; -EEXIST for an id or a (name, instance) there is; -E2BIG; -ENOMEM. */
 int sections_add(struct sections *s, enum section_kind kind, const char *name, uint32_t instance_id,
-		 uint32_t section_id, struct section **ret);
+                 uint32_t section_id, struct section **ret);
 
 /** sections_find - by id, live ones only; NULL if there is none */
 struct section *sections_find(const struct sections *s, uint32_t section_id);

@@ -7,9 +7,9 @@
 #include "base/text.h"
 #include "coroutine/turn.h"
 #include "engine/channel/channel.h"
+#include "engine/devices/vmdesc.h"
 #include "engine/load/device.h"
 #include "engine/load/load.h"
-#include "engine/devices/vmdesc.h"
 #include "engine/options/options.h"
 #include "engine/stream/trace.h"
 #include "engine/stream/wire.h"
@@ -57,7 +57,7 @@ struct tail {
 	uint64_t off; /* of buf[0] in the stream */
 	struct split_opts opts;
 	struct split_handler *handlers; /* owned; what opts points to */
-	uint64_t look_ns; /* of silence, before the end is looked for */
+	uint64_t look_ns;               /* of silence, before the end is looked for */
 };
 
 static may_park void tail_fini(struct tail *t)
@@ -203,22 +203,24 @@ static bool ends_with_description(const struct tail *t)
 
 static int refuse_description(struct err *err)
 {
-	return err_set(err, -EPROTO, "the source sends a description of its devices: parameter suppress-vmdesc must "
-		       "be off here, as it is there");
+	return err_set(err, -EPROTO,
+	               "the source sends a description of its devices: parameter suppress-vmdesc must "
+	               "be off here, as it is there");
 }
 
 static int refuse_silence(const struct tail *t, const struct load *l, struct err *err)
 {
 	if (l->opts->suppress_vmdesc && ends_with_description(t))
 		return refuse_description(err);
-	return err_set(err, -EPROTO, "the source sends nothing any more at 0x%" PRIx64 ", and its device state cannot "
-		       "be divided: parameters send-section-footer and suppress-vmdesc must be as at the source",
-		       t->off + t->bytes);
+	return err_set(err, -EPROTO,
+	               "the source sends nothing any more at 0x%" PRIx64 ", and its device state cannot "
+	               "be divided: parameters send-section-footer and suppress-vmdesc must be as at the source",
+	               t->off + t->bytes);
 }
 
 /* The stream has ended, or it is as good as that. */
 static int end_without(const struct split_tail *state, const struct tail *t, const struct load *l,
-		       struct split_result *ret, struct err *err)
+                       struct split_result *ret, struct err *err)
 {
 	int e = reply_is_awaited(&l->reply) ? 0 : find_end(t, l, ret, err);
 
@@ -232,7 +234,7 @@ static int end_without(const struct split_tail *state, const struct tail *t, con
 	if (e == -ECANCELED)
 		return e;
 	return err_up(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", before its end",
-		      t->off + t->bytes);
+	              t->off + t->bytes);
 }
 
 /*
@@ -259,7 +261,7 @@ static int settle(struct tail *t, struct load *l, struct split_result *ret, stru
  * the error.
  */
 static int after_silence(const struct split_tail *state, struct tail *t, struct load *l, struct split_result *ret,
-			 struct err *err)
+                         struct err *err)
 {
 	uint64_t began_ns = clock_now_ns(), took_ns;
 	int e = find_end(t, l, ret, err);
@@ -320,7 +322,7 @@ static bool may_be_whole(const struct tail *t)
 
 /* Return: 0 it was whole; -ECANCELED; or it was not, and @quiet_ns is how long the next silence must be. */
 static may_park int divide_when_quiet(const struct tail *t, struct split_result *ret, uint64_t *quiet_ns,
-				      struct err *err)
+                                      struct err *err)
 {
 	uint64_t began_ns = clock_now_ns(), least_ns;
 	int e = split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->opts, err);
@@ -379,7 +381,7 @@ static int read_with_footers(struct tail *t, struct load *l, struct split_result
 		return refuse_description(err);
 	if (e == -EPROTO)
 		return err_up(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", before its end",
-			      t->off + t->bytes);
+		              t->off + t->bytes);
 	return e;
 }
 
@@ -425,7 +427,7 @@ static char *device_text(const struct split_result *split, int32_t device)
 }
 
 static int deliver_section(struct load *l, const struct tail *t, const struct split_result *split,
-			   const struct split_section *sec, struct err *err)
+                           const struct split_section *sec, struct err *err)
 {
 	char name[256], *text = device_text(split, sec->device);
 	struct inm_device device = {
@@ -453,11 +455,11 @@ static int describe_early(struct load *l, const struct split_result *split, stru
 	for (size_t i = 0; e == 0 && split->desc && l->ops->early_described && i < l->sections.count; i++) {
 		const struct section *sec = l->sections.list[i];
 		struct inm_device device = { .name = sec->name,
-					     .instance_id = sec->instance_id,
-					     .version_id = sec->version_id,
-					     .bytes = sec->body_bytes,
-					     .stream_offset = sec->body_off,
-					     .split = INM_SPLIT_DESCRIPTION };
+			                     .instance_id = sec->instance_id,
+			                     .version_id = sec->version_id,
+			                     .bytes = sec->body_bytes,
+			                     .stream_offset = sec->body_off,
+			                     .split = INM_SPLIT_DESCRIPTION };
 		char *text;
 
 		if (sec->kind != SECTION_EARLY_DEVICE)
@@ -497,7 +499,7 @@ int tail_read(struct load *l, struct err *err)
 		e = tail_take(&t, &l->reader, err);
 	if (e == 0)
 		e = l->opts->suppress_vmdesc ? read_with_footers(&t, l, &split, err) :
-					       read_with_description(&t, l, &split, err);
+		                               read_with_description(&t, l, &split, err);
 	if (e < 0)
 		err_up(err, e, "device state from 0x%" PRIx64 " on", t.off);
 	if (e == 0)
@@ -556,7 +558,7 @@ static int find_early_end(struct load *l, struct early *sec, struct err *err)
 	opts.early_count = sections_handlers(&l->sections, true, handlers + SECTIONS_MAX);
 	while (e == 0 && n > 0) {
 		e = split_early_end(&sec->body_bytes, &scan_off, reader_data(r), reader_buffered(r), sec->section_id,
-				    &opts, err);
+		                    &opts, err);
 		if (e == 0)
 			n = reader_fill(r, err);
 	}
@@ -565,8 +567,9 @@ static int find_early_end(struct load *l, struct early *sec, struct err *err)
 		co_take_cancel(r->sched);
 	free(handlers);
 	if (e == 0)
-		e = n < 0 ? (int)n : err_set(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", inside",
-					     reader_off(r) + reader_buffered(r));
+		e = n < 0 ? (int)n :
+		            err_set(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", inside",
+		                    reader_off(r) + reader_buffered(r));
 	return e < 0 ? e : 0;
 }
 
@@ -586,8 +589,8 @@ int tail_read_early(struct load *l, struct err *err)
 	e = sections_add(&l->sections, SECTION_EARLY_DEVICE, sec.name, sec.instance_id, sec.section_id, &known);
 	if (e < 0)
 		return err_set(err, e == -ENOMEM ? e : -EPROTO, "early section '%s': %s",
-			       TEXT_QUOTE(sec.name, sec.name_bytes),
-			       e == -EEXIST ? "its id or name was used before" : "too many sections");
+		               TEXT_QUOTE(sec.name, sec.name_bytes),
+		               e == -EEXIST ? "its id or name was used before" : "too many sections");
 	known->version_id = sec.version_id;
 	known->body_bytes = sec.body_bytes;
 	known->body_off = sec.body_off;

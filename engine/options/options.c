@@ -110,7 +110,7 @@ const char *options_param_form(const struct param_row *row, char buf[static OPTI
 		break;
 	case PARAM_POWER:
 		snprintf(buf, OPTIONS_TEXT_BYTES, "power of two, %" PRIu64 "..%" PRIu64 " (k, M, G, T)", row->min,
-			 row->max);
+		         row->max);
 		break;
 	case PARAM_BOOL:
 		snprintf(buf, OPTIONS_TEXT_BYTES, "on|off");
@@ -119,8 +119,8 @@ const char *options_param_form(const struct param_row *row, char buf[static OPTI
 		buf[0] = '\0';
 		for (const struct option_word *w = row->words; w->name; w++)
 			if (!w->refused)
-				used += (size_t)snprintf(buf + used, OPTIONS_TEXT_BYTES - used, "%s%s",
-							 used ? "|" : "", w->name);
+				used += (size_t)snprintf(buf + used, OPTIONS_TEXT_BYTES - used, "%s%s", used ? "|" : "",
+				                         w->name);
 		break;
 	case PARAM_TEXT:
 		snprintf(buf, OPTIONS_TEXT_BYTES, "text, %" PRIu64 "..%" PRIu64 " bytes", row->min, row->max);
@@ -139,8 +139,8 @@ static int bad_value(const struct param_row *row, int code, const char *value, s
 	char quoted[TEXT_QUOTE_BYTES];
 
 	return err_set(err, code, "parameter '%s': '%s' is %s; expected %s", row->name,
-		       text_quote(quoted, value, strlen(value)),
-		       code == -ERANGE ? "out of range" : "not of the right form", options_param_form(row, form));
+	               text_quote(quoted, value, strlen(value)),
+	               code == -ERANGE ? "out of range" : "not of the right form", options_param_form(row, form));
 }
 
 static int set_number(struct options *opts, const struct param_row *row, const char *value, struct err *err)
@@ -165,7 +165,7 @@ static int set_word(struct options *opts, const struct param_row *row, const cha
 			continue;
 		if (row->words[i].refused)
 			return err_set(err, -ENOTSUP, "parameter '%s': value '%s': %s", row->name, row->words[i].name,
-				       row->words[i].refused);
+			               row->words[i].refused);
 		*(int *)field_of(opts, row) = i;
 		return 0;
 	}
@@ -303,8 +303,8 @@ static const struct cap_rule {
 	{ CAP_SWITCHOVER_ACK, NEEDS, CAP_RETURN_PATH },
 	{ CAP_ZERO_COPY_SEND, NEEDS, CAP_MULTIFD },
 	{ CAP_ZERO_COPY_SEND, EXCLUDES, CAP_XBZRLE },
-	{ CAP_MULTIFD, EXCLUDES, CAP_COMPRESS },      /* said by 7.2; later releases have no compress */
-	{ CAP_MULTIFD, EXCLUDES, CAP_XBZRLE },        /* said by 8.0 and later (doc/wire/multifd.md 1) */
+	{ CAP_MULTIFD, EXCLUDES, CAP_COMPRESS }, /* said by 7.2; later releases have no compress */
+	{ CAP_MULTIFD, EXCLUDES, CAP_XBZRLE },   /* said by 8.0 and later (doc/wire/multifd.md 1) */
 	{ CAP_MAPPED_RAM, EXCLUDES, CAP_XBZRLE },
 	{ CAP_MAPPED_RAM, EXCLUDES, CAP_POSTCOPY_RAM },
 	{ CAP_X_IGNORE_SHARED, EXCLUDES, CAP_POSTCOPY_RAM },
@@ -319,10 +319,10 @@ static int check_plain(const struct options *opts, enum cap cap, struct err *err
 		return 0;
 	if (opts->multifd_compression != MULTIFD_COMPRESSION_NONE)
 		return err_set(err, -EINVAL, "capability '%s' excludes parameter 'multifd-compression' = '%s'",
-			       options_cap_row(cap)->name, options_get_parameter(opts, "multifd-compression", word));
+		               options_cap_row(cap)->name, options_get_parameter(opts, "multifd-compression", word));
 	if (opts->tls_creds[0])
 		return err_set(err, -EINVAL, "capability '%s' excludes TLS (parameter 'tls-creds')",
-			       options_cap_row(cap)->name);
+		               options_cap_row(cap)->name);
 	return 0;
 }
 
@@ -338,8 +338,9 @@ static int check_tls(const struct options *opts, struct err *err)
 	if (!opts->tls_creds_dir[0] && opts->tls_creds_type != TLS_CREDS_ANON)
 		return err_set(err, -EINVAL, "parameter 'tls-creds' needs 'tls-creds-dir', the directory of the files");
 	if (opts->tls_authz[0] && (opts->tls_creds_type != TLS_CREDS_X509 || !opts->tls_verify_peer))
-		return err_set(err, -EINVAL, "parameter 'tls-authz' needs 'tls-creds-type' x509 and 'tls-verify-peer' "
-			       "on: only a verified certificate has a name");
+		return err_set(err, -EINVAL,
+		               "parameter 'tls-authz' needs 'tls-creds-type' x509 and 'tls-verify-peer' "
+		               "on: only a verified certificate has a name");
 	return 0;
 }
 
@@ -352,12 +353,14 @@ static int check_division(const struct options *opts, struct err *err)
 	if (opts->send_section_footer || opts->looking)
 		return 0;
 	if (opts->suppress_vmdesc)
-		return err_set(err, -ENOTSUP, "parameters 'send-section-footer' off and 'suppress-vmdesc' on: such a "
-			       "stream does not tell where the state of a device ends; start the source with "
-			       "-global migration.send-section-footer=on");
+		return err_set(err, -ENOTSUP,
+		               "parameters 'send-section-footer' off and 'suppress-vmdesc' on: such a "
+		               "stream does not tell where the state of a device ends; start the source with "
+		               "-global migration.send-section-footer=on");
 	if (options_has(opts, CAP_POSTCOPY_RAM))
-		return err_set(err, -ENOTSUP, "capability 'postcopy-ram' needs parameter 'send-section-footer' on: in "
-			       "postcopy nothing else tells where the state of a device ends");
+		return err_set(err, -ENOTSUP,
+		               "capability 'postcopy-ram' needs parameter 'send-section-footer' on: in "
+		               "postcopy nothing else tells where the state of a device ends");
 	return 0;
 }
 
@@ -372,8 +375,8 @@ int options_check(const struct options *opts, struct err *err)
 			continue;
 		if (options_has(opts, rule->other) != (rule->kind == NEEDS))
 			return err_set(err, -EINVAL, "capability '%s' %s capability '%s'",
-				       options_cap_row(rule->cap)->name, rule->kind == NEEDS ? "needs" : "excludes",
-				       options_cap_row(rule->other)->name);
+			               options_cap_row(rule->cap)->name, rule->kind == NEEDS ? "needs" : "excludes",
+			               options_cap_row(rule->other)->name);
 	}
 	r = check_tls(opts, err);
 	if (r == 0)

@@ -73,7 +73,7 @@ struct cap_row {
 	const char *until; /* last release that has it; NULL: still there in 11.1 */
 	enum side side;
 	enum support support;
-	const char *note;  /* the reason of a refusal; else a remark for a table that people read, or NULL */
+	const char *note; /* the reason of a refusal; else a remark for a table that people read, or NULL */
 };
 
 /* A setting that follows from the machine type in the stream unless it is given. */
@@ -98,7 +98,7 @@ enum zero_page_detection { ZERO_PAGE_NONE, ZERO_PAGE_LEGACY, ZERO_PAGE_MULTIFD }
 /* Parameters that only a source acts on: kept so that a tool can read back what it has set (doc/wire/control.md 5). */
 struct options_source {
 	uint64_t xbzrle_cache_bytes;
-	uint64_t max_bandwidth;          /* bytes a second */
+	uint64_t max_bandwidth; /* bytes a second */
 	uint64_t max_postcopy_bandwidth;
 	uint64_t avail_switchover_bandwidth;
 	uint64_t downtime_limit_ms;
@@ -108,14 +108,14 @@ struct options_source {
 	bool cpu_throttle_tailslow;
 	uint64_t max_cpu_throttle_percent;
 	uint64_t checkpoint_delay_ms;
-	uint64_t vcpu_dirty_limit;       /* MiB a second */
+	uint64_t vcpu_dirty_limit; /* MiB a second */
 	uint64_t vcpu_dirty_limit_period_ms;
 	uint64_t zlib_level, zstd_level, qatzip_level;
 	uint64_t compress_level, compress_threads, decompress_threads;
 	bool compress_wait_thread;
 	bool block_incremental;
 	uint64_t rdma_chunk_bytes;
-	int zero_page_detection;         /* enum zero_page_detection */
+	int zero_page_detection; /* enum zero_page_detection */
 	char cpr_exec_command[OPTIONS_TEXT_BYTES];
 };
 
@@ -123,9 +123,9 @@ struct options {
 	uint32_t caps; /* bit per enum cap; read with options_has */
 
 	uint64_t multifd_channels;
-	int multifd_compression; /* enum multifd_compression */
+	int multifd_compression;             /* enum multifd_compression */
 	uint64_t multifd_window_limit_bytes; /* ours: engine/ram/multifd_decode.h */
-	int mode;                /* enum migration_mode */
+	int mode;                            /* enum migration_mode */
 	bool direct_io;
 	char tls_creds[OPTIONS_TEXT_BYTES];
 	char tls_authz[OPTIONS_TEXT_BYTES];
@@ -139,31 +139,31 @@ struct options {
 	struct options_source source;
 
 	/* Compatibility properties of machine types. */
-	bool send_configuration;     /* a configuration section follows the header */
-	bool send_section_footer;    /* sections end in footers */
-	bool suppress_vmdesc;        /* no JSON description after a precopy stream */
-	bool store_global_state;     /* the section "globalstate" is sent; nothing depends on it */
-	int send_switchover_start;   /* enum tristate, as are the rest */
+	bool send_configuration;   /* a configuration section follows the header */
+	bool send_section_footer;  /* sections end in footers */
+	bool suppress_vmdesc;      /* no JSON description after a precopy stream */
+	bool store_global_state;   /* the section "globalstate" is sent; nothing depends on it */
+	int send_switchover_start; /* enum tristate, as are the rest */
 	int multifd_flush_after_each_section;
 	int preempt_pre_7_2;
 	int multifd_clean_tls_termination;
 	int switchover_ack_legacy;
 
 	/* Ours. */
-	bool looking;                      /* onlooker.h; not a parameter */
+	bool looking; /* onlooker.h; not a parameter */
 	bool has_uuid;
-	uint8_t uuid[16];                  /* valid with has_uuid */
-	char machine[OPTIONS_TEXT_BYTES];  /* type the stream must name; "": any */
-	int tpage_bits;                    /* WIRE_TPAGE_BITS_MIN - 1 + this; 0: by the stream and the machine type */
-	uint64_t ram_limit_bytes;          /* a stream whose RAM blocks are longer in all is refused */
+	uint8_t uuid[16];                 /* valid with has_uuid */
+	char machine[OPTIONS_TEXT_BYTES]; /* type the stream must name; "": any */
+	int tpage_bits;                   /* WIRE_TPAGE_BITS_MIN - 1 + this; 0: by the stream and the machine type */
+	uint64_t ram_limit_bytes;         /* a stream whose RAM blocks are longer in all is refused */
 	bool postcopy_prefetch;
-	bool postcopy_kernel_faults;       /* KVM or vhost will touch the guest's memory */
-	uint64_t stuck_after_ms;           /* so long a callback may hold the thread in postcopy; 0: for ever */
-	uint64_t connect_deadline_s;       /* an unidentified connection is closed after so long */
-	uint64_t keepalive_idle_s;         /* of TCP connections; 0: no keepalive */
+	bool postcopy_kernel_faults; /* KVM or vhost will touch the guest's memory */
+	uint64_t stuck_after_ms;     /* so long a callback may hold the thread in postcopy; 0: for ever */
+	uint64_t connect_deadline_s; /* an unidentified connection is closed after so long */
+	uint64_t keepalive_idle_s;   /* of TCP connections; 0: no keepalive */
 	uint64_t keepalive_interval_s;
 	uint64_t keepalive_count;
-	uint64_t tcp_user_timeout_ms;      /* 0: the kernel's own */
+	uint64_t tcp_user_timeout_ms; /* 0: the kernel's own */
 };
 
 /* A value of a parameter that is one of a few words. */
@@ -173,13 +173,13 @@ struct option_word {
 };
 
 enum param_type {
-	PARAM_U64,     /* uint64_t field; number, min to max */
-	PARAM_SIZE,    /* uint64_t field; number of bytes with a suffix, min to max */
-	PARAM_POWER,   /* as PARAM_SIZE, and a power of two */
-	PARAM_BOOL,    /* bool field */
-	PARAM_WORD,    /* int field: index into words */
-	PARAM_TEXT,    /* char[OPTIONS_TEXT_BYTES] field; min to max bytes long */
-	PARAM_UUID,    /* has_uuid and uuid */
+	PARAM_U64,   /* uint64_t field; number, min to max */
+	PARAM_SIZE,  /* uint64_t field; number of bytes with a suffix, min to max */
+	PARAM_POWER, /* as PARAM_SIZE, and a power of two */
+	PARAM_BOOL,  /* bool field */
+	PARAM_WORD,  /* int field: index into words */
+	PARAM_TEXT,  /* char[OPTIONS_TEXT_BYTES] field; min to max bytes long */
+	PARAM_UUID,  /* has_uuid and uuid */
 };
 
 /* A row of the parameter table. */
@@ -187,14 +187,14 @@ struct param_row {
 	const char *name;
 	const char *since, *until; /* as in cap_row; NULL since: a parameter of this library, not of QEMU */
 	enum side side;
-	enum support support;      /* of any value but the default, which can always be set */
+	enum support support; /* of any value but the default, which can always be set */
 	enum param_type type;
-	size_t field;              /* offset in struct options */
+	size_t field; /* offset in struct options */
 	uint64_t min, max;
 	const struct option_word *words; /* PARAM_WORD: ended by a NULL name */
-	const char *unit;          /* "ms", "bytes", ...; "" */
-	const char *def;           /* default, as text that can be set */
-	const char *note;          /* as in cap_row */
+	const char *unit;                /* "ms", "bytes", ...; "" */
+	const char *def;                 /* default, as text that can be set */
+	const char *note;                /* as in cap_row */
 };
 
 /** options_init - everything at its default */

@@ -55,7 +55,7 @@ static int read_bits(struct reader *r, bool zeroes, struct err *err)
 		return e;
 	if (bytes > BITS_BYTES_MAX)
 		return err_set(err, -EPROTO, "a bitmap piece of %" PRIu64 " bytes; %d are possible", bytes,
-			       BITS_BYTES_MAX);
+		               BITS_BYTES_MAX);
 	return skip(r, bytes, err);
 }
 

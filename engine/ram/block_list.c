@@ -4,13 +4,13 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "coroutine/turn.h"
-#include "engine/ram/ram.h"
 #include "engine/options/options.h"
+#include "engine/ram/ram.h"
 #include "engine/stream/reader.h"
 #include "engine/stream/trace.h"
 #include "inmigrate.h"
-#include "memory/views.h"
 #include "memory/forget.h"
+#include "memory/views.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -74,11 +74,11 @@ static int check_entry(const struct ram_loader *l, const struct entry *entry, ui
 {
 	if (entry->bytes == 0 || entry->bytes % ram_tpage_bytes(l->ram))
 		return err_set(err, -EPROTO, "its length of 0x%" PRIx64 " bytes is not a number of pages",
-			       entry->bytes);
+		               entry->bytes);
 	if (entry->bytes > left_bytes)
 		return err_set(err, -EPROTO,
-			       "its length of 0x%" PRIx64 " bytes is more than the 0x%" PRIx64 " left of the total",
-			       entry->bytes, left_bytes);
+		               "its length of 0x%" PRIx64 " bytes is more than the 0x%" PRIx64 " left of the total",
+		               entry->bytes, left_bytes);
 	return 0;
 }
 
@@ -112,12 +112,12 @@ static int check_answer(const struct entry *entry, const struct inm_ram_block *a
 		return 0;
 	if (entry->bytes > answer->bytes_max || (entry->bytes < answer->bytes_max && !answer->resizable))
 		return err_set(err, -EINVAL, "it has 0x%" PRIx64 " bytes at the source and 0x%" PRIx64 " here",
-			       entry->bytes, answer->bytes_max);
+		               entry->bytes, answer->bytes_max);
 	return 0;
 }
 
 static int add_block(struct ram_loader *l, struct sched *s, const struct entry *entry,
-		     const struct inm_ram_block *answer, struct err *err)
+                     const struct inm_ram_block *answer, struct err *err)
 {
 	struct block_source source = {
 		.fd = answer->fd,
@@ -138,7 +138,7 @@ static int add_block(struct ram_loader *l, struct sched *s, const struct entry *
 		return err_set(err, e, "the memory given for it cannot be used: %s", strerror(-e));
 	if (!source.ignored && entry->page_bytes && entry->page_bytes != block->hpage_bytes && !l->opts->looking)
 		return err_set(err, -EINVAL, "it has pages of 0x%" PRIx64 " bytes at the source and of 0x%zx here",
-			       entry->page_bytes, block->hpage_bytes);
+		               entry->page_bytes, block->hpage_bytes);
 	/* A page must be able to be missing (ADVISE: doc/wire/stream.md 2). */
 	if (l->advised && block->dirty && !block->ignored) {
 		e = forget_range(s, block, 0, block->received.nbits, l->ram->tpage_shift);
@@ -226,11 +226,11 @@ static may_park int compare_views(const struct ram_loader *l, struct sched *s, s
 		return e;
 	if (e == -EINVAL)
 		return err_set(err, e,
-			       "block '%s': the memory given for it cannot be used: at 0x%" PRIx64
-			       " of its address, %s",
-			       fault.block->label, fault.off, fault.what);
+		               "block '%s': the memory given for it cannot be used: at 0x%" PRIx64
+		               " of its address, %s",
+		               fault.block->label, fault.off, fault.what);
 	log_warn(l->log, "addresses given for RAM blocks are not compared with their descriptors: /proc/self/maps: %s",
-		 strerror(-e));
+	         strerror(-e));
 	return 0;
 }
 
@@ -244,7 +244,7 @@ int block_list_read(struct ram_loader *l, struct reader *r, uint64_t total_bytes
 		return err_set(err, -EPROTO, "a list of no blocks");
 	if (total_bytes > l->opts->ram_limit_bytes)
 		return err_set(err, -EPROTO, "0x%" PRIx64 " bytes of RAM; parameter ram-limit allows 0x%" PRIx64,
-			       total_bytes, l->opts->ram_limit_bytes);
+		               total_bytes, l->opts->ram_limit_bytes);
 	while (e == 0 && left_bytes > 0)
 		e = read_one(l, r, &list, &left_bytes, err);
 	if (e == 0)

@@ -15,14 +15,14 @@ static size_t unit_bytes(const struct postcopy *pc, const struct block *b)
 }
 
 static int check_range(const struct postcopy *pc, const struct block *b, uint64_t start, uint64_t bytes,
-		       struct err *err)
+                       struct err *err)
 {
 	uint64_t mask = unit_bytes(pc, b) - 1;
 
 	if (bytes == 0 || start & mask || start >= b->used_bytes || bytes > b->used_bytes - start ||
 	    (bytes & mask && start + bytes != b->used_bytes))
 		return err_set(err, -EPROTO, "0x%" PRIx64 " bytes at 0x%" PRIx64 " are no whole pages of block '%s'",
-			       bytes, start, b->label);
+		               bytes, start, b->label);
 	return 0;
 }
 
@@ -38,12 +38,11 @@ static int carry_out(struct postcopy *pc, struct block *b, const uint8_t *ranges
 	/* One that is named again costs a look (see postcopy_discard); no more. */
 	for (size_t i = 0; e == 0 && i < count; i++)
 		e = postcopy_discard(pc, b, be64_load(ranges + 16 * i) >> shift,
-				     be64_load(ranges + 16 * i + 8) >> shift);
+		                     be64_load(ranges + 16 * i + 8) >> shift);
 	if (e == -ECANCELED)
 		return e;
 	if (e < 0)
-		return err_set(err, e, "giving back memory of block '%s': %s", b->label,
-			       strerror(-e));
+		return err_set(err, e, "giving back memory of block '%s': %s", b->label, strerror(-e));
 	return 0;
 }
 
@@ -59,7 +58,7 @@ int discard_ranges(struct postcopy *pc, const uint8_t *payload, size_t bytes, st
 	head = 2 + name_bytes + 1;
 	if (bytes < head + 16 || (bytes - head) % 16)
 		return err_set(err, -EPROTO, "%zu bytes with a name of %zu: no whole number of ranges", bytes,
-			       name_bytes);
+		               name_bytes);
 	if (payload[head - 1] != 0)
 		return err_set(err, -EPROTO, "the byte after the name is %u, not 0", payload[head - 1]);
 	b = ram_find(pc->ram, name, name_bytes);

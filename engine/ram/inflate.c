@@ -33,7 +33,7 @@ void inflater_free(struct inflater *inf)
 }
 
 int inflate_page(struct inflater *inf, void *page, size_t page_bytes, const void *src, size_t src_bytes,
-		 struct err *err)
+                 struct err *err)
 {
 	int r;
 
@@ -47,6 +47,6 @@ int inflate_page(struct inflater *inf, void *page, size_t page_bytes, const void
 		return err_set(err, -EPROTO, "compressed page: %s", inf->z.msg ? inf->z.msg : zError(r));
 	if (inf->z.avail_out > 0 || inf->z.avail_in > 0)
 		return err_set(err, -EPROTO, "compressed page: %u of %zu bytes missing, %u bytes left over",
-			       inf->z.avail_out, page_bytes, inf->z.avail_in);
+		               inf->z.avail_out, page_bytes, inf->z.avail_in);
 	return 0;
 }

@@ -26,6 +26,6 @@ static inline size_t inflate_bytes_max(size_t page_bytes)
  * Return: 0 or -EPROTO.
  */
 int inflate_page(struct inflater *inf, void *page, size_t page_bytes, const void *src, size_t src_bytes,
-		 struct err *err);
+                 struct err *err);
 
 #endif

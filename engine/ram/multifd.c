@@ -9,10 +9,10 @@
 #include "base/text.h"
 #include "coroutine/turn.h"
 #include "engine/channel/channel.h"
-#include "engine/stream/hello.h"
+#include "engine/options/options.h"
 #include "engine/ram/multifd_decode.h"
 #include "engine/ram/multifd_parts.h"
-#include "engine/options/options.h"
+#include "engine/stream/hello.h"
 #include "memory/block.h"
 
 #include <errno.h>
@@ -110,7 +110,7 @@ static int land_pages(struct multifd_channel *c, const struct multifd_packet *p,
 		e = block_land(p->block, page[i].off >> shift, c->pages, (int)n, shift);
 		if (e < 0)
 			return err_set(err, e, "writing to block '%s': %s",
-				       TEXT_QUOTE(p->block->name, p->block->name_bytes), strerror(-e));
+			               TEXT_QUOTE(p->block->name, p->block->name_bytes), strerror(-e));
 	}
 	return 0;
 }
@@ -137,7 +137,7 @@ static int inflate_pages(struct multifd_channel *c, const struct multifd_packet 
 static int cut(const struct multifd_channel *c, struct err *err)
 {
 	return err_set(err, -ENODATA, "the source closed the channel in the middle of a packet, after %llu bytes",
-		       (unsigned long long)c->ch->bytes_in);
+	               (unsigned long long)c->ch->bytes_in);
 }
 
 /*
@@ -301,7 +301,7 @@ static int refuse_device_state(struct multifd_channel *c, uint8_t *header, struc
 	if (e < 0)
 		return e;
 	return err_set(err, -EPROTO, "state of device '%s', which nobody here can load over multifd",
-		       TEXT_QUOTE(name, strnlen(name, 256)));
+	               TEXT_QUOTE(name, strnlen(name, 256)));
 }
 
 /* The first packet's prefix is in headers[0]. */
@@ -483,8 +483,8 @@ int multifd_check_whole(const struct multifd *m, struct err *err)
 
 		if (c && c->inside)
 			return err_set(err, -EPROTO,
-				       "multifd channel %u (%s) is in the middle of a packet with pages of block '%s'",
-				       i, c->ch->name, c->inside->block->label);
+			               "multifd channel %u (%s) is in the middle of a packet with pages of block '%s'",
+			               i, c->ch->name, c->inside->block->label);
 	}
 	if (m->missed)
 		return err_set(err, -EPROTO, "pages came by multifd after the switch to postcopy, and were not taken");

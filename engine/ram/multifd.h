@@ -60,24 +60,24 @@ struct multifd {
 	struct ram *ram;
 	const struct log *log;
 	const struct hello *main; /* whose channels they are; main->ch is NULL before it is there */
-	struct group *readers; /* the coroutines of the channels; whoever fails cancels them all */
+	struct group *readers;    /* the coroutines of the channels; whoever fails cancels them all */
 	void (*failed)(void *opaque, int result, const struct err *err); /* a reader's error, before it ends */
 	void *failed_opaque;
 
-	unsigned channels;     /* how many there must be; 0: multifd is off */
-	unsigned compression;  /* flag of packets with pages */
+	unsigned channels;                                   /* how many there must be; 0: multifd is off */
+	unsigned compression;                                /* flag of packets with pages */
 	struct multifd_windows windows;                      /* what the channels' decoders hold */
 	struct multifd_channel *slots[MULTIFD_CHANNELS_MAX]; /* owned */
-	unsigned at_sync;      /* channels that wait at a SYNC */
-	struct list claims;    /* of ids, the oldest first; empty from the start on */
+	unsigned at_sync;                                    /* channels that wait at a SYNC */
+	struct list claims;                                  /* of ids, the oldest first; empty from the start on */
 	unsigned claim_count;
-	bool watched;          /* those that no main channel belongs to are closed in time */
+	bool watched; /* those that no main channel belongs to are closed in time */
 	struct multifd_gone gone;
-	struct event arrived;  /* set when a claim comes or goes */
-	struct event started;  /* set at the first sync point: all are chosen, and readers may begin */
-	struct event changed;  /* set when a channel comes to a SYNC or ends */
-	bool switched;         /* postcopy has begun: SYNC means nothing */
-	bool missed;           /* pages came after that */
+	struct event arrived; /* set when a claim comes or goes */
+	struct event started; /* set at the first sync point: all are chosen, and readers may begin */
+	struct event changed; /* set when a channel comes to a SYNC or ends */
+	bool switched;        /* postcopy has begun: SYNC means nothing */
+	bool missed;          /* pages came after that */
 	struct multifd_counts counts;
 };
 

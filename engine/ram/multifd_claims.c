@@ -2,10 +2,10 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "engine/channel/channel.h"
-#include "engine/stream/hello.h"
+#include "engine/options/options.h"
 #include "engine/ram/multifd_decode.h"
 #include "engine/ram/multifd_parts.h"
-#include "engine/options/options.h"
+#include "engine/stream/hello.h"
 #include "memory/block.h"
 
 #include <errno.h>

@@ -81,7 +81,7 @@ static ssize_t inflate_range(z_stream *z, const struct iovec *iov, struct err *e
 }
 
 static int decode_zlib(struct multifd_decoder *d, struct sched *s, const struct iovec *iov, int iov_count,
-		       const void *src, size_t bytes, struct err *err)
+                       const void *src, size_t bytes, struct err *err)
 {
 	ssize_t missing;
 	uint8_t scrap;
@@ -155,7 +155,7 @@ static int step_zstd(struct multifd_decoder *d, ZSTD_outBuffer *out, ZSTD_inBuff
 }
 
 static int decode_zstd(struct multifd_decoder *d, struct sched *s, const struct iovec *iov, int iov_count,
-		       const void *src, size_t bytes, struct err *err)
+                       const void *src, size_t bytes, struct err *err)
 {
 	uint8_t scrap;
 	ZSTD_outBuffer more = { &scrap, sizeof(scrap), 0 };
@@ -188,8 +188,8 @@ static int decode_zstd(struct multifd_decoder *d, struct sched *s, const struct 
 	return 0;
 }
 
-int multifd_decode(struct multifd_decoder *d, struct sched *s, const struct iovec *iov, int iov_count,
-		   const void *src, size_t bytes, struct err *err)
+int multifd_decode(struct multifd_decoder *d, struct sched *s, const struct iovec *iov, int iov_count, const void *src,
+                   size_t bytes, struct err *err)
 {
 	if (d->compression == MULTIFD_ZLIB)
 		return decode_zlib(d, s, iov, iov_count, src, bytes, err);

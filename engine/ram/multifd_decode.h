@@ -49,6 +49,6 @@ void multifd_decoder_free(struct multifd_decoder *d);
  * Parks: yes. Return: 0; -EPROTO; -ECANCELED, which stays pending: see turn_spend_pending.
  */
 may_park int multifd_decode(struct multifd_decoder *d, struct sched *s, const struct iovec *iov, int iov_count,
-			    const void *src, size_t bytes, struct err *err);
+                            const void *src, size_t bytes, struct err *err);
 
 #endif

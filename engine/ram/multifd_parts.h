@@ -19,18 +19,18 @@ struct multifd_decoder;
 struct multifd_channel {
 	struct multifd *m;
 	unsigned id;
-	struct chan *ch;                    /* owned */
-	struct multifd_decoder *decoder;    /* owned; NULL without compression */
-	uint8_t *payload;                   /* owned */
-	struct semaphore go;                /* released by the main stream when it has passed the sync point */
+	struct chan *ch;                 /* owned */
+	struct multifd_decoder *decoder; /* owned; NULL without compression */
+	uint8_t *payload;                /* owned */
+	struct semaphore go;             /* released by the main stream when it has passed the sync point */
 	bool at_sync, ended;
-	bool over;                          /* the source has closed it; there is nothing to drain */
+	bool over;                           /* the source has closed it; there is nothing to drain */
 	const struct multifd_packet *inside; /* pages of it are being received; NULL: between packets */
-	bool chosen, passed_over;           /* of the claims of this id; neither while it is open */
-	struct list node;                   /* in m->claims until then */
-	unsigned rivals;                    /* other claims of this id by the same host */
+	bool chosen, passed_over;            /* of the claims of this id; neither while it is open */
+	struct list node;                    /* in m->claims until then */
+	unsigned rivals;                     /* other claims of this id by the same host */
 	uint64_t came_ns;
-	struct co *co;                      /* of the reader, once it has begun */
+	struct co *co; /* of the reader, once it has begun */
 	struct iovec pages[MULTIFD_PAGES_MAX + 1];
 	uint8_t headers[2][MULTIFD_HEADER_BYTES_MAX]; /* one in use while the next one arrives */
 };

@@ -3,10 +3,10 @@
 #include "base/err.h"
 #include "base/text.h"
 #include "coroutine/turn.h"
+#include "engine/options/options.h"
 #include "engine/ram/block_list.h"
 #include "engine/ram/inflate.h"
 #include "engine/ram/xbzrle.h"
-#include "engine/options/options.h"
 #include "engine/stream/reader.h"
 #include "engine/stream/trace.h"
 #include "engine/stream/wire.h"
@@ -47,7 +47,7 @@ static int name_block(struct ram_loader *l, struct reader *r, struct err *err)
 		return err_set(err, -EPROTO, "unknown block '%s'", TEXT_QUOTE(name, bytes));
 	if (block->ignored)
 		return err_set(err, -EPROTO, "a page for block '%s', which is shared and not sent",
-			       TEXT_QUOTE(name, bytes));
+		               TEXT_QUOTE(name, bytes));
 	l->last = block;
 	return 0;
 }
@@ -78,7 +78,7 @@ static int locate(struct ram_loader *l, struct reader *r, struct record *rec, st
 	/* used_bytes is a multiple of the page and not zero, so nothing here can wrap. */
 	if (rec->addr > rec->block->used_bytes - ram_tpage_bytes(l->ram))
 		return err_set(err, -EPROTO, "block '%s' has no offset 0x%" PRIx64,
-			       TEXT_QUOTE(rec->block->name, rec->block->name_bytes), rec->addr);
+		               TEXT_QUOTE(rec->block->name, rec->block->name_bytes), rec->addr);
 	rec->tpage = rec->addr >> shift;
 	count_rounds(l, rec);
 	return 0;
@@ -122,7 +122,7 @@ static int land(struct ram_loader *l, const struct record *rec, int count, struc
 	e = block_land(rec->block, rec->tpage, l->pages, count, l->ram->tpage_shift);
 	if (e < 0)
 		return err_set(err, e, "writing to block '%s' at 0x%" PRIx64 ": %s",
-			       TEXT_QUOTE(rec->block->name, rec->block->name_bytes), rec->addr, strerror(-e));
+		               TEXT_QUOTE(rec->block->name, rec->block->name_bytes), rec->addr, strerror(-e));
 	return 0;
 }
 
@@ -175,7 +175,7 @@ static int load_xbzrle(struct ram_loader *l, struct reader *r, const struct reco
 	e = reader_need(r, bytes, err);
 	if (e == 0)
 		e = xbzrle_apply(block_page(rec->block, rec->addr), ram_tpage_bytes(l->ram), reader_data(r), bytes,
-				 err);
+		                 err);
 	if (e < 0)
 		return e;
 	reader_skip(r, bytes);
@@ -186,7 +186,7 @@ static int load_xbzrle(struct ram_loader *l, struct reader *r, const struct reco
 
 /* The guest may see it when it is whole, and not before. */
 static int place_compressed(struct ram_loader *l, struct reader *r, const struct record *rec, size_t bytes,
-			    struct err *err)
+                            struct err *err)
 {
 	int e;
 
@@ -215,7 +215,7 @@ static int load_compressed(struct ram_loader *l, struct reader *r, const struct 
 		return e;
 	if (bytes == 0 || bytes > inflate_bytes_max(ram_tpage_bytes(l->ram)))
 		return err_set(err, -EPROTO, "a compressed page of %" PRIu32 " bytes; 1 to %zu are possible", bytes,
-			       inflate_bytes_max(ram_tpage_bytes(l->ram)));
+		               inflate_bytes_max(ram_tpage_bytes(l->ram)));
 	e = inflater_get(&l->inflater, err);
 	if (e == 0)
 		e = reader_need(r, bytes, err);
@@ -223,7 +223,7 @@ static int load_compressed(struct ram_loader *l, struct reader *r, const struct 
 		return place_compressed(l, r, rec, bytes, err);
 	if (e == 0)
 		e = inflate_page(l->inflater, block_page(rec->block, rec->addr), ram_tpage_bytes(l->ram),
-				 reader_data(r), bytes, err);
+		                 reader_data(r), bytes, err);
 	if (e < 0)
 		return e;
 	reader_skip(r, bytes);
@@ -330,7 +330,7 @@ static int load_record(struct ram_loader *l, struct reader *r, bool *list_due, s
 	}
 	if (l->closed && flags != WIRE_RAM_EOS)
 		return err_set(err, -EPROTO, "record 0x%016" PRIx64 " after the switch, and RAM was complete before it",
-			       rec.word);
+		               rec.word);
 	switch (flags) {
 	case WIRE_RAM_ZERO:
 	case WIRE_RAM_ZERO | WIRE_RAM_CONTINUE:
@@ -384,8 +384,10 @@ int ram_load_body(struct ram_loader *l, struct reader *r, bool start, struct err
 	if (e == 1 && syncs_at_eos(l))
 		e = sync_channels(l, err);
 	if (e == -EPROTO && l->tpage_assumed)
-		return err_up(err, e, "record at 0x%" PRIx64 ", with a target page size of %zu, which the stream does "
-			      "not say (parameter target-page-bits)", off, ram_tpage_bytes(l->ram));
+		return err_up(err, e,
+		              "record at 0x%" PRIx64 ", with a target page size of %zu, which the stream does "
+		              "not say (parameter target-page-bits)",
+		              off, ram_tpage_bytes(l->ram));
 	if (e < 0)
 		return err_up(err, e, "record at 0x%" PRIx64, off);
 	trace_body(l, &before, body_off);

@@ -27,11 +27,11 @@ struct trace;
 
 struct ram_counts {
 	uint64_t normal, zero, xbzrle, compressed; /* records */
-	uint64_t rounds; /* times the source began again from an earlier page */
+	uint64_t rounds;                           /* times the source began again from an earlier page */
 };
 
 struct ram_loader {
-	struct ram *ram;            /* not owned, as the rest up to the blank line */
+	struct ram *ram; /* not owned, as the rest up to the blank line */
 	const struct options *opts;
 	const struct trace *trace;
 	const struct log *log;
@@ -42,21 +42,21 @@ struct ram_loader {
 	int (*sync)(void *opaque, struct err *err);
 	void *sync_opaque;
 
-	struct postcopy *postcopy;  /* not owned; set when the records are those of postcopy, else NULL */
-	bool listed;                /* the block list has been read */
-	bool lists_gpa;             /* x-ignore-shared: the list says where each block is in guest memory */
-	bool tpage_assumed;         /* nothing has said how large a target page is, and the machine may have others */
-	bool advised;               /* POSTCOPY_ADVISE was read with page sizes: the list may hold some */
-	bool closed;                /* the guest runs, and all of RAM is here: no page may come */
-	bool flushed;               /* a FLUSH record was read: they are the sync points, and not every EOS */
-	struct block *last;         /* what CONTINUE means; survives sections */
+	struct postcopy *postcopy;   /* not owned; set when the records are those of postcopy, else NULL */
+	bool listed;                 /* the block list has been read */
+	bool lists_gpa;              /* x-ignore-shared: the list says where each block is in guest memory */
+	bool tpage_assumed;          /* nothing has said how large a target page is, and the machine may have others */
+	bool advised;                /* POSTCOPY_ADVISE was read with page sizes: the list may hold some */
+	bool closed;                 /* the guest runs, and all of RAM is here: no page may come */
+	bool flushed;                /* a FLUSH record was read: they are the sync points, and not every EOS */
+	struct block *last;          /* what CONTINUE means; survives sections */
 	const struct block *touched; /* where the last page was written, and in which REGION_BYTES of it: see ram.c */
 	uint64_t touched_region;
-	uint64_t last_position;     /* of the last page, for counting rounds */
+	uint64_t last_position; /* of the last page, for counting rounds */
 	struct ram_counts counts;
 	struct iovec pages[BLOCK_LAND_MAX];
-	struct inflater *inflater;  /* owned; made on first use */
-	uint8_t *scratch;           /* owned; a tpage that must be whole before it is placed; made on first use */
+	struct inflater *inflater; /* owned; made on first use */
+	uint8_t *scratch;          /* owned; a tpage that must be whole before it is placed; made on first use */
 };
 
 /* @loader: zeroed, with the fields up to sync_opaque set. */

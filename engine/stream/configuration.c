@@ -50,8 +50,8 @@ static int read_header(struct reader *r, const struct trace *trace, struct err *
 		return e;
 	if (magic != WIRE_MAGIC)
 		return err_set(err, -EPROTO,
-			       "not a migration stream: it begins with 0x%08" PRIx32 " instead of \"QEVM\"%s", magic,
-			       what_else(magic));
+		               "not a migration stream: it begins with 0x%08" PRIx32 " instead of \"QEVM\"%s", magic,
+		               what_else(magic));
 	e = reader_be32(r, &version, err);
 	if (e < 0)
 		return e;
@@ -76,8 +76,8 @@ static int check_capabilities(uint32_t at_source, const struct options *opts, st
 		if (theirs && row->support == SUPPORT_REFUSED)
 			return err_set(err, -ENOTSUP, "capability %s is on at the source: %s", row->name, row->note);
 		if (theirs != ours && !opts->looking)
-			return err_set(err, -EPROTO, "capability %s is %s at the source and %s here",
-				       row->name, theirs ? "on" : "off", ours ? "on" : "off");
+			return err_set(err, -EPROTO, "capability %s is %s at the source and %s here", row->name,
+			               theirs ? "on" : "off", ours ? "on" : "off");
 	}
 	return 0;
 }
@@ -101,7 +101,7 @@ static int read_capabilities(struct reader *r, uint32_t *caps, const struct trac
 		if (e < 0)
 			return e;
 		while (i < CAP_COUNT && (strlen(options_cap_row(i)->name) != bytes ||
-					 memcmp(options_cap_row(i)->name, name, bytes) != 0))
+		                         memcmp(options_cap_row(i)->name, name, bytes) != 0))
 			i++;
 		if (i != CAP_X_IGNORE_SHARED && i != CAP_MAPPED_RAM)
 			return err_set(err, -EPROTO, "unknown capability '%s'", TEXT_QUOTE(name, bytes));
@@ -119,9 +119,8 @@ static int read_uuid(struct configuration *config, struct reader *r, const struc
 	if (e < 0)
 		return e;
 	config->has_uuid = true;
-	TRACE(trace, reader_off(r) - 16, 1,
-	      "uuid %02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3], u[4],
-	      u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+	TRACE(trace, reader_off(r) - 16, 1, "uuid %02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+	      u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
 	return 0;
 }
 
@@ -134,14 +133,14 @@ static int read_page_bits(struct configuration *config, struct reader *r, struct
 		return e;
 	if (bits < WIRE_TPAGE_BITS_MIN || bits > WIRE_TPAGE_BITS_MAX)
 		return err_set(err, -EPROTO, "target pages of 2^%" PRIu32 " bytes; 2^%d to 2^%d are possible", bits,
-			       WIRE_TPAGE_BITS_MIN, WIRE_TPAGE_BITS_MAX);
+		               WIRE_TPAGE_BITS_MIN, WIRE_TPAGE_BITS_MAX);
 	config->tpage_bits = bits;
 	config->tpage_assumed = false;
 	return 0;
 }
 
 static int read_subsection(struct configuration *config, uint32_t *caps, struct reader *r, const struct trace *trace,
-			   struct err *err)
+                           struct err *err)
 {
 	uint64_t off = reader_off(r);
 	uint32_t version;
@@ -172,7 +171,7 @@ static int read_subsection(struct configuration *config, uint32_t *caps, struct 
 }
 
 static int read_machine(struct configuration *config, struct reader *r, const struct options *opts,
-			const struct trace *trace, struct err *err)
+                        const struct trace *trace, struct err *err)
 {
 	uint64_t off = reader_off(r);
 	uint32_t bytes;
@@ -190,11 +189,11 @@ static int read_machine(struct configuration *config, struct reader *r, const st
 	TRACE(trace, off, 0, "configuration: machine type '%s'", TEXT_QUOTE(config->machine, bytes));
 	if (memchr(config->machine, '\0', bytes))
 		return err_set(err, -EPROTO, "machine type '%s' has a zero byte in its name",
-			       TEXT_QUOTE(config->machine, bytes));
+		               TEXT_QUOTE(config->machine, bytes));
 	config->machine[bytes] = '\0';
 	if (opts->machine[0] && strcmp(opts->machine, config->machine) != 0)
 		return err_set(err, -EPROTO, "the source's machine type is '%s'; here it is '%s'",
-			       TEXT_QUOTE(config->machine, bytes), opts->machine);
+		               TEXT_QUOTE(config->machine, bytes), opts->machine);
 	return 0;
 }
 
@@ -211,13 +210,55 @@ static int check_uuid(const struct configuration *config, const struct options *
  * other pages (virt, sbsa-ref) say it.
  */
 static const char *const small_page_boards[] = {
-	"akita", "ast[0-9]*-evb", "*-bmc", "borzoi", "canon-a1100", "cheetah", "collie", "connex",
-	"cubieboard", "b-l475e-iot01a", "bpim2u", "emcraft-sf2", "fby35", "highbank", "imx25-pdk", "imx8*-evk",
-	"integratorcp", "kzm", "lm3s*evb", "mainstone", "mcimx*", "microbit", "midway", "mps[23]-an*",
-	"musca-*", "musicpal", "n800", "n810", "netduino*", "npcm*-evb", "nuri", "olimex-stm32-h405",
-	"orangepi-pc", "quanta-*", "raspi*", "realview-*", "sabrelite", "smdkc210", "spitz",
-	"stm32vldiscovery", "sx1*", "terrier", "tosa", "verdex", "versatile?b", "vexpress-*", "xilinx-zynq-a9",
-	"xlnx-*", "z2",
+	"akita",
+	"ast[0-9]*-evb",
+	"*-bmc",
+	"borzoi",
+	"canon-a1100",
+	"cheetah",
+	"collie",
+	"connex",
+	"cubieboard",
+	"b-l475e-iot01a",
+	"bpim2u",
+	"emcraft-sf2",
+	"fby35",
+	"highbank",
+	"imx25-pdk",
+	"imx8*-evk",
+	"integratorcp",
+	"kzm",
+	"lm3s*evb",
+	"mainstone",
+	"mcimx*",
+	"microbit",
+	"midway",
+	"mps[23]-an*",
+	"musca-*",
+	"musicpal",
+	"n800",
+	"n810",
+	"netduino*",
+	"npcm*-evb",
+	"nuri",
+	"olimex-stm32-h405",
+	"orangepi-pc",
+	"quanta-*",
+	"raspi*",
+	"realview-*",
+	"sabrelite",
+	"smdkc210",
+	"spitz",
+	"stm32vldiscovery",
+	"sx1*",
+	"terrier",
+	"tosa",
+	"verdex",
+	"versatile?b",
+	"vexpress-*",
+	"xilinx-zynq-a9",
+	"xlnx-*",
+	"z2",
 };
 
 static void assume_page_bits(struct configuration *config, const struct options *opts)
@@ -232,7 +273,7 @@ static void assume_page_bits(struct configuration *config, const struct options 
 }
 
 static int read_configuration(struct configuration *config, struct reader *r, const struct options *opts,
-			      const struct trace *trace, struct err *err)
+                              const struct trace *trace, struct err *err)
 {
 	uint32_t caps = 0;
 	int e = reader_need(r, 1, err);
@@ -241,9 +282,9 @@ static int read_configuration(struct configuration *config, struct reader *r, co
 		return e;
 	if (*reader_data(r) != WIRE_CONFIGURATION)
 		return err_set(err, -EPROTO,
-			       "configuration section expected, found 0x%02x; if the source has send-configuration "
-			       "off, turn it off here too",
-			       *reader_data(r));
+		               "configuration section expected, found 0x%02x; if the source has send-configuration "
+		               "off, turn it off here too",
+		               *reader_data(r));
 	e = read_machine(config, r, opts, trace, err);
 	if (e == 0)
 		assume_page_bits(config, opts);
@@ -263,7 +304,7 @@ static int read_configuration(struct configuration *config, struct reader *r, co
 }
 
 int configuration_read(struct configuration *ret, struct reader *r, const struct options *opts,
-		       const struct trace *trace, struct err *err)
+                       const struct trace *trace, struct err *err)
 {
 	struct configuration config = { .tpage_bits = 0 };
 	uint64_t off = reader_off(r);

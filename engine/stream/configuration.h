@@ -18,10 +18,10 @@ struct reader;
 struct trace;
 
 struct configuration {
-	char machine[256];   /* "pc-i440fx-7.2"; "" where the stream has no configuration section */
+	char machine[256]; /* "pc-i440fx-7.2"; "" where the stream has no configuration section */
 	unsigned tpage_bits;
-	bool tpage_assumed;  /* neither the stream nor an option has said it */
-	bool ignore_shared;  /* the source has capability x-ignore-shared on */
+	bool tpage_assumed; /* neither the stream nor an option has said it */
+	bool ignore_shared; /* the source has capability x-ignore-shared on */
 	bool has_uuid;
 	uint8_t uuid[16];
 };
@@ -32,7 +32,7 @@ struct configuration {
  * Source: doc/wire/stream.md 1.2, 1.3
  */
 may_park int configuration_read(struct configuration *ret, struct reader *r, const struct options *opts,
-				const struct trace *trace, struct err *err);
+                                const struct trace *trace, struct err *err);
 
 /**
  * configuration_machine_version - release in a machine type's name: "pc-q35-10.0" is 10.0

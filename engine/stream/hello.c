@@ -19,7 +19,7 @@ int hello_read(struct hello *h, uint64_t deadline_ns, struct err *err)
 			return err_up(err, -ECONNABORTED, "the connection was lost");
 		if (n == -ETIMEDOUT)
 			return err_set(err, -ETIMEDOUT, "%zu of the first %d bytes before the deadline", h->got,
-				       HELLO_BYTES);
+			               HELLO_BYTES);
 		if (n < 0)
 			return (int)n;
 		if (n == 0)

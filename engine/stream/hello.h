@@ -35,7 +35,7 @@ struct hello {
 	uint8_t first[HELLO_BYTES_MAX];
 	uint64_t came_ns;  /* when it was accepted */
 	uint64_t ready_ns; /* of a main channel: when its opening was complete; 0: it was not looked at */
-	size_t got; /* of @first; 0 for a channel that is main whatever it says (fd:, exec:, file:) */
+	size_t got;        /* of @first; 0 for a channel that is main whatever it says (fd:, exec:, file:) */
 };
 
 /* What a connection begins with. */
@@ -56,9 +56,9 @@ enum hello_need { HELLO_OFF, HELLO_OWED, HELLO_THERE, HELLO_NEED_COUNT };
 
 /* What the migration has and lacks. */
 struct hello_state {
-	bool tls;              /* connections are TLS sessions; what is read is what is inside */
-	bool recovery;         /* postcopy is paused: new channels of the same migration are expected */
-	enum hello_need main;  /* HELLO_OWED or HELLO_THERE */
+	bool tls;             /* connections are TLS sessions; what is read is what is inside */
+	bool recovery;        /* postcopy is paused: new channels of the same migration are expected */
+	enum hello_need main; /* HELLO_OWED or HELLO_THERE */
 	enum hello_need multifd;
 	enum hello_need preempt;
 };

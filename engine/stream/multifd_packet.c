@@ -34,12 +34,12 @@ static int check_magic(const uint8_t *p, struct err *err)
 		return err_set(err, -EPROTO, "magic 0x%08" PRIx32 " instead of 0x11223344", be32_load(p + AT_MAGIC));
 	if (be32_load(p + AT_VERSION) != MULTIFD_VERSION)
 		return err_set(err, -EPROTO, "version %" PRIu32 " is unknown; version 1 is expected",
-			       be32_load(p + AT_VERSION));
+		               be32_load(p + AT_VERSION));
 	return 0;
 }
 
 int multifd_hello_check(const uint8_t hello[static MULTIFD_HELLO_BYTES], const uint8_t *uuid, unsigned channels,
-			struct err *err)
+                        struct err *err)
 {
 	int e = check_magic(hello, err);
 
@@ -49,9 +49,9 @@ int multifd_hello_check(const uint8_t hello[static MULTIFD_HELLO_BYTES], const u
 		return err_set(err, -EPROTO, "a multifd channel of a guest with another uuid");
 	if (hello[HELLO_ID] >= channels)
 		return err_set(err, -EPROTO,
-			       "multifd channel %u: the source has more multifd channels than %u; set "
-			       "multifd-channels to the same on both sides",
-			       hello[HELLO_ID], channels);
+		               "multifd channel %u: the source has more multifd channels than %u; set "
+		               "multifd-channels to the same on both sides",
+		               hello[HELLO_ID], channels);
 	return hello[HELLO_ID];
 }
 
@@ -65,7 +65,7 @@ static int find_block(struct multifd_packet *p, const uint8_t *header, const str
 		return err_set(err, -EPROTO, "unknown block '%s'", TEXT_QUOTE(name, bytes));
 	if (p->block->ignored)
 		return err_set(err, -EPROTO, "pages for block '%s', which is shared and not sent",
-			       TEXT_QUOTE(name, bytes));
+		               TEXT_QUOTE(name, bytes));
 	return 0;
 }
 
@@ -79,13 +79,13 @@ static int check_offsets(const struct multifd_packet *p, const struct ram *ram, 
 		/* used_bytes is a multiple of the page and not zero, so nothing here can wrap. */
 		if (off % page_bytes || off > p->block->used_bytes - page_bytes)
 			return err_set(err, -EPROTO, "block '%s' has no page at offset 0x%" PRIx64,
-				       TEXT_QUOTE(p->block->name, p->block->name_bytes), off);
+			               TEXT_QUOTE(p->block->name, p->block->name_bytes), off);
 	}
 	return 0;
 }
 
 static int check_payload(struct multifd_packet *p, const uint8_t *header, size_t page_bytes, unsigned compression,
-			 struct err *err)
+                         struct err *err)
 {
 	uint32_t bytes = be32_load(header + AT_PAYLOAD_BYTES);
 	unsigned flags = be32_load(header + AT_FLAGS) & MULTIFD_COMPRESSION;
@@ -103,7 +103,7 @@ static int check_payload(struct multifd_packet *p, const uint8_t *header, size_t
 }
 
 int multifd_packet_check(struct multifd_packet *ret, const uint8_t *header, const struct ram *ram, unsigned compression,
-			 struct err *err)
+                         struct err *err)
 {
 	uint32_t flags = be32_load(header + AT_FLAGS), alloc = be32_load(header + AT_PAGES_ALLOC);
 	uint32_t normal = be32_load(header + AT_NORMAL_PAGES), zero = be32_load(header + AT_ZERO_PAGES);
@@ -116,7 +116,7 @@ int multifd_packet_check(struct multifd_packet *ret, const uint8_t *header, cons
 		return err_set(err, -EPROTO, "flags 0x%" PRIx32 ", which no source sends", flags);
 	if (alloc > multifd_pages_max(ram->tpage_shift) || normal > alloc || zero > alloc - normal)
 		return err_set(err, -EPROTO, "%" PRIu32 " normal and %" PRIu32 " zero pages of %" PRIu32 "; %zu fit",
-			       normal, zero, alloc, multifd_pages_max(ram->tpage_shift));
+		               normal, zero, alloc, multifd_pages_max(ram->tpage_shift));
 	p.normal_pages = normal;
 	p.zero_pages = zero;
 	/* Without pages all else is stale, and no payload follows, whatever it says (doc/wire/multifd.md 4.4). */

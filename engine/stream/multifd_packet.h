@@ -57,8 +57,8 @@ static inline size_t multifd_header_bytes(unsigned tpage_shift)
 struct multifd_packet {
 	bool sync;
 	size_t normal_pages, zero_pages;
-	size_t payload_bytes;  /* that follow the header; 0 without normal pages */
-	struct block *block;   /* NULL without pages */
+	size_t payload_bytes;   /* that follow the header; 0 without normal pages */
+	struct block *block;    /* NULL without pages */
 	const uint8_t *offsets; /* be64 each, in the header: normal pages, then zero pages; all checked */
 };
 
@@ -68,7 +68,7 @@ struct multifd_packet {
  * Return: the channel's id, 0 to @channels - 1; -EPROTO.
  */
 int multifd_hello_check(const uint8_t hello[static MULTIFD_HELLO_BYTES], const uint8_t *uuid, unsigned channels,
-			struct err *err);
+                        struct err *err);
 
 /**
  * multifd_packet_check - a whole header
@@ -77,6 +77,6 @@ int multifd_hello_check(const uint8_t hello[static MULTIFD_HELLO_BYTES], const u
  * Return: 0, -EPROTO.
  */
 int multifd_packet_check(struct multifd_packet *ret, const uint8_t *header, const struct ram *ram, unsigned compression,
-			 struct err *err);
+                         struct err *err);
 
 #endif

@@ -32,7 +32,7 @@ static int stream_ended(struct reader *r, struct err *err)
 {
 	r->ended = true;
 	return err_set(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", before its end",
-		       r->head_off + reader_buffered(r));
+	               r->head_off + reader_buffered(r));
 }
 
 /* Bring the contents to the front where they would not fit otherwise. */

@@ -32,16 +32,15 @@ struct err;
 /* Measured for what is received at a time, one channel into huge pages: 128 KiB 2.0 GB/s, 512 KiB 2.4, 1 MiB 2.5. */
 #define READER_BUFFER_BYTES (READER_NEED_MAX + (256u << 10))
 
-
 struct reader {
 	struct chan *ch; /* not owned, as the next */
 	struct sched *sched;
-	uint8_t *buf;    /* owned, READER_BUFFER_BYTES */
+	uint8_t *buf; /* owned, READER_BUFFER_BYTES */
 	size_t head, tail;
-	uint64_t head_off; /* stream offset of buf[head] */
+	uint64_t head_off;    /* stream offset of buf[head] */
 	uint64_t deadline_ns; /* for every wait; DEADLINE_NEVER where the embedder set none */
-	size_t chunk_bytes; /* received at a time at most; 0: as much as fits. Small where others must not wait */
-	bool ended;        /* the channel has said so */
+	size_t chunk_bytes;   /* received at a time at most; 0: as much as fits. Small where others must not wait */
+	bool ended;           /* the channel has said so */
 };
 
 /**

@@ -77,8 +77,8 @@ static may_park int write_locked(struct reply *rp, const void *msg, size_t bytes
 	return r;
 }
 
-static int reply_send(struct reply *rp, enum wire_reply type, const void *payload, size_t bytes,
-		      uint64_t deadline_ns, struct err *err)
+static int reply_send(struct reply *rp, enum wire_reply type, const void *payload, size_t bytes, uint64_t deadline_ns,
+                      struct err *err)
 {
 	uint8_t msg[4 + 16];
 	int r;
@@ -217,7 +217,7 @@ int reply_resume_ack(struct reply *rp, struct err *err)
 	be32_store(payload, 1);
 	rp->last = NULL;
 	return reply_send(rp, WIRE_REPLY_RESUME_ACK, payload, sizeof(payload), deadline_after_ns(REPLY_TIMEOUT_NS),
-			  err);
+	                  err);
 }
 
 int reply_shut(struct reply *rp, uint32_t status, uint64_t deadline_ns, struct err *err)

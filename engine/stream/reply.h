@@ -23,9 +23,9 @@ struct page_request;
 struct reply {
 	struct chan *ch; /* not owned; NULL while the connection is lost */
 	struct mutex lock;
-	bool open; /* the source has said OPEN_RETURN_PATH */
-	bool shut; /* SHUT is sent: nothing may follow */
-	bool mute; /* nobody is there to hear it: what is said goes nowhere */
+	bool open;                /* the source has said OPEN_RETURN_PATH */
+	bool shut;                /* SHUT is sent: nothing may follow */
+	bool mute;                /* nobody is there to hear it: what is said goes nowhere */
 	const struct block *last; /* the block that the last page request named */
 };
 

@@ -13,12 +13,12 @@ struct trace {
 };
 
 void trace_line(const struct trace *trace, uint64_t off, int depth, const char *fmt, ...)
-	__attribute__((format(printf, 4, 5)));
+        __attribute__((format(printf, 4, 5)));
 
-#define TRACE(trace, ...)                                   \
-	do {                                                \
-		if ((trace)->line)                          \
-			trace_line((trace), __VA_ARGS__);   \
+#define TRACE(trace, ...) \
+	do { \
+		if ((trace)->line) \
+			trace_line((trace), __VA_ARGS__); \
 	} while (0)
 
 #endif

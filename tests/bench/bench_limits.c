@@ -167,7 +167,7 @@ static void lane_submit(struct lane *lane, struct io_uring *ring, bool async)
 	size_t left = lane->bytes - lane->at;
 
 	io_uring_prep_recv(sqe, lane->fd, lane->part.base + lane->at, left < LANE_RECV_BYTES ? left : LANE_RECV_BYTES,
-			   MSG_WAITALL);
+	                   MSG_WAITALL);
 	io_uring_sqe_set_data(sqe, lane);
 	if (async)
 		io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
@@ -419,9 +419,9 @@ static void sink(const char *where, const struct kind *kind, size_t bytes, unsig
 static int usage(void)
 {
 	fprintf(stderr, "usage: bench_limits [--quick] [--bytes N] [--runs N]\n"
-			"       bench_limits --parallel N [--bytes N] [--runs N]\n"
-			"       bench_limits --sink tcp|unix:PATH [--into KIND] [--bytes N] [--parallel N]\n"
-			"KIND:");
+	                "       bench_limits --parallel N [--bytes N] [--runs N]\n"
+	                "       bench_limits --sink tcp|unix:PATH [--into KIND] [--bytes N] [--parallel N]\n"
+	                "KIND:");
 	for (size_t k = 0; k < KINDS; k++)
 		fprintf(stderr, " %s", kinds[k].name);
 	fprintf(stderr, "\n");

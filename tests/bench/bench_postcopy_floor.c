@@ -28,7 +28,7 @@
 #include <unistd.h>
 
 #define PAGE_BYTES 4096u
-#define REQUEST_BYTES 20u  /* of one page, at the most common (doc/wire/stream.md 3) */
+#define REQUEST_BYTES 20u /* of one page, at the most common (doc/wire/stream.md 3) */
 #define ROUNDS_DEFAULT 5000u
 #define ROUNDS_MAX (1u << 20)
 #define WARM_UP 200u
@@ -121,7 +121,7 @@ static bool through_network;
 static void *map(int fd)
 {
 	void *p = mmap(NULL, memory_bytes, PROT_READ | PROT_WRITE,
-		       (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_NORESERVE, fd, 0);
+	               (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_NORESERVE, fd, 0);
 
 	if (p == MAP_FAILED)
 		die("mmap");

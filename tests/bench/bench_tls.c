@@ -280,7 +280,7 @@ static void make_pair(bool tcp, int sv[2])
 }
 
 static struct result receive_once(struct reactor *r, bool tcp, const struct tls_peer_plan *plan,
-				  const struct tls_creds *creds, struct tls_options *o)
+                                  const struct tls_creds *creds, struct tls_options *o)
 {
 	struct receiver rc = { .creds = creds, .o = o };
 	struct tls_peer peer;
@@ -300,8 +300,9 @@ static struct result receive_once(struct reactor *r, bool tcp, const struct tls_
 /* @cipher NULL: without TLS */
 static void bench_channel(struct reactor *r, bool tcp, const char *cipher)
 {
-	struct tls_peer_plan plan = { .kind = cipher ? TLS_PEER_X509 : TLS_PEER_RAW, .cert_name = "",
-				      .act = act_send, .arg = &total_bytes };
+	struct tls_peer_plan plan = {
+		.kind = cipher ? TLS_PEER_X509 : TLS_PEER_RAW, .cert_name = "", .act = act_send, .arg = &total_bytes
+	};
 	struct tls_options o = { .type = TLS_CREDS_X509 }; /* with PSK, TLS 1.3 has no AES-256 */
 	struct result results[RUNS_MAX];
 	struct tls_creds *creds = NULL;

@@ -26,10 +26,10 @@
 #define MIB (1024u * KIB)
 
 enum {
-	MEM_MEMFD = 1 << 0,     /* else anonymous */
-	MEM_HUGE = 1 << 1,      /* transparent huge pages wanted; else refused, so that rows differ by one thing */
-	MEM_PREFAULT = 1 << 2,  /* there before the clock starts */
-	MEM_DISCARD = 1 << 3,   /* one buffer again and again */
+	MEM_MEMFD = 1 << 0,    /* else anonymous */
+	MEM_HUGE = 1 << 1,     /* transparent huge pages wanted; else refused, so that rows differ by one thing */
+	MEM_PREFAULT = 1 << 2, /* there before the clock starts */
+	MEM_DISCARD = 1 << 3,  /* one buffer again and again */
 };
 
 struct kind {

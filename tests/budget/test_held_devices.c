@@ -78,8 +78,8 @@ END_TEST
 
 /* ---- as JSON ---------------------------------------------------------------------------------------------------- */
 
-#define NAME_200                                                                                                     \
-	"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"       \
+#define NAME_200 \
+	"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn" \
 	"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
 
 /* Each device of @count has these fields, and a body of @bytes. */
@@ -89,18 +89,23 @@ static const struct bomb {
 	unsigned count;
 } bombs[] = {
 	{ "elements of no bytes", "{\"name\":\"x\",\"array_len\":1000000,\"type\":\"t\",\"size\":0}", 0, 200 },
-	{ "elements of no bytes, more of them", "{\"name\":\"x\",\"array_len\":4611686018427387904,\"type\":\"struct\","
-	  "\"size\":0,\"struct\":{\"vmsd_name\":\"\",\"version\":0,\"fields\":[]}}", 0, 20000 },
+	{ "elements of no bytes, more of them",
+	  "{\"name\":\"x\",\"array_len\":4611686018427387904,\"type\":\"struct\","
+	  "\"size\":0,\"struct\":{\"vmsd_name\":\"\",\"version\":0,\"fields\":[]}}",
+	  0, 20000 },
 	{ "bytes as numbers", "{\"name\":\"x\",\"array_len\":1048576,\"type\":\"uint8\",\"size\":1}", 1 << 20, 4 },
 	{ "long names again and again",
 	  "{\"name\":\"x\",\"array_len\":1048576,\"type\":\"struct\",\"size\":1,\"struct\":{\"vmsd_name\":\"\","
-	  "\"version\":0,\"fields\":[{\"name\":\"" NAME_200 "\",\"type\":\"uint8\",\"size\":1}]}}", 1 << 20, 4 },
+	  "\"version\":0,\"fields\":[{\"name\":\"" NAME_200 "\",\"type\":\"uint8\",\"size\":1}]}}",
+	  1 << 20, 4 },
 	{ "long types again and again", "{\"name\":\"x\",\"array_len\":1048576,\"type\":\"" NAME_200 "\",\"size\":1}",
 	  1 << 20, 4 },
-	{ "arrays in arrays", "{\"name\":\"x\",\"array_len\":1024,\"type\":\"struct\",\"size\":0,\"struct\":{"
+	{ "arrays in arrays",
+	  "{\"name\":\"x\",\"array_len\":1024,\"type\":\"struct\",\"size\":0,\"struct\":{"
 	  "\"vmsd_name\":\"\",\"version\":0,\"fields\":[{\"name\":\"y\",\"array_len\":1024,\"type\":\"struct\","
 	  "\"size\":0,\"struct\":{\"vmsd_name\":\"\",\"version\":0,\"fields\":[{\"name\":\"z\",\"array_len\":1024,"
-	  "\"type\":\"bool\",\"size\":0}]}}]}}", 0, 1000 },
+	  "\"type\":\"bool\",\"size\":0}]}}]}}",
+	  0, 1000 },
 	{ "hex", "{\"name\":\"x\",\"type\":\"buffer\",\"size\":33554432}", 32 << 20, 1 },
 	{ "devices, and nothing in them", "", 0, 65536 },
 };
@@ -131,7 +136,8 @@ static void show(struct shown *sh, const struct bomb *bomb, size_t hex_bytes_max
 		device = devices_json_device(buf, 1 + bomb->bytes, &s, d, 0, &opts, &err);
 		ck_assert_msg(device || err.code == -E2BIG, "%s", err.text);
 		ck_assert_int_eq(device ? json_array_append_new(json_object_get(sh->doc, "devices"), device) :
-		                          devices_json_skip(sh->doc), 0);
+		                          devices_json_skip(sh->doc),
+		                 0);
 		sh->received_bytes += 20 + bomb->bytes + bytes;
 		vmdesc_free(d);
 	}

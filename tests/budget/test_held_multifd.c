@@ -7,9 +7,9 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "engine/options/options.h"
 #include "engine/ram/multifd_decode.h"
 #include "engine/stream/multifd_packet.h"
-#include "engine/options/options.h"
 #include "tests/support/several.h"
 #include "tests/support/wire.h"
 
@@ -105,8 +105,13 @@ static enum wire_how fill_noise(void *opaque, unsigned block, uint64_t tpage, un
 START_TEST(test_a_source_at_level_20_lands_or_is_refused_by_name)
 {
 	static const struct wire_block block = { .name = "pc.ram", .bytes = 20 << 20 };
-	static const struct multifd_opts m = { .channels = 2, .method = MULTIFD_ZSTD, .level = 20, .blocks = &block,
-					       .block_count = 1, .rounds = 1, .fill = fill_noise };
+	static const struct multifd_opts m = { .channels = 2,
+		                               .method = MULTIFD_ZSTD,
+		                               .level = 20,
+		                               .blocks = &block,
+		                               .block_count = 1,
+		                               .rounds = 1,
+		                               .fill = fill_noise };
 	static const char *const narrow[] = { "multifd-window-limit", "64M", NULL };
 	struct held held;
 	struct several s;

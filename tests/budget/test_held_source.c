@@ -10,9 +10,9 @@
 
 #include "base/bitmap.h"
 #include "base/coverage.h"
-#include "engine/stream/multifd_packet.h"
-#include "engine/ram/ram.h"
 #include "engine/load/sections.h"
+#include "engine/ram/ram.h"
+#include "engine/stream/multifd_packet.h"
 #include "engine/stream/reader.h"
 #include "memory/block.h"
 #include "tests/support/postcopy_scene.h"
@@ -50,8 +50,8 @@ START_TEST(test_device_state_is_held_once)
 	held_begin(&held);
 	r = scene_land(&s, &o);
 	ck_assert_msg(r == (_i ? -ENODATA : 0), "%d: %s", r, s.e.error);
-	held_within(&held, STATE_BYTES + FIXED_BYTES, _i ? "48 MiB of device state that breaks off" :
-							  "48 MiB of device state");
+	held_within(&held, STATE_BYTES + FIXED_BYTES,
+	            _i ? "48 MiB of device state that breaks off" : "48 MiB of device state");
 	scene_end(&s);
 }
 END_TEST
@@ -64,8 +64,11 @@ START_TEST(test_a_package_is_held_as_it_comes)
 	struct pc s;
 
 	held_begin(&held);
-	pc_begin(&s, &(struct pc_opts){ .package_lies = true, .package_bytes = 512u << 20, .blocks = &block,
-					.block_count = 1, .precopied = 50 });
+	pc_begin(&s, &(struct pc_opts){ .package_lies = true,
+	                                .package_bytes = 512u << 20,
+	                                .blocks = &block,
+	                                .block_count = 1,
+	                                .precopied = 50 });
 	pc_switch(&s);
 	pc_run(&s, 500);
 	/* The RAM several times: as the source has it, in its wires, here, and as what came of the package. */
@@ -169,15 +172,14 @@ START_TEST(test_multifd_channels_hold_a_packet_each)
 	struct held held;
 	struct several s;
 
-	several_begin(&s, &(struct multifd_opts){ .channels = CHANNELS, .blocks = &block,
-						  .block_count = 1 }, NULL);
+	several_begin(&s, &(struct multifd_opts){ .channels = CHANNELS, .blocks = &block, .block_count = 1 }, NULL);
 	held_begin(&held);
 	several_connect_all(&s);
 	several_finish(&s);
 	several_check_landed(&s);
 	/* RAM is seen twice here: in the test's mapping, when it is compared, and it was resident then. */
 	held_within(&held, (32u << 20) + FIXED_BYTES + CHANNELS * (MULTIFD_PACKET_PAGE_BYTES + (64u << 10)),
-		    "16 multifd channels and 32 MiB of RAM");
+	            "16 multifd channels and 32 MiB of RAM");
 	several_end(&s);
 }
 END_TEST

@@ -96,7 +96,7 @@ START_TEST(test_connections_that_claim_to_be_a_channel_hold_little)
 	}
 	ck_assert_msg(strstr(said, "connections claim to be one"), "%s", said);
 	held_within(&held, (CONNECTIONS_UNKNOWN_MAX + 64 + 2 + 1) * UNKNOWN_CHAN_BYTES_MAX,
-		    "connections that claim to be a multifd channel");
+	            "connections that claim to be a multifd channel");
 	part();
 	wire_fini(&hello);
 	several_end(&s);
@@ -135,13 +135,13 @@ START_TEST(test_strangers_inside_tls_hold_no_more_than_a_connection_may)
 	test_need_files(2 * STRANGERS + 32);
 	tls_dir_make(dir, NULL);
 	several_begin(&s, &(struct multifd_opts){ .channels = 1 },
-		      &(struct several_opts){ .tcp = true, .params = params, SAID });
+	              &(struct several_opts){ .tcp = true, .params = params, SAID });
 	held_begin(&held);
 	meet(&s);
 	send_hellos(&s, rounds);
 	ck_assert_int_eq(!!strstr(said, "bytes or 512 records of handshake"), _i);
 	held_within(&held, (CONNECTIONS_UNKNOWN_MAX + 1) * TLS_CHAN_BYTES_MAX,
-		    _i ? "hellos without end" : "hellos below the limit");
+	            _i ? "hellos without end" : "hellos below the limit");
 	part();
 	several_end(&s);
 	tls_dir_remove(dir);

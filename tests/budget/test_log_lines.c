@@ -68,8 +68,10 @@ START_TEST(test_what_a_source_says_in_vain_is_not_logged_each_time)
 		wire_resume(&flood);
 	wire_insert(&s.wire, wire_find(&s.wire, "START", 0), flood.data, flood.len);
 	begin_ns = clock_now_ns();
-	ck_assert_int_eq(scene_land(&s, &(struct land_opts){ .ops = counting_ops(), .deadline_ms = 60000,
-	                                                     .config = { .log_level = INM_LOG_DEBUG } }), 0);
+	ck_assert_int_eq(scene_land(&s, &(struct land_opts){ .ops = counting_ops(),
+	                                                     .deadline_ms = 60000,
+	                                                     .config = { .log_level = INM_LOG_DEBUG } }),
+	                 0);
 	scene_check_landed(&s);
 	within_budget("RESUME, 200000 times", begin_ns);
 	wire_fini(&flood);
@@ -109,9 +111,9 @@ START_TEST(test_strangers_are_not_logged_each_time)
 
 	if (v->stays)
 		test_need_files(STRANGERS + 300);
-	several_begin(&s, &(struct multifd_opts){ .channels = 1 },
-		      &(struct several_opts){ .tcp = true, .ops = counting_ops(),
-					      .config = { .log_level = INM_LOG_DEBUG } });
+	several_begin(
+	        &s, &(struct multifd_opts){ .channels = 1 },
+	        &(struct several_opts){ .tcp = true, .ops = counting_ops(), .config = { .log_level = INM_LOG_DEBUG } });
 	for (unsigned i = 0; i < STRANGERS; i++) {
 		fds[i] = connect_to(s.address);
 		if (v->bytes > 0)

@@ -77,9 +77,7 @@ END_TEST
 START_TEST(test_comparing_the_views_of_4096_blocks_does_not_hold_up_others)
 {
 	struct wire_block *list = roomy_names(BLOCKS, 250, WIRE_TPAGE_BYTES);
-	struct roomy r = {
-		.bytes = (uint64_t)BLOCKS * WIRE_TPAGE_BYTES, .backing = ROOMY_MEMFD, .guest_view = true
-	};
+	struct roomy r = { .bytes = (uint64_t)BLOCKS * WIRE_TPAGE_BYTES, .backing = ROOMY_MEMFD, .guest_view = true };
 	struct wire w = { 0 };
 
 	roomy_begin(&r);

@@ -308,10 +308,10 @@ int space_tun(const struct space_address *address, unsigned int mtu, struct err 
 bool space_is_lacking(int code)
 {
 	static const int codes[] = {
-		EPERM, EACCES,              /* forbidden */
+		EPERM,  EACCES,             /* forbidden */
 		ENOSPC, EUSERS,             /* so many namespaces are allowed, and there are */
 		ENOSYS, EOPNOTSUPP, ENOTTY, /* not built in */
-		ENOENT, ENODEV, ENXIO,      /* no such device, no module for it, no such algorithm */
+		ENOENT, ENODEV,     ENXIO,  /* no such device, no module for it, no such algorithm */
 	};
 
 	for (size_t n = 0; n < sizeof codes / sizeof codes[0]; n++) {

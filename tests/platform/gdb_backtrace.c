@@ -48,29 +48,29 @@ static int inferior(void)
 #if defined(__x86_64__) && !PORTABLE_SWITCH
 /* Backtraces in gdb's words: the instruction before `ret` in ctx_switch, each time it is reached; and a yield. */
 static const char script[] = "set confirm off\n"
-			     "set pagination off\n"
-			     "set debuginfod enabled off\n"
-			     "break ctx_switch\n"
-			     "run inferior\n"
-			     "bt 30\n"
-			     "delete\n"
-			     "python\n"
-			     "i = gdb.execute('disassemble ctx_switch', to_string=True).splitlines()\n"
-			     "at = [l.split()[0] for l in i if '\\tret' in l or '\\trepz ret' in l][0]\n"
-			     "gdb.execute('break *' + at)\n"
-			     "for n in range(6):\n"
-			     "    gdb.execute('continue')\n"
-			     "    print('AT RETURN')\n"
-			     "    gdb.execute('bt 30')\n"
-			     "gdb.execute('delete')\n"
-			     "gdb.execute('break inferior_inner')\n"
-			     "end\n"
-			     "kill\n"
-			     "break inferior_inner\n"
-			     "run inferior\n"
-			     "echo IN THE FUNCTION\\n\n"
-			     "bt 30\n"
-			     "kill\n";
+                             "set pagination off\n"
+                             "set debuginfod enabled off\n"
+                             "break ctx_switch\n"
+                             "run inferior\n"
+                             "bt 30\n"
+                             "delete\n"
+                             "python\n"
+                             "i = gdb.execute('disassemble ctx_switch', to_string=True).splitlines()\n"
+                             "at = [l.split()[0] for l in i if '\\tret' in l or '\\trepz ret' in l][0]\n"
+                             "gdb.execute('break *' + at)\n"
+                             "for n in range(6):\n"
+                             "    gdb.execute('continue')\n"
+                             "    print('AT RETURN')\n"
+                             "    gdb.execute('bt 30')\n"
+                             "gdb.execute('delete')\n"
+                             "gdb.execute('break inferior_inner')\n"
+                             "end\n"
+                             "kill\n"
+                             "break inferior_inner\n"
+                             "run inferior\n"
+                             "echo IN THE FUNCTION\\n\n"
+                             "bt 30\n"
+                             "kill\n";
 
 static bool gdb_works(void)
 {
@@ -81,7 +81,7 @@ static bool gdb_works(void)
 static int judge(FILE *f)
 {
 	static const char *const bad[] = { "corrupt stack", "??", "Backtrace stopped", "Cannot access memory",
-					   "More stack frames" };
+		                           "More stack frames" };
 	int ends = 0, functions = 0, starts = 0, wrong = 0;
 	char line[1024], last[1024] = "";
 

@@ -147,9 +147,9 @@ int main(void)
 	pthread_join(thread, NULL);
 	printf("reported %d times before the signal and %d times after it; address in the registers: %s\n", first,
 	       again,
-	       in_registers < 0 ? "not looked for"
-	       : in_registers   ? "yes"
-	                        : "no");
+	       in_registers < 0 ? "not looked for" :
+	       in_registers     ? "yes" :
+	                          "no");
 	wrong += first != 1 || again != 1 || fired != 1 || in_registers == 0;
 
 	pthread_create(&thread, NULL, asks_the_kernel, NULL);

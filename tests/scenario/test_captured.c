@@ -124,8 +124,8 @@ static void need_captures(void)
 
 /* ---- an embedder with room for them ----------------------------------------------------------------------------- */
 
-static struct capture *now;       /* the one that is played */
-static bool learning;             /* what it holds is not known so far */
+static struct capture *now; /* the one that is played */
+static bool learning;       /* what it holds is not known so far */
 static unsigned ready_calls;
 
 static int give_block(void *opaque, struct inm_ram_block *said)
@@ -359,8 +359,8 @@ static size_t somewhere(const struct wire *w, uint64_t *rng)
 
 static void damage(struct wire *w, uint64_t *rng)
 {
-	static const uint64_t values[] = { 0,          1,           0x7f,       0x80,        0xff,
-		                           0x1000,     0x7fff,      0xffff,     0x7fffffff,  0x80000000,
+	static const uint64_t values[] = { 0,          1,           0x7f,       0x80,       0xff,
+		                           0x1000,     0x7fff,      0xffff,     0x7fffffff, 0x80000000,
 		                           0xffffffff, 0x100000000, 1ull << 63, UINT64_MAX };
 	size_t off = somewhere(w, rng), from = somewhere(w, rng), len = 1 + below(rng, below(rng, 3) ? 16 : 5000);
 	uint8_t noise[16], be[8];

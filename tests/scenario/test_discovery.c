@@ -88,8 +88,9 @@ END_TEST
 START_TEST(test_every_order_lands_over_tcp)
 {
 	for (unsigned nth = 0; nth < order_count(4); nth++) {
-		const struct multifd_opts m = { .channels = 3, .return_path = true, .per_section = true, .old = true,
-			                        .zero_in_main = true };
+		const struct multifd_opts m = {
+			.channels = 3, .return_path = true, .per_section = true, .old = true, .zero_in_main = true
+		};
 		unsigned order[ORDER_MAX];
 
 		order_nth(nth, 4, order);

@@ -19,8 +19,9 @@ static void cancel_at(unsigned k, unsigned nth, bool by_free, size_t chunk_bytes
 	for (unsigned i = 0; i < 4; i++) {
 		unsigned line = several_connect(&s, several_wire(&s, order[i]));
 
-		several_allow(&s, line, order[i] ? wire_find(several_wire(&s, order[i]), "interval", 0) :
-		                                   wire_find(&s.h.main, "PART", 0));
+		several_allow(&s, line,
+		              order[i] ? wire_find(several_wire(&s, order[i]), "interval", 0) :
+		                         wire_find(&s.h.main, "PART", 0));
 		s.lines[line].chunk_bytes = chunk_bytes;
 		if (nth % 2 && s.dispatches < k)
 			several_turn(&s);

@@ -13,8 +13,10 @@
 
 START_TEST(test_fewer_channels_than_expected_are_a_named_error_by_the_deadline)
 {
-	static const struct { unsigned there, here; const char *words; } rows[] = {
-		{ 1, 2, "1 of 2 multifd channels" }, { 2, 4, "2 of 4 multifd channels" }, { 2, 255, "2 of 255" } };
+	static const struct {
+		unsigned there, here;
+		const char *words;
+	} rows[] = { { 1, 2, "1 of 2 multifd channels" }, { 2, 4, "2 of 4 multifd channels" }, { 2, 255, "2 of 255" } };
 	const struct multifd_opts m = { .channels = rows[_i].there, .return_path = true };
 	uint64_t began_ns = clock_now_ns();
 	struct several s;
@@ -103,8 +105,9 @@ START_TEST(test_a_channel_that_is_refused_for_its_id_is_said_at_the_default_leve
 	const char *words = "set multifd-channels to the same on both sides", *first;
 	struct several s;
 
-	several_begin(&s, &m, &(struct several_opts){ .channels_here = 2, .ops = said_ops(),
-	                                              .config = { .log_level = INM_LOG_WARN } });
+	several_begin(&s, &m,
+	              &(struct several_opts){
+	                      .channels_here = 2, .ops = said_ops(), .config = { .log_level = INM_LOG_WARN } });
 	for (unsigned i = 6; i > 0; i--)
 		several_allow(&s, several_connect(&s, several_wire(&s, i)), WIRE_MULTIFD_HELLO_BYTES);
 	several_settle(&s);

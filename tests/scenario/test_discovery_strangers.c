@@ -19,11 +19,11 @@ struct stranger {
 	const char *what;
 	const char *bytes;
 	size_t len;
-	int hello_id;         /* above -1: the 64 bytes of this channel instead, of which @len are sent */
-	const uint8_t *uuid;  /* in them */
+	int hello_id;        /* above -1: the 64 bytes of this channel instead, of which @len are sent */
+	const uint8_t *uuid; /* in them */
 	bool closes;
-	const char *logged;   /* NULL: it stays and nothing is said of it within the test */
-	unsigned not_when;    /* bits: where it is none */
+	const char *logged; /* NULL: it stays and nothing is said of it within the test */
+	unsigned not_when;  /* bits: where it is none */
 };
 
 #define TEXT(t) .bytes = (t), .len = sizeof(t) - 1, .hello_id = -1

@@ -99,14 +99,16 @@ START_TEST(test_a_source_that_leaves_after_the_handshake_and_why)
 {
 	const struct departure *d = &departures[_i];
 	const struct multifd_opts m = { .channels = 2 };
-	struct tls_peer_plan plan = { .kind = d->psk ? TLS_PEER_PSK : TLS_PEER_X509, .act = d->act,
+	struct tls_peer_plan plan = { .kind = d->psk ? TLS_PEER_PSK : TLS_PEER_X509,
+		                      .act = d->act,
 		                      .priority = d->priority };
 	struct tls_peer_report report;
 	struct tls_peer peer;
 	struct several s;
 	char dir[64];
-	const char *const params[] = { "tls-creds", "t", "tls-creds-dir", dir, "tls-creds-type",
-		                       d->psk ? "psk" : "x509", NULL };
+	const char *const params[] = {
+		"tls-creds", "t", "tls-creds-dir", dir, "tls-creds-type", d->psk ? "psk" : "x509", NULL
+	};
 
 	tls_dir_make(dir, NULL);
 	plan.dir = dir;

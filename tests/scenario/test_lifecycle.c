@@ -23,8 +23,8 @@
 struct tale {
 	struct scene s;
 	struct pump p;
-	int dest_fd;          /* the destination's end of the pump */
-	char trail[100];      /* what came, in order */
+	int dest_fd;     /* the destination's end of the pump */
+	char trail[100]; /* what came, in order */
 	unsigned ready_calls, vcpus_started;
 	uint32_t told_before; /* SHUT replies that were on the wire when start_vcpus was called */
 	bool stuff;           /* in ready: fill the way back, so that the next reply has to wait */
@@ -165,7 +165,7 @@ static void check_nothing_to_run(struct inm *inm)
 
 START_TEST(test_run_without_a_listen_that_worked_is_a_mistake_and_no_success)
 {
-	static const char *const bad[] = { "tcp:127.0.0.1:1:2",     "nonsense", "unix:/nonexistent/folder/socket",
+	static const char *const bad[] = { "tcp:127.0.0.1:1:2",      "nonsense", "unix:/nonexistent/folder/socket",
 		                           "file:/nonexistent/file", "fd:9999",  "tcp:127.0.0.1:0,to=zero" };
 	struct scene s;
 

@@ -2,8 +2,8 @@
  * Where a guest may come from: who is let in, whose sockets and descriptors are whose, and what the command of exec:
  * inherits (include/inmigrate.h, inm_listen; doc/wire/channels.md).
  */
-#include "tests/support/high_fd.h"
 #include "tests/support/check_main.h"
+#include "tests/support/high_fd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -104,8 +104,7 @@ START_TEST(test_of_too_many_silent_strangers_the_oldest_go_and_the_source_gets_i
 	for (unsigned i = 0; i < STRANGERS; i++)
 		ck_assert_msg(peer_has_closed(strangers[i]) == (i < STRANGERS - UNKNOWN_MAX), "stranger %u is %s", i,
 		              peer_has_closed(strangers[i]) ? "closed" : "kept");
-	source_play_uri(&src, &(struct source_plan){ .wire = &s.wire, .return_path = true },
-	                inm_address(s.e.inm, 0));
+	source_play_uri(&src, &(struct source_plan){ .wire = &s.wire, .return_path = true }, inm_address(s.e.inm, 0));
 	s.e.result = inm_run_until(s.e.inm, deadline_after_ns(5 * NS_PER_S));
 	source_wait(&src, &s.report);
 	scene_check_landed(&s);
@@ -486,8 +485,10 @@ static int number(int fd, int level, int name)
 
 START_TEST(test_a_tcp_connection_by_descriptor_gets_keepalive_too)
 {
-	static const char *const params[] = { "keepalive-idle",   "7",  "keepalive-interval", "3", "keepalive-count",
-		                              "4",                "tcp-user-timeout", "12345", NULL };
+	static const char *const params[] = {
+		"keepalive-idle", "7", "keepalive-interval", "3", "keepalive-count", "4", "tcp-user-timeout",
+		"12345",          NULL
+	};
 	int listener, near, far, copy;
 	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(sin);

@@ -22,7 +22,7 @@ static int collect(void *opaque, const struct inm_live_state *piece)
 	(void)opaque;
 	got.pieces++;
 	got.wrong += piece->bytes == 0 || got.bytes + piece->bytes > COLLECTED_MAX ||
-		     memcmp(piece->data, got.stream + piece->stream_offset, piece->bytes) != 0;
+	             memcmp(piece->data, got.stream + piece->stream_offset, piece->bytes) != 0;
 	if (got.wrong)
 		return -EIO;
 	memcpy(got.data + got.bytes, piece->data, piece->bytes);
@@ -80,15 +80,16 @@ static int land_it(struct scene *s, bool callback)
 #define HTAB_ENTRY "0123456789abcdef"
 #define HTAB_END "\0\0\0\0\0\0\0\0"
 #define CASE(name, version, s, p, e) \
-	{ name, version, s, p, e, sizeof(s) - 1, sizeof(p) - 1, sizeof(e) - 1 }
+	{ \
+		name, version, s, p, e, sizeof(s) - 1, sizeof(p) - 1, sizeof(e) - 1 \
+	}
 
 static const struct live_case good[] = {
 	CASE("spapr/htab", 1, "\0\0\0\x12", "\0\0\0\0\0\0\0\5\0\2\0\1" HTAB_ENTRY HTAB_ENTRY HTAB_END,
 	     "\0\0\0\0" HTAB_END),
 	/* An index without entries is not the end. */
 	CASE("spapr/htab", 1, "\0\0\0\x2e",
-	     "\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0\0\1\0\0" HTAB_ENTRY "\0\0\0\0\0\0\0\1" HTAB_END,
-	     "\0\0\0\0" HTAB_END),
+	     "\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0\0\1\0\0" HTAB_ENTRY "\0\0\0\0\0\0\0\1" HTAB_END, "\0\0\0\0" HTAB_END),
 	/* A radix guest. */
 	CASE("spapr/htab", 1, "\xff\xff\xff\xff", "\xff\xff\xff\xff", "\xff\xff\xff\xff"),
 	CASE("s390-storage_attributes", 0, "\0\0\0\0\0\0\0\1",
@@ -141,7 +142,7 @@ START_TEST(test_an_embedder_without_a_place_for_it_refuses_it_at_its_start)
 	make(&s, &good[_i]);
 	ck_assert_int_eq(land_it(&s, false), -ENOTSUP);
 	ck_assert_msg(strstr(s.e.error, "START") && strstr(s.e.error, good[_i].name) && strstr(s.e.error, "live_state"),
-		      "%s", s.e.error);
+	              "%s", s.e.error);
 	scene_end(&s);
 }
 END_TEST
@@ -202,7 +203,7 @@ Suite *suite(void)
 
 	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, test_a_live_state_reaches_the_embedder_byte_for_byte, 0,
-			    (int)(sizeof(good) / sizeof(good[0])));
+	                    (int)(sizeof(good) / sizeof(good[0])));
 	tcase_add_test(t, test_a_long_body_comes_in_pieces);
 	tcase_add_loop_test(t, test_an_embedder_without_a_place_for_it_refuses_it_at_its_start, 0, 4);
 	tcase_add_test(t, test_a_refusal_of_a_piece_ends_the_migration);

@@ -72,10 +72,10 @@ START_TEST(test_a_huge_page_that_the_kernel_makes_of_holes_does_not_stand_for_pa
 	struct pc s;
 
 	pc_begin(&s, &(struct pc_opts){ .blocks = anon,
-					.block_count = 2,
-					.precopied = 30,
-					.quiet = _i % 2,
-					.touch = { .threads = 2, .order = PC_SCATTERED } });
+	                                .block_count = 2,
+	                                .precopied = 30,
+	                                .quiet = _i % 2,
+	                                .touch = { .threads = 2, .order = PC_SCATTERED } });
 	pc_precopy(&s);
 	pc_allow(&s, s.package_at);
 	pc_settle(&s);
@@ -99,7 +99,8 @@ START_TEST(test_a_shared_mapping_without_its_descriptor_is_refused_for_postcopy)
 	pc_begin(&s, &(struct pc_opts){ .blocks = anon, .block_count = 2, .precopied = 90, .touch = { .threads = 1 } });
 	guest = pc_guest(&s, 0, 0);
 	ck_assert_ptr_eq(mmap(guest + _i * PC_PAGE, s.ram[0].bytes - (size_t)_i * PC_PAGE, PROT_READ | PROT_WRITE,
-			      MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0), guest + _i * PC_PAGE);
+	                      MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+	                 guest + _i * PC_PAGE);
 	pc_finish(&s);
 	pc_check_failed(&s, -EINVAL, "a shared mapping");
 	pc_end(&s);

@@ -210,8 +210,10 @@ static void laggard_lands(const struct multifd_opts *m, unsigned laggard)
 	several_begin(&s, m, &(struct several_opts){ .anon = laggard % 2 });
 	several_connect_all(&s);
 	for (unsigned i = 0; i < s.line_count; i++)
-		several_allow(&s, i, i == laggard ? after_start(&s, i) :
-		                     i == SEVERAL_MAIN ? wire_find(&s.h.main, "EOF", 0) : SEVERAL_ALL);
+		several_allow(&s, i,
+		              i == laggard      ? after_start(&s, i) :
+		              i == SEVERAL_MAIN ? wire_find(&s.h.main, "EOF", 0) :
+		                                  SEVERAL_ALL);
 	several_settle(&s);
 	several_allow(&s, laggard, laggard == SEVERAL_MAIN ? wire_find(&s.h.main, "EOF", 0) : SEVERAL_ALL);
 	several_settle(&s);
@@ -303,8 +305,8 @@ Suite *suite(void)
 	t = tcase_create("barrier");
 	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, test_a_page_rewritten_on_another_channel_each_round_ends_as_sent_last, 0, MULTIFD_ERAS);
-	tcase_add_loop_test(t, test_a_page_rewritten_on_channels_and_in_the_main_stream_ends_as_sent_last,
-	                    0, MULTIFD_ERAS);
+	tcase_add_loop_test(t, test_a_page_rewritten_on_channels_and_in_the_main_stream_ends_as_sent_last, 0,
+	                    MULTIFD_ERAS);
 	tcase_add_loop_test(t, test_zero_pages_and_content_by_turns_end_as_sent_last, 0, MULTIFD_ERAS);
 	tcase_add_loop_test(t, test_nobody_passes_a_sync_point_alone, 0, MULTIFD_ERAS);
 	suite_add_tcase(s, t);

@@ -59,11 +59,27 @@ static void hog_end(struct hog *h)
 
 /* More blocks than are watched at a time, and more pages than are counted (postcopy/expect.c); none is touched. */
 #define MANY_PAGES (1u << 20)
-#define SMALL(name) { name, 4, EMB_MEMFD }
+#define SMALL(name) \
+	{ \
+		name, 4, EMB_MEMFD \
+	}
 static const struct pc_block many[PC_BLOCKS_MAX] = {
-	{ "pc.ram", MANY_PAGES, EMB_MEMFD }, SMALL("b1"), SMALL("b2"), SMALL("b3"), SMALL("b4"), SMALL("b5"),
-	SMALL("b6"), SMALL("b7"), SMALL("b8"), SMALL("b9"), SMALL("b10"), SMALL("b11"), SMALL("b12"), SMALL("b13"),
-	SMALL("b14"), SMALL("b15"),
+	{ "pc.ram", MANY_PAGES, EMB_MEMFD },
+	SMALL("b1"),
+	SMALL("b2"),
+	SMALL("b3"),
+	SMALL("b4"),
+	SMALL("b5"),
+	SMALL("b6"),
+	SMALL("b7"),
+	SMALL("b8"),
+	SMALL("b9"),
+	SMALL("b10"),
+	SMALL("b11"),
+	SMALL("b12"),
+	SMALL("b13"),
+	SMALL("b14"),
+	SMALL("b15"),
 };
 
 static bool is_listening(const struct pc *s)
@@ -92,11 +108,14 @@ static void lose_preempt(struct pc *s)
  */
 START_TEST(test_a_silent_preempt_channel_that_is_lost_during_LISTEN_is_a_pause)
 {
-	static bool (*const times[])(struct pc *s) = { listening_begins, pages_are_counted };
+	static bool (*const times[])(struct pc * s) = { listening_begins, pages_are_counted };
 	struct hog h = { .is_time = times[_i], .act = lose_preempt };
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .blocks = many, .block_count = PC_BLOCKS_MAX, .preempt = PC_LATE, .quiet = true,
+	pc_begin(&s, &(struct pc_opts){ .blocks = many,
+	                                .block_count = PC_BLOCKS_MAX,
+	                                .preempt = PC_LATE,
+	                                .quiet = true,
 	                                .unanswered = true });
 	pc_precopy(&s);
 	pc_switch(&s);

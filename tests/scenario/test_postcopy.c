@@ -141,9 +141,9 @@ START_TEST(test_pages_are_touched_while_they_are_pushed)
 	struct pc s;
 
 	for (unsigned order = 0; order < PC_ORDERS; order++) {
-		lands(&s, with_backing((unsigned)_i, (struct pc_opts){ .precopied = order * 30,
-		                                                       .touch = { .threads = 6, .order = order,
-		                                                                  .passes = 3 } }));
+		lands(&s, with_backing((unsigned)_i,
+		                       (struct pc_opts){ .precopied = order * 30,
+		                                         .touch = { .threads = 6, .order = order, .passes = 3 } }));
 		pc_end(&s);
 	}
 }
@@ -184,8 +184,8 @@ START_TEST(test_pages_asked_for_ahead_are_asked_for_once)
 {
 	struct pc s;
 
-	lands(&s, with_backing((unsigned)_i, (struct pc_opts){ .quiet = true, .prefetch = true,
-	                                                       .touch = { .threads = 2 } }));
+	lands(&s, with_backing((unsigned)_i,
+	                       (struct pc_opts){ .quiet = true, .prefetch = true, .touch = { .threads = 2 } }));
 	if (_i < 2)
 		ck_assert_uint_gt(s.e.stats.prefetch_pages, 0);
 	pc_end(&s);
@@ -211,11 +211,11 @@ START_TEST(test_late_copies_do_not_overwrite_what_the_guest_wrote)
 	struct pc s;
 
 	for (unsigned preempt = 0; preempt < 2; preempt++) {
-		lands(&s, with_backing((unsigned)_i, (struct pc_opts){ .quiet = true,
-		                                                       .twice = true,
-		                                                       .preempt = preempt ? PC_LATE : PC_NO_PREEMPT,
-		                                                       .touch = { .threads = 3, .write = true,
-		                                                                  .passes = 2 } }));
+		lands(&s, with_backing((unsigned)_i,
+		                       (struct pc_opts){ .quiet = true,
+		                                         .twice = true,
+		                                         .preempt = preempt ? PC_LATE : PC_NO_PREEMPT,
+		                                         .touch = { .threads = 3, .write = true, .passes = 2 } }));
 		/* Once beside the answer, once in the end. */
 		ck_assert_uint_ge(s.e.stats.duplicate_pages, 2 * s.ram[0].said.pages);
 		pc_end(&s);
@@ -227,9 +227,11 @@ START_TEST(test_writers_and_pushed_pages_do_not_disturb_each_other)
 {
 	struct pc s;
 
-	lands(&s, with_backing((unsigned)_i, (struct pc_opts){ .precopied = 30, .twice = true,
-	                                                       .touch = { .threads = 8, .order = PC_SCATTERED,
-	                                                                  .write = true, .passes = 4 } }));
+	lands(&s, with_backing((unsigned)_i,
+	                       (struct pc_opts){
+	                               .precopied = 30,
+	                               .twice = true,
+	                               .touch = { .threads = 8, .order = PC_SCATTERED, .write = true, .passes = 4 } }));
 	pc_end(&s);
 }
 END_TEST
@@ -277,10 +279,11 @@ START_TEST(test_a_huge_page_may_come_by_both_channels)
 	struct pc s;
 
 	for (unsigned threads = 0; threads < 5; threads += 4) {
-		lands(&s, with_backing((unsigned)_i, (struct pc_opts){ .preempt = PC_EARLY, .split = true,
-		                                                       .quiet = threads > 0,
-		                                                       .touch = { .threads = threads,
-		                                                                  .write = true } }));
+		lands(&s,
+		      with_backing((unsigned)_i, (struct pc_opts){ .preempt = PC_EARLY,
+		                                                   .split = true,
+		                                                   .quiet = threads > 0,
+		                                                   .touch = { .threads = threads, .write = true } }));
 		ck_assert_uint_ge(s.e.stats.preempt_bytes, 256 * 6 / 7 * PC_PAGE);
 		pc_end(&s);
 	}
@@ -296,8 +299,8 @@ static bool has_touched_all_of_it(struct pc *s)
 START_TEST(test_half_a_huge_page_is_not_shown)
 {
 	const struct pc_touch touch = { .threads = 1 };
-	struct pc_opts o = with_backing(2, (struct pc_opts){ .quiet = true, .unanswered = true, .preempt = PC_LATE,
-	                                                     .touch = touch });
+	struct pc_opts o = with_backing(
+	        2, (struct pc_opts){ .quiet = true, .unanswered = true, .preempt = PC_LATE, .touch = touch });
 	struct pc s;
 
 	need_huge(&o);
@@ -341,7 +344,10 @@ START_TEST(test_postcopy_lands_inside_tls)
 {
 	struct pc s;
 
-	lands(&s, (struct pc_opts){ .tls = true, .precopied = 50, .preempt = (enum pc_preempt)_i, .quiet = true,
+	lands(&s, (struct pc_opts){ .tls = true,
+	                            .precopied = 50,
+	                            .preempt = (enum pc_preempt)_i,
+	                            .quiet = true,
 	                            .touch = { .threads = 2, .write = true } });
 	pc_end(&s);
 }

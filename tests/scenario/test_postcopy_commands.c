@@ -252,11 +252,11 @@ static void unnamed_record(struct wire *w)
 	wire_zero(w, "nope", 0, 0);
 }
 
-#define PUT_RECORD(name)                              \
+#define PUT_RECORD(name) \
 	static void put_##name(struct pc *s, struct wire *w) \
-	{                                             \
-		(void)s;                              \
-		in_part(w, name##_record);            \
+	{ \
+		(void)s; \
+		in_part(w, name##_record); \
 	}
 PUT_RECORD(xbzrle)
 PUT_RECORD(flush)
@@ -405,8 +405,12 @@ START_TEST(test_a_lie_behind_the_package_ends_it_as_long_as_the_source_can_go_on
 	const struct lie *lie = &late_lies[_i];
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .quiet = true, .unanswered = true, .modern = true, .device = pc_device_waits,
-	                                .inject_at = lie->at, .inject = lie->put });
+	pc_begin(&s, &(struct pc_opts){ .quiet = true,
+	                                .unanswered = true,
+	                                .modern = true,
+	                                .device = pc_device_waits,
+	                                .inject_at = lie->at,
+	                                .inject = lie->put });
 	pc_switch(&s);
 	pc_allow(&s, s.package_end); /* the device waits when the lie comes */
 	ck_assert(pc_until(&s, pc_asked, 5000));
@@ -486,8 +490,8 @@ START_TEST(test_discards_of_every_form_land)
 	struct pc s;
 
 	for (unsigned stale = 0; stale < 2; stale++) {
-		pc_begin(&s, &(struct pc_opts){ .precopied = stale, .inject_at = PC_AFTER_DISCARD,
-		                                .inject = forms[_i] });
+		pc_begin(&s,
+		         &(struct pc_opts){ .precopied = stale, .inject_at = PC_AFTER_DISCARD, .inject = forms[_i] });
 		for (unsigned b = 0; b < s.ram_count; b++)
 			memset(s.ram[b].precopied, 0, s.ram[b].units);
 		pc_finish(&s);
@@ -516,10 +520,14 @@ START_TEST(test_huge_pages_are_discarded_whole)
 	static const struct pc_block blocks[] = { { RAM, 1024, EMB_HUGETLB } };
 
 	huge_pool_need(2);
-	is_refused(&(struct pc_opts){ .blocks = blocks, .block_count = 1, .inject_at = PC_AFTER_DISCARD,
-	                              .inject = half_a_huge_page }, -EPROTO, "no whole pages");
-	is_refused(&(struct pc_opts){ .blocks = blocks, .block_count = 1, .inject_at = PC_AFTER_DISCARD,
-	                              .inject = from_the_middle }, -EPROTO, "no whole pages");
+	is_refused(
+	        &(struct pc_opts){
+	                .blocks = blocks, .block_count = 1, .inject_at = PC_AFTER_DISCARD, .inject = half_a_huge_page },
+	        -EPROTO, "no whole pages");
+	is_refused(
+	        &(struct pc_opts){
+	                .blocks = blocks, .block_count = 1, .inject_at = PC_AFTER_DISCARD, .inject = from_the_middle },
+	        -EPROTO, "no whole pages");
 	is_refused(&(struct pc_opts){ .blocks = blocks, .block_count = 1, .summary = PC_PAGE }, -EINVAL, "page sizes");
 }
 END_TEST
@@ -533,8 +541,7 @@ Suite *suite(void)
 	tcase_add_test(t, test_advise_must_fit_this_side);
 	tcase_add_test(t, test_a_package_has_a_length_a_beginning_and_an_end);
 	tcase_add_test(t, test_a_package_that_ends_early_is_an_end_of_the_stream);
-	tcase_add_loop_test(t, test_a_lie_behind_the_package_ends_it_as_long_as_the_source_can_go_on, 0,
-			    LATE_LIES);
+	tcase_add_loop_test(t, test_a_lie_behind_the_package_ends_it_as_long_as_the_source_can_go_on, 0, LATE_LIES);
 	tcase_add_loop_test(t, test_a_lie_behind_the_package_is_a_pause_where_the_source_cannot_go_on, 0,
 	                    2 * LATE_LIES);
 

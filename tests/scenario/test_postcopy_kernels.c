@@ -11,8 +11,8 @@
 #include <linux/userfaultfd.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -26,9 +26,9 @@
 /* ---- the kernel -------------------------------------------------------------------------------------------------- */
 
 enum trick {
-	AGAIN_OLD,    /* before Linux 6.15: EAGAIN, and the field is left alone */
-	AGAIN_NEW,    /* EAGAIN there, too */
-	PART_OLD,     /* the first page, and then as the others */
+	AGAIN_OLD, /* before Linux 6.15: EAGAIN, and the field is left alone */
+	AGAIN_NEW, /* EAGAIN there, too */
+	PART_OLD,  /* the first page, and then as the others */
 	PART_NEW,
 	THERE_ASLEEP, /* it is placed, nobody is woken, and then: EEXIST */
 	TRICKS,
@@ -130,7 +130,10 @@ START_TEST(test_placements_that_fail_are_read_the_same_from_every_kernel)
 	struct pc s;
 
 	for (unsigned quiet = 0; quiet < 2; quiet++) {
-		struct pc_opts o = { .quiet = quiet, .preempt = PC_LATE, .main_percent = 30, .twice_percent = 20,
+		struct pc_opts o = { .quiet = quiet,
+			             .preempt = PC_LATE,
+			             .main_percent = 30,
+			             .twice_percent = 20,
 			             .touch = { .threads = 4, .write = true } };
 
 		o = pc_in_memory(memories[_i % MEMORIES], o);

@@ -42,7 +42,9 @@ static struct pc_opts opts_of(unsigned round)
 	return (struct pc_opts){ .blocks = memories[round % MEMORIES],
 		                 .block_count = 3,
 		                 .precopied = lap % 5 == 4 ? 30 : 0,
-		                 .preempt = lap % 4 == 3 ? PC_NO_PREEMPT : lap % 2 ? PC_LATE : PC_EARLY,
+		                 .preempt = lap % 4 == 3 ? PC_NO_PREEMPT :
+		                            lap % 2      ? PC_LATE :
+		                                           PC_EARLY,
 		                 .modern = lap % 2,
 		                 .quiet = lap % 7 != 6,
 		                 .main_percent = 30,
@@ -94,11 +96,10 @@ static void report(const struct sums *sums, uint64_t took_ns)
 	printf("%u migrations, %.0f s: %llu faults, of them %llu asked for and %llu local; %llu duplicates, "
 	       "%llu removals, %llu retries, %llu MiB by preempt; the longest touch %.0f ms; no wrong byte, nobody "
 	       "stranded\n",
-	       sums->rounds, (double)took_ns / 1e9, (unsigned long long)sums->faults,
-	       (unsigned long long)sums->served, (unsigned long long)sums->local,
-	       (unsigned long long)sums->duplicates, (unsigned long long)sums->removals,
-	       (unsigned long long)sums->retries, (unsigned long long)sums->preempt_bytes >> 20,
-	       (double)sums->worst_ns / 1e6);
+	       sums->rounds, (double)took_ns / 1e9, (unsigned long long)sums->faults, (unsigned long long)sums->served,
+	       (unsigned long long)sums->local, (unsigned long long)sums->duplicates,
+	       (unsigned long long)sums->removals, (unsigned long long)sums->retries,
+	       (unsigned long long)sums->preempt_bytes >> 20, (double)sums->worst_ns / 1e6);
 	fflush(stdout);
 }
 

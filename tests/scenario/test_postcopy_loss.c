@@ -46,9 +46,12 @@ static bool names_it(const char *error, enum cut which)
 
 static struct pc_opts opts_of(int memory)
 {
-	return pc_in_memory(memories[memory], (struct pc_opts){
-		.preempt = PC_LATE, .quiet = true, .unanswered = true, .modern = memory % 2,
-		.touch = { .threads = THREADS, .order = PC_DOWNWARDS } });
+	return pc_in_memory(memories[memory],
+	                    (struct pc_opts){ .preempt = PC_LATE,
+	                                      .quiet = true,
+	                                      .unanswered = true,
+	                                      .modern = memory % 2,
+	                                      .touch = { .threads = THREADS, .order = PC_DOWNWARDS } });
 }
 
 /* The @nth after RUN: a page that nobody waits for, the threads being further behind; or a piece of a huge one. */
@@ -174,8 +177,12 @@ START_TEST(test_a_loss_before_the_source_gave_the_guest_away_is_a_failure)
 	const char *error;
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .preempt = PC_LATE, .quiet = true, .unanswered = true,
-	                                .device = pc_device_waits, .look = pc_check_books, .modern = true,
+	pc_begin(&s, &(struct pc_opts){ .preempt = PC_LATE,
+	                                .quiet = true,
+	                                .unanswered = true,
+	                                .device = pc_device_waits,
+	                                .look = pc_check_books,
+	                                .modern = true,
 	                                .touch = { .threads = 1 } });
 	pc_switch(&s);
 	ck_assert(pc_until(&s, pc_asked, 5000));

@@ -204,8 +204,8 @@ START_TEST(test_a_lie_right_behind_the_package_keeps_the_guest_at_the_source)
 {
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .quiet = true, .modern = true, .inject_at = PC_AFTER_PACKAGE_END,
-	                                .inject = put_garbage });
+	pc_begin(&s, &(struct pc_opts){
+	                     .quiet = true, .modern = true, .inject_at = PC_AFTER_PACKAGE_END, .inject = put_garbage });
 	pc_switch(&s);
 	pc_run(&s, 2000);
 	ck_assert_msg(s.vcpu_starts == 0, "the guest was started after the failure: state %s, %s",
@@ -236,8 +236,8 @@ START_TEST(test_who_waits_for_a_page_that_is_being_placed_when_the_network_fails
 	uint64_t deadline_ns;
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .quiet = true, .unanswered = true, .preempt = PC_LATE,
-	                                .touch = { .threads = 1 } });
+	pc_begin(&s,
+	         &(struct pc_opts){ .quiet = true, .unanswered = true, .preempt = PC_LATE, .touch = { .threads = 1 } });
 	sched_getaffinity(0, sizeof(was), &was);
 	pc_switch(&s);
 	ck_assert(pc_until(&s, pc_asked, 5000));
@@ -345,7 +345,10 @@ START_TEST(test_a_flood_of_removals_does_not_stop_the_pages)
 	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
 	pc_settle(&s);
 	for (int i = 0; i < threads; i++) {
-		r[i] = (struct remover){ .bytes = PC_PAGE, .advice = MADV_DONTNEED, .cpu = -1, .for_ever = true,
+		r[i] = (struct remover){ .bytes = PC_PAGE,
+			                 .advice = MADV_DONTNEED,
+			                 .cpu = -1,
+			                 .for_ever = true,
 			                 .at = pc_guest(&s, 1, 3 + i) };
 		pc_thread_start(&r[i].thread, run_remover, &r[i]);
 	}

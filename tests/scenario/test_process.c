@@ -301,8 +301,7 @@ static void reap_all(int sig)
 START_TEST(test_the_command_of_exec_lands_whatever_the_embedder_does_with_its_children)
 {
 	void (*const handlers[])(int sig) = { SIG_DFL, SIG_IGN, on_child, SIG_DFL, reap_all };
-	struct sigaction act = { .sa_handler = handlers[_i],
-		                 .sa_flags = SA_RESTART | (_i == 3 ? SA_NOCLDWAIT : 0) };
+	struct sigaction act = { .sa_handler = handlers[_i], .sa_flags = SA_RESTART | (_i == 3 ? SA_NOCLDWAIT : 0) };
 	char path[TEMP_NAME_BYTES], uri[100];
 	struct scene s;
 	int fd, r;

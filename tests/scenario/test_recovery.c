@@ -296,7 +296,10 @@ START_TEST(test_a_loss_inside_a_bitmap_is_tried_again)
 {
 	struct rec r;
 
-	rec_begin(&r, &(struct pc_opts){ .blocks = vast, .block_count = 1, .quiet = true, .touch = { .threads = 1 },
+	rec_begin(&r, &(struct pc_opts){ .blocks = vast,
+	                                 .block_count = 1,
+	                                 .quiet = true,
+	                                 .touch = { .threads = 1 },
 	                                 .unanswered = true });
 	pc_switch(&r.s);
 	ck_assert(rec_until(&r, rec_all_wait, 5000));
@@ -482,14 +485,14 @@ END_TEST
 static void add_all(TCase *t, int first, int end)
 {
 	tcase_add_loop_test(t, test_what_is_waited_for_is_asked_for_again_behind_the_ack, first * REC_STYLES,
-			    end * REC_STYLES);
+	                    end * REC_STYLES);
 	tcase_add_loop_test(t, test_a_loss_behind_the_end_of_main_reopens_its_sections, first, end);
 	tcase_add_loop_test(t, test_nobody_goes_on_while_it_is_paused, first, end);
 	tcase_add_loop_test(t, test_the_network_may_be_lost_again_and_again, first * REC_STYLES, end * REC_STYLES);
 	tcase_add_loop_test(t, test_the_dialogue_may_break_at_any_byte, first * REC_STYLES, end * REC_STYLES);
 	tcase_add_loop_test(t, test_the_dialogue_may_break_at_any_step, first * REC_STYLES, end * REC_STYLES);
 	tcase_add_loop_test(t, test_an_ack_that_nobody_reads_is_a_loss_like_others, first * REC_STYLES,
-			    end * REC_STYLES);
+	                    end * REC_STYLES);
 	tcase_add_loop_test(t, test_what_is_removed_while_it_is_paused_is_not_asked_for, first, end);
 	tcase_add_loop_test(t, test_it_completes_when_all_that_was_missing_is_removed, first, end);
 }

@@ -32,7 +32,7 @@ struct cut {
 	int memory;
 	enum mode mode;
 	enum rec_cut which;
-	bool reset;  /* RST instead of FIN: over TCP, where the source came back to after a first loss */
+	bool reset; /* RST instead of FIN: over TCP, where the source came back to after a first loss */
 	bool old;
 	bool twice;  /* lost again in the same way as soon as it is back */
 	bool random; /* at @at bytes behind the package, else behind @at records */
@@ -43,13 +43,17 @@ static struct pc_opts opts_of(const struct cut *c)
 {
 	bool preempt = c->mode == PUSHED_WITH_PREEMPT || c->mode == ASKED_ON_PREEMPT;
 
-	return pc_in_memory(memories[c->memory], (struct pc_opts){
-		.precopied = 10,
-		.preempt = !preempt ? PC_NO_PREEMPT : c->old ? PC_EARLY : PC_LATE,
-		.split = c->mode == PUSHED_WITH_PREEMPT,
-		.quiet = c->mode == ASKED_ON_MAIN || c->mode == ASKED_ON_PREEMPT,
-		.touch = { .threads = 3, .order = (enum pc_order)(c->at % 3), .write = true, .passes = 2 },
-	});
+	return pc_in_memory(
+	        memories[c->memory],
+	        (struct pc_opts){
+	                .precopied = 10,
+	                .preempt = !preempt ? PC_NO_PREEMPT :
+	                           c->old   ? PC_EARLY :
+	                                      PC_LATE,
+	                .split = c->mode == PUSHED_WITH_PREEMPT,
+	                .quiet = c->mode == ASKED_ON_MAIN || c->mode == ASKED_ON_PREEMPT,
+	                .touch = { .threads = 3, .order = (enum pc_order)(c->at % 3), .write = true, .passes = 2 },
+	        });
 }
 
 static struct rec_opts back_of(const struct cut *c)

@@ -9,8 +9,8 @@
 #include <sys/socket.h>
 
 #include "coroutine/group.h"
-#include "engine/stream/hello.h"
 #include "engine/incoming.h"
+#include "engine/stream/hello.h"
 #include "postcopy/uffd.h"
 #include "tests/support/recovery_scene.h"
 

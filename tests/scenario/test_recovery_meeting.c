@@ -539,8 +539,8 @@ START_TEST(test_a_source_that_falls_silent_in_a_recovery_is_let_go)
 	if (back.no_preempt && style == REC_NO_PREEMPT)
 		back.stop = REC_PREEMPT;
 	rec_return(&r, &back);
-	ck_assert_msg(rec_until(&r, rec_is_away, 4000), "state %s; said: %s",
-	              inm_state_name(inm_get_state(r.s.e.inm)), r.s.said);
+	ck_assert_msg(rec_until(&r, rec_is_away, 4000), "state %s; said: %s", inm_state_name(inm_get_state(r.s.e.inm)),
+	              r.s.said);
 	rec_check_state(&r, INM_STATE_POSTCOPY_PAUSED);
 	/* With half a command it never was the main channel. */
 	r.losses += back.stop != REC_ASKING;

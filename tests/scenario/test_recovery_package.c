@@ -173,7 +173,6 @@ START_TEST(test_a_loss_while_the_preempt_channel_is_waited_for_is_a_pause)
 }
 END_TEST
 
-
 /* It is gone before a byte of the package is looked at: who cannot be answered is read all the same. */
 START_TEST(test_a_source_that_is_gone_leaves_its_package)
 {

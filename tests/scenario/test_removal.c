@@ -62,7 +62,9 @@ static unsigned count_going(const struct pc *s)
 /* Removed, then touched, then sent: what is sent is too late. */
 START_TEST(test_what_was_removed_is_zeros_is_not_asked_for_and_stays_zeros)
 {
-	struct pc_opts o = in_memory(_i, (struct pc_opts){ .precopied = 30, .quiet = true, .preempt = PC_LATE,
+	struct pc_opts o = in_memory(_i, (struct pc_opts){ .precopied = 30,
+	                                                   .quiet = true,
+	                                                   .preempt = PC_LATE,
 	                                                   .touch = { .threads = 4, .held = true },
 	                                                   .balloon = { .threads = 2, .percent = 40, .once = true } });
 	struct pc s;
@@ -84,9 +86,11 @@ END_TEST
 START_TEST(test_who_waits_for_what_is_removed_goes_on)
 {
 	const struct pc_touch touch = { .threads = 4, .order = PC_SAME_PAGE };
-	struct pc_opts o = in_memory(_i, (struct pc_opts){ .quiet = true, .unanswered = true, .touch = touch,
-	                                                   .balloon = { .threads = 1, .percent = 100,
-	                                                                .pause_us = 200 } });
+	struct pc_opts o =
+	        in_memory(_i, (struct pc_opts){ .quiet = true,
+	                                        .unanswered = true,
+	                                        .touch = touch,
+	                                        .balloon = { .threads = 1, .percent = 100, .pause_us = 200 } });
 	struct pc s;
 
 	pc_begin(&s, &o);
@@ -170,14 +174,14 @@ static unsigned pause_of(int memory)
 
 static struct pc_opts flood(int nth)
 {
-	return in_memory(nth / 4, (struct pc_opts){ .quiet = nth % 2,
-	                                            .preempt = PC_LATE,
-	                                            .main_percent = 30,
-	                                            .twice_percent = 10,
-	                                            .touch = { .threads = 4, .order = PC_SCATTERED,
-	                                                       .write = nth / 2 % 2, .passes = 3 },
-	                                            .balloon = { .threads = 2, .percent = 30,
-	                                                         .pause_us = pause_of(nth / 4) } });
+	return in_memory(
+	        nth / 4,
+	        (struct pc_opts){ .quiet = nth % 2,
+	                          .preempt = PC_LATE,
+	                          .main_percent = 30,
+	                          .twice_percent = 10,
+	                          .touch = { .threads = 4, .order = PC_SCATTERED, .write = nth / 2 % 2, .passes = 3 },
+	                          .balloon = { .threads = 2, .percent = 30, .pause_us = pause_of(nth / 4) } });
 }
 
 static void check_nobody_waited_long(struct pc *s)
@@ -215,11 +219,12 @@ END_TEST
 /* Nothing is left to place: only the flood is there, and pages that somebody else touches. */
 START_TEST(test_who_touches_what_stays_is_served_beside_a_flood)
 {
-	struct pc_opts o = in_memory(_i, (struct pc_opts){ .quiet = true, .preempt = PC_LATE, .precopied = 50,
-	                                                   .touch = { .threads = 1, .order = PC_SCATTERED,
-	                                                              .passes = 1 },
-	                                                   .balloon = { .threads = 2, .percent = 50,
-	                                                                .pause_us = pause_of(_i) } });
+	struct pc_opts o =
+	        in_memory(_i, (struct pc_opts){ .quiet = true,
+	                                        .preempt = PC_LATE,
+	                                        .precopied = 50,
+	                                        .touch = { .threads = 1, .order = PC_SCATTERED, .passes = 1 },
+	                                        .balloon = { .threads = 2, .percent = 50, .pause_us = pause_of(_i) } });
 	struct pc s;
 
 	pc_begin(&s, &o);
@@ -235,7 +240,7 @@ struct mover {
 	struct pc *s;
 	void *to;
 	size_t bytes;
-	bool unmap;      /* the upper half of it goes, and nothing moves */
+	bool unmap; /* the upper half of it goes, and nothing moves */
 	atomic_bool done;
 	int error;
 };
@@ -274,8 +279,12 @@ START_TEST(test_a_guest_view_may_be_moved)
 	struct mover m = { .bytes = 256 * PC_PAGE };
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .blocks = blocks, .block_count = 2, .quiet = true, .look = pc_check_books,
-	                                .preempt = PC_LATE, .precopied = 20,
+	pc_begin(&s, &(struct pc_opts){ .blocks = blocks,
+	                                .block_count = 2,
+	                                .quiet = true,
+	                                .look = pc_check_books,
+	                                .preempt = PC_LATE,
+	                                .precopied = 20,
 	                                .touch = { .threads = 2, .held = true, .write = true } });
 	m.to = mmap(NULL, m.bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ck_assert(m.to != MAP_FAILED);
@@ -309,10 +318,12 @@ START_TEST(test_a_part_that_is_moved_is_told_in_one_printable_line)
 	move(&s, &m); /* half of it */
 	/* Back before the end: the rest of the scene looks at it. */
 	ck_assert_ptr_eq(mmap(s.ram[0].emb->guest, m.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
-	                      s.ram[0].emb->fd, (off_t)s.ram[0].emb->canary_bytes), s.ram[0].emb->guest);
+	                      s.ram[0].emb->fd, (off_t)s.ram[0].emb->canary_bytes),
+	                 s.ram[0].emb->guest);
 	pc_finish(&s);
 	ck_assert_msg(strstr(s.said, "part of the guest view of block 'x\\x1b[31m\\x27 was moved\\x0aerror: all "
-	                             "is well' was moved; a touch of it may hang\n"), "%s", s.said);
+	                             "is well' was moved; a touch of it may hang\n"),
+	              "%s", s.said);
 	pc_check_landed(&s);
 	munmap(m.to, m.bytes); /* not before: it would wait for its event to be read */
 	pc_end(&s);
@@ -374,7 +385,10 @@ static const struct pc_block seam_blocks[] = { { "pc.ram", 256, EMB_MEMFD }, { "
 
 static void begin_at_the_seam(struct pc *s)
 {
-	pc_begin(s, &(struct pc_opts){ .blocks = seam_blocks, .block_count = 2, .quiet = true, .preempt = PC_LATE,
+	pc_begin(s, &(struct pc_opts){ .blocks = seam_blocks,
+	                               .block_count = 2,
+	                               .quiet = true,
+	                               .preempt = PC_LATE,
 	                               .look = pc_check_books });
 	pc_switch(s);
 	ck_assert(pc_until(s, pc_vcpus_started, 5000));
@@ -402,9 +416,9 @@ START_TEST(test_a_guest_view_of_several_mappings_is_served)
 END_TEST
 
 /* LeakSanitizer looks at what was mapped, when the test ends, and dies of it. */
-#define need_unmapping()                                                        \
-	do {                                                                    \
-		if (WITH_ASAN)                                                  \
+#define need_unmapping() \
+	do { \
+		if (WITH_ASAN) \
 			test_skip("LeakSanitizer looks into what is unmapped"); \
 	} while (0)
 
@@ -431,8 +445,12 @@ START_TEST(test_half_a_guest_view_may_go)
 	struct pc s;
 
 	need_unmapping();
-	pc_begin(&s, &(struct pc_opts){ .blocks = blocks, .block_count = 2, .quiet = true, .look = pc_check_books,
-	                                .preempt = PC_LATE, .twice_percent = 20 });
+	pc_begin(&s, &(struct pc_opts){ .blocks = blocks,
+	                                .block_count = 2,
+	                                .quiet = true,
+	                                .look = pc_check_books,
+	                                .preempt = PC_LATE,
+	                                .twice_percent = 20 });
 	m.s = &s;
 	pc_switch(&s);
 	ck_assert(pc_until(&s, pc_vcpus_started, 5000));

@@ -41,8 +41,12 @@ static void check_lost(struct pc *s, const char *words)
 /* Half of the pages are missing, and the source answers nothing. */
 static struct pc_opts quiet(int memory)
 {
-	return (struct pc_opts){ .blocks = memories[memory], .block_count = 2, .precopied = 50, .quiet = true,
-				 .unanswered = true, .prefetch = true };
+	return (struct pc_opts){ .blocks = memories[memory],
+		                 .block_count = 2,
+		                 .precopied = 50,
+		                 .quiet = true,
+		                 .unanswered = true,
+		                 .prefetch = true };
 }
 
 /* ---- asked for --------------------------------------------------------------------------------------------------- */
@@ -239,8 +243,8 @@ START_TEST(test_half_of_a_huge_page_is_lost_also_in_a_block_with_unplugged_parts
 	struct pc s;
 
 	huge_pool_need(4);
-	pc_begin(&s, &(struct pc_opts){ .blocks = huge, .block_count = 2, .unplugged = true, .quiet = true,
-	                                .unanswered = true });
+	pc_begin(&s, &(struct pc_opts){
+	                     .blocks = huge, .block_count = 2, .unplugged = true, .quiet = true, .unanswered = true });
 	pc_switch(&s);
 	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
 	pc_send_run(&s, PC_MAIN, 0, 512, 700);

@@ -105,8 +105,9 @@ static void begin(const struct pc_opts *o)
 /* ready, and a device. */
 START_TEST(test_a_slow_callback_that_holds_the_logs_lock_goes_on_and_is_named)
 {
-	struct pc_opts o = { .touch = { .threads = 1 }, .device = slow_device, .log = log_under_the_lock,
-		             .stuck_after = "50" };
+	struct pc_opts o = {
+		.touch = { .threads = 1 }, .device = slow_device, .log = log_under_the_lock, .stuck_after = "50"
+	};
 	const char *words = _i ? "the callback ready: stuck for " : DEVICE;
 	char rest[8];
 

@@ -32,9 +32,9 @@ static void pick_final(const struct pc *s, uint64_t offsets[LATE_PAGES])
 static void put_late_packet(struct pc *s, const uint64_t offsets[LATE_PAGES], size_t held)
 {
 	static uint8_t pages[LATE_PAGES * PC_PAGE], piece[2 * LATE_PAGES * PC_PAGE];
-	uint32_t method = !s->o.compression		      ? 0 :
-			  strcmp(s->o.compression, "zlib") == 0 ? (uint32_t)WIRE_MULTIFD_ZLIB :
-								  (uint32_t)WIRE_MULTIFD_ZSTD;
+	uint32_t method = !s->o.compression                     ? 0 :
+	                  strcmp(s->o.compression, "zlib") == 0 ? (uint32_t)WIRE_MULTIFD_ZLIB :
+	                                                          (uint32_t)WIRE_MULTIFD_ZSTD;
 	struct wire_encoder *enc = wire_encoder_new(method);
 	struct pc_line *l = &s->lines[PC_MULTIFD];
 	size_t bytes;
@@ -43,12 +43,12 @@ static void put_late_packet(struct pc *s, const uint64_t offsets[LATE_PAGES], si
 	bytes = wire_encode(enc, pages, sizeof(pages), piece, sizeof(piece));
 	wire_encoder_free(enc);
 	wire_multifd_header(&l->out, &(struct wire_packet){ .flags = method,
-							    .pages_alloc = WIRE_MULTIFD_PAGES_MAX,
-							    .normal_pages = LATE_PAGES,
-							    .payload_bytes = (uint32_t)bytes,
-							    .block = s->ram[0].said.name,
-							    .offsets = offsets,
-							    .offset_count = LATE_PAGES });
+	                                                    .pages_alloc = WIRE_MULTIFD_PAGES_MAX,
+	                                                    .normal_pages = LATE_PAGES,
+	                                                    .payload_bytes = (uint32_t)bytes,
+	                                                    .block = s->ram[0].said.name,
+	                                                    .offsets = offsets,
+	                                                    .offset_count = LATE_PAGES });
 	wire_bytes(&l->out, piece, bytes);
 	l->allowed = l->sent + l->out.len - l->done - held;
 }
@@ -92,8 +92,13 @@ static void meet(const struct pc_opts *o, size_t held)
 /* The control runs this one. */
 START_TEST(test_a_packet_that_ends_after_the_switch_overwrites_nothing)
 {
-	meet(&(struct pc_opts){ .blocks = memfd, .block_count = 2, .precopied = 60, .channels = 2,
-			      .quiet = true, .touch = { .threads = 1, .write = true } }, 1);
+	meet(&(struct pc_opts){ .blocks = memfd,
+	                        .block_count = 2,
+	                        .precopied = 60,
+	                        .channels = 2,
+	                        .quiet = true,
+	                        .touch = { .threads = 1, .write = true } },
+	     1);
 }
 END_TEST
 
@@ -102,11 +107,11 @@ static const struct {
 	const char *compression;
 	size_t held;
 } ways[] = {
-	{ memfd, NULL, LATE_PAGES * PC_PAGE },
+	{ memfd, NULL, LATE_PAGES *PC_PAGE },
 	{ memfd, NULL, PC_PAGE + 1 },
 	{ memfd, "zlib", 1 },
 	{ memfd, "zstd", 1 },
-	{ anon, NULL, LATE_PAGES * PC_PAGE },
+	{ anon, NULL, LATE_PAGES *PC_PAGE },
 	{ anon, NULL, 1 },
 	{ anon, "zlib", 1 },
 	{ anon, "zstd", 1 },
@@ -116,11 +121,11 @@ static const struct {
 START_TEST(test_so_it_is_in_all_memory_and_with_compression)
 {
 	meet(&(struct pc_opts){ .blocks = ways[_i].blocks,
-				.block_count = 2,
-				.precopied = 60,
-				.channels = 1,
-				.quiet = true,
-				.compression = ways[_i].compression },
+	                        .block_count = 2,
+	                        .precopied = 60,
+	                        .channels = 1,
+	                        .quiet = true,
+	                        .compression = ways[_i].compression },
 	     ways[_i].held);
 }
 END_TEST
@@ -159,8 +164,10 @@ START_TEST(test_a_packet_with_pages_after_the_switch_is_an_error_and_lands_nowhe
 	uint64_t offsets[LATE_PAGES];
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .blocks = _i ? anon : memfd, .block_count = 2, .precopied = 60, .channels = 2,
-					.quiet = true });
+	pc_begin(
+	        &s,
+	        &(struct pc_opts){
+	                .blocks = _i ? anon : memfd, .block_count = 2, .precopied = 60, .channels = 2, .quiet = true });
 	pick_final(&s, offsets);
 	pc_switch(&s);
 	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
@@ -191,8 +198,10 @@ START_TEST(test_a_guest_that_has_missed_pages_has_not_landed_after_a_recovery_ei
 	uint64_t offsets[LATE_PAGES];
 	struct rec r;
 
-	rec_begin(&r, &(struct pc_opts){ .blocks = _i ? anon : memfd, .block_count = 2, .precopied = 60, .channels = 2,
-					 .quiet = true });
+	rec_begin(
+	        &r,
+	        &(struct pc_opts){
+	                .blocks = _i ? anon : memfd, .block_count = 2, .precopied = 60, .channels = 2, .quiet = true });
 	pick_final(&r.s, offsets);
 	pc_switch(&r.s);
 	ck_assert(rec_until(&r, rec_guest_runs, 5000));

@@ -39,7 +39,10 @@ static int touch_a_missing_page(struct pc *s, const struct inm_device *device)
 
 static struct pc_opts outrun(enum pc_preempt when)
 {
-	return (struct pc_opts){ .blocks = bulk, .block_count = 2, .preempt = when, .device = touch_a_missing_page,
+	return (struct pc_opts){ .blocks = bulk,
+		                 .block_count = 2,
+		                 .preempt = when,
+		                 .device = touch_a_missing_page,
 		                 .touch = { .threads = 2, .order = PC_SCATTERED } };
 }
 

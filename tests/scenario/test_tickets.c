@@ -43,7 +43,7 @@ static void enable_tickets(gnutls_session_t session)
  */
 int gnutls_init(gnutls_session_t *session, unsigned flags)
 {
-	int (*real)(gnutls_session_t *session, unsigned flags);
+	int (*real)(gnutls_session_t * session, unsigned flags);
 	int r;
 
 	*(void **)&real = dlsym(RTLD_NEXT, "gnutls_init");
@@ -89,8 +89,12 @@ struct run {
 /* Up to where everything is connected and nothing but the first 64 bytes of each channel has been sent. */
 static void begin(struct run *r, bool with_tickets)
 {
-	const struct multifd_opts m = { .channels = CHANNELS, .blocks = blocks, .block_count = 1, .rounds = 1,
-		                        .packet_pages = 4, .fill = fill_all };
+	const struct multifd_opts m = { .channels = CHANNELS,
+		                        .blocks = blocks,
+		                        .block_count = 1,
+		                        .rounds = 1,
+		                        .packet_pages = 4,
+		                        .fill = fill_all };
 	const char *const params[] = { "tls-creds", "t", "tls-creds-dir", r->dir, "tls-creds-type", "x509", NULL };
 	uint64_t deadline_ns = deadline_after_ns(20 * NS_PER_S);
 

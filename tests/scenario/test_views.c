@@ -26,7 +26,7 @@ struct views {
 	uint8_t *addr;
 	size_t map_bytes;
 	size_t hole_off; /* a page there is not ours: something else may be mapped in it; 0: none */
-	int fd; /* of a file of the test's own; -1: the scene's */
+	int fd;          /* of a file of the test's own; -1: the scene's */
 };
 
 static void *map(size_t bytes, int prot, int flags, int fd, off_t off)
@@ -73,7 +73,8 @@ static void side_by_side(struct views *v, const struct emb_block *b)
 	v->addr = map(b->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	for (size_t off = 0; off < b->bytes; off += PAGE)
 		ck_assert_ptr_eq(mmap(v->addr + off, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, b->fd,
-				      (off_t)(b->canary_bytes + off)), v->addr + off);
+		                      (off_t)(b->canary_bytes + off)),
+		                 v->addr + off);
 }
 
 static void by_another_name(struct views *v, const struct emb_block *b)
@@ -134,14 +135,16 @@ static void private_page(struct views *v, const struct emb_block *b)
 {
 	right(v, b);
 	ck_assert_ptr_ne(mmap(v->addr + b->bytes - PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, b->fd,
-			      (off_t)(b->canary_bytes + b->bytes - PAGE)), MAP_FAILED);
+	                      (off_t)(b->canary_bytes + b->bytes - PAGE)),
+	                 MAP_FAILED);
 }
 
 static void pages_swapped(struct views *v, const struct emb_block *b)
 {
 	right(v, b);
 	ck_assert_ptr_ne(mmap(v->addr + 3 * PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, b->fd,
-			      (off_t)(b->canary_bytes + 4 * PAGE)), MAP_FAILED);
+	                      (off_t)(b->canary_bytes + 4 * PAGE)),
+	                 MAP_FAILED);
 }
 
 static const struct {
@@ -181,8 +184,8 @@ static void land_it(struct views *v)
 	struct inm_ops ops = embedder_ops;
 
 	ops.ram_block = give_view;
-	scene_land(&v->s, &(struct land_opts){
-				  .return_path = true, .ops = &ops, .config = { .log_level = INM_LOG_WARN } });
+	scene_land(&v->s,
+	           &(struct land_opts){ .return_path = true, .ops = &ops, .config = { .log_level = INM_LOG_WARN } });
 }
 
 static void end(struct views *v)

@@ -22,7 +22,7 @@
 #define QUIET_MS 10
 #define CANCEL_MS 5000
 #define WAITS_NS (5 * NS_PER_MS) /* of somebody who waits in earnest */
-#define LOOK_MS 10 /* between two looks at the books */
+#define LOOK_MS 10               /* between two looks at the books */
 
 /* ---- callbacks --------------------------------------------------------------------------------------------------- */
 

@@ -40,11 +40,11 @@ struct pc_block {
 /* When the preempt channel connects. */
 enum pc_preempt {
 	PC_NO_PREEMPT,
-	PC_BEFORE_MAIN,    /* 7.2 on a bad network */
-	PC_EARLY,          /* 7.2: right after main */
-	PC_LATE,           /* 8.0 on: before the switch */
-	PC_WITH_PACKAGE,   /* by the kernel, in the same moment as the package is sent: nobody has accepted it */
-	PC_AFTER_PACKAGE,  /* preempt_delay_ms after it */
+	PC_BEFORE_MAIN,   /* 7.2 on a bad network */
+	PC_EARLY,         /* 7.2: right after main */
+	PC_LATE,          /* 8.0 on: before the switch */
+	PC_WITH_PACKAGE,  /* by the kernel, in the same moment as the package is sent: nobody has accepted it */
+	PC_AFTER_PACKAGE, /* preempt_delay_ms after it */
 	PC_NEVER,
 };
 
@@ -88,24 +88,24 @@ typedef int pc_device_fn(struct pc *s, const struct inm_device *device);
 struct pc_opts {
 	const struct pc_block *blocks; /* NULL: "pc.ram" of 64 pages and "vga.vram" of 16, of memfds */
 	unsigned block_count;
-	bool unplugged;                /* the embedder says so of all blocks */
-	uint64_t spare_pages;          /* that the embedder has behind each block; the source does not */
-	unsigned precopied;            /* percent of the units; of the others every third page is sent stale, too */
+	bool unplugged;       /* the embedder says so of all blocks */
+	uint64_t spare_pages; /* that the embedder has behind each block; the source does not */
+	unsigned precopied;   /* percent of the units; of the others every third page is sent stale, too */
 	enum pc_preempt preempt;
 	unsigned preempt_delay_ms;
-	bool preempt_eos;              /* machine types up to 7.2 end the channel with a record */
-	bool preempt_silent;           /* nothing comes on it: requests are answered on main */
-	unsigned channels;             /* multifd */
-	const char *compression;       /* of multifd, which the test then sends itself; NULL: none */
-	bool old_multifd;              /* 7.2: synchronised at each EOS, in postcopy, too; else 10.1 on */
-	bool modern;                   /* 10.2: an empty PART before the switch, SWITCHOVER_START, PING 0x42 */
-	bool quiet;                    /* only what is asked for is sent, until pc_push */
-	bool unanswered;               /* requests are noted, and answered from pc_answer on */
+	bool preempt_eos;        /* machine types up to 7.2 end the channel with a record */
+	bool preempt_silent;     /* nothing comes on it: requests are answered on main */
+	unsigned channels;       /* multifd */
+	const char *compression; /* of multifd, which the test then sends itself; NULL: none */
+	bool old_multifd;        /* 7.2: synchronised at each EOS, in postcopy, too; else 10.1 on */
+	bool modern;             /* 10.2: an empty PART before the switch, SWITCHOVER_START, PING 0x42 */
+	bool quiet;              /* only what is asked for is sent, until pc_push */
+	bool unanswered;         /* requests are noted, and answered from pc_answer on */
 	unsigned answer_delay_ms;
-	unsigned main_percent;         /* of what was asked for, so much is answered on main all the same */
-	unsigned twice_percent;        /* and so much on both */
-	bool twice;                    /* what was asked for comes on main, too, and in the end everything once more */
-	bool split;                    /* half of each huge page on main and half on preempt, at the same time */
+	unsigned main_percent;  /* of what was asked for, so much is answered on main all the same */
+	unsigned twice_percent; /* and so much on both */
+	bool twice;             /* what was asked for comes on main, too, and in the end everything once more */
+	bool split;             /* half of each huge page on main and half on preempt, at the same time */
 	bool tls;
 	bool prefetch;
 	const char *connect_deadline; /* seconds; NULL: 5 */
@@ -113,13 +113,13 @@ struct pc_opts {
 	bool kernel_faults;           /* the guest is said to touch its memory in the kernel, too */
 	struct pc_touch touch;
 	struct pc_balloon balloon;
-	void (*look)(struct pc *s);   /* every few milliseconds, in the migration's thread, between two of its turns */
-	pc_device_fn *device;         /* in the callback of the second device */
+	void (*look)(struct pc *s); /* every few milliseconds, in the migration's thread, between two of its turns */
+	pc_device_fn *device;       /* in the callback of the second device */
 	enum pc_place inject_at;
 	pc_inject_fn *inject;
 	bool no_advise, no_listen, no_run, no_devices;
 	uint64_t summary, advised_tpage_bytes; /* of ADVISE; 0: the right ones */
-	uint32_t package_bytes;       /* said of the package, from package_lies on */
+	uint32_t package_bytes;                /* said of the package, from package_lies on */
 	bool package_lies;
 	struct inm_config config;
 	void (*log)(void *opaque, enum inm_log_level level, const char *text); /* of inm_ops; NULL: kept in said */
@@ -132,14 +132,14 @@ enum pc_removal { PC_KEPT, PC_BEING_REMOVED, PC_REMOVED };
 struct pc_ram {
 	struct pc_block said;
 	uint64_t bytes;
-	unsigned unit_pages;    /* target pages in a page of the backing */
+	unsigned unit_pages; /* target pages in a page of the backing */
 	uint64_t units;
 	struct emb_block *emb;
-	uint8_t *precopied;     /* by unit */
-	uint8_t *reserved;      /* by unit: sent only when it is asked for */
-	uint8_t *sent;          /* by unit, in postcopy */
-	uint8_t *asked;         /* by unit: how often */
-	uint8_t *removed;       /* by target page: enum pc_removal */
+	uint8_t *precopied;               /* by unit */
+	uint8_t *reserved;                /* by unit: sent only when it is asked for */
+	uint8_t *sent;                    /* by unit, in postcopy */
+	uint8_t *asked;                   /* by unit: how often */
+	uint8_t *removed;                 /* by target page: enum pc_removal */
 	uint8_t *stamped[PC_THREADS_MAX]; /* by target page */
 };
 
@@ -147,12 +147,12 @@ struct pc_ram {
 struct pc_line {
 	int fd; /* -1: none */
 	struct wire out;
-	size_t done;     /* of out.data, sent */
-	size_t sent;     /* in all */
-	size_t allowed;  /* in all */
-	bool held;       /* nothing is sent while it is set */
-	bool broken;     /* the destination has closed it */
-	int last_block;  /* named last on it, or -1 */
+	size_t done;    /* of out.data, sent */
+	size_t sent;    /* in all */
+	size_t allowed; /* in all */
+	bool held;      /* nothing is sent while it is set */
+	bool broken;    /* the destination has closed it */
+	int last_block; /* named last on it, or -1 */
 	struct tls_relay *relay;
 };
 
@@ -177,10 +177,10 @@ struct pc_toucher {
 	unsigned id;
 	atomic_ulong touched; /* so many so far */
 	atomic_int tid;
-	atomic_uint block;    /* what it touches */
+	atomic_uint block; /* what it touches */
 	atomic_ulong tpage;
-	atomic_ulong since_ns; /* 0: between two touches */
-	atomic_ulong worst_ns; /* the longest touch */
+	atomic_ulong since_ns;                  /* 0: between two touches */
+	atomic_ulong worst_ns;                  /* the longest touch */
 	uint64_t stuck_since_ns, stuck_seen_ns; /* see pc_stranded */
 };
 
@@ -194,31 +194,31 @@ struct pc {
 	int result; /* of the last inm_dispatch; 1: under way */
 
 	/* The source. */
-	struct wire head;       /* everything up to the end of PING 4; its marks and bodies stay */
+	struct wire head;                          /* everything up to the end of PING 4; its marks and bodies stay */
 	size_t switch_at, package_at, package_end; /* in head */
 	struct pc_line lines[PC_LINES];
 	unsigned push_block;
 	uint64_t push_unit;
 	bool pushing, again, ended, answering;
-	bool preempt_due;       /* it connects as soon as the package is out, or at preempt_at_ns */
+	bool preempt_due; /* it connects as soon as the package is out, or at preempt_at_ns */
 	uint64_t preempt_at_ns;
 	uint8_t inbuf[1 << 16];
 	size_t in_len;
-	char last_name[256];    /* of the last request */
+	char last_name[256];         /* of the last request */
 	struct pc_request *requests; /* all of them, answered up to answered_count */
 	size_t request_count, request_cap, answered_count;
 	unsigned named_requests, unnamed_requests;
 	struct wire_reply replies[PC_REPLIES_MAX]; /* the others */
 	unsigned reply_count;
-	char breach[400];       /* the first rule that the destination has broken; "": none */
-	bool source_closed;     /* pc_lose has been called, or the source has been told and has closed */
+	char breach[400];   /* the first rule that the destination has broken; "": none */
+	bool source_closed; /* pc_lose has been called, or the source has been told and has closed */
 	char tls_dir[TEMP_NAME_BYTES];
 
 	/* The embedder. */
 	unsigned vcpu_starts, ready_calls;
-	bool device_ended;      /* the hook has returned */
+	bool device_ended; /* the hook has returned */
 	int device_result;
-	char said[1 << 14];     /* logged */
+	char said[1 << 14]; /* logged */
 	size_t said_len;
 
 	/* The guest. */
@@ -230,10 +230,10 @@ struct pc {
 	atomic_uint balloon_walks; /* of all threads, from end to end */
 	atomic_ulong removals;     /* calls */
 	atomic_bool go;            /* for touchers that are held */
-	atomic_bool stop, lost; /* lost: what is missing reads as zeros now */
+	atomic_bool stop, lost;    /* lost: what is missing reads as zeros now */
 	uint64_t looked_ns;
 	atomic_ulong wrong;
-	char wrong_text[200];   /* of the first one, by who made wrong 1 */
+	char wrong_text[200]; /* of the first one, by who made wrong 1 */
 };
 
 /* @o in these two blocks, with an eye on the books; skips the test where there are no huge pages for them. */
@@ -268,7 +268,7 @@ bool pc_vcpus_started(struct pc *s);
 bool pc_touched_all(struct pc *s); /* the touchers are done */
 bool pc_asked(struct pc *s);       /* there is a request that is not answered */
 bool pc_paused(struct pc *s);
-bool pc_all_wait(struct pc *s);    /* each toucher waits for a page, and has done so for some milliseconds */
+bool pc_all_wait(struct pc *s); /* each toucher waits for a page, and has done so for some milliseconds */
 
 void pc_check_landed(struct pc *s);
 /* Before RUN: it failed with @code and words as in several.h, the source was told SHUT 1, no vCPU was started. */
@@ -326,7 +326,7 @@ int pc_remove(struct pc *s, unsigned block, uint64_t first, uint64_t end);
 unsigned pc_compare(struct pc *s);
 /* What a thread writes into a page, and in which word. */
 uint64_t pc_stamp(unsigned block, uint64_t tpage, unsigned thread);
-#define PC_STAMP_WORD(thread) (16u + (thread) * 8u)
+#define PC_STAMP_WORD(thread) (16u + (thread)*8u)
 /* Where a page is in the guest view. */
 uint8_t *pc_guest(struct pc *s, unsigned block, uint64_t tpage);
 

@@ -71,8 +71,8 @@ static void check_toucher(struct pc *s, struct pc_toucher *t)
 	if (now_ns < t->stuck_seen_ns + STRANDED_NS || state == 'R')
 		return;
 	ck_abort_msg("stranded: thread %u (%c) has waited %llu ms for '%s' page %llu: received, %sasked for %u times, "
-	             "sent %u, removed %u, with%s an entry", t->id, state,
-	             (unsigned long long)((now_ns - since_ns) / NS_PER_MS), s->ram[block].said.name,
+	             "sent %u, removed %u, with%s an entry",
+	             t->id, state, (unsigned long long)((now_ns - since_ns) / NS_PER_MS), s->ram[block].said.name,
 	             (unsigned long long)tpage, s->ram[block].precopied[unit] ? "precopied, " : "",
 	             s->ram[block].asked[unit], s->ram[block].sent[unit], s->ram[block].removed[tpage],
 	             bitmap_test(&pb->asked, unit) ? "" : "out");

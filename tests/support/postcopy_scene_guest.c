@@ -69,8 +69,8 @@ static void stamp_page(struct pc_toucher *t, unsigned block, uint64_t tpage)
 	struct pc *s = t->s;
 	volatile uint64_t *word = (volatile uint64_t *)pc_guest(s, block, tpage) + PC_STAMP_WORD(t->id);
 	uint8_t *stamped = s->ram[block].stamped[t->id];
-	uint64_t expected = stamped[tpage] ? pc_stamp(block, tpage, t->id) :
-					     wire_content_word(block, tpage, PC_STAMP_WORD(t->id));
+	uint64_t expected =
+	        stamped[tpage] ? pc_stamp(block, tpage, t->id) : wire_content_word(block, tpage, PC_STAMP_WORD(t->id));
 	uint64_t found = *word;
 
 	if (found != expected && removal_of(s, block, tpage) == PC_KEPT)
@@ -250,8 +250,7 @@ static void *run_balloon(void *arg)
 		for (unsigned b = 0; b < s->ram_count; b++)
 			remove_from(t, b);
 		atomic_fetch_add(&s->balloon_walks, 1);
-	} while (!s->o.balloon.once && !atomic_load(&s->stop) &&
-	         atomic_load(&s->touchers_done) < s->o.touch.threads);
+	} while (!s->o.balloon.once && !atomic_load(&s->stop) && atomic_load(&s->touchers_done) < s->o.touch.threads);
 	return NULL;
 }
 

@@ -42,7 +42,7 @@ static void note_request(struct pc *s, unsigned block, uint64_t start, uint64_t 
 	}
 	s->requests = wire_grow(s->requests, &s->request_cap, s->request_count, 1, sizeof(*s->requests));
 	s->requests[s->request_count++] =
-		(struct pc_request){ .block = block, .start = start, .bytes = bytes, .at_ns = clock_now_ns() };
+	        (struct pc_request){ .block = block, .start = start, .bytes = bytes, .at_ns = clock_now_ns() };
 }
 
 /* By doc/wire/stream.md 3: named with type 3, or the block named last with type 4. */

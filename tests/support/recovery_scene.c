@@ -183,10 +183,12 @@ static void check_hang(struct rec *r)
 	struct pc *s = &r->s;
 	const char *error = inm_error(s->e.inm);
 
-	ck_assert_msg(s->result != 1, "it hangs in state %s, stage %d: %zu requests, %zu answered, %u of %u touchers "
-	              "done, %s; %s; said: %s", inm_state_name(inm_get_state(s->e.inm)), (int)r->stage,
-	              s->request_count, s->answered_count, atomic_load(&s->touchers_done), s->o.touch.threads,
-	              error ? error : "no error", s->breach, s->said);
+	ck_assert_msg(s->result != 1,
+	              "it hangs in state %s, stage %d: %zu requests, %zu answered, %u of %u touchers "
+	              "done, %s; %s; said: %s",
+	              inm_state_name(inm_get_state(s->e.inm)), (int)r->stage, s->request_count, s->answered_count,
+	              atomic_load(&s->touchers_done), s->o.touch.threads, error ? error : "no error", s->breach,
+	              s->said);
 }
 
 static void check_numbers(struct rec *r)
@@ -250,9 +252,11 @@ struct pc_opts rec_story(const struct pc_block blocks[static 2], enum rec_style 
 {
 	static const enum pc_preempt preempts[] = { PC_NO_PREEMPT, PC_EARLY, PC_EARLY, PC_LATE };
 
-	return pc_in_memory(blocks, (struct pc_opts){ .preempt = preempts[style], .quiet = true, .unanswered = true,
-		                                      .touch = { .threads = REC_THREADS, .order = PC_SCATTERED,
-		                                                 .write = true } });
+	return pc_in_memory(
+	        blocks, (struct pc_opts){ .preempt = preempts[style],
+	                                  .quiet = true,
+	                                  .unanswered = true,
+	                                  .touch = { .threads = REC_THREADS, .order = PC_SCATTERED, .write = true } });
 }
 
 struct rec_opts rec_back(enum rec_style style)

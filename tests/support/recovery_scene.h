@@ -39,13 +39,13 @@ enum rec_style { REC_NO_PREEMPT, REC_OLD, REC_OLD_OVERTAKES, REC_NEW, REC_STYLES
 enum rec_cut { REC_MAIN, REC_ONLY_PREEMPT, REC_BOTH, REC_CUTS };
 
 struct rec_opts {
-	bool old;            /* the preempt channel connects right behind main: up to machine type 7.2 */
-	bool preempt_first;  /* with @old: it overtakes main */
-	bool no_preempt;     /* it is never connected */
-	bool unread;         /* the destination's replies stay in the socket */
-	enum rec_stage stop; /* it goes no further than that; 0: to the end */
-	size_t allowed;      /* bytes of its commands that go out; 0: all */
-	size_t chunk_bytes;  /* of them, in a turn; 0: as many as go */
+	bool old;                  /* the preempt channel connects right behind main: up to machine type 7.2 */
+	bool preempt_first;        /* with @old: it overtakes main */
+	bool no_preempt;           /* it is never connected */
+	bool unread;               /* the destination's replies stay in the socket */
+	enum rec_stage stop;       /* it goes no further than that; 0: to the end */
+	size_t allowed;            /* bytes of its commands that go out; 0: all */
+	size_t chunk_bytes;        /* of them, in a turn; 0: as many as go */
 	const struct wire *script; /* what main says instead of all commands; NULL: the right thing */
 };
 
@@ -58,15 +58,15 @@ struct rec {
 	size_t done; /* of out, sent */
 	uint8_t *in;
 	size_t in_len, in_cap;
-	unsigned bitmaps;                  /* read in this dialogue */
-	uint8_t *received[PC_BLOCKS_MAX];  /* by tpage: the last bitmaps */
-	unsigned losses, returns;          /* that came to be: pauses, and RESUME_ACKs */
-	bool lost_at_end;                  /* it completed although the source could not be told */
-	unsigned turns, act_at;            /* rec_turn calls; and with act, at which of them it is called */
+	unsigned bitmaps;                 /* read in this dialogue */
+	uint8_t *received[PC_BLOCKS_MAX]; /* by tpage: the last bitmaps */
+	unsigned losses, returns;         /* that came to be: pauses, and RESUME_ACKs */
+	bool lost_at_end;                 /* it completed although the source could not be told */
+	unsigned turns, act_at;           /* rec_turn calls; and with act, at which of them it is called */
 	void (*act)(struct rec *r);
-	bool removes;                      /* pages are removed: what was sent may be dropped */
+	bool removes; /* pages are removed: what was sent may be dropped */
 
-	unsigned line;                     /* see rec_limit */
+	unsigned line; /* see rec_limit */
 	size_t upto;
 	bool limited;
 };

@@ -48,8 +48,8 @@ static bool has_page(const struct pc *s, unsigned block, uint64_t tpage)
 	if (__atomic_load_n(&ram->removed[tpage], __ATOMIC_SEQ_CST) != PC_KEPT)
 		return true;
 	if (ram->emb->fd >= 0)
-		ASSERT(pread(ram->emb->fd, words, sizeof(words),
-		             (off_t)(ram->emb->canary_bytes + tpage * PC_PAGE)) == sizeof(words));
+		ASSERT(pread(ram->emb->fd, words, sizeof(words), (off_t)(ram->emb->canary_bytes + tpage * PC_PAGE)) ==
+		       sizeof(words));
 	else if (is_present(ram->emb->host + tpage * PC_PAGE))
 		memcpy(words, ram->emb->host + tpage * PC_PAGE, sizeof(words));
 	return is_content(s, block, tpage, words);
@@ -105,8 +105,8 @@ static size_t parse_bitmap(struct rec *r)
 
 	if (r->in_len < head + 8)
 		return 0;
-	if (be16_load(r->in) != WIRE_RP_RECV_BITMAP || be16_load(r->in + 2) != head - 4 ||
-	    r->in[4] != strlen(name) || memcmp(r->in + 5, name, strlen(name)) != 0) {
+	if (be16_load(r->in) != WIRE_RP_RECV_BITMAP || be16_load(r->in + 2) != head - 4 || r->in[4] != strlen(name) ||
+	    memcmp(r->in + 5, name, strlen(name)) != 0) {
 		rec_breach(r, "message %u of %u bytes where the bitmap of '%s' is expected", be16_load(r->in),
 		           be16_load(r->in + 2), name);
 		return 0;

@@ -29,20 +29,20 @@ struct several {
 	bool return_path;
 	char address[160];
 	char dir[TEMP_NAME_BYTES]; /* of the unix socket; "": tcp */
-	struct pump *lines; /* SEVERAL_LINES_MAX of them; owned */
+	struct pump *lines;        /* SEVERAL_LINES_MAX of them; owned */
 	unsigned line_count;
-	int result; /* of the last inm_dispatch; 1: under way */
+	int result;                     /* of the last inm_dispatch; 1: under way */
 	unsigned dispatches, cancel_at; /* inm_cancel after so many; UINT_MAX: never */
-	unsigned quiet_ms; /* nothing has moved for so long: settled; 0: 5 */
+	unsigned quiet_ms;              /* nothing has moved for so long: settled; 0: 5 */
 };
 
 struct several_opts {
 	bool tcp;
-	bool anon;                     /* blocks are addresses, not files: payloads go straight into them */
-	unsigned channels_here;        /* multifd-channels at the destination, if not the same */
-	const char *deadline_s;        /* connect-deadline; NULL: 5 */
-	const char *const *params;     /* more, as in land_opts */
-	const struct inm_ops *ops;     /* NULL: the embedder's */
+	bool anon;                 /* blocks are addresses, not files: payloads go straight into them */
+	unsigned channels_here;    /* multifd-channels at the destination, if not the same */
+	const char *deadline_s;    /* connect-deadline; NULL: 5 */
+	const char *const *params; /* more, as in land_opts */
+	const struct inm_ops *ops; /* NULL: the embedder's */
 	struct inm_config config;
 };
 

@@ -1,5 +1,5 @@
-#include "tests/support/high_fd.h"
 #include "tests/support/source.h"
+#include "tests/support/high_fd.h"
 
 #include <errno.h>
 #include <fcntl.h>

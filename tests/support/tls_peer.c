@@ -1,6 +1,6 @@
+#include "tests/support/tls_peer.h"
 #include "tests/support/high_fd.h"
 #include "tests/support/temp.h"
-#include "tests/support/tls_peer.h"
 
 #if HAVE_GNUTLS
 
@@ -41,7 +41,7 @@ static gnutls_x509_privkey_t key_make(unsigned rsa_bits)
 		MUST(gnutls_x509_privkey_generate(key, GNUTLS_PK_RSA, rsa_bits, 0));
 	else
 		MUST(gnutls_x509_privkey_generate(key, GNUTLS_PK_ECDSA,
-						  GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1), 0));
+		                                  GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1), 0));
 	return key;
 }
 
@@ -140,12 +140,15 @@ void tls_crl_save(const struct tls_cert *issuer, const struct tls_cert *revoked,
 
 void tls_dir_make(char dir[static TEMP_NAME_BYTES], struct tls_cert *ret_ca)
 {
-	const struct tls_cert_plan ca_plan = { .name = "CN=the ca", .ca = true, .usage = GNUTLS_KEY_KEY_CERT_SIGN |
-									       GNUTLS_KEY_CRL_SIGN };
-	const struct tls_cert_plan server_plan = { .name = "CN=localhost", .usage = GNUTLS_KEY_DIGITAL_SIGNATURE,
-						   .purpose = GNUTLS_KP_TLS_WWW_SERVER };
-	const struct tls_cert_plan client_plan = { .name = "CN=mfsource,O=mf", .usage = GNUTLS_KEY_DIGITAL_SIGNATURE,
-						   .purpose = GNUTLS_KP_TLS_WWW_CLIENT };
+	const struct tls_cert_plan ca_plan = { .name = "CN=the ca",
+		                               .ca = true,
+		                               .usage = GNUTLS_KEY_KEY_CERT_SIGN | GNUTLS_KEY_CRL_SIGN };
+	const struct tls_cert_plan server_plan = { .name = "CN=localhost",
+		                                   .usage = GNUTLS_KEY_DIGITAL_SIGNATURE,
+		                                   .purpose = GNUTLS_KP_TLS_WWW_SERVER };
+	const struct tls_cert_plan client_plan = { .name = "CN=mfsource,O=mf",
+		                                   .usage = GNUTLS_KEY_DIGITAL_SIGNATURE,
+		                                   .purpose = GNUTLS_KP_TLS_WWW_CLIENT };
 	struct tls_cert ca, server, client;
 
 	temp_name(dir, "tls");
@@ -276,7 +279,7 @@ static void use_psk(struct tls_peer *peer)
 
 	MUST(gnutls_psk_allocate_client_credentials(&cred));
 	MUST(gnutls_psk_set_client_credentials(cred, peer->plan->identity ? peer->plan->identity : "qemu", &key,
-					       GNUTLS_PSK_KEY_HEX));
+	                                       GNUTLS_PSK_KEY_HEX));
 	MUST(gnutls_credentials_set(peer->session, GNUTLS_CRD_PSK, cred));
 }
 

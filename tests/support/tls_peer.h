@@ -21,13 +21,13 @@
 /* ---- certificates and keys -------------------------------------------------------------------------------------- */
 
 struct tls_cert_plan {
-	const char *name;      /* distinguished name as RFC 4514 has it, last part first: "CN=mfsource,O=mf" */
-	long from_s, to_s;     /* dates, from now; both 0: an hour ago to an hour from now */
+	const char *name;  /* distinguished name as RFC 4514 has it, last part first: "CN=mfsource,O=mf" */
+	long from_s, to_s; /* dates, from now; both 0: an hour ago to an hour from now */
 	bool ca;
-	bool no_constraints;   /* leave the basic constraints out */
-	unsigned usage;        /* GNUTLS_KEY_...; 0: none is said */
-	const char *purpose;   /* GNUTLS_KP_...; NULL: none is said */
-	unsigned rsa_bits;     /* 0: an elliptic curve, P-256 */
+	bool no_constraints; /* leave the basic constraints out */
+	unsigned usage;      /* GNUTLS_KEY_...; 0: none is said */
+	const char *purpose; /* GNUTLS_KP_...; NULL: none is said */
+	unsigned rsa_bits;   /* 0: an elliptic curve, P-256 */
 };
 
 struct tls_cert {
@@ -58,11 +58,11 @@ void tls_dir_remove(const char *dir);
 /* ---- the client ------------------------------------------------------------------------------------------------- */
 
 struct tls_peer_report {
-	int handshake;        /* GnuTLS's code */
-	int alert;            /* received, in the handshake or by the act; -1: none */
-	size_t bytes_unread;  /* that the server had written when tls_peer_listen looked */
-	int64_t value;        /* the act's own */
-	char session[96];     /* GnuTLS's description */
+	int handshake;       /* GnuTLS's code */
+	int alert;           /* received, in the handshake or by the act; -1: none */
+	size_t bytes_unread; /* that the server had written when tls_peer_listen looked */
+	int64_t value;       /* the act's own */
+	char session[96];    /* GnuTLS's description */
 };
 
 struct tls_peer;
@@ -72,15 +72,15 @@ typedef void tls_peer_act(struct tls_peer *peer);
 
 struct tls_peer_plan {
 	enum { TLS_PEER_X509, TLS_PEER_PSK, TLS_PEER_ANON, TLS_PEER_RAW } kind; /* RAW: no TLS, the act at once */
-	const char *dir;             /* of client-cert.pem and client-key.pem */
+	const char *dir;                  /* of client-cert.pem and client-key.pem */
 	const char *cert_name, *key_name; /* NULL: those; "": show no certificate */
-	const char *ca_name;         /* verify the server in the handshake with this file of dir; NULL: do not verify */
-	const char *identity, *key;  /* NULL: "qemu", TLS_PEER_PSK_KEY */
-	const char *priority;        /* NULL: as QEMU's */
-	unsigned listen_ms;          /* 0: 300 */
-	size_t stall_after;          /* write so many bytes in the handshake, then only wait to be hung up on; 0: all */
-	size_t hang_up_after;        /* likewise, and close */
-	tls_peer_act *act;           /* NULL: close at once */
+	const char *ca_name;        /* verify the server in the handshake with this file of dir; NULL: do not verify */
+	const char *identity, *key; /* NULL: "qemu", TLS_PEER_PSK_KEY */
+	const char *priority;       /* NULL: as QEMU's */
+	unsigned listen_ms;         /* 0: 300 */
+	size_t stall_after;         /* write so many bytes in the handshake, then only wait to be hung up on; 0: all */
+	size_t hang_up_after;       /* likewise, and close */
+	tls_peer_act *act;          /* NULL: close at once */
 	const void *arg;
 };
 

@@ -466,7 +466,7 @@ int wire_xbzrle(struct wire *w, const char *block, uint64_t addr, const uint8_t 
 int wire_reply_parse(const uint8_t *buf, size_t len, struct wire_reply *ret_reply)
 {
 	static const int lens[] = { 0, 4, 4, -1, 12, -1, 4, 0 }; /* by type; -1: variable */
-	struct wire_reply reply = { 0 }; /* a whole one crosses a pipe */
+	struct wire_reply reply = { 0 };                         /* a whole one crosses a pipe */
 
 	if (len < 4)
 		return 0;

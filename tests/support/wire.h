@@ -316,13 +316,13 @@ enum {
 
 /* Every field as it is written; builders check nothing. */
 struct wire_packet {
-	uint32_t magic, version;      /* 0: the right ones */
+	uint32_t magic, version; /* 0: the right ones */
 	uint32_t flags, pages_alloc, normal_pages, payload_bytes;
 	uint64_t packet_num;
 	uint32_t zero_pages;
-	const char *block;            /* NULL: empty */
+	const char *block; /* NULL: empty */
 	const uint64_t *offsets;
-	unsigned offset_count;        /* of @offsets; the rest of the header is zeros */
+	unsigned offset_count; /* of @offsets; the rest of the header is zeros */
 };
 
 /* The 64 bytes a channel begins with; @uuid NULL: zeros. */
@@ -346,13 +346,13 @@ size_t wire_encode(struct wire_encoder *enc, const void *src, size_t bytes, void
 typedef int wire_route_fn(void *opaque, unsigned block, uint64_t tpage, unsigned round);
 
 struct multifd_opts {
-	unsigned channels;   /* 0 means 2 */
-	uint32_t method;     /* 0, WIRE_MULTIFD_ZLIB, WIRE_MULTIFD_ZSTD */
-	int level;           /* of it; 0: 1 */
-	bool per_section;    /* each EOS is a sync point; else a 0x200 once in a round (doc/wire/multifd.md 5.1) */
-	bool old;            /* 7.2 to 8.2: SYNC with pages, a phantom, stale fields (doc/wire/multifd.md 4.4) */
-	bool no_phantom;     /* with @old: nothing behind a SYNC packet with pages */
-	bool zero_in_main;   /* zero pages are records of the main stream, and not in packets (6) */
+	unsigned channels;     /* 0 means 2 */
+	uint32_t method;       /* 0, WIRE_MULTIFD_ZLIB, WIRE_MULTIFD_ZSTD */
+	int level;             /* of it; 0: 1 */
+	bool per_section;      /* each EOS is a sync point; else a 0x200 once in a round (doc/wire/multifd.md 5.1) */
+	bool old;              /* 7.2 to 8.2: SYNC with pages, a phantom, stale fields (doc/wire/multifd.md 4.4) */
+	bool no_phantom;       /* with @old: nothing behind a SYNC packet with pages */
+	bool zero_in_main;     /* zero pages are records of the main stream, and not in packets (6) */
 	unsigned packet_pages; /* at most so many in a packet; 0: as many as fit */
 	const struct wire_block *blocks; /* as in honest_opts, to the end */
 	unsigned block_count;

@@ -184,8 +184,8 @@ static void lane_flush(struct maker *m, struct lane *l, bool sync)
 	memcpy(offsets + l->normal_count, l->zero, l->zero_count * 8);
 	memcpy(l->last_offsets, offsets, count * 8);
 	if (l->normal_count)
-		p.payload_bytes = (uint32_t)wire_encode(l->enc, l->pages, l->normal_count * PAGE, m->piece,
-		                                        PIECE_BYTES_MAX);
+		p.payload_bytes =
+		        (uint32_t)wire_encode(l->enc, l->pages, l->normal_count * PAGE, m->piece, PIECE_BYTES_MAX);
 	if (sync)
 		wire_mark(l->w, "SYNC");
 	wire_multifd_header(l->w, &p);
@@ -271,8 +271,7 @@ static void close_section(struct maker *m, bool round_ends)
 static void send_page(struct maker *m, unsigned block, uint64_t tpage, unsigned round, const uint8_t *page, bool zero)
 {
 	const char *name = m->h->image.blocks[block].name;
-	int to = m->o->route ? m->o->route(m->o->opaque, block, tpage, round) :
-	                       (int)((tpage + round) % m->h->count);
+	int to = m->o->route ? m->o->route(m->o->opaque, block, tpage, round) : (int)((tpage + round) % m->h->count);
 
 	memcpy(m->h->image.blocks[block].data + tpage * PAGE, page, PAGE);
 	m->h->image.page_records += !zero;

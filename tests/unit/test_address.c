@@ -54,7 +54,7 @@ START_TEST(test_address_tcp_host_and_port)
 		ck_assert_str_eq(addr.host, rows[i].host);
 		ck_assert_pstr_eq(addr.service, rows[i].service);
 		ck_assert_msg(addr.port_first == rows[i].first && addr.port_last == rows[i].last, "'%s': %u..%u",
-			      rows[i].uri, addr.port_first, addr.port_last);
+		              rows[i].uri, addr.port_first, addr.port_last);
 		ck_assert(address_is_listening(&addr));
 		address_fini(&addr);
 	}
@@ -64,7 +64,7 @@ END_TEST
 START_TEST(test_address_tcp_options)
 {
 	struct address addr = must_parse("tcp:h:1,ipv4=off,ipv6,numeric,mptcp=on,keep-alive=off,keep-alive-count=3,"
-					 "keep-alive-idle=30,keep-alive-interval=7");
+	                                 "keep-alive-idle=30,keep-alive-interval=7");
 
 	ck_assert_int_eq(addr.ipv4, ADDRESS_OFF);
 	ck_assert_int_eq(addr.ipv6, ADDRESS_ON);
@@ -476,7 +476,7 @@ START_TEST(test_address_format_of_every_family)
 	ck_assert_uint_eq(strlen(buf), 5 + 4 * sizeof(un.sun_path));
 	memcpy(un.sun_path, "\0abc", 4);
 	ck_assert_str_eq(address_format(buf, (struct sockaddr *)&un, offsetof(struct sockaddr_un, sun_path) + 4),
-			 "unix:\\x00abc");
+	                 "unix:\\x00abc");
 
 	ck_assert_str_eq(address_format(buf, &odd, sizeof(odd)), "family 16");
 	ck_assert_str_eq(address_format(buf, (struct sockaddr *)&in, 4), "family 2"); /* cut: not read beyond */
@@ -487,8 +487,9 @@ END_TEST
 START_TEST(test_address_print_parses_again)
 {
 	static const char *const uris[] = {
-		"tcp:127.0.0.1:4444", "tcp:[::1]:4444", "tcp::0", "tcp:h:http", "unix:/run/m", "vsock:3:7000", "fd:5",
-		"exec:cat /run/state", "file:/a,offset=4096",
+		"tcp:127.0.0.1:4444",  "tcp:[::1]:4444", "tcp::0", "tcp:h:http",
+		"unix:/run/m",         "vsock:3:7000",   "fd:5",   "exec:cat /run/state",
+		"file:/a,offset=4096",
 	};
 
 	for (size_t i = 0; i < ARRAY_COUNT(uris); i++) {

@@ -78,9 +78,9 @@ END_TEST
 
 START_TEST(test_bitmap_ranges_meet_word_borders_exactly)
 {
-	static const size_t ranges[][2] = { { 0, 64 },   { 64, 64 }, { 63, 1 },   { 63, 2 },   { 64, 1 },
-					    { 0, 65 },   { 1, 63 },  { 1, 127 },  { 127, 66 }, { 128, 65 },
-					    { 192, 1 },  { 191, 2 }, { 0, NBITS }, { 0, 192 } };
+	static const size_t ranges[][2] = { { 0, 64 },  { 64, 64 }, { 63, 1 },    { 63, 2 },   { 64, 1 },
+		                            { 0, 65 },  { 1, 63 },  { 1, 127 },   { 127, 66 }, { 128, 65 },
+		                            { 192, 1 }, { 191, 2 }, { 0, NBITS }, { 0, 192 } };
 
 	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
 		bitmap_set_range(&bm, ranges[i][0], ranges[i][1]);

@@ -74,8 +74,8 @@ static const struct {
 	                                                                   F("y", "uint8", "1")) "}]}, \"size\": 12}",
 	  "\1\5\4in/y\0\0\0\1\2\3\5\4in/y\0\0\0\1\4", 24,
 	  "{\"s\":[{\"x\":1,\"subsections\":{\"in/y\":{\"y\":2}}},{\"x\":3,\"subsections\":{\"in/y\":{\"y\":4}}}]}" },
-	{ "{\"name\": \"s\", \"type\": \"struct\", \"struct\": {" DESC("in", "") ", \"subsections\": [{"
-	  DESC("in/y", F("y", "uint8", "1")) "}, {" DESC("in/z", F("z", "uint8", "1")) "}]}, \"size\": 22}",
+	{ "{\"name\": \"s\", \"type\": \"struct\", \"struct\": {" DESC("in", "") ", \"subsections\": [{" DESC(
+	          "in/y", F("y", "uint8", "1")) "}, {" DESC("in/z", F("z", "uint8", "1")) "}]}, \"size\": 22}",
 	  "\5\4in/y\0\0\0\1\2\5\4in/z\0\0\0\1\3", 22,
 	  "{\"s\":{\"subsections\":{\"in/y\":{\"y\":2},\"in/z\":{\"z\":3}}}}" },
 	{ F("", "uint8", "1") ", " F("\\u00e4\\n", "uint8", "1"), "\1\2", 2, "{\"\":1,\"\xc3\xa4\\n\":2}" },

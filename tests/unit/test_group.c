@@ -23,9 +23,9 @@ static void teardown(void)
 
 /* A child: waits for `go`, cleans up slowly if cancelled, and ends with what it was told to. */
 struct child {
-	int result;          /* when `go` came */
+	int result; /* when `go` came */
 	int result_cancelled;
-	bool go_first;       /* does not wait */
+	bool go_first; /* does not wait */
 	bool ended;
 };
 

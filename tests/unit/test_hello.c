@@ -38,11 +38,9 @@ static enum hello_role expected_role(const struct hello_state *s, enum hello_fir
 /* Of bits: which combination. */
 static struct hello_state state_of(unsigned n)
 {
-	return (struct hello_state){ .tls = n % 2,
-		                     .recovery = n / 2 % 2,
-		                     .main = n / 4 % 3,
-		                     .multifd = n / 12 % 3,
-		                     .preempt = n / 36 % 3 };
+	return (struct hello_state){
+		.tls = n % 2, .recovery = n / 2 % 2, .main = n / 4 % 3, .multifd = n / 12 % 3, .preempt = n / 36 % 3
+	};
 }
 
 #define STATES (2 * 2 * 3 * 3 * 3)
@@ -144,8 +142,8 @@ static const struct {
 START_TEST(test_beginnings_are_told_apart)
 {
 	for (unsigned i = 0; i < BEGINNINGS; i++)
-		ck_assert_msg(hello_first((const uint8_t *)beginnings[i].bytes, 4) == beginnings[i].first,
-		              "row %u: %d", i, hello_first((const uint8_t *)beginnings[i].bytes, 4));
+		ck_assert_msg(hello_first((const uint8_t *)beginnings[i].bytes, 4) == beginnings[i].first, "row %u: %d",
+		              i, hello_first((const uint8_t *)beginnings[i].bytes, 4));
 }
 END_TEST
 

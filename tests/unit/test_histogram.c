@@ -14,11 +14,11 @@ static void test_value(uint64_t value, unsigned parts)
 
 	if (step >= HISTOGRAM_OCTAVES * parts || value > end || (value > 0 && value < begin))
 		ck_abort_msg("%llu of %u parts: step %u, %llu to %llu", (unsigned long long)value, parts, step,
-			     (unsigned long long)begin, (unsigned long long)end);
+		             (unsigned long long)begin, (unsigned long long)end);
 	/* The whole numbers around it may make it one more. */
 	if (end - begin > value / parts + 1)
 		ck_abort_msg("%llu of %u parts: a step from %llu to %llu", (unsigned long long)value, parts,
-			     (unsigned long long)begin, (unsigned long long)end);
+		             (unsigned long long)begin, (unsigned long long)end);
 }
 
 START_TEST(test_histogram_step_is_around_its_values_and_narrow)

@@ -62,7 +62,8 @@ static void run_for(uint64_t ms)
 }
 
 /* One operation and what became of it; then a park, to see whether a cancel is still to come. */
-struct try {
+struct
+try {
 	enum { RECV, RECV_ALL, ACCEPT, CONNECT, READ, POLL, NOP, SLEEP } what;
 	int fd;
 	void *buf;
@@ -277,8 +278,12 @@ START_TEST(test_io_connect_that_waits_is_cancelled)
 	ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&addr, &addr_bytes), 0);
 	for (int i = 0; i < 4; i++) {
 		fds[i] = socket(AF_INET, SOCK_STREAM, 0);
-		t[i] = (struct try){ .what = CONNECT, .fd = fds[i], .deadline_ns = DEADLINE_NEVER, .result = 99,
-				     .addr = (struct sockaddr *)&addr, .addr_bytes = addr_bytes };
+		t[i] = (struct try){ .what = CONNECT,
+			             .fd = fds[i],
+			             .deadline_ns = DEADLINE_NEVER,
+			             .result = 99,
+			             .addr = (struct sockaddr *)&addr,
+			             .addr_bytes = addr_bytes };
 		co[i] = spawn(tries, &t[i]);
 	}
 	run_for(50);

@@ -101,8 +101,7 @@ START_TEST(test_look_of_an_eager_reactor_is_given_up)
 	ck_assert_uint_ge(r->look_eager.misses, LOOK_MISSES);
 	turns = turns_of_sleeps();
 	ck_assert_msg(turns < 3 * SLEEPS + SLEEPS / LOOK_TRIES * 3 * (looks + 10),
-		      "%lu turns for %u sleeps, %lu for one look", (unsigned long)turns, SLEEPS,
-		      (unsigned long)looks);
+	              "%lu turns for %u sleeps, %lu for one look", (unsigned long)turns, SLEEPS, (unsigned long)looks);
 	r->eager = 0;
 }
 END_TEST

@@ -282,8 +282,10 @@ END_TEST
 /* The last page is taken, the next one is not; also in the last place of the list, and for zero pages. */
 START_TEST(test_every_used_offset_is_checked)
 {
-	static const uint64_t bad[] = { 200 * PAGE, 200 * PAGE - 1, 199 * PAGE + 1, 1, 2048, 1ull << 32, 1ull << 63,
-		                        UINT64_MAX, UINT64_MAX - PAGE + 1, (uint64_t)-PAGE };
+	static const uint64_t bad[] = {
+		200 * PAGE, 200 * PAGE - 1,        199 * PAGE + 1, 1, 2048, 1ull << 32, 1ull << 63,
+		UINT64_MAX, UINT64_MAX - PAGE + 1, (uint64_t)-PAGE
+	};
 
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		for (unsigned at = 0; at < K; at += at == 63 ? 1 : 63 + at % 2) {
@@ -428,9 +430,8 @@ START_TEST(test_captured_headers_are_understood)
 
 	memcpy(offs, captured, sizeof(captured));
 	ck_assert_int_eq(check_packet(&p, 0, &got, &err), 0);
-	ck_assert_int_eq(memcmp(wire_of_packet.data,
-	                        "\x11\x22\x33\x44\0\0\0\1\0\0\0\0\0\0\0\x80\0\0\0\x03\0\0\x30\0", 24),
-	                 0);
+	ck_assert_int_eq(
+	        memcmp(wire_of_packet.data, "\x11\x22\x33\x44\0\0\0\1\0\0\0\0\0\0\0\x80\0\0\0\x03\0\0\x30\0", 24), 0);
 	ck_assert_uint_eq(got.payload_bytes, 0x3000);
 	ck_assert_uint_eq(got.zero_pages, 0x7d);
 	p = (struct wire_packet){ .pages_alloc = K, .payload_bytes = 0x40, .packet_num = 0x15, .block = "pc.ram" };

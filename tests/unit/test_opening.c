@@ -24,9 +24,9 @@ START_TEST(test_opening_every_prefix_says_how_far_it_is)
 	for (size_t n = 0; n <= whole; n++) {
 		int far = opening_look((const uint8_t *)text, n, true, &err);
 
-		ck_assert_msg(far == (n < configured ? OPENING_SHORT
-		                      : n < whole    ? OPENING_SETTLED
-		                                     : OPENING_DONE),
+		ck_assert_msg(far == (n < configured ? OPENING_SHORT :
+		                      n < whole      ? OPENING_SETTLED :
+		                                       OPENING_DONE),
 		              "%zu bytes: %d", n, far);
 	}
 }

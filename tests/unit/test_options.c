@@ -43,43 +43,82 @@ static void must_set(const char *name, const char *value)
 /* The answers of query-migrate-capabilities, 7.2.22 first and what 10.0.2 has more: written down a second time, so that
  * a row lost from the table is seen. */
 static const char *const qemu_caps[] = {
-	"xbzrle", "rdma-pin-all", "auto-converge", "zero-blocks", "compress", "events", "postcopy-ram", "x-colo",
-	"release-ram", "block", "return-path", "pause-before-switchover", "multifd", "dirty-bitmaps",
-	"postcopy-blocktime", "late-block-activate", "x-ignore-shared", "validate-uuid", "background-snapshot",
-	"zero-copy-send", "postcopy-preempt", "switchover-ack", "dirty-limit", "mapped-ram",
+	"xbzrle",           "rdma-pin-all",   "auto-converge",       "zero-blocks",
+	"compress",         "events",         "postcopy-ram",        "x-colo",
+	"release-ram",      "block",          "return-path",         "pause-before-switchover",
+	"multifd",          "dirty-bitmaps",  "postcopy-blocktime",  "late-block-activate",
+	"x-ignore-shared",  "validate-uuid",  "background-snapshot", "zero-copy-send",
+	"postcopy-preempt", "switchover-ack", "dirty-limit",         "mapped-ram",
 };
 
 /* The answers of query-migrate-parameters, likewise, as text; and what doc/wire/control.md 5 has of later releases. */
 static const struct {
 	const char *name, *value;
 } qemu_params[] = {
-	{ "cpu-throttle-tailslow", "off" }, { "xbzrle-cache-size", "67108864" }, { "cpu-throttle-initial", "20" },
-	{ "announce-max", "550" }, { "decompress-threads", "2" }, { "compress-threads", "8" },
-	{ "compress-level", "1" }, { "multifd-channels", "2" }, { "multifd-zstd-level", "1" },
-	{ "announce-initial", "50" }, { "block-incremental", "off" }, { "compress-wait-thread", "on" },
-	{ "downtime-limit", "300" }, { "tls-authz", "" }, { "multifd-compression", "none" },
-	{ "announce-rounds", "5" }, { "announce-step", "100" }, { "tls-creds", "" }, { "multifd-zlib-level", "1" },
-	{ "max-cpu-throttle", "99" }, { "max-postcopy-bandwidth", "0" }, { "tls-hostname", "" },
-	{ "throttle-trigger-threshold", "50" }, { "max-bandwidth", "134217728" }, { "x-checkpoint-delay", "20000" },
+	{ "cpu-throttle-tailslow", "off" },
+	{ "xbzrle-cache-size", "67108864" },
+	{ "cpu-throttle-initial", "20" },
+	{ "announce-max", "550" },
+	{ "decompress-threads", "2" },
+	{ "compress-threads", "8" },
+	{ "compress-level", "1" },
+	{ "multifd-channels", "2" },
+	{ "multifd-zstd-level", "1" },
+	{ "announce-initial", "50" },
+	{ "block-incremental", "off" },
+	{ "compress-wait-thread", "on" },
+	{ "downtime-limit", "300" },
+	{ "tls-authz", "" },
+	{ "multifd-compression", "none" },
+	{ "announce-rounds", "5" },
+	{ "announce-step", "100" },
+	{ "tls-creds", "" },
+	{ "multifd-zlib-level", "1" },
+	{ "max-cpu-throttle", "99" },
+	{ "max-postcopy-bandwidth", "0" },
+	{ "tls-hostname", "" },
+	{ "throttle-trigger-threshold", "50" },
+	{ "max-bandwidth", "134217728" },
+	{ "x-checkpoint-delay", "20000" },
 	{ "cpu-throttle-increment", "10" },
-	{ "direct-io", "off" }, { "avail-switchover-bandwidth", "0" }, { "zero-page-detection", "multifd" },
-	{ "multifd-qatzip-level", "1" }, { "mode", "normal" }, { "vcpu-dirty-limit", "1" },
+	{ "direct-io", "off" },
+	{ "avail-switchover-bandwidth", "0" },
+	{ "zero-page-detection", "multifd" },
+	{ "multifd-qatzip-level", "1" },
+	{ "mode", "normal" },
+	{ "vcpu-dirty-limit", "1" },
 	{ "x-vcpu-dirty-limit-period", "1000" },
-	{ "cpr-exec-command", "" }, { "x-rdma-chunk-size", "1048576" }, { "block-bitmap-mapping", "" },
+	{ "cpr-exec-command", "" },
+	{ "x-rdma-chunk-size", "1048576" },
+	{ "block-bitmap-mapping", "" },
 	/* properties */
-	{ "send-configuration", "on" }, { "send-section-footer", "on" }, { "suppress-vmdesc", "off" },
-	{ "store-global-state", "on" }, { "send-switchover-start", "auto" },
-	{ "multifd-flush-after-each-section", "auto" }, { "x-preempt-pre-7-2", "auto" },
-	{ "multifd-clean-tls-termination", "auto" }, { "switchover-ack-legacy", "auto" },
+	{ "send-configuration", "on" },
+	{ "send-section-footer", "on" },
+	{ "suppress-vmdesc", "off" },
+	{ "store-global-state", "on" },
+	{ "send-switchover-start", "auto" },
+	{ "multifd-flush-after-each-section", "auto" },
+	{ "x-preempt-pre-7-2", "auto" },
+	{ "multifd-clean-tls-termination", "auto" },
+	{ "switchover-ack-legacy", "auto" },
 	/* ours */
-	{ "uuid", "" }, { "machine", "" }, { "ram-limit", "17592186044416" },
+	{ "uuid", "" },
+	{ "machine", "" },
+	{ "ram-limit", "17592186044416" },
 	{ "target-page-bits", "auto" },
-	{ "multifd-window-limit", "1073741824" }, { "connect-deadline", "10" },
-	{ "postcopy-prefetch", "on" }, { "stuck-after", "5000" },
+	{ "multifd-window-limit", "1073741824" },
+	{ "connect-deadline", "10" },
+	{ "postcopy-prefetch", "on" },
+	{ "stuck-after", "5000" },
 	{ "postcopy-kernel-faults", "on" },
-	{ "keepalive-idle", "10" }, { "keepalive-interval", "5" }, { "keepalive-count", "6" },
+	{ "keepalive-idle", "10" },
+	{ "keepalive-interval", "5" },
+	{ "keepalive-count", "6" },
 	{ "tcp-user-timeout", "40000" },
-	{ "tls-creds-dir", "" }, { "tls-creds-type", "x509" }, { "tls-priority", "" }, { "tls-verify-peer", "on" },
+	{ "tls-creds-dir", "" },
+	{ "tls-creds-type", "x509" },
+	{ "tls-priority", "" },
+	{ "tls-verify-peer", "on" },
 };
 
 START_TEST(test_options_know_every_capability_of_qemu)
@@ -180,12 +219,9 @@ START_TEST(test_capability_unknown_offers_the_nearest)
 	static const struct {
 		const char *name, *offer;
 	} rows[] = {
-		{ "multifdd", "'multifd'" },
-		{ "x-multifd", "'multifd'" }, /* as -global spells it */
-		{ "return_path", "'return-path'" },
-		{ "post-copy-ram", "'postcopy-ram'" },
-		{ "validate_uid", "'validate-uuid'" },
-		{ "blck", "'block'" },
+		{ "multifdd", "'multifd'" },           { "x-multifd", "'multifd'" }, /* as -global spells it */
+		{ "return_path", "'return-path'" },    { "post-copy-ram", "'postcopy-ram'" },
+		{ "validate_uid", "'validate-uuid'" }, { "blck", "'block'" },
 	};
 
 	for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
@@ -199,7 +235,12 @@ END_TEST
 START_TEST(test_capability_unknown_without_likeness_offers_none)
 {
 	static const char *const names[] = {
-		"", "x", "zzz", "Return", "teleport", "blog",
+		"",
+		"x",
+		"zzz",
+		"Return",
+		"teleport",
+		"blog",
 		"a-name-that-is-much-longer-than-any-capability-there-has-ever-been-in-any-release-of-qemu",
 	};
 
@@ -298,8 +339,8 @@ END_TEST
 
 START_TEST(test_parameter_uuid_is_text_outside_and_bytes_inside)
 {
-	static const uint8_t want[16] = { 0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
-					  0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff };
+	static const uint8_t want[16] = { 0,    0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
+		                          0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff };
 	char buf[OPTIONS_TEXT_BYTES];
 
 	ck_assert(!opts.has_uuid);

@@ -45,7 +45,7 @@ START_TEST(test_parse_u64_takes_the_whole_text_or_nothing)
 
 		ck_assert_msg(parse_u64(rows[i].text, &value) == rows[i].r, "'%s'", rows[i].text);
 		ck_assert_msg(value == (rows[i].r ? 4711 : rows[i].value), "'%s' is %llu", rows[i].text,
-			      (unsigned long long)value);
+		              (unsigned long long)value);
 	}
 }
 END_TEST
@@ -91,7 +91,7 @@ START_TEST(test_parse_size_multiplies_by_its_suffix)
 
 		ck_assert_msg(parse_size(rows[i].text, &bytes) == rows[i].r, "'%s'", rows[i].text);
 		ck_assert_msg(bytes == (rows[i].r ? 4711 : rows[i].bytes), "'%s' is %llu", rows[i].text,
-			      (unsigned long long)bytes);
+		              (unsigned long long)bytes);
 	}
 }
 END_TEST
@@ -134,7 +134,7 @@ END_TEST
 START_TEST(test_parse_uuid_is_exact_about_its_form)
 {
 	static const uint8_t want[16] = { 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
-					  0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef };
+		                          0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef };
 	static const char *const bad[] = {
 		"",
 		"01234567",

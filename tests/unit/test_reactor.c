@@ -456,7 +456,7 @@ static int reads_a_byte(void *arg)
 	ck_assert_int_eq(io_recv(r, st->pair[0], &byte, 1, 0, soon(60000)), 1);
 	/* What it says next takes a few turns, as in a handshake. */
 	for (int i = 0; i < 5; i++)
-		co_yield (&r->sched);
+		co_yield(&r->sched);
 	event_set(&st->said);
 	return 0;
 }
@@ -517,7 +517,7 @@ static int is_away_until_it_is_over(void *arg)
 
 	while (st->waited == 1) {
 		usleep(STOPPED_MS * 1000 / 2);
-		co_yield (&r->sched);
+		co_yield(&r->sched);
 		if (++st->later > 100)
 			return 0;
 	}

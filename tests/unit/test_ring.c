@@ -56,7 +56,7 @@ static void run(struct group *until)
 	int ret = reactor_run(r, until, soon(10000));
 
 	ck_assert_msg(ret == 0, "%s, with %zu operations under way, %d done, %d cancelled", strerror(-ret),
-		      r->ring->in_flight, done, cancelled);
+	              r->ring->in_flight, done, cancelled);
 }
 
 static int nop(void *arg)

@@ -24,9 +24,9 @@
 #define ITEMS_MAX (ACTORS * STEPS)
 
 /* Check's own assertions make a system call each. */
-#define HOLDS(cond)                                            \
-	do {                                                   \
-		if (!(cond))                                   \
+#define HOLDS(cond) \
+	do { \
+		if (!(cond)) \
 			ck_abort_msg("seed %u: %s", seed, #cond); \
 	} while (0)
 
@@ -211,7 +211,7 @@ static void use_event(struct actor *a, uint64_t deadline)
 static int act(void *arg)
 {
 	static void (*const uses[])(struct actor *, uint64_t) = { use_mutex, use_semaphore, use_lock,
-								   use_push,  use_pop,	     use_event };
+		                                                  use_push,  use_pop,       use_event };
 	struct actor *a = arg;
 	bool asked;
 	int r;

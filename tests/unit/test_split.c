@@ -399,12 +399,12 @@ START_TEST(test_split_same_device_or_id_twice_is_an_error)
 		split_result_fini(&r);
 		/* With a description it says so. */
 		o.n--;
-		eof_and(&o, rows[i].instance ? TOP(DEV("a", "0", "3") ", " DEV("a", "1", "2"))
-		                             : TOP(DEV("a", "0", "3") ", " DEV("b", "0", "2")));
+		eof_and(&o, rows[i].instance ? TOP(DEV("a", "0", "3") ", " DEV("a", "1", "2")) :
+		                               TOP(DEV("a", "0", "3") ", " DEV("b", "0", "2")));
 		got = try_all(&o, rows[i].opts, &r, &(struct split_tail){ 0 }, &err);
-		ck_assert_int_eq(got, rows[i].id == 7                                 ? -EPROTO
-		                      : strcmp(rows[i].name, "a") || rows[i].instance ? 1
-		                                                                      : 0);
+		ck_assert_int_eq(got, rows[i].id == 7                               ? -EPROTO :
+		                      strcmp(rows[i].name, "a") || rows[i].instance ? 1 :
+		                                                                      0);
 		if (rows[i].id == 7)
 			ck_assert_msg(strstr(err.text, "has section id 7, which 'a' has") != NULL, "%s", err.text);
 		split_result_fini(&r);

@@ -195,14 +195,14 @@ START_TEST(test_split_package_orders_its_commands)
 				put8(&o, 0);
 			else
 				command(&o,
-				        *c == 'L'   ? 4
-				        : *c == 'P' ? 2
-				        : *c == 'R' ? 5
-				                    : 6,
+				        *c == 'L' ? 4 :
+				        *c == 'P' ? 2 :
+				        *c == 'R' ? 5 :
+				                    6,
 				        "\0\0\0\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
-				        *c == 'P'   ? 4
-				        : *c == 'D' ? 20
-				                    : 0);
+				        *c == 'P' ? 4 :
+				        *c == 'D' ? 20 :
+				                    0);
 			id++;
 		}
 		got = split_by_footers(&r, o.p ? o.p : (const uint8_t *)"", o.n, SPLIT_PACKAGE, &plain, &err);

@@ -66,7 +66,7 @@ START_TEST(test_authz_patterns)
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 		ck_assert_msg(tls_authz_match(cases[i].patterns, cases[i].dn) == cases[i].match, "'%s' and '%s'",
-			      cases[i].patterns, cases[i].dn);
+		              cases[i].patterns, cases[i].dn);
 }
 END_TEST
 
@@ -306,7 +306,8 @@ START_TEST(test_creds_key_with_a_password)
 
 	tls_cert_make(&cert, &(struct tls_cert_plan){ .name = "CN=localhost" }, &ca);
 	ck_assert_int_eq(gnutls_x509_privkey_export_pkcs8(cert.key, GNUTLS_X509_FMT_PEM, "geheim",
-							  GNUTLS_PKCS_PBES2_AES_128, text, &bytes), 0);
+	                                                  GNUTLS_PKCS_PBES2_AES_128, text, &bytes),
+	                 0);
 	text[bytes] = '\0';
 	tls_cert_save(&cert, dir, "server-cert.pem", NULL);
 	tls_cert_free(&cert);

@@ -22,8 +22,13 @@ static void act_big(struct tls_peer *p)
 static int odd_iovecs(struct iovec *iov, uint8_t *buf, unsigned turn)
 {
 	static const size_t shapes[][5] = {
-		{ 4096, 4096, 4096, 4096, 4096 }, { 1, 0, 1, 3, 16384 }, { 0, 0, 0, 0, 1 }, { 16385, 7, 0, 1, 40000 },
-		{ 65536, 65536, 65536, 65536, 100000 }, { 16384, 1, 16384, 0, 5 }, { 2, 2, 2, 2, 2 },
+		{ 4096, 4096, 4096, 4096, 4096 },
+		{ 1, 0, 1, 3, 16384 },
+		{ 0, 0, 0, 0, 1 },
+		{ 16385, 7, 0, 1, 40000 },
+		{ 65536, 65536, 65536, 65536, 100000 },
+		{ 16384, 1, 16384, 0, 5 },
+		{ 2, 2, 2, 2, 2 },
 	};
 	const size_t *shape = shapes[turn % (sizeof(shapes) / sizeof(shapes[0]))];
 
@@ -210,15 +215,19 @@ START_TEST(test_tls_forged_bytes_are_found_behind_what_came_before)
 {
 	tls.plan.act = act_forge;
 	tls.body = body_finds_forgery;
-	tls.plan.arg = "\x17\3\3\0\x20" "0123456789abcdef0123456789abcdef";
+	tls.plan.arg = "\x17\3\3\0\x20"
+	               "0123456789abcdef0123456789abcdef";
 	tls_scene_works();
 	tls_scene_says("fails its integrity check");
-	tls.plan.arg = "\x15\3\3\0\x20" "0123456789abcdef0123456789abcdef";
+	tls.plan.arg = "\x15\3\3\0\x20"
+	               "0123456789abcdef0123456789abcdef";
 	tls_scene_works();
-	tls.plan.arg = "QEVM\0\0\0\3" "0123456789abcdef0123456789abc";
+	tls.plan.arg = "QEVM\0\0\0\3"
+	               "0123456789abcdef0123456789abc";
 	tls_scene_works();
 	tls_scene_says("no TLS record");
-	tls.plan.arg = "\x17\3\3\xff\xff" "0123456789abcdef0123456789abcdef";
+	tls.plan.arg = "\x17\3\3\xff\xff"
+	               "0123456789abcdef0123456789abcdef";
 	tls_scene_works();
 	tls_scene_says("too long");
 }

@@ -258,7 +258,7 @@ static bool forger_send(struct forger *f, struct tls_peer *p, uint8_t type, cons
 		nonce[4 + i] ^= (uint8_t)(f->seq >> (56 - 8 * i));
 	f->seq++;
 	MUST_BE_ZERO(gnutls_aead_cipher_encrypt(f->cipher, nonce, sizeof(nonce), record, 5, 16, plain, bytes + 1,
-						record + 5, &sealed));
+	                                        record + 5, &sealed));
 	return send(p->fd, record, 5 + sealed, MSG_NOSIGNAL) == (ssize_t)(5 + sealed);
 }
 

@@ -190,11 +190,14 @@ START_TEST(test_tls_garbage_that_begins_as_tls)
 {
 	tls.plan.kind = TLS_PEER_RAW;
 	tls.plan.act = act_raw;
-	tls.plan.arg = "\x16\3\1\0\x0b\2\0\0\7" "abcdefg";
+	tls.plan.arg = "\x16\3\1\0\x0b\2\0\0\7"
+	               "abcdefg";
 	tls_scene_fails(-EPROTO, "TLS handshake: ");
-	tls.plan.arg = "\x16\3\1\xff\xff" "abcdefghijk";
+	tls.plan.arg = "\x16\3\1\xff\xff"
+	               "abcdefghijk";
 	tls_scene_fails(-EPROTO, "too long");
-	tls.plan.arg = "\x16\5\1\0\x0b" "abcdefghijk";
+	tls.plan.arg = "\x16\5\1\0\x0b"
+	               "abcdefghijk";
 	tls_scene_fails(-EPROTO, "no TLS record");
 }
 END_TEST

@@ -97,8 +97,8 @@ static void begin_file(void)
 	guest = mmap(NULL, PAGES * page, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
 	landing = mmap(NULL, PAGES * page, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
 	ck_assert(guest != MAP_FAILED && landing != MAP_FAILED);
-	ck_assert_int_eq(uffd_register(&u, guest, PAGES * page,
-	                               UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR), 0);
+	ck_assert_int_eq(
+	        uffd_register(&u, guest, PAGES * page, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR), 0);
 }
 
 static void setup(void)
@@ -205,7 +205,7 @@ END_TEST
 
 static void *reads_one(void *arg)
 {
-	return (void *)(uintptr_t)*(volatile uint8_t *)arg;
+	return (void *)(uintptr_t) * (volatile uint8_t *)arg;
 }
 
 START_TEST(test_events_come_in_batches_and_placing_ends_the_waiting)

@@ -24,9 +24,9 @@
 
 /* ---- a kernel that is played -------------------------------------------------------------------------------- */
 
-static const char *played_release;  /* NULL: the real one */
-static uint64_t played_features;    /* 0: the real ones */
-static int played_new_error;        /* of the device's ioctl; 0: the real one */
+static const char *played_release; /* NULL: the real one */
+static uint64_t played_features;   /* 0: the real ones */
+static int played_new_error;       /* of the device's ioctl; 0: the real one */
 
 int uname(struct utsname *un)
 {
@@ -133,8 +133,10 @@ START_TEST(test_open_names_the_release_that_has_it)
 	uffd_close(&u);
 	played_release = "5.10.0-old";
 	played_features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_SIGBUS;
-	ck_assert_int_eq(uffd_open(&u, UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_MISSING_SHMEM |
-	                           UFFD_FEATURE_EXACT_ADDRESS, 0, &err), -ENOTSUP);
+	ck_assert_int_eq(uffd_open(&u,
+	                           UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_EXACT_ADDRESS,
+	                           0, &err),
+	                 -ENOTSUP);
 	ck_assert_str_eq(err.text, "userfaultfd: this kernel, 5.10.0-old, has no minor-shmem (Linux 5.14), "
 	                           "exact-address (Linux 5.18)");
 	ck_assert_int_eq(uffd_open(&u, UFFD_FEATURE_SIGBUS, UFFD_FEATURE_MINOR_SHMEM, &err), 0);
@@ -338,12 +340,14 @@ START_TEST(test_closed_doors_are_all_told)
 
 	need_closed_device();
 	v = after(become_nobody, EPERM, 0, 0);
-	assert_says(&v, -EPERM, "no userfaultfd: /dev/userfaultfd: EACCES; system call: EPERM; for user mode only: "
-	                        "EPERM; permit this user the device, or the call in the container's seccomp policy");
+	assert_says(&v, -EPERM,
+	            "no userfaultfd: /dev/userfaultfd: EACCES; system call: EPERM; for user mode only: "
+	            "EPERM; permit this user the device, or the call in the container's seccomp policy");
 	/* A kernel before 5.11 with neither the device nor the third door. */
 	v = after(become_nobody, EINVAL, 0, 0);
-	assert_says(&v, -EPERM, "no userfaultfd: /dev/userfaultfd: EACCES; system call: EINVAL; for user mode only: "
-	                        "EINVAL; CAP_SYS_PTRACE or sysctl vm.unprivileged_userfaultfd=1 would open the second");
+	assert_says(&v, -EPERM,
+	            "no userfaultfd: /dev/userfaultfd: EACCES; system call: EINVAL; for user mode only: "
+	            "EINVAL; CAP_SYS_PTRACE or sysctl vm.unprivileged_userfaultfd=1 would open the second");
 	/* The device shows that this is a policy, not a kernel without. */
 	v = after(become_nobody, ENOSYS, 0, 0);
 	ck_assert_int_eq(v.r, -EPERM);
@@ -362,8 +366,9 @@ START_TEST(test_a_device_that_gives_none_is_told)
 	if (access("/dev/userfaultfd", F_OK) < 0)
 		test_skip("no /dev/userfaultfd, before Linux 6.1");
 	v = after(have_strange_device, EPERM, 0, 0);
-	assert_says(&v, -EPERM, "no userfaultfd: /dev/userfaultfd: ENOTTY; system call: EPERM; for user mode only: "
-	                        "EPERM; permit this user the device, or the call in the container's seccomp policy");
+	assert_says(&v, -EPERM,
+	            "no userfaultfd: /dev/userfaultfd: ENOTTY; system call: EPERM; for user mode only: "
+	            "EPERM; permit this user the device, or the call in the container's seccomp policy");
 }
 END_TEST
 
@@ -371,8 +376,9 @@ START_TEST(test_a_kernel_without_is_told)
 {
 	struct verdict v = after(leave_dev, ENOSYS, 0, 0);
 
-	assert_says(&v, -ENOSYS, "no userfaultfd: /dev/userfaultfd: ENOENT; system call: ENOSYS; for user mode only: "
-	                         "ENOSYS; the kernel needs CONFIG_USERFAULTFD; a seccomp policy may also hide it");
+	assert_says(&v, -ENOSYS,
+	            "no userfaultfd: /dev/userfaultfd: ENOENT; system call: ENOSYS; for user mode only: "
+	            "ENOSYS; the kernel needs CONFIG_USERFAULTFD; a seccomp policy may also hide it");
 }
 END_TEST
 

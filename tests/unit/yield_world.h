@@ -121,8 +121,8 @@ static inline void needs_in(const char *func, unsigned what)
 static inline void ram_make(struct ram *r, size_t hpage_bytes, size_t pages)
 {
 	bool huge = hpage_bytes > 4096;
-	uint64_t minor = huge ? UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MINOR_HUGETLBFS
-	                      : UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM;
+	uint64_t minor = huge ? UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MINOR_HUGETLBFS :
+	                        UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM;
 	uint8_t **views[] = { &r->landing, &r->view, &r->guest };
 
 	r->hpage_bytes = hpage_bytes;
@@ -270,7 +270,7 @@ static inline int parks_without_a_word(void *arg)
 	struct callback *c = arg;
 
 	yield_watch(&c->d->y, "parks without a word");
-	co_yield (&c->d->w.sched);
+	co_yield(&c->d->w.sched);
 	yield_unwatch(&c->d->y);
 	return 0;
 }

@@ -14,7 +14,7 @@
 #if !HAVE_GNUTLS
 
 int tls_chan_wrap(struct chan **ret_chan, struct chan *plain, const struct tls_creds *creds,
-		  const struct tls_options *o, uint64_t deadline_ns, struct err *err)
+                  const struct tls_options *o, uint64_t deadline_ns, struct err *err)
 {
 	(void)ret_chan;
 	(void)creds;
@@ -62,12 +62,12 @@ static int read_error(const struct tls_chan *tc, int code, struct err *err)
 	switch (code) {
 	case GNUTLS_E_FATAL_ALERT_RECEIVED:
 		return err_set(err, -ECONNRESET, "%s ended TLS with the alert '%s'", name,
-			       gnutls_alert_get_name(gnutls_alert_get(tc->session)));
+		               gnutls_alert_get_name(gnutls_alert_get(tc->session)));
 	case GNUTLS_E_REHANDSHAKE:
 		return err_set(err, -EPROTO, "%s asks for TLS renegotiation, which is refused", name);
 	case GNUTLS_E_DECRYPTION_FAILED:
 		return err_set(err, -EPROTO, "a TLS record from %s fails its integrity check: changed on the way",
-			       name);
+		               name);
 	case GNUTLS_E_MEMORY_ERROR:
 		return err_set(err, -ENOMEM, "no memory for a TLS record");
 	default:
@@ -179,7 +179,7 @@ static ssize_t tls_readv(struct chan *ch, struct iovec *iov, int iov_count, uint
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
 static may_park int write_record(struct tls_chan *tc, const char *buf, size_t bytes, uint64_t deadline_ns,
-				 size_t *ret_written, struct err *err)
+                                 size_t *ret_written, struct err *err)
 {
 	for (;;) {
 		ssize_t n = gnutls_record_send(tc->session, buf, bytes);
@@ -193,7 +193,7 @@ static may_park int write_record(struct tls_chan *tc, const char *buf, size_t by
 		}
 		if (!tls_is_again(n))
 			return err_set(err, n == GNUTLS_E_MEMORY_ERROR ? -ENOMEM : -EIO, "TLS to %s: %s", tc->chan.name,
-				       gnutls_strerror((int)n));
+			               gnutls_strerror((int)n));
 	}
 }
 
@@ -275,7 +275,7 @@ static int enable_tickets(struct tls_chan *tc)
 }
 
 static int session_init(struct tls_chan *tc, const struct tls_creds *creds, const struct tls_options *o,
-			struct err *err)
+                        struct err *err)
 {
 	unsigned flags = GNUTLS_SERVER;
 	int r;
@@ -298,7 +298,7 @@ static int session_init(struct tls_chan *tc, const struct tls_creds *creds, cons
 }
 
 static may_park int establish(struct tls_chan *tc, const struct tls_creds *creds, const struct tls_options *o,
-			      uint64_t deadline_ns, struct err *err)
+                              uint64_t deadline_ns, struct err *err)
 {
 	gnutls_alert_description_t alert = GNUTLS_A_BAD_CERTIFICATE;
 	int r = session_init(tc, creds, o, err);
@@ -314,7 +314,7 @@ static may_park int establish(struct tls_chan *tc, const struct tls_creds *creds
 }
 
 int tls_chan_wrap(struct chan **ret_chan, struct chan *plain, const struct tls_creds *creds,
-		  const struct tls_options *o, uint64_t deadline_ns, struct err *err)
+                  const struct tls_options *o, uint64_t deadline_ns, struct err *err)
 {
 	struct tls_chan *tc = calloc(1, sizeof(*tc));
 	int r;
@@ -359,9 +359,9 @@ const char *tls_chan_describe(const struct chan *ch, char buf[static TLS_SESSION
 	session = ((const struct tls_chan *)ch)->session;
 	group = gnutls_group_get(session);
 	snprintf(buf, TLS_SESSION_TEXT_BYTES, "%s %s%s%s %s",
-		 gnutls_protocol_get_name(gnutls_protocol_get_version(session)),
-		 gnutls_kx_get_name(gnutls_kx_get(session)), group ? " " : "",
-		 group ? gnutls_group_get_name(group) : "", gnutls_cipher_get_name(gnutls_cipher_get(session)));
+	         gnutls_protocol_get_name(gnutls_protocol_get_version(session)),
+	         gnutls_kx_get_name(gnutls_kx_get(session)), group ? " " : "",
+	         group ? gnutls_group_get_name(group) : "", gnutls_cipher_get_name(gnutls_cipher_get(session)));
 	return buf;
 }
 

@@ -54,7 +54,7 @@ struct tls_options;
  * what a person has to do.
  */
 may_park int tls_chan_wrap(struct chan **ret_chan, struct chan *plain, const struct tls_creds *creds,
-			   const struct tls_options *o, uint64_t deadline_ns, struct err *err);
+                           const struct tls_options *o, uint64_t deadline_ns, struct err *err);
 
 /**
  * tls_chan_ended_clean - after chan_readv returned 0: did the source say goodbye (close_notify)?

@@ -20,9 +20,9 @@ static size_t value_bytes(const char *dn)
 /* The pattern has @bytes. Each '*' takes at most one value, so the work is bounded by the values' lengths in turn. */
 static bool glob_match(const char *pattern, size_t bytes, const char *dn)
 {
-	const char *star = NULL;      /* after the last '*' */
-	const char *retry = NULL;     /* where its run ends so far */
-	const char *run_end = NULL;   /* where it must end at the latest */
+	const char *star = NULL;    /* after the last '*' */
+	const char *retry = NULL;   /* where its run ends so far */
+	const char *run_end = NULL; /* where it must end at the latest */
 	const char *end = pattern + bytes;
 
 	while (*dn || pattern < end) {

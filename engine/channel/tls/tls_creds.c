@@ -44,7 +44,7 @@ const char *tls_creds_priority(char buf[static TLS_PRIORITY_BYTES], const struct
 		snprintf(buf, TLS_PRIORITY_BYTES, "%s%s", o->priority, priority_suffixes[o->type]);
 	else
 		snprintf(buf, TLS_PRIORITY_BYTES, "%s%s%s", PRIORITY_VERSIONS,
-			 fast_aes ? PRIORITY_AES : PRIORITY_CHACHA, priority_suffixes[o->type]);
+		         fast_aes ? PRIORITY_AES : PRIORITY_CHACHA, priority_suffixes[o->type]);
 	return buf;
 }
 
@@ -121,7 +121,7 @@ static int load_priority(struct tls_creds *creds, const struct tls_options *o, s
 	r = gnutls_priority_init2(&creds->priority, text, &where, 0);
 	if (r == GNUTLS_E_INVALID_REQUEST && where)
 		return err_set(err, -EINVAL, "the TLS priority string is not understood from '%s' on",
-			       TEXT_QUOTE(where, strlen(where)));
+		               TEXT_QUOTE(where, strlen(where)));
 	return r < 0 ? err_set(err, -EINVAL, "the TLS priority string: %s", gnutls_strerror(r)) : 0;
 }
 
@@ -194,8 +194,8 @@ static int set_credentials(const struct tls_creds *creds, gnutls_session_t sessi
 {
 	switch (creds->type) {
 	case TLS_CREDS_X509:
-		gnutls_certificate_server_set_request(session, creds->verify_peer ? GNUTLS_CERT_REQUIRE :
-										     GNUTLS_CERT_IGNORE);
+		gnutls_certificate_server_set_request(session,
+		                                      creds->verify_peer ? GNUTLS_CERT_REQUIRE : GNUTLS_CERT_IGNORE);
 		return gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, creds->x509);
 	case TLS_CREDS_PSK:
 		return gnutls_credentials_set(session, GNUTLS_CRD_PSK, creds->psk);
@@ -206,7 +206,7 @@ static int set_credentials(const struct tls_creds *creds, gnutls_session_t sessi
 }
 
 int tls_creds_attach(const struct tls_creds *creds, struct gnutls_session_int *session, struct tls_seen *seen,
-		     struct err *err)
+                     struct err *err)
 {
 	int r = set_credentials(creds, session);
 

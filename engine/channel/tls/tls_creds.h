@@ -95,6 +95,6 @@ struct tls_seen {
  * Return: 0 or -ENOMEM.
  */
 int tls_creds_attach(const struct tls_creds *creds, struct gnutls_session_int *session, struct tls_seen *seen,
-		     struct err *err);
+                     struct err *err);
 
 #endif

@@ -18,10 +18,11 @@ static int not_tls(const struct tls_chan *tc, struct err *err)
 	size_t n = tc->in_end < 4 ? tc->in_end : 4;
 
 	if (n == 4 && !memcmp(tc->in, "QEVM", 4))
-		return err_set(err, -EPROTO, "the source speaks without TLS, which is required here: "
-			       "set parameter tls-creds at the source");
+		return err_set(err, -EPROTO,
+		               "the source speaks without TLS, which is required here: "
+		               "set parameter tls-creds at the source");
 	return err_set(err, -EPROTO, "TLS is required here, but the connection began with '%s', which is not TLS",
-		       TEXT_QUOTE(tc->in, n));
+	               TEXT_QUOTE(tc->in, n));
 }
 
 /* An end or a reset. */
@@ -31,10 +32,11 @@ static int hung_up(const struct tls_chan *tc, struct err *err)
 		return err_set(err, -ENODATA, "closed before the TLS handshake");
 	if (tc->plain->bytes_out == 0 && tc->out_bytes == 0)
 		return err_set(err, -ENODATA, "closed in the middle of its first TLS message");
-	return err_set(err, -ENODATA, "closed in the middle of the TLS handshake: usually this means that the source "
-		       "%s; its log says why",
-		       tc->x509 ? "does not trust our certificate, or has credentials of another type" :
-				  "has other keys, or credentials of another type");
+	return err_set(err, -ENODATA,
+	               "closed in the middle of the TLS handshake: usually this means that the source "
+	               "%s; its log says why",
+	               tc->x509 ? "does not trust our certificate, or has credentials of another type" :
+	                          "has other keys, or credentials of another type");
 }
 
 static may_park int handshake_fill(struct tls_chan *tc, uint64_t deadline_ns, struct err *err)
@@ -47,7 +49,7 @@ static may_park int handshake_fill(struct tls_chan *tc, uint64_t deadline_ns, st
 		return err_up(err, -ECONNABORTED, "in the TLS handshake: the connection was lost");
 	if (r == -ETIMEDOUT)
 		return err_set(err, r, "the TLS handshake was not over before the deadline; %llu bytes came",
-			       (unsigned long long)tc->plain->bytes_in);
+		               (unsigned long long)tc->plain->bytes_in);
 	if (r == -ECONNRESET)
 		return hung_up(tc, err);
 	if (r < 0)
@@ -94,7 +96,7 @@ static int refused(const struct tls_chan *tc, struct err *err)
 		break;
 	}
 	return err_set(err, -ECONNREFUSED, "the source ends the TLS handshake with the alert '%s'%s",
-		       name ? name : "unknown", help);
+	               name ? name : "unknown", help);
 }
 
 /* A key that does not fit shows in a MAC that does not fit; GnuTLS's code says only that. */
@@ -103,7 +105,7 @@ static bool is_wrong_key(const struct tls_seen *seen, int code)
 	if (!seen->identity_asked)
 		return false;
 	return code == GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER || /* the binder in TLS 1.3 */
-	       code == GNUTLS_E_DECRYPTION_FAILED ||           /* the end of the handshake in TLS 1.2, */
+	       code == GNUTLS_E_DECRYPTION_FAILED ||          /* the end of the handshake in TLS 1.2, */
 	       (code == GNUTLS_E_FATAL_ALERT_RECEIVED && !seen->identity_known); /* which the source may see first */
 }
 
@@ -111,9 +113,9 @@ static int wrong_key(const struct tls_seen *seen, struct err *err)
 {
 	if (!seen->identity_known)
 		return err_set(err, -EACCES, "the source's pre-shared key identity '%s' is not in keys.psk",
-			       seen->identity);
+		               seen->identity);
 	return err_set(err, -EACCES, "the source's pre-shared key for identity '%s' is not the one in keys.psk",
-		       seen->identity);
+	               seen->identity);
 }
 
 static int handshake_error(struct tls_chan *tc, int code, struct err *err)
@@ -129,8 +131,9 @@ static int handshake_error(struct tls_chan *tc, int code, struct err *err)
 		return refused(tc, err);
 	case GNUTLS_E_CERTIFICATE_REQUIRED:
 	case GNUTLS_E_NO_CERTIFICATE_FOUND:
-		return err_set(err, -EACCES, "the source shows no certificate, and one is required: "
-			       "it needs client-cert.pem and client-key.pem");
+		return err_set(err, -EACCES,
+		               "the source shows no certificate, and one is required: "
+		               "it needs client-cert.pem and client-key.pem");
 	case GNUTLS_E_NO_CIPHER_SUITES:
 	case GNUTLS_E_NO_COMMON_KEY_SHARE:
 	case GNUTLS_E_INSUFFICIENT_CREDENTIALS:
@@ -138,9 +141,10 @@ static int handshake_error(struct tls_chan *tc, int code, struct err *err)
 	case GNUTLS_E_UNSUPPORTED_SIGNATURE_ALGORITHM:
 	case GNUTLS_E_UNKNOWN_CIPHER_SUITE:
 	case GNUTLS_E_NO_PRIORITIES_WERE_SET:
-		return err_set(err, -ECONNREFUSED, "nothing in common with the source (%s): "
-			       "compare the types of credentials (x509, psk, anon) and the priority strings",
-			       gnutls_strerror(code));
+		return err_set(err, -ECONNREFUSED,
+		               "nothing in common with the source (%s): "
+		               "compare the types of credentials (x509, psk, anon) and the priority strings",
+		               gnutls_strerror(code));
 	case GNUTLS_E_MEMORY_ERROR:
 		return err_set(err, -ENOMEM, "no memory for the TLS handshake");
 	default:

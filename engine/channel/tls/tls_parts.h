@@ -50,8 +50,8 @@
  */
 #define TLS_APART_BYTES_MAX (128u << 10)
 #define TLS_APART_RECORDS_MAX 512u
-#define TLS_APART_DATA_SHIFT 12         /* 1 byte more for 4 KiB of data, */
-#define TLS_APART_RECORD_DATA_SHIFT 20  /* and 1 record more for 1 MiB */
+#define TLS_APART_DATA_SHIFT 12        /* 1 byte more for 4 KiB of data, */
+#define TLS_APART_RECORD_DATA_SHIFT 20 /* and 1 record more for 1 MiB */
 
 enum record_type { RECORD_CCS = 20, RECORD_ALERT, RECORD_HANDSHAKE, RECORD_DATA, RECORD_HEARTBEAT };
 
@@ -72,12 +72,12 @@ struct tls_chan {
 	bool in_eof; /* the plain channel has ended */
 
 	/* What GnuTLS has taken that was no data; see TLS_APART_BYTES_MAX. */
-	size_t in_counted;         /* in[..in_counted) are records that are counted */
+	size_t in_counted; /* in[..in_counted) are records that are counted */
 	uint64_t apart_bytes;
 	uint64_t apart_records;
-	size_t last_record_bytes;  /* the last one that was counted: no longer apart if data comes out of it */
-	uint64_t data_bytes;       /* that came out of GnuTLS */
-	bool apart_too_much;       /* and fault says so */
+	size_t last_record_bytes; /* the last one that was counted: no longer apart if data comes out of it */
+	uint64_t data_bytes;      /* that came out of GnuTLS */
+	bool apart_too_much;      /* and fault says so */
 
 	gnutls_packet_t packet; /* owned; a decrypted record that is not read to its end, or NULL */
 	const uint8_t *packet_data;
@@ -143,7 +143,7 @@ may_park int tls_handshake_alert(struct tls_chan *tc, gnutls_alert_description_t
  * Return: 0, -EACCES, -ENOMEM.
  */
 int tls_verify(struct tls_chan *tc, const struct tls_options *o, gnutls_alert_description_t *ret_alert,
-	       struct err *err);
+               struct err *err);
 
 #endif
 

@@ -98,7 +98,7 @@ static void psk_fini(struct tls_psk *psk)
 
 /* The array grows by the lines of a file of our own, which is bounded. */
 static int psk_add(struct tls_creds *creds, const struct tls_file *f, const char *line, size_t bytes, unsigned number,
-		   struct err *err)
+                   struct err *err)
 {
 	struct tls_psk *keys = reallocarray(creds->keys, creds->key_count + 1, sizeof(*keys));
 	struct tls_psk psk = { 0 };

@@ -25,8 +25,8 @@ static int check_apart(const struct tls_chan *tc, struct err *err)
 	if (bytes <= bytes_max && records <= records_max)
 		return 0;
 	return err_set(err, -EPROTO, "TLS from %s: more than %llu bytes or %llu records of %s", tc->chan.name,
-		       (unsigned long long)bytes_max, (unsigned long long)records_max,
-		       tc->established ? "TLS's own among its data" : "handshake");
+	               (unsigned long long)bytes_max, (unsigned long long)records_max,
+	               tc->established ? "TLS's own among its data" : "handshake");
 }
 
 /* GnuTLS is about to take all up to @end: what begins there is counted as if no data were in it. */
@@ -120,7 +120,7 @@ static int check_header(const struct tls_chan *tc, const uint8_t *header, struct
 		return err_set(err, -EPROTO, "bytes from %s are no TLS record", tc->chan.name);
 	if (RECORD_HEADER_BYTES + (size_t)be16_load(header + 3) > RECORD_BYTES_MAX)
 		return err_set(err, -EPROTO, "a TLS record from %s is too long: %u bytes", tc->chan.name,
-			       be16_load(header + 3));
+		               be16_load(header + 3));
 	return 0;
 }
 

@@ -23,7 +23,7 @@ static int explain_status(unsigned status, gnutls_alert_description_t *ret_alert
 	if (status & GNUTLS_CERT_NOT_ACTIVATED) {
 		*ret_alert = GNUTLS_A_CERTIFICATE_EXPIRED;
 		return err_set(err, -EACCES,
-			       "the source's certificate is valid only from a later time on; compare the clocks");
+		               "the source's certificate is valid only from a later time on; compare the clocks");
 	}
 	if (status & (GNUTLS_CERT_SIGNER_NOT_FOUND | GNUTLS_CERT_SIGNER_NOT_CA | GNUTLS_CERT_SIGNATURE_FAILURE)) {
 		*ret_alert = GNUTLS_A_UNKNOWN_CA;
@@ -71,13 +71,12 @@ static int authorise(struct tls_chan *tc, const char *patterns, gnutls_alert_des
 	/* A NUL in it would hide its end from us. */
 	if (memchr(dn.data, '\0', dn.size) || !tls_authz_match(patterns, (const char *)dn.data))
 		r = err_set(err, -EACCES, "the source '%s' is not among those that tls-authz accepts",
-			    TEXT_QUOTE(dn.data, dn.size));
+		            TEXT_QUOTE(dn.data, dn.size));
 	gnutls_free(dn.data);
 	return r;
 }
 
-int tls_verify(struct tls_chan *tc, const struct tls_options *o, gnutls_alert_description_t *ret_alert,
-	       struct err *err)
+int tls_verify(struct tls_chan *tc, const struct tls_options *o, gnutls_alert_description_t *ret_alert, struct err *err)
 {
 	gnutls_typed_vdata_st purpose = { GNUTLS_DT_KEY_PURPOSE_OID, (unsigned char *)GNUTLS_KP_TLS_WWW_CLIENT, 0 };
 	unsigned status = 0;
@@ -89,7 +88,7 @@ int tls_verify(struct tls_chan *tc, const struct tls_options *o, gnutls_alert_de
 	if (r < 0) {
 		*ret_alert = GNUTLS_A_BAD_CERTIFICATE;
 		return err_set(err, r == GNUTLS_E_MEMORY_ERROR ? -ENOMEM : -EACCES, "the source's certificate: %s",
-			       gnutls_strerror(r));
+		               gnutls_strerror(r));
 	}
 	if (status)
 		return explain_status(status, ret_alert, err);

@@ -57,7 +57,7 @@ static int check_dates(const struct tls_file *f, gnutls_x509_crt_t crt, struct e
 
 	if (from != (time_t)-1 && now < from)
 		return err_set(err, -EINVAL, "%s: the certificate is valid only from %s on", f->path,
-			       date_text(date, from));
+		               date_text(date, from));
 	if (to != (time_t)-1 && now > to)
 		return err_set(err, -EINVAL, "%s: the certificate has expired, on %s", f->path, date_text(date, to));
 	return 0;
@@ -74,7 +74,7 @@ static int check_ca(const struct tls_file *f, gnutls_x509_crt_t crt, struct err 
 	r = gnutls_x509_crt_get_basic_constraints(crt, &critical, &ca, NULL);
 	if (r < 0 || !ca)
 		return err_set(err, -EINVAL, "%s: the certificate is not one of a CA: basic constraints do not say CA",
-			       f->path);
+		               f->path);
 	r = gnutls_x509_crt_get_key_usage(crt, &usage, &critical);
 	if (r == 0 && !(usage & GNUTLS_KEY_KEY_CERT_SIGN))
 		return err_set(err, -EINVAL, "%s: the CA's key usage does not permit it to sign certificates", f->path);
@@ -112,7 +112,7 @@ static int check_server(const struct tls_file *f, gnutls_x509_crt_t crt, struct 
 	/* TLS 1.3 always signs. */
 	if (r == 0 && !(usage & GNUTLS_KEY_DIGITAL_SIGNATURE))
 		return err_set(err, -EINVAL, "%s: the certificate's key usage does not permit digital signatures",
-			       f->path);
+		               f->path);
 	if (!purpose_permits(crt, GNUTLS_KP_TLS_WWW_SERVER))
 		return err_set(err, -EINVAL, "%s: the certificate's key purpose does not permit a TLS server", f->path);
 	return 0;
@@ -124,7 +124,7 @@ static int check_chain(const struct tls_file *f, const struct certs *chain, cons
 	unsigned status = 0;
 	gnutls_datum_t text;
 	int r = gnutls_x509_crt_list_verify(chain->list, (int)chain->count, ca->list, (int)ca->count, NULL, 0, 0,
-					    &status);
+	                                    &status);
 
 	if (r < 0)
 		return tls_file_bad(f, r, err);
@@ -155,14 +155,14 @@ static int key_import(gnutls_x509_privkey_t *ret_key, const struct tls_file *f, 
 	gnutls_x509_privkey_deinit(key);
 	if (r == GNUTLS_E_DECRYPTION_FAILED || r == GNUTLS_E_PKCS1_WRONG_PAD)
 		return err_set(err, -EINVAL, "%s: the key is protected by a password, which is not supported here",
-			       f->path);
+		               f->path);
 	if (r == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE || r == GNUTLS_E_BASE64_UNEXPECTED_HEADER_ERROR)
 		return err_set(err, -EINVAL, "%s: there is no private key in it (PEM)", f->path);
 	return tls_file_bad(f, r, err);
 }
 
 static int use_identity(struct tls_creds *creds, const struct tls_file *cert, const struct tls_file *key,
-			const struct certs *ca, struct err *err)
+                        const struct certs *ca, struct err *err)
 {
 	gnutls_x509_privkey_t privkey = NULL;
 	struct certs chain = { 0 };
@@ -178,7 +178,7 @@ static int use_identity(struct tls_creds *creds, const struct tls_file *cert, co
 		r = gnutls_certificate_set_x509_key(creds->x509, chain.list, (int)chain.count, privkey);
 		if (r == GNUTLS_E_CERTIFICATE_KEY_MISMATCH)
 			r = err_set(err, -EINVAL, "%s: the key does not belong to the certificate in %s", key->path,
-				    strrchr(cert->path, '/') + 1);
+			            strrchr(cert->path, '/') + 1);
 		else
 			r = r < 0 ? tls_file_bad(key, r, err) : 0;
 	}
@@ -188,7 +188,7 @@ static int use_identity(struct tls_creds *creds, const struct tls_file *cert, co
 }
 
 static int load_identity(struct tls_creds *creds, const char *dir, const char *cert_name, const char *key_name,
-			 bool may_be_missing, const struct certs *ca, struct err *err)
+                         bool may_be_missing, const struct certs *ca, struct err *err)
 {
 	struct tls_file cert, key;
 	int r = tls_file_read(&cert, dir, cert_name, may_be_missing, err);
@@ -230,8 +230,7 @@ static int check_crl_dates(const struct tls_file *f, gnutls_x509_crl_t crl, stru
 	char date[DATE_BYTES];
 
 	if (from != (time_t)-1 && now < from)
-		return err_set(err, -EINVAL, "%s: the list is valid only from %s on", f->path,
-			       date_text(date, from));
+		return err_set(err, -EINVAL, "%s: the list is valid only from %s on", f->path, date_text(date, from));
 	if (to != (time_t)-1 && now > to)
 		return err_set(err, -EINVAL, "%s: the list is out of date since %s", f->path, date_text(date, to));
 	return 0;

@@ -30,7 +30,7 @@ struct orders {
 	uint32_t walk_order;             /* enum walk_order */
 	uint32_t walk_stride;            /* in pages */
 	uint32_t walk_passes;
-	uint32_t tick_ns;                /* a tick of the TSC, in 2^-20 nanoseconds */
+	uint32_t tick_ns; /* a tick of the TSC, in 2^-20 nanoseconds */
 };
 
 #define HOLD 0x77u
@@ -44,25 +44,25 @@ volatile struct orders orders __attribute__((section(".data"))) = { .magic = "in
 
 /* XEN_ELFNOTE_PHYS32_ENTRY: where a PVH loader enters, in 32-bit mode with flat segments. */
 __asm__(".pushsection .note.pvh, \"a\", @note\n"
-	".align 4\n"
-	".long 4, 4, 18\n"
-	".asciz \"Xen\"\n"
-	".long start\n"
-	".popsection\n"
-	".pushsection .text\n"
-	".globl start\n"
-	"start:\n"
-	"cli\n"
-	"mov $stack_top, %esp\n"
-	"call run\n"
-	"1: hlt\n"
-	"jmp 1b\n"
-	".popsection\n"
-	".pushsection .bss\n"
-	".align 16\n"
-	".skip 4096\n"
-	"stack_top:\n"
-	".popsection\n");
+        ".align 4\n"
+        ".long 4, 4, 18\n"
+        ".asciz \"Xen\"\n"
+        ".long start\n"
+        ".popsection\n"
+        ".pushsection .text\n"
+        ".globl start\n"
+        "start:\n"
+        "cli\n"
+        "mov $stack_top, %esp\n"
+        "call run\n"
+        "1: hlt\n"
+        "jmp 1b\n"
+        ".popsection\n"
+        ".pushsection .bss\n"
+        ".align 16\n"
+        ".skip 4096\n"
+        "stack_top:\n"
+        ".popsection\n");
 
 void run(void);
 
