@@ -7,16 +7,13 @@ What holds:
 (3) When this process is killed they are told as well.
 """
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 from multiprocessing.connection import wait
 
 import signals
 
-PR_SET_PDEATHSIG = 1
 GRACE_SECONDS = 20
 TELLING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TOLD_STATUS = 128 + signal.SIGTERM
@@ -49,17 +46,9 @@ def run(tasks, function, tell, jobs):
         _end([child for _, child in running.values() if child.pid])
 
 
-def _stop(*_):
-    """Once: what comes while it ends is let pass. (Not SIG_IGN, which would go to programs that are just started.)"""
-    for number in TELLING:
-        signal.signal(number, signals.let_pass)
-    sys.exit(TOLD_STATUS)
-
-
 def _run(function, task, pipe, parent):
-    signals.end_by(TELLING, _stop)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
+    signals.exit_by(TELLING)
+    if not signals.follow(parent):
         os._exit(TOLD_STATUS)
     try:
         pipe.send(function(task))

@@ -4,13 +4,18 @@ Under nohup(1), in a background job, or below a supervisor some are ignored or b
 that waits for one would wait for ever, and an ignored SIGCHLD takes the exit status of every child along.
 """
 
+import ctypes
 import os
 import resource
 import signal
+import sys
 
 FILES_ENOUGH = 65536
 # Python ignores these itself, and subprocess gives them back to children.
 PYTHONS = {signal.SIGPIPE, getattr(signal, "SIGXFSZ", signal.SIGPIPE)}
+PR_SET_PDEATHSIG = 1        # <linux/prctl.h>
+
+_libc = ctypes.CDLL(None)
 
 
 def let_pass(_number, _frame):
@@ -35,3 +40,24 @@ def end_by(numbers, handler):
     for number in numbers:
         if signal.getsignal(number) is not let_pass:
             signal.signal(number, handler)
+
+
+def exit_by(numbers):
+    """By the first of them this process goes through its `finally` clauses; what comes meanwhile is let pass. (Not SIG_IGN,
+    which would go to programs that are just started.)"""
+    def stop(number, _frame):
+        for each in numbers:
+            signal.signal(each, let_pass)
+        sys.exit(128 + number)
+    end_by(numbers, stop)
+
+
+def die_with_parent(by=signal.SIGKILL):
+    """Between fork and exec: the kernel ends this process when its parent ends, also by SIGKILL."""
+    _libc.prctl(PR_SET_PDEATHSIG, by)
+
+
+def follow(parent):
+    """As die_with_parent(), by SIGTERM, in a process that its parent has started some time ago. Return: whether it is there."""
+    die_with_parent(signal.SIGTERM)
+    return os.getppid() == parent
