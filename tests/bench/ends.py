@@ -206,10 +206,7 @@ class InmigrateSide:
             os.unlink(self.stats_path)
         argv = [self.program, "listen", uri, "--stats", self.stats_path, "--timeout", MIGRATION_SECONDS,
                 "--progress", "never"]
-        for cap in self.variant.caps:
-            argv += ["--cap", cap]
-        for key, value in self.variant.params.items():
-            argv += ["--param", f"{key}={value}"]
+        argv += qemu.listen_args(self.variant.caps, self.variant.params)
         if self.variant.tls:
             argv += ["--tls-creds", os.path.join(self.certs, "server"), "--param", "tls-creds-type=" + self.variant.tls]
         self.process = qemu.Process(self.name, argv + self.args, self.folder)
@@ -227,15 +224,17 @@ class InmigrateSide:
             raise Failed(f"inmigrate ended before it listened: {self.process.errors().strip()}")
         return found and found[1]
 
-    def check(self):
+    def _ended(self):
         # Without reaping it: only its reaper, landed(), is told its peak of memory.
-        ended = os.waitid(os.P_PID, self.pid(), os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return os.waitid(os.P_PID, self.pid(), os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+    def check(self):
+        ended = self._ended()
         if ended and ended.si_status != 0:
             raise Failed(f"inmigrate ended with {ended.si_status}: {self.process.errors().strip()[-300:]}")
 
     def landed(self):
-        wait_until("inmigrate to end", lambda: os.waitid(os.P_PID, self.pid(), os.WEXITED | os.WNOHANG | os.WNOWAIT),
-                   MIGRATION_SECONDS)
+        wait_until("inmigrate to end", self._ended, MIGRATION_SECONDS)
         self.check()
         _, status, usage = os.wait4(self.pid(), 0)
         self.process.child.returncode = os.waitstatus_to_exitcode(status)

@@ -30,7 +30,7 @@ import ends
 import qemu
 from machine import (ThreadTimes, cpu_seconds, machine_busy_seconds, set_priority, undisturbed, wait_quiet,
                      warm_free_memory)
-from qemu import Failed, MIB, PAGE_BYTES, QmpError, Skipped, wait_until
+from qemu import Failed, MIB, PAGE_BYTES, Skipped, wait_until
 from variants import Variant
 
 LOW = 64 * MIB            # the block in front of the walked one: firmware and the guest's program
@@ -190,17 +190,10 @@ class WalkSource(ends.Source):
         if not self.qemu.running():
             self.qemu.qmp.command("cont")
 
-    def _switch(self):
-        try:
-            self.qemu.qmp.command("migrate-start-postcopy")
-            return True
-        except QmpError:
-            return False
-
     def migrate(self, uri, check):
         start = time.time()
         self.qemu.migrate(uri)
-        wait_until("the source to begin", self._switch, 20, every=0.001)
+        wait_until("the source to begin", self.qemu.start_postcopy, 20, every=0.001)
         switched = time.time()
         return ends.wait_completed(self.qemu, start, check) - switched, self.qemu.info()
 
@@ -244,9 +237,7 @@ class WalkInmigrate(ends.InmigrateSide):
         return uri
 
     def landed(self):
-        def ended():
-            return os.waitid(os.P_PID, self.pid(), os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        wait_until("inmigrate to end", ended, ends.MIGRATION_SECONDS)
+        wait_until("inmigrate to end", self._ended, ends.MIGRATION_SECONDS)
         self.check()
         threads = self.times.end()
         os.waitpid(self.pid(), 0)

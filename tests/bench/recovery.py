@@ -44,7 +44,8 @@ import ends
 import qemu
 from machine import set_priority, wait_quiet, warm_free_memory
 from postcopy import LOW, Machines, PostcopyBench, Walk, WalkInmigrate, WalkQemu, WalkSource
-from qemu import Failed, MIB, QmpError, Skipped, wait_until
+from qemu import Failed, MIB, Skipped, wait_until
+from signals import die_with_parent
 
 CUTS = 8
 PUSH = 32 * MIB
@@ -78,7 +79,7 @@ class Tap:
 
     def __init__(self):
         self.child = subprocess.Popen([sys.executable, TAP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                      start_new_session=True, preexec_fn=qemu._die_with_parent)
+                                      start_new_session=True, preexec_fn=die_with_parent)
         self.port = json.loads(self.child.stdout.readline())["port"]
 
     def order(self, **order):
@@ -112,23 +113,13 @@ class RecoverySource(WalkSource):
     def begin(self, uri):
         self.since = time.time()
         self.qemu.migrate(uri)
-        wait_until("the source to begin", self._switch, 20, every=0.001)
+        wait_until("the source to begin", self.qemu.start_postcopy, 20, every=0.001)
 
     def paused(self, check):
         self.qemu.wait_status("postcopy-paused", seconds=20, also=check)
 
     def come_back(self, uri, check):
-        """A source that is still busy with the loss refuses for a while."""
-        def accepted():
-            try:
-                self.qemu.qmp.command("migrate", uri=uri, resume=True)
-                return True
-            except QmpError as e:
-                check()
-                if "paused" not in str(e) and "Cannot resume" not in str(e):
-                    raise
-                return False
-        wait_until("the source to come back", accepted, 20)
+        self.qemu.come_back(uri, check, 20)
 
     def finish(self, check):
         self.qemu.set(params={"max-postcopy-bandwidth": 0})

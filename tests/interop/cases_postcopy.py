@@ -7,11 +7,10 @@ their writes have been undone; a page that came late and overwrote one is their 
 import dataclasses
 import json
 import os
-import time
 
 from cases import (Case, DELTAS, FAST, OTHERS, PSK, PSK_IN, ROUNDS, USB, VIRTIO_MMIO, VIRTIO_PCI, X509, X509_IN,
                    certs, huge_pages_back, reached, reserve_huge_pages, tcp, unix)
-from qemu import Failed, Inmigrate, MIB, PATIENT_SECONDS, Process, QmpError, Skipped, wait_until
+from qemu import Failed, Inmigrate, MIB, PATIENT_SECONDS, wait_until
 
 # What a source sends of 128 MiB before the switch is then not worth mentioning; behind it there is no limit.
 TRICKLE = {"max-bandwidth": 2 * MIB, "max-postcopy-bandwidth": 0}
@@ -24,26 +23,13 @@ class Touched(Inmigrate):
 
     def __init__(self, folder, program, guest, backing, switched):
         super().__init__(folder, program)
-        self.more = ["--guest", guest] if guest else []
+        self.more += ["--guest", guest] if guest else []
         self.more += ["--ram-backing", backing] if backing else []
         self.log_path = os.path.join(folder, "touch.log") if guest else None
         if guest:
             self.more += ["--touch-log", self.log_path]
         # What lands as a whole is written before the guest runs.
         self.undone = not guest or not switched
-
-    def start(self, uri, caps=(), params=None, pass_fds=(), shown=False, progress="never", verbose=False):
-        os.makedirs(self.ram_dir, exist_ok=True)
-        argv = [self.program, "listen", uri, "--ram-dir", self.ram_dir, "--devices", self.devices_path, "--stats",
-                self.stats_path, "--timeout", str(self.seconds), "--progress", progress, *self.more]
-        if verbose:
-            argv.append("-v")
-        for cap in caps:
-            argv += ["--cap", cap]
-        for key, value in (params or {}).items():
-            argv += ["--param", f"{key}={value}"]
-        self.process = Process(self.name, argv, self.folder, pass_fds, shown)
-        return self
 
     def open_block(self, block):
         if not self.undone:
@@ -84,17 +70,14 @@ class Postcopy(Case):
 # ---- when the guest goes over ----
 
 def start_postcopy(run):
-    """Sooner or later it is accepted: before the source has begun it is not."""
-    try:
-        run.source.qmp.command("migrate-start-postcopy")
-        return True
-    except QmpError:
+    def accepted():
         run.destination.check_alive()
-        return False
+        return run.source.start_postcopy()
+    wait_until("the source to begin", accepted, PATIENT_SECONDS, every=0.001)
 
 
 def switch(run):
-    wait_until("the source to begin", lambda: start_postcopy(run), PATIENT_SECONDS, every=0.001)
+    start_postcopy(run)
     info = run.source.wait_status("completed", "postcopy-paused", seconds=run.case.seconds,
                                   also=run.destination.check_alive)
     if info["status"] != "completed":

@@ -7,8 +7,8 @@ told to come back (`migrate` with resume, HMP's `migrate -r`). In the end every 
 import signal
 
 import cases_postcopy
-from cases_postcopy import IN_HUGE, SECRECY, Touched, pages_were_asked_for, postcopy, start_postcopy
-from qemu import Failed, MIB, PATIENT_SECONDS, QmpError, wait_until
+from cases_postcopy import IN_HUGE, Touched, pages_were_asked_for, postcopy, start_postcopy
+from qemu import Failed, MIB, PATIENT_SECONDS, wait_until
 from wire import Package, Wire
 
 # So slow that there is time to cut it; requests are served at once all the same with preempt.
@@ -48,17 +48,7 @@ def paused(run, times):
 
 
 def come_back(run):
-    """A source that is still busy with the loss refuses for a while."""
-    def accepted():
-        try:
-            run.source.qmp.command("migrate", uri=run.wire.uri(), resume=True)
-            return True
-        except QmpError as e:
-            run.destination.check_alive()
-            if "paused" not in str(e) and "Cannot resume" not in str(e):
-                raise
-            return False
-    wait_until("the source to come back", accepted, PATIENT_SECONDS)
+    run.source.come_back(run.wire.uri(), run.destination.check_alive)
 
 
 def resumed(run, times):
@@ -72,7 +62,7 @@ def resumed(run, times):
 
 
 def begun(run):
-    wait_until("the source to begin", lambda: start_postcopy(run), PATIENT_SECONDS, every=0.001)
+    start_postcopy(run)
     # The source says so when it has sent the package; a loss before it is loaded is a failed migration.
     wait_until("the guest to run here", lambda: "the guest runs here" in run.destination.errors(), PATIENT_SECONDS,
                every=0.002)
@@ -121,7 +111,7 @@ def lost_again(run):
 def behind_the_package(run):
     """The devices are all there is of them: a source up to 10.1 has sent them, and cannot go on itself."""
     run.wire.behind_package = Package()
-    wait_until("the source to begin", lambda: start_postcopy(run), PATIENT_SECONDS, every=0.001)
+    start_postcopy(run)
     wait_until("the package to pass", lambda: run.wire.behind_package is None, PATIENT_SECONDS, every=0.002)
     paused(run, 1)
     come_back(run)

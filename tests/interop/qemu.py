@@ -8,8 +8,8 @@ What holds:
 Python's standard library only.
 """
 
-import ctypes
 import fcntl
+import functools
 import json
 import os
 import re
@@ -21,20 +21,19 @@ import struct
 import subprocess
 import time
 
+import waiting
+from signals import die_with_parent
 from waiting import PATIENT_SECONDS
 
 MIB = 1 << 20
 PAGE_BYTES = 4096
 HEARTBEAT_PAGES = 4096      # guest/guest.c
 HERE = os.path.dirname(os.path.abspath(__file__))
-PR_SET_PDEATHSIG = 1
 KVM_GET_API_VERSION, KVM_CREATE_VM, KVM_API_VERSION = 0xae00, 0xae01, 12     # linux/kvm.h
 # Under tcg 7.2 loses what its guest writes while it looks for changed pages, a page at a time and seldom (one in 60
 # migrations of guests that write all the time): it differs in a QEMU at the other end, too. 10.0 does not; of those
 # between them nothing is known.
 TCG_KEEPS_CHANGES_SINCE = (10, 0)
-
-_libc = ctypes.CDLL(None)
 
 
 class Failed(Exception):
@@ -45,16 +44,8 @@ class Skipped(Exception):
     """The case cannot run here, and why."""
 
 
-def wait_until(what, condition, seconds, every=0.01):
-    """Ask condition() until it is true, and return what it returned."""
-    end = time.monotonic() + seconds
-    while True:
-        got = condition()
-        if got:
-            return got
-        if time.monotonic() > end:
-            raise Failed(f"waited {seconds:g} s for {what}")
-        time.sleep(every)
+# waiting.wait_until(), by which a case fails.
+wait_until = functools.partial(waiting.wait_until, failure=Failed)
 
 
 class Process:
@@ -100,10 +91,6 @@ class Process:
         except (ProcessLookupError, PermissionError):
             pass
         self.child.wait()
-
-
-def die_with_parent(by=signal.SIGKILL):
-    _libc.prctl(PR_SET_PDEATHSIG, by)
 
 
 class Qmp:
@@ -361,6 +348,28 @@ class Qemu:
     def migrate(self, uri):
         self.qmp.command("migrate", uri=uri)
 
+    def start_postcopy(self):
+        """Return: whether it is accepted. Before the migration has begun it is not."""
+        try:
+            self.qmp.command("migrate-start-postcopy")
+            return True
+        except QmpError:
+            return False
+
+    def come_back(self, uri, check, seconds=PATIENT_SECONDS):
+        """After a loss in postcopy. A source that is still busy with the loss refuses for a while. check(): asked meanwhile, may
+        raise."""
+        def accepted():
+            try:
+                self.qmp.command("migrate", uri=uri, resume=True)
+                return True
+            except QmpError as e:
+                check()
+                if "paused" not in str(e) and "Cannot resume" not in str(e):
+                    raise
+                return False
+        wait_until("the source to come back", accepted, seconds)
+
     def info(self):
         return self.qmp.command("query-migrate")
 
@@ -435,6 +444,12 @@ class Qemu:
             return got
 
 
+def listen_args(caps, params):
+    """For `inmigrate listen`."""
+    return [word for cap in caps for word in ("--cap", cap)] + \
+        [word for key, value in (params or {}).items() for word in ("--param", f"{key}={value}")]
+
+
 class Inmigrate:
     """The program under test, listening."""
 
@@ -444,24 +459,24 @@ class Inmigrate:
         self.name = name
         self.seconds = seconds
         self.process = None
+        self.more = []      # arguments
         self.ram_dir = os.path.join(folder, "ram")
         self.devices_path = os.path.join(folder, "devices.json")
         self.stats_path = os.path.join(folder, "stats.json")
 
     def start(self, uri, caps=(), params=None, pass_fds=(), shown=False, progress="never", verbose=False, ram=()):
         os.makedirs(self.ram_dir, exist_ok=True)
-        argv = [self.program, "listen", uri, "--ram-dir", self.ram_dir, "--devices", self.devices_path,
-                "--stats", self.stats_path, "--timeout", str(self.seconds), "--progress", progress]
-        if verbose:
-            argv.append("-v")
-        for cap in caps:
-            argv += ["--cap", cap]
-        for key, value in (params or {}).items():
-            argv += ["--param", f"{key}={value}"]
+        argv = [*self.prefix(), self.program, "listen", uri, "--ram-dir", self.ram_dir, "--devices", self.devices_path,
+                "--stats", self.stats_path, "--timeout", str(self.seconds), "--progress", progress, *self.more]
+        argv += ["-v"] * verbose + listen_args(caps, params)
         for name, path in ram:
             argv += ["--ram", f"{name}={path}"]
         self.process = Process(self.name, argv, self.folder, pass_fds, shown)
         return self
+
+    def prefix(self):
+        """What comes before the program."""
+        return []
 
     def address(self, seconds=PATIENT_SECONDS):
         """The address it listens on, with the real port."""

@@ -82,19 +82,13 @@ class Destination(cases_postcopy.Touched):
         self.bed, self.seconds = bed, seconds
 
     def start(self, caps=(), params=None, tls=None):
-        os.makedirs(self.ram_dir, exist_ok=True)
-        argv = [*self.bed.prefix("destination"), self.program, "listen", ADDRESS, "--ram-dir", self.ram_dir, "--devices",
-                self.devices_path, "--stats", self.stats_path, "--timeout", str(self.seconds), "--progress", "never", "-v",
-                "-v", *self.more]
-        for cap in caps:
-            argv += ["--cap", cap]
-        for key, value in {**PATIENT, **(params or {})}.items():
-            argv += ["--param", f"{key}={value}"]
-        if tls:
-            argv += ["--tls-creds", tls]
-        self.process = qemu.Process(self.name, argv, self.folder)
+        self.more = ["-v", *(["--tls-creds", tls] if tls else []), *self.more]
+        super().start(ADDRESS, caps, {**PATIENT, **(params or {})}, verbose=True)
         self.address(seconds=60)
         return self
+
+    def prefix(self):
+        return self.bed.prefix("destination")
 
     def channels(self):
         """{port of the source: "main", "multifd" or "preempt"}, as it was decided; and in this order."""

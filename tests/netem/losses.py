@@ -19,7 +19,7 @@ import time
 import bed as beds
 import tcp
 from bed import PATIENT_SECONDS
-from qemu import Failed, Guest, QmpError, compare, keeps_changes, wait_until, write_content
+from qemu import Failed, Guest, QmpError, compare, keeps_changes, wait_until
 
 MEMORY_MIB = 48
 HUNG_SECONDS = 15           # so long one side may not notice what the other one has; then it is told
@@ -188,13 +188,7 @@ class Run:
 
     def begin_postcopy(self):
         """Said once the source accepts it."""
-        def said():
-            try:
-                self.source.qmp.command("migrate-start-postcopy")
-                return True
-            except QmpError:
-                return False
-        return self.until("postcopy to be accepted", said)
+        return self.until("postcopy to be accepted", self.source.start_postcopy)
 
     def go_on(self):
         """At the switch the source waits for this."""

@@ -5,22 +5,13 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 import unittest
 
 import folder
 import test_kit
+from waiting import PATIENT_SECONDS, wait_until
 
 RUN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run")
-SECONDS = 60    # for what must come, on a slow machine, too
-
-
-def wait_until(what, condition):
-    end = time.monotonic() + SECONDS
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(f"waited {SECONDS} s for {what}")
-        time.sleep(0.02)
 
 
 def is_free(path):
@@ -128,7 +119,7 @@ class RunTest(test_kit.LinkTest):
         for pattern, number in (("setups", signal.SIGINT), ("set-up-plain-8$", signal.SIGTERM)):
             run = self.start(pattern)
             run.send_signal(number)
-            self.assertEqual(run.wait(SECONDS), 128 + number)
+            self.assertEqual(run.wait(PATIENT_SECONDS), 128 + number)
             self.assertEqual(os.listdir(self.base), [])
             wait_until("all to end", lambda: not self.programs())
 

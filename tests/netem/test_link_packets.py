@@ -6,7 +6,7 @@ import threading
 import time
 import unittest
 
-from test_kit import HEADER_BYTES, Flow, LinkTest, busy_machine, flow, runs
+from test_kit import HEADER_BYTES, Flow, Late, LinkTest, busy_machine, flow, runs
 
 MS = 0.001
 

@@ -1,23 +1,23 @@
 """program.py - the program under test as a child, and the folder of a test"""
 
-import ctypes
 import functools
+import glob
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
+import stream  # noqa: E402
 import temp  # noqa: E402
+from signals import die_with_parent  # noqa: E402
 from waiting import PATIENT_SECONDS, wait_until  # noqa: E402,F401 (for the tests, which have it from here)
 
 PROGRAM = os.environ.get("TEST_PROGRAM", "build/inmigrate")
-PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+NOBODY = 65534
 
 
 def has_sanitizer():
@@ -26,14 +26,14 @@ def has_sanitizer():
         return bool(re.search(rb"__[at]san_init", f.read()))
 
 
-def _die_with_parent():
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def run(*args, data=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, seconds=PATIENT_SECONDS, text=True):
+def run(*args, data=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, seconds=PATIENT_SECONDS, text=True,
+        program=PROGRAM, preexec=lambda: None, **how):
     """The program to its end. data: bytes for a pipe to its standard input."""
-    done = subprocess.run([PROGRAM, *args], input=data, stdin=None if data is not None else stdin, stdout=stdout,
-                          stderr=subprocess.PIPE, timeout=seconds, preexec_fn=_die_with_parent)
+    def prepare():
+        die_with_parent()
+        preexec()
+    done = subprocess.run([program, *args], input=data, stdin=None if data is not None else stdin, stdout=stdout,
+                          stderr=subprocess.PIPE, timeout=seconds, preexec_fn=prepare, check=False, **how)
     if text:
         done.stdout, done.stderr = (done.stdout or b"").decode(errors="replace"), done.stderr.decode(errors="replace")
     return done
@@ -44,7 +44,7 @@ class Listen:
 
     def __init__(self, uri, *args, preexec=None):
         self.child = subprocess.Popen([PROGRAM, "listen", uri, *args], stdin=subprocess.DEVNULL,
-                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_die_with_parent)
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent)
         self.out = self.err = b""
 
     def address(self):
@@ -66,6 +66,19 @@ class Listen:
             raise AssertionError(f"it did not end within {seconds} s, or left somebody with its output") from None
         self.out += out
         return self.child.returncode
+
+    def memory_file(self, length):
+        """The file of a RAM block of that length, in the hands of somebody else."""
+        return wait_until("a memory file", lambda: self._open_memory(length))
+
+    def _open_memory(self, length):
+        for path in glob.glob(f"/proc/{self.child.pid}/fd/*"):
+            try:
+                if "guest-ram" in os.readlink(path) and os.stat(path).st_size == length:
+                    return open(path, "r+b", buffering=0)
+            except FileNotFoundError:
+                continue
+        return None
 
     def close(self):
         # Not to the end of its output: what it has started may have that, too.
@@ -107,6 +120,27 @@ class Case(unittest.TestCase):
         listen = Listen(uri, *args)
         self.addCleanup(listen.close)
         return listen
+
+    def land(self, blocks, *args, uri="tcp:127.0.0.1:0"):
+        """A source with a return path sends it all. Return the Listen, ended, and the status of SHUT."""
+        listen = self.listen(uri, "--cap", "return-path", *args)
+        source = stream.Source(listen.address()).send(stream.whole(blocks, return_path=True))
+        shut = source.shut()
+        source.close()
+        listen.end()
+        return listen, shut
+
+    def run_as_nobody(self, *args):
+        """As run(), by somebody for whom this kernel serves no fault inside it."""
+        if os.geteuid() != 0:
+            self.skipTest("only root can become somebody else")
+        with open("/proc/sys/vm/unprivileged_userfaultfd", encoding="ascii") as f:
+            if f.read().strip() != "0":
+                self.skipTest("vm.unprivileged_userfaultfd permits everybody")
+        # The build folder may be closed to others: so it is opened by root, and run by its descriptor.
+        with open(PROGRAM, "rb") as program:
+            return run(*args, program=f"/proc/self/fd/{program.fileno()}", pass_fds=[program.fileno()], user=NOBODY,
+                       group=NOBODY, extra_groups=[])
 
     def assert_ends(self, listen, status, pattern=b""):
         """With that exit status, and a line on standard error that matches."""

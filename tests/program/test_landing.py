@@ -44,15 +44,6 @@ def end_group(group):
 
 
 class Landing(Case):
-    def land(self, blocks, *args, uri="tcp:127.0.0.1:0"):
-        """A source with a return path sends it all. Return the Listen, ended, and the status of SHUT."""
-        listen = self.listen(uri, "--cap", "return-path", *args)
-        source = Source(listen.address()).send(stream.whole(blocks, return_path=True))
-        shut = source.shut()
-        source.close()
-        listen.end()
-        return listen, shut
-
     def test_ram_devices_and_numbers_are_in_the_files(self):
         for backing in "thp", "memfd":
             with self.subTest(backing=backing):

@@ -6,12 +6,11 @@ import os
 import re
 import socket
 import struct
-import subprocess
 import threading
 import time
 
 import stream
-from program import PROGRAM, Case, wait_until
+from program import Case, wait_until
 from stream import PAGE_BYTES, Source, be32, be64, footer, str8
 
 RAM = {b"pc.ram": stream.content(1 << 20), b"rom": stream.content(64 * 1024, seed=2)}
@@ -142,15 +141,6 @@ class Postcopy(Case):
             self.assertEqual(content[offset:offset + 8], bytes.fromhex(entry["value"]))
             content[offset:offset + 8] = bytes.fromhex(entry["original"])
         return {name: bytes(content) for name, content in found.items()}
-
-    def memory_file(self, listen):
-        for path in glob.glob(f"/proc/{listen.child.pid}/fd/*"):
-            try:
-                if "guest-ram" in os.readlink(path) and os.stat(path).st_size == len(RAM[b"pc.ram"]):
-                    return open(path, "r+b", buffering=0)
-            except FileNotFoundError:
-                continue
-        return None
 
     # ---- pages come ----
 
@@ -295,8 +285,7 @@ class Postcopy(Case):
         listen, source = self.switch("--guest", "touch=1,pattern=seq,access=write,passes=1", "--ram-dir",
                                      self.path("ram"))
         source.push(b"pc.ram")
-        wait_until("a memory file", lambda: self.memory_file(listen))
-        with self.memory_file(listen) as memory:
+        with listen.memory_file(len(RAM[b"pc.ram"])) as memory:
             def is_stamped():
                 memory.seek((PAGES - 1) * PAGE_BYTES)
                 return struct.unpack("<Q", memory.read(8))[0] >> 48 == 1
@@ -346,26 +335,13 @@ class Postcopy(Case):
         source.close()
 
     def test_faults_inside_the_kernel_must_be_served_only_where_the_user_says_so(self):
-        if os.geteuid() != 0:
-            self.skipTest("only root can become somebody else")
-        with open("/proc/sys/vm/unprivileged_userfaultfd", encoding="ascii") as f:
-            if f.read().strip() != "0":
-                self.skipTest("vm.unprivileged_userfaultfd permits everybody")
-        # The build folder may be closed to others: so it is opened by root, and run by its descriptor.
-        fd = os.open(PROGRAM, os.O_RDONLY)
-        self.addCleanup(os.close, fd)
-
-        def listen(*args):
-            return subprocess.run([f"/proc/self/fd/{fd}", "listen", "tcp:127.0.0.1:0", *POSTCOPY, "--timeout", "0.2",
-                                   *args], pass_fds=[fd], user=65534, group=65534, extra_groups=[], timeout=30,
-                                  stdin=subprocess.DEVNULL, capture_output=True, check=False)
-
-        done = listen()
-        self.assertIn(b"listening on tcp:", done.stdout, done.stderr)
-        done = listen("--param", "postcopy-kernel-faults=on")
-        self.assertEqual((done.returncode, done.stdout), (1, b""))
-        self.assertRegex(done.stderr, rb"^inmigrate: capability 'postcopy-ram': faults inside the kernel \(KVM, vhost\) "
-                                      rb"cannot be served: .*CAP_SYS_PTRACE, or sysctl vm.unprivileged_userfaultfd=1")
+        listen = ("listen", "tcp:127.0.0.1:0", *POSTCOPY, "--timeout", "0.2")
+        done = self.run_as_nobody(*listen)
+        self.assertIn("listening on tcp:", done.stdout, done.stderr)
+        done = self.run_as_nobody(*listen, "--param", "postcopy-kernel-faults=on")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertRegex(done.stderr, r"^inmigrate: capability 'postcopy-ram': faults inside the kernel \(KVM, vhost\) "
+                                      r"cannot be served: .*CAP_SYS_PTRACE, or sysctl vm.unprivileged_userfaultfd=1")
 
     def test_a_network_that_fails_is_a_pause_that_is_said(self):
         listen, source = self.blocked("--timeout", "2")

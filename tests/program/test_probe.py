@@ -1,7 +1,6 @@
 """`inmigrate probe`: a line for each feature, a reason for each no, and a verdict that its exit status repeats."""
 
 import json
-import os
 import resource
 import subprocess
 
@@ -13,11 +12,6 @@ NAMES = ("kernel-faults", "missing", "missing-shmem", "missing-hugetlbfs", "mino
 
 
 class Probe(Case):
-    def ended(self, command, **how):
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False, **how)
-        done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
-        return done
-
     def check_text(self, done):
         """Return: {name: (is it there, why not)}."""
         *lines, verdict = done.stdout.splitlines()
@@ -56,15 +50,7 @@ class Probe(Case):
                 self.assertEqual((feature["there"], feature.get("why", "")), found[name])
 
     def test_who_may_less_is_told_what_is_missing(self):
-        if os.geteuid() != 0:
-            self.skipTest("only root can become somebody else")
-        with open("/proc/sys/vm/unprivileged_userfaultfd", encoding="ascii") as f:
-            if f.read().strip() != "0":
-                self.skipTest("vm.unprivileged_userfaultfd permits everybody")
-        # The build folder may be closed to others: so it is opened by root, and run by its descriptor.
-        fd = os.open(PROGRAM, os.O_RDONLY)
-        self.addCleanup(os.close, fd)
-        done = self.ended([f"/proc/self/fd/{fd}", "probe"], pass_fds=[fd], user=65534, group=65534, extra_groups=[])
+        done = self.run_as_nobody("probe")
         found = self.check_text(done)
         self.assertEqual(done.returncode, 0)
         self.assertFalse(found["kernel-faults"][0])
@@ -74,8 +60,7 @@ class Probe(Case):
 
     def test_without_a_ring_nothing_is_possible(self):
         # Room for one descriptor: the ring needs more.
-        done = self.ended([PROGRAM, "probe"],
-                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4)))
+        done = run("probe", preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4)))
         found = self.check_text(done)
         self.assertEqual(done.returncode, 1)
         self.assertFalse(found["io_uring"][0])

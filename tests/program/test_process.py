@@ -15,13 +15,13 @@ import time
 import unittest
 
 import stream
-from program import PATIENT_SECONDS, PROGRAM, Case, _die_with_parent, has_sanitizer, wait_until
+from program import NOBODY, PATIENT_SECONDS, PROGRAM, Case, has_sanitizer, wait_until
+from signals import die_with_parent
 from stream import PAGE_BYTES, Source, be32, be64, str8
 from test_postcopy import PART, PostcopySource
 
 RAM = {b"pc.ram": stream.content(64 * 1024)}
 RESUME, RECV_BITMAP = 9, 10
-NOBODY = 65534
 HELD_UP_SECONDS = 20      # nobody who takes nothing may hold the program up for so long
 
 
@@ -32,7 +32,7 @@ class Child:
         before = options.pop("preexec", None)
 
         def prepare():
-            _die_with_parent()
+            die_with_parent()
             if before:
                 before()
         if "stdout" not in options:

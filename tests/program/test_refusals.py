@@ -23,15 +23,6 @@ def block_list(blocks, gpa=False):
 
 
 class Refusals(Case):
-    def land(self, blocks, *args):
-        """Return the Listen, ended, and the status of SHUT."""
-        listen = self.listen("tcp:127.0.0.1:0", "--cap", "return-path", *args)
-        source = Source(listen.address()).send(stream.whole(blocks, return_path=True))
-        shut = source.shut()
-        source.close()
-        listen.end()
-        return listen, shut
-
     def refused_at_once(self, pattern, *args, status=1):
         listen = self.listen("tcp:127.0.0.1:0", *args)
         self.assertEqual((listen.end(), listen.out), (status, b""), listen.err)

@@ -1,8 +1,6 @@
 """Threads that touch the guest: they leave what they say they have left, and notice what they must."""
 
-import glob
 import json
-import os
 import struct
 import time
 
@@ -133,22 +131,12 @@ class Touch(Case):
 
     # ---- what they must notice ----
 
-    def memory_file(self, listen):
-        """The memory file of pc.ram, in the hands of somebody else."""
-        for path in glob.glob(f"/proc/{listen.child.pid}/fd/*"):
-            try:
-                if "guest-ram" in os.readlink(path) and os.stat(path).st_size == len(RAM[b"pc.ram"]):
-                    return open(path, "r+b", buffering=0)
-            except FileNotFoundError:
-                continue
-        raise AssertionError("it has no memory file of that length")
-
     def disturb(self, offset, access):
         """Somebody else writes to a page that the touchers have seen."""
         listen, source = self.land("--guest", f"touch=2,pattern=seq,access={access},seconds=1.5", "--ram-backing",
                                    "memfd")
         self.assertEqual(source.shut(), 0)
-        with self.memory_file(listen) as memory:
+        with listen.memory_file(len(RAM[b"pc.ram"])) as memory:
             wait_until("a stamp in the last page", lambda: access == "read" or self.is_stamped(memory))
             time.sleep(0.2)
             memory.seek(offset)

@@ -6,9 +6,11 @@ import time
 PATIENT_SECONDS = 60
 
 
-def wait_until(what, condition, seconds=PATIENT_SECONDS):
+def wait_until(what, condition, seconds=PATIENT_SECONDS, every=0.01, failure=AssertionError):
+    """Ask condition() until it is true, and return what it returned."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (got := condition()):
         if time.monotonic() > end:
-            raise AssertionError(f"waited {seconds} s for {what}")
-        time.sleep(0.005)
+            raise failure(f"waited {seconds:g} s for {what}")
+        time.sleep(every)
+    return got
