@@ -15,7 +15,7 @@ from hugepages import huge_pages
 
 SRCDIR = os.environ.get("TEST_SRCDIR", ".")
 
-# What is wrong in a library made for this (Makefile, STRESS_CONTROLS): the run that finds it, and what it says.
+# What is wrong in a library made for this (tests.mk, STRESS_CONTROLS): the run that finds it, and what it says.
 CONTROLS = {
     "NO_WAKE_AFTER_EEXIST": ("--memory memfd --pattern racing", "stranded waiter: .* waited .* for page"),
     "PLACE_BEFORE_CLAIM": ("--memory memfd --duplicates 0.1", "wrong bytes|a mark is lost"),
@@ -289,7 +289,7 @@ class Stress(Case):
     def test_bugs_are_found(self):
         folder = os.path.join(os.path.dirname(program.PROGRAM), "control-stress")
         if not os.path.isdir(folder):
-            self.skipTest("the programs with bugs were not made: see STRESS_CONTROLS in the Makefile")
+            self.skipTest("the programs with bugs were not made: see STRESS_CONTROLS in tests/tests.mk")
         for name, (args, said) in CONTROLS.items():
             with self.subTest(bug=name), huge_pages(64) as free:
                 if "hugetlb" in args and free < 8:
@@ -300,7 +300,7 @@ class Stress(Case):
 
     def test_a_waiter_is_found_within_a_second(self):
         if not os.path.isdir(os.path.join(os.path.dirname(program.PROGRAM), "control-stress")):
-            self.skipTest("the programs with bugs were not made: see STRESS_CONTROLS in the Makefile")
+            self.skipTest("the programs with bugs were not made: see STRESS_CONTROLS in tests/tests.mk")
         self.find("NO_WAKE_AFTER_EEXIST", *CONTROLS["NO_WAKE_AFTER_EEXIST"])
         said = json.loads(self.read("json"))["wrong"]
         self.assertIn("a UFFDIO_WAKE alone has freed it: a wake-up was lost", said)

@@ -3,7 +3,7 @@
  *
  * Under nohup(1), in a background job, or below a supervisor some are ignored or blocked, and that is inherited: a test
  * that waits for one would wait for ever. Every program linked as a test has this, for the linker is told to want
- * signals_as_expected() (Makefile), also one with a main() of its own. It runs before main():
+ * signals_as_expected() (tests.mk), also one with a main() of its own. It runs before main():
  *
  * (1) Nothing is blocked, and what was ignored has its default action again.
  * (2) But HUP, INT, QUIT and TERM: who has them ignored wants the run to outlive them. They stay ignored in the program
