@@ -59,7 +59,7 @@ static void add_ram(const struct inm *inm, struct inm_stats *st)
 	st->ram_blocks = (uint32_t)ram->count;
 	st->page_bytes = ram->count > 0 ? ram_tpage_bytes(ram) : 0;
 	for (size_t i = 0; i < ram->count; i++) {
-		if (ram->blocks[i]->ignored)
+		if (ram->blocks[i]->kind == BLOCK_IGNORED)
 			continue;
 		st->received_pages += ram->blocks[i]->received_tpages;
 		st->remaining_pages +=

@@ -25,8 +25,8 @@ static void block_free(struct block *b)
 		munmap(b->landing, b->mapped_bytes);
 	if (b->engine)
 		munmap(b->engine, b->mapped_bytes);
-	if (b->file >= 0)
-		close(b->file);
+	if (b->fd >= 0)
+		close(b->fd);
 	bitmap_fini(&b->received);
 	free(b);
 }
@@ -47,6 +47,18 @@ struct block *ram_find(const struct ram *ram, const char *name, size_t name_byte
 	return names_find(&ram->names, name, name_bytes);
 }
 
+static enum block_kind kind_of(unsigned long file_system)
+{
+	switch (file_system) {
+	case TMPFS_MAGIC:
+		return BLOCK_SHMEM;
+	case HUGETLBFS_MAGIC:
+		return BLOCK_HUGETLB;
+	default:
+		return BLOCK_FILE;
+	}
+}
+
 /* What backs @fd: hugetlbfs says its page size as the block size of the file system, and cannot be written to. */
 static int ask_file(struct block *b, int fd)
 {
@@ -54,15 +66,11 @@ static int ask_file(struct block *b, int fd)
 
 	if (fstatfs(fd, &fs) < 0)
 		return -errno;
-	b->hpage_bytes =
-	        (unsigned long)fs.f_type == HUGETLBFS_MAGIC ? (size_t)fs.f_bsize : (size_t)sysconf(_SC_PAGESIZE);
+	b->kind = kind_of((unsigned long)fs.f_type);
+	b->hpage_bytes = b->kind == BLOCK_HUGETLB ? (size_t)fs.f_bsize : (size_t)sysconf(_SC_PAGESIZE);
 	/* The embedder may close its own. */
-	b->file = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (b->file < 0)
-		return -errno;
-	if ((unsigned long)fs.f_type == TMPFS_MAGIC)
-		b->fd = b->file;
-	return 0;
+	b->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return b->fd < 0 ? -errno : 0;
 }
 
 static int map_fd(struct block *b, const struct block_source *source)
@@ -96,12 +104,28 @@ static int map_fd(struct block *b, const struct block_source *source)
 
 static int use_addr(struct block *b, const struct block_source *source)
 {
+	b->kind = BLOCK_ANONYMOUS;
 	b->hpage_bytes = (size_t)sysconf(_SC_PAGESIZE);
 	if (!source->addr || (uintptr_t)source->addr % b->hpage_bytes)
 		return -EINVAL;
 	b->landing = source->addr;
 	b->guest = source->addr;
 	return 0;
+}
+
+/* Where its bytes go. */
+static int use_source(struct block *b, const struct block_source *source)
+{
+	int r;
+
+	if (source->ignored)
+		return 0;
+	r = source->fd >= 0 ? map_fd(b, source) : use_addr(b, source);
+	if (r < 0)
+		return r;
+	if (b->hpage_bytes > block_unit_bytes(b))
+		b->unit_shift = (unsigned)__builtin_ctzll(b->hpage_bytes);
+	return bitmap_init(&b->received, b->used_bytes >> b->tpage_shift);
 }
 
 static int ram_append(struct ram *ram, struct block *b)
@@ -142,17 +166,12 @@ int ram_add(struct ram *ram, const char *name, size_t name_bytes, uint64_t used_
 	b->name_bytes = name_bytes;
 	text_quote(b->label, name, name_bytes);
 	b->used_bytes = used_bytes;
-	b->fd = b->file = -1;
+	b->tpage_shift = b->unit_shift = ram->tpage_shift;
+	b->fd = -1;
 	b->dirty = source->dirty;
-	b->ignored = source->ignored;
 	b->unplugged = source->unplugged;
 	b->gate = &ram->gate;
-	if (source->ignored)
-		r = 0;
-	else
-		r = source->fd >= 0 ? map_fd(b, source) : use_addr(b, source);
-	if (r == 0 && !source->ignored)
-		r = bitmap_init(&b->received, used_bytes >> ram->tpage_shift);
+	r = use_source(b, source);
 	if (r == 0)
 		r = ram_append(ram, b);
 	if (r < 0) {
@@ -185,34 +204,34 @@ static int write_all(int fd, struct iovec *iov, int count, off_t off)
 	return 0;
 }
 
-static int write_pages(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift)
+static int write_pages(struct block *b, size_t tpage, struct iovec *pages, int count)
 {
-	uint64_t off = (uint64_t)tpage << tpage_shift;
+	uint64_t off = (uint64_t)tpage << b->tpage_shift;
 
-	ASSERT(count > 0 && off + ((uint64_t)count << tpage_shift) <= b->used_bytes);
-	if (b->fd >= 0)
+	ASSERT(count > 0 && off + ((uint64_t)count << b->tpage_shift) <= b->used_bytes);
+	if (b->kind == BLOCK_SHMEM)
 		return write_all(b->fd, pages, count, (off_t)(b->fd_off + off));
 	for (int i = 0; i < count; i++)
-		memcpy(b->landing + off + ((uint64_t)i << tpage_shift), pages[i].iov_base, pages[i].iov_len);
+		memcpy(b->landing + off + ((uint64_t)i << b->tpage_shift), pages[i].iov_base, pages[i].iov_len);
 	return 0;
 }
 
-int block_land(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift)
+int block_land(struct block *b, size_t tpage, struct iovec *pages, int count)
 {
 	int r;
 
 	gate_expect_direct(b->gate);
-	r = write_pages(b, tpage, pages, count, tpage_shift);
+	r = write_pages(b, tpage, pages, count);
 	for (int i = 0; r == 0 && i < count; i++)
 		block_mark_received(b, tpage + (size_t)i);
 	return r;
 }
 
-void block_zero_page(struct block *b, size_t tpage, unsigned tpage_shift)
+void block_zero_page(struct block *b, size_t tpage)
 {
 	gate_expect_direct(b->gate);
 	if (b->dirty || block_is_received(b, tpage))
-		memset(b->landing + ((uint64_t)tpage << tpage_shift), 0, (size_t)1 << tpage_shift);
+		memset(b->landing + ((uint64_t)tpage << b->tpage_shift), 0, block_tpage_bytes(b));
 	block_mark_received(b, tpage);
 }
 
@@ -228,40 +247,39 @@ uint8_t *block_page_inside(const struct block *b, uint64_t off)
 	return b->landing + off;
 }
 
-int block_place(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift)
+int block_place(struct block *b, size_t tpage, struct iovec *pages, int count)
 {
 	gate_expect_placed(b->gate);
-	ASSERT(!block_is_anonymous(b));
-	return write_pages(b, tpage, pages, count, tpage_shift);
+	ASSERT(block_is_file(b));
+	return write_pages(b, tpage, pages, count);
 }
 
 void block_clear(struct block *b, uint64_t off, size_t bytes)
 {
 	gate_expect_placed(b->gate);
-	ASSERT(!block_is_anonymous(b) && off + bytes <= b->mapped_bytes);
+	ASSERT(block_is_file(b) && off + bytes <= b->mapped_bytes);
 	memset(b->landing + off, 0, bytes);
 }
 
 void block_moved(struct block *b, uint8_t *to)
 {
 	b->guest = to;
-	if (block_is_anonymous(b))
+	if (b->kind == BLOCK_ANONYMOUS)
 		b->landing = to;
 }
 
-int block_forget(struct block *b, size_t tpage, size_t count, unsigned tpage_shift)
+int block_forget(struct block *b, size_t tpage, size_t count)
 {
-	size_t unit = b->hpage_bytes >> tpage_shift ? b->hpage_bytes >> tpage_shift : 1;
-	uint64_t off = (uint64_t)tpage << tpage_shift, bytes = (uint64_t)count << tpage_shift;
+	uint64_t off = (uint64_t)tpage << b->tpage_shift, bytes = (uint64_t)count << b->tpage_shift;
 
-	ASSERT(tpage % unit == 0 && off + bytes <= b->used_bytes);
+	ASSERT(off % block_unit_bytes(b) == 0 && off + bytes <= b->used_bytes);
 	/* A block may end inside its last hpage; what is after it is nobody's. */
-	if (off + bytes == b->used_bytes && !block_is_anonymous(b))
+	if (off + bytes == b->used_bytes && block_is_file(b))
 		bytes = (bytes + b->hpage_bytes - 1) / b->hpage_bytes * b->hpage_bytes;
-	if (block_is_anonymous(b)) {
+	if (b->kind == BLOCK_ANONYMOUS) {
 		if (madvise(b->landing + off, bytes, MADV_DONTNEED) < 0)
 			return -errno;
-	} else if (fallocate(b->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(b->fd_off + off),
+	} else if (fallocate(b->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(b->fd_off + off),
 	                     (off_t)bytes) < 0) {
 		return -errno;
 	}
@@ -273,9 +291,9 @@ int block_map_engine(struct block *b)
 {
 	void *p;
 
-	ASSERT(!block_is_anonymous(b) && !b->engine);
+	ASSERT(block_is_file(b) && !b->engine);
 	/* Without NORESERVE as in map_fd: the huge pages are reserved for the file already. */
-	p = mmap(NULL, b->mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->file, (off_t)b->fd_off);
+	p = mmap(NULL, b->mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd, (off_t)b->fd_off);
 	if (p == MAP_FAILED)
 		return -errno;
 	b->engine = p;

@@ -6,7 +6,8 @@
  * bytes are received; and in postcopy the engine view, where device callbacks touch it. Anonymous memory is there once.
  *
  * Two units of page: a tpage is the wire's (the target's page size, 4096 on x86); an hpage is what backs the block
- * (4096, 2 MiB, ...). Either may be the larger one: ARM boards have tpages of 1 KiB, others some of 64 KiB.
+ * (4096, 2 MiB, ...). Either may be the larger one: ARM boards have tpages of 1 KiB, others some of 64 KiB. The larger
+ * of the two is the block's unit: what can be missing, and is given back at once.
  *
  * Invariants:
  * (1) Memory beyond used_bytes is never written.
@@ -31,31 +32,56 @@
 /* The wire counts a name's bytes in one. */
 #define BLOCK_NAME_BYTES_MAX 255
 
+enum block_kind {
+	BLOCK_IGNORED,   /* shared with the source (x-ignore-shared): not mapped, and no page of it may come */
+	BLOCK_ANONYMOUS, /* given by its address alone; the embedder's mapping is the only one */
+	BLOCK_SHMEM,     /* a memory file (memfd, tmpfs): pwritev(2) lands pages there at less cost than a mapping */
+	BLOCK_HUGETLB,   /* a file on hugetlbfs, which is written through a mapping only */
+	BLOCK_FILE,      /* any other file, written through a mapping; postcopy cannot watch it */
+};
+
 struct block {
+	enum block_kind kind;
 	char name[BLOCK_NAME_BYTES_MAX + 1]; /* NUL-terminated; may hold any byte but NUL: to compare, never to print */
 	char label[TEXT_QUOTE_BYTES];        /* the name, to print: in errors, log lines and probes */
 	size_t name_bytes;
 	size_t index;        /* in ram->blocks */
 	uint64_t used_bytes; /* as announced by the source, a multiple of the tpage */
-	size_t hpage_bytes;
+	size_t hpage_bytes;  /* 0 of an ignored one */
+	unsigned tpage_shift;
+	unsigned unit_shift;
 	struct gate *gate;      /* not owned: the guest's */
 	uint8_t *landing;       /* used_bytes of the landing view; by (4) */
 	size_t mapped_bytes;    /* of a mapping of ours; 0: landing is the embedder's address */
 	uint8_t *guest;         /* the guest view; NULL when the embedder gave none, which only precopy allows */
 	uint8_t *engine;        /* the engine view, of mapped_bytes; NULL before block_map_engine */
-	int file;               /* owned; what is mapped, -1: anonymous memory */
-	int fd;                 /* the same where pwritev(2) lands pages cheaply, else -1 */
-	uint64_t fd_off;        /* of the block in file */
+	int fd;                 /* owned; what is mapped, -1: no file */
+	uint64_t fd_off;        /* of the block in fd */
 	bool dirty;             /* may not be zeros where nothing was received */
-	bool ignored;           /* shared with the source (x-ignore-shared): no page of it may come; not mapped */
 	bool unplugged;         /* may have parts that are unplugged at the source, which sends nothing for them */
 	struct bitmap received; /* a bit a tpage */
 	uint64_t received_tpages;
 };
 
-static inline bool block_is_anonymous(const struct block *b)
+static inline bool block_is_file(const struct block *b)
 {
-	return b->file < 0;
+	return b->kind >= BLOCK_SHMEM;
+}
+
+static inline size_t block_tpage_bytes(const struct block *b)
+{
+	return (size_t)1 << b->tpage_shift;
+}
+
+static inline size_t block_unit_bytes(const struct block *b)
+{
+	return (size_t)1 << b->unit_shift;
+}
+
+/* Tpages in a unit, as a shift. */
+static inline unsigned block_unit_order(const struct block *b)
+{
+	return b->unit_shift - b->tpage_shift;
 }
 
 struct ram {
@@ -149,10 +175,10 @@ static inline size_t block_unmark_range(struct block *b, size_t tpage, size_t co
  * 0.67 for copying into it. (The guest's own first touch then maps them.) Elsewhere they are copied.
  * @pages is clobbered. Return: 0, or the errno of pwritev(2): -ENOSPC, -ENOMEM.
  */
-int block_land(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift);
+int block_land(struct block *b, size_t tpage, struct iovec *pages, int count);
 
 /** block_zero_page - the source says this tpage is zeros; it counts as received. By (3). */
-void block_zero_page(struct block *b, size_t tpage, unsigned tpage_shift);
+void block_zero_page(struct block *b, size_t tpage);
 
 /** block_page - where the bytes at @off are. To be written before the next park; ask again after it. */
 uint8_t *block_page(const struct block *b, uint64_t off);
@@ -166,7 +192,7 @@ uint8_t *block_page_inside(const struct block *b, uint64_t off);
  * block_place - as block_land, for tpages that nobody can see yet; marks nothing. Not for anonymous memory.
  * The caller has claimed them, by (1) of postcopy.h.
  */
-int block_place(struct block *b, size_t tpage, struct iovec *pages, int count, unsigned tpage_shift);
+int block_place(struct block *b, size_t tpage, struct iovec *pages, int count);
 
 /** block_clear - zeros in place of @bytes that nobody can see yet, at @off. Not for anonymous memory. */
 void block_clear(struct block *b, uint64_t off, size_t bytes);
@@ -178,9 +204,9 @@ void block_moved(struct block *b, uint8_t *to);
 
 /**
  * block_forget - so many tpages from @tpage on are not received, and the memory behind them is given back
- * Whole hpages. They read as zeros, in every view. Return: 0, or the errno of fallocate(2) or madvise(2).
+ * Whole units. They read as zeros, in every view. Return: 0, or the errno of fallocate(2) or madvise(2).
  */
-int block_forget(struct block *b, size_t tpage, size_t count, unsigned tpage_shift);
+int block_forget(struct block *b, size_t tpage, size_t count);
 
 /** block_map_engine - make the engine view, unpopulated; not for anonymous memory. Return: 0 or mmap(2)'s errno. */
 int block_map_engine(struct block *b);

@@ -19,14 +19,14 @@ static size_t piece(const struct block *b, size_t tpage, size_t count, size_t un
 	return n < count ? n : count;
 }
 
-int forget_range(struct sched *s, struct block *b, size_t tpage, size_t count, unsigned tpage_shift)
+int forget_range(struct sched *s, struct block *b, size_t tpage, size_t count)
 {
-	size_t unit = b->hpage_bytes >> tpage_shift ? b->hpage_bytes >> tpage_shift : 1, n;
+	size_t unit = (size_t)1 << block_unit_order(b), n;
 	int r = 0;
 
 	while (r == 0 && count > 0) {
 		n = piece(b, tpage, count, unit);
-		r = block_forget(b, tpage, n, tpage_shift);
+		r = block_forget(b, tpage, n);
 		tpage += n;
 		count -= n;
 		/* A look at the clock for each piece of some size; a page alone costs its system call. */

@@ -17,6 +17,6 @@
  * forget_range - block_forget, in pieces
  * Parks: yes. Nobody may be writing there. Return: 0, -ECANCELED (some of it is given back), or as block_forget.
  */
-may_park int forget_range(struct sched *s, struct block *b, size_t tpage, size_t count, unsigned tpage_shift);
+may_park int forget_range(struct sched *s, struct block *b, size_t tpage, size_t count);
 
 #endif

@@ -198,9 +198,9 @@ static may_park int compare_all(const struct mappings *m, const struct ram *ram,
 	for (size_t i = 0; r == 0 && i < ram->count; i++) {
 		const struct block *b = ram->blocks[i];
 
-		if (b->ignored || !b->guest || (block_is_anonymous(b) && !postcopy))
+		if (b->kind == BLOCK_IGNORED || !b->guest || (b->kind == BLOCK_ANONYMOUS && !postcopy))
 			continue;
-		what = block_is_anonymous(b) ? is_shared(m, b, &off) : compare(m, b, &off);
+		what = b->kind == BLOCK_ANONYMOUS ? is_shared(m, b, &off) : compare(m, b, &off);
 		if (what) {
 			*ret = (struct view_fault){ .block = b, .off = off, .what = what };
 			return -EINVAL;
@@ -234,11 +234,11 @@ static bool claim_of(const struct mappings *m, const struct block *b, struct cla
 	const struct mapping *ours;
 
 	*ret = (struct claim){ .device = UINT64_MAX, .inode = UINT64_MAX, .off = (uintptr_t)b->landing, .block = b };
-	if (b->ignored)
+	if (b->kind == BLOCK_IGNORED)
 		return false;
 	ours = find(m, b->landing);
 	if (!ours || !ours->shared || ours->inode == 0)
-		return block_is_anonymous(b);
+		return b->kind == BLOCK_ANONYMOUS;
 	*ret = (struct claim){ .device = ours->device,
 		               .inode = ours->inode,
 		               .off = ours->off + ((uintptr_t)b->landing - ours->begin),

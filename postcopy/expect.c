@@ -11,18 +11,14 @@
 /* Words of a bitmap that are gone through between two looks at the clock. */
 #define WORDS_AT_A_TIME ((size_t)4096)
 
-static int make_block(const struct postcopy *pc, struct pblock *pb, struct block *b)
+static int make_block(struct pblock *pb, struct block *b)
 {
-	size_t unit_bytes = b->hpage_bytes;
 	int r;
 
 	pb->b = b;
-	if (b->ignored)
+	if (b->kind == BLOCK_IGNORED)
 		return 0;
-	if (unit_bytes < ram_tpage_bytes(pc->ram))
-		unit_bytes = ram_tpage_bytes(pc->ram);
-	pb->unit_shift = (unsigned)__builtin_ctzll(unit_bytes);
-	pb->units = (b->used_bytes + unit_bytes - 1) >> pb->unit_shift;
+	pb->units = (b->used_bytes + block_unit_bytes(b) - 1) >> b->unit_shift;
 	r = bitmap_init(&pb->asked, pb->units);
 	return r < 0 ? r : coverage_init(&pb->expected, b->received.nbits);
 }
@@ -39,7 +35,7 @@ int expect_prepare(struct postcopy *pc)
 		return -ENOMEM;
 	pc->blocks = blocks;
 	for (size_t i = 0; r == 0 && i < pc->ram->count; i++) {
-		r = make_block(pc, &blocks[i], pc->ram->blocks[i]);
+		r = make_block(&blocks[i], pc->ram->blocks[i]);
 		if (r == 0)
 			r = turn_spend(&pc->reactor->sched, 2 * TURN_SYSCALL);
 	}
@@ -59,11 +55,11 @@ int expect_range(struct postcopy *pc, struct block *b, size_t tpage, size_t coun
 	pb = postcopy_block(pc, b);
 	expected = &pb->expected;
 	/* Marking is cheap, and still too long for all of a large guest at once. Whole units. */
-	most = pblock_unit_bytes(pb) >> pc->ram->tpage_shift;
+	most = (size_t)1 << block_unit_order(b);
 	most = most > 64 * WORDS_AT_A_TIME ? most : 64 * WORDS_AT_A_TIME;
 	for (at = coverage_find_clear(expected, tpage); at < end; at = coverage_find_clear(expected, at)) {
 		n = coverage_clear_end(expected, at, end - at < most ? end : at + most) - at;
-		r = forget_range(s, b, at, n, pc->ram->tpage_shift);
+		r = forget_range(s, b, at, n);
 		if (r < 0)
 			return r;
 		coverage_set(expected, at, n);
@@ -115,7 +111,7 @@ int expect_settle(struct postcopy *pc)
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < pc->ram->count; i++)
-		if (!pc->ram->blocks[i]->ignored)
+		if (pc->ram->blocks[i]->kind != BLOCK_IGNORED)
 			r = settle_block(pc, &pc->blocks[i]);
 	if (r == 0 && postcopy_all_here(pc))
 		event_set(&pc->all_here);

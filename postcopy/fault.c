@@ -36,14 +36,14 @@ static void on_fault(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
 		          (unsigned long long)msg->arg.pagefault.address);
 		return;
 	}
-	unit = off >> pb->unit_shift;
+	unit = off >> pb->b->unit_shift;
 	PROBE3(postcopy__fault, pb->b->label, unit, tid);
-	if (pblock_complete(pb, unit, pc->ram->tpage_shift)) {
+	if (pblock_complete(pb, unit)) {
 		pc->counts.faults_local++;
 		place_local(pc, pb, unit, prefetch_walks(t, pb, unit));
 	} else if (!ledger_want(pc, pb, unit, tid, now_ns)) {
 		/* Without memory for the entry the thread faults again, which is as good as one. */
-		uffd_wake(&pc->guest, pb->b->guest + ((uint64_t)unit << pb->unit_shift), pblock_unit_bytes(pb));
+		uffd_wake(&pc->guest, pb->b->guest + ((uint64_t)unit << pb->b->unit_shift), block_unit_bytes(pb->b));
 	}
 	prefetch_fault(pc, t, pb, unit, now_ns);
 }
@@ -65,23 +65,23 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 		if (!pb)
 			return;
 		/* Target pages that are removed whole: of one that is larger than a page, the rest is still to come. */
-		tpage = (off + ram_tpage_bytes(pc->ram) - 1) >> pc->ram->tpage_shift;
-		last = (off + (end - start)) >> pc->ram->tpage_shift;
-		if (last > pb->b->used_bytes >> pc->ram->tpage_shift)
-			last = pb->b->used_bytes >> pc->ram->tpage_shift;
+		tpage = (off + block_tpage_bytes(pb->b) - 1) >> pb->b->tpage_shift;
+		last = (off + (end - start)) >> pb->b->tpage_shift;
+		if (last > pb->b->received.nbits)
+			last = pb->b->received.nbits;
 		gone = tpage < last ? block_mark_range(pb->b, tpage, last - tpage) : 0;
 		pc->missing_tpages -= gone;
 		pc->counts.removed += gone;
 		/* No further than the removal goes, or giving back page by page would cost all of RAM each time. */
-		last = (off + (end - start) + pblock_unit_bytes(pb) - 1) >> pb->unit_shift;
+		last = (off + (end - start) + block_unit_bytes(pb->b) - 1) >> pb->b->unit_shift;
 		last = last < pb->units ? last : pb->units;
-		for (size_t u = bitmap_next_set(&pb->asked, off >> pb->unit_shift, last); u < last;
+		for (size_t u = bitmap_next_set(&pb->asked, off >> pb->b->unit_shift, last); u < last;
 		     u = bitmap_next_set(&pb->asked, u + 1, last))
-			if (pblock_complete(pb, u, pc->ram->tpage_shift)) {
+			if (pblock_complete(pb, u)) {
 				place_local(pc, pb, u, false);
 				ledger_landed(pc, pb, u);
 			}
-		start += ((uint64_t)pb->units << pb->unit_shift) - off;
+		start += ((uint64_t)pb->units << pb->b->unit_shift) - off;
 	}
 	if (postcopy_all_here(pc))
 		event_set(&pc->all_here);
@@ -93,7 +93,7 @@ static void on_unmap(struct postcopy *pc, uint64_t start, uint64_t end)
 	uint64_t off;
 	struct pblock *pb = watched_find(&pc->guest_views, start, &off);
 
-	if (pb && block_is_anonymous(pb->b))
+	if (pb && pb->b->kind == BLOCK_ANONYMOUS)
 		on_remove(pc, start, end);
 }
 

@@ -184,7 +184,7 @@ bool ledger_guess(struct postcopy *pc, struct pblock *pb, size_t unit, uint64_t 
 {
 	if (bitmap_test(&pb->asked, unit) || !add(pc, pb, unit, now_ns, true))
 		return false;
-	pc->ledger.guessed_pages += pblock_unit_bytes(pb) >> pc->ram->tpage_shift;
+	pc->ledger.guessed_pages += 1ull << block_unit_order(pb->b);
 	return true;
 }
 
@@ -270,14 +270,14 @@ static struct want *next_unsent(const struct ledger *l)
 #define BATCH_UNITS_MAX 4096u
 
 /* Neighbours go as one. Return: how many requests. */
-static size_t take_batch(struct ledger *l, struct page_request *list, unsigned tpage_shift)
+static size_t take_batch(struct ledger *l, struct page_request *list)
 {
 	struct want *w;
 	size_t n = 0;
 
 	/* Not without end: a callback may have asked for all of the guest. */
 	for (unsigned i = 0; i < BATCH_UNITS_MAX && (w = next_unsent(l)); i++) {
-		uint64_t start = (uint64_t)w->unit << w->pb->unit_shift, bytes = pblock_unit_bytes(w->pb);
+		uint64_t start = (uint64_t)w->unit << w->pb->b->unit_shift, bytes = block_unit_bytes(w->pb->b);
 		struct page_request *last = n ? &list[n - 1] : NULL;
 
 		if (last && last->block == w->pb->b && last->start + last->bytes == start &&
@@ -290,7 +290,7 @@ static size_t take_batch(struct ledger *l, struct page_request *list, unsigned t
 		list_unlink(&w->node);
 		list_push_tail(&l->sent, &w->node);
 		w->sent = true;
-		l->requested_pages += bytes >> tpage_shift;
+		l->requested_pages += bytes >> w->pb->b->tpage_shift;
 	}
 	return n;
 }
@@ -308,7 +308,7 @@ int ledger_send(void *arg)
 		r = event_wait(&l->unsent_there, DEADLINE_NEVER);
 		if (r < 0)
 			return r;
-		n = l->offline ? 0 : take_batch(l, list, pc->ram->tpage_shift);
+		n = l->offline ? 0 : take_batch(l, list);
 		if (!next_unsent(l) || l->offline)
 			event_clear(&l->unsent_there);
 		if (n == 0)

@@ -162,16 +162,16 @@ static may_park int copy_page(struct postcopy *pc, struct block *b, size_t tpage
 /* The units that [tpage, tpage + count) has completed. */
 static int show_completed(struct postcopy *pc, struct pblock *pb, size_t tpage, size_t count)
 {
-	unsigned shift = pb->unit_shift - pc->ram->tpage_shift;
-	size_t unit = tpage >> shift, end = ((tpage + count - 1) >> shift) + 1, unit_bytes = pblock_unit_bytes(pb);
+	unsigned shift = block_unit_order(pb->b);
+	size_t unit = tpage >> shift, end = ((tpage + count - 1) >> shift) + 1, unit_bytes = block_unit_bytes(pb->b);
 	int r = 0, one;
 
 	if (shift == 0)
-		return expose(pc, pb->b, (uint64_t)unit << pb->unit_shift, count << pb->unit_shift);
+		return expose(pc, pb->b, (uint64_t)unit << pb->b->unit_shift, count << pb->b->unit_shift);
 	for (; unit < end; unit++) {
-		if (!pblock_complete(pb, unit, pc->ram->tpage_shift))
+		if (!pblock_complete(pb, unit))
 			continue;
-		one = expose(pc, pb->b, (uint64_t)unit << pb->unit_shift, unit_bytes);
+		one = expose(pc, pb->b, (uint64_t)unit << pb->b->unit_shift, unit_bytes);
 		r = r < 0 ? r : one;
 	}
 	return r;
@@ -180,12 +180,12 @@ static int show_completed(struct postcopy *pc, struct pblock *pb, size_t tpage, 
 /* They are received, and in the guest view: whoever waits for a unit that is complete goes on. */
 static void tell(struct postcopy *pc, struct pblock *pb, size_t tpage, size_t count)
 {
-	unsigned shift = pb->unit_shift - pc->ram->tpage_shift;
+	unsigned shift = block_unit_order(pb->b);
 	size_t unit = tpage >> shift, end = ((tpage + count - 1) >> shift) + 1;
 
 	/* One by one: few of the units are asked for, and the next one that is may be at the other end of the block. */
 	for (; unit < end; unit++)
-		if (bitmap_test(&pb->asked, unit) && pblock_complete(pb, unit, pc->ram->tpage_shift))
+		if (bitmap_test(&pb->asked, unit) && pblock_complete(pb, unit))
 			ledger_landed(pc, pb, unit);
 	if (postcopy_all_here(pc))
 		event_set(&pc->all_here);
@@ -206,7 +206,7 @@ static int place_in_file(struct postcopy *pc, struct pblock *pb, size_t tpage, s
 	int r;
 
 	claim(pc, pb->b, tpage, count);
-	r = block_place(pb->b, tpage, pages, (int)count, pc->ram->tpage_shift);
+	r = block_place(pb->b, tpage, pages, (int)count);
 	if (r == 0)
 		return show_completed(pc, pb, tpage, count);
 	unclaim(pc, pb->b, tpage, count);
@@ -219,9 +219,9 @@ static may_park int place_run(struct postcopy *pc, struct pblock *pb, size_t tpa
 	int r = 0;
 
 	pc->placing++;
-	if (!block_is_anonymous(b))
+	if (block_is_file(b))
 		r = place_in_file(pc, pb, tpage, pages, (size_t)count);
-	for (int i = 0; r == 0 && block_is_anonymous(b) && i < count; i++)
+	for (int i = 0; r == 0 && b->kind == BLOCK_ANONYMOUS && i < count; i++)
 		r = copy_page(pc, b, tpage + (size_t)i, pages[i].iov_base, pages[i].iov_len);
 	pc->placing--;
 	tell(pc, pb, tpage, (size_t)count);
@@ -234,8 +234,8 @@ int place_pages(struct postcopy *pc, struct block *b, size_t tpage, struct iovec
 	int i = 0, n, r;
 
 #ifdef CONTROL_PLACE_BEFORE_CLAIM
-	for (int k = 0; !block_is_anonymous(b) && k < count; k++) /* only in the control of test_stress, */
-		memcpy(b->landing + ((uint64_t)(tpage + (size_t)k) << pc->ram->tpage_shift), pages[k].iov_base,
+	for (int k = 0; block_is_file(b) && k < count; k++) /* only in the control of test_stress, */
+		memcpy(b->landing + ((uint64_t)(tpage + (size_t)k) << b->tpage_shift), pages[k].iov_base,
 		       pages[k].iov_len); /* which must then fail */
 #endif
 	while (i < count) {
@@ -251,7 +251,7 @@ int place_pages(struct postcopy *pc, struct block *b, size_t tpage, struct iovec
 			return r;
 		if (r < 0)
 			return err_set(err, r, "placing pages of block '%s' from 0x%" PRIx64 " on: %s", b->label,
-			               (uint64_t)(tpage + (size_t)i) << pc->ram->tpage_shift, strerror(-r));
+			               (uint64_t)(tpage + (size_t)i) << b->tpage_shift, strerror(-r));
 		i += n;
 	}
 	return 0;
@@ -260,7 +260,7 @@ int place_pages(struct postcopy *pc, struct block *b, size_t tpage, struct iovec
 int place_zero(struct postcopy *pc, struct block *b, size_t tpage, struct err *err)
 {
 	struct pblock *pb = postcopy_block(pc, b);
-	unsigned shift = pb->unit_shift - pc->ram->tpage_shift;
+	unsigned shift = block_unit_order(pb->b);
 
 	(void)err;
 	if (block_is_received(b, tpage)) {
@@ -269,7 +269,7 @@ int place_zero(struct postcopy *pc, struct block *b, size_t tpage, struct err *e
 	}
 	claim(pc, b, tpage, 1);
 	/* It costs nothing before somebody touches it; threads that have touched it get it now. */
-	if (bitmap_test(&pb->asked, tpage >> shift) && pblock_complete(pb, tpage >> shift, pc->ram->tpage_shift))
+	if (bitmap_test(&pb->asked, tpage >> shift) && pblock_complete(pb, tpage >> shift))
 		place_local(pc, pb, tpage >> shift, false);
 	tell(pc, pb, tpage, 1);
 	return 0;
@@ -278,7 +278,7 @@ int place_zero(struct postcopy *pc, struct block *b, size_t tpage, struct err *e
 /* A page of the file that nothing was written to: it is made, of zeros. */
 static int make_zero(const struct uffd *u, struct block *b, uint64_t off, uint8_t *view)
 {
-	if (b->fd >= 0 || block_is_anonymous(b))
+	if (b->kind != BLOCK_HUGETLB)
 		return uffd_zeropage(u, view + off, b->hpage_bytes).error;
 	/* On hugetlbfs there is no ZEROPAGE. Touched through the landing view, which is registered nowhere. */
 	block_clear(b, off, 1);
@@ -291,7 +291,7 @@ static ssize_t place_some(const struct uffd *u, struct block *b, uint64_t off, s
 	struct uffd_done done = { .error = -EFAULT };
 	int r;
 
-	if (!block_is_anonymous(b))
+	if (block_is_file(b))
 		done = uffd_continue(u, view + off, bytes);
 	/* Said of the whole run, although only what is after the first one may have been unmapped. */
 	if (done.error == -ENOENT && bytes > b->hpage_bytes)
@@ -303,14 +303,14 @@ static ssize_t place_some(const struct uffd *u, struct block *b, uint64_t off, s
 }
 
 /* Bytes of complete units from @unit on, as many as one touch brings along. */
-static size_t local_run(const struct postcopy *pc, const struct pblock *pb, size_t unit)
+static size_t local_run(const struct pblock *pb, size_t unit)
 {
 	size_t run = 1;
 
-	while ((run + 1) << pb->unit_shift <= LOCAL_RUN_BYTES && unit + run < pb->units &&
-	       pblock_complete(pb, unit + run, pc->ram->tpage_shift))
+	while ((run + 1) << pb->b->unit_shift <= LOCAL_RUN_BYTES && unit + run < pb->units &&
+	       pblock_complete(pb, unit + run))
 		run++;
-	return run << pb->unit_shift;
+	return run << pb->b->unit_shift;
 }
 
 /* For so long no fault could be answered; and ranges that may be let go: they split the guest view's mapping. */
@@ -350,8 +350,8 @@ static void place_failed(struct postcopy *pc, const struct block *b, uint64_t of
 
 void place_local(struct postcopy *pc, struct pblock *pb, size_t unit, bool walks)
 {
-	uint64_t off = (uint64_t)unit << pb->unit_shift, end = off + local_run(pc, pb, unit);
-	uint64_t due = off + pblock_unit_bytes(pb); /* up to here, not only for the thread's next steps */
+	uint64_t off = (uint64_t)unit << pb->b->unit_shift, end = off + local_run(pb, unit);
+	uint64_t due = off + block_unit_bytes(pb->b); /* up to here, not only for the thread's next steps */
 	ssize_t n;
 
 	while (off < end && (walks || off < due)) {

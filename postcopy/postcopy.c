@@ -29,9 +29,9 @@ static bool all_set(const struct bitmap *bm, size_t first, size_t end)
 	return true;
 }
 
-bool pblock_complete(const struct pblock *pb, size_t unit, unsigned tpage_shift)
+bool pblock_complete(const struct pblock *pb, size_t unit)
 {
-	unsigned shift = pb->unit_shift - tpage_shift;
+	unsigned shift = block_unit_order(pb->b);
 	size_t first = unit << shift, end = (unit + 1) << shift, all = pb->b->received.nbits;
 
 #ifdef CONTROL_4096
@@ -52,10 +52,10 @@ static uint64_t features_needed(const struct ram *ram)
 	for (size_t i = 0; i < ram->count; i++) {
 		const struct block *b = ram->blocks[i];
 
-		if (b->ignored || block_is_anonymous(b))
+		if (!block_is_file(b))
 			continue;
-		features |= b->fd >= 0 ? UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM :
-		                         UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MINOR_HUGETLBFS;
+		features |= b->kind == BLOCK_SHMEM ? UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM :
+		                                     UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MINOR_HUGETLBFS;
 	}
 	return features;
 }
@@ -98,7 +98,7 @@ static int open_descriptors(struct postcopy *pc, struct err *err)
 
 static uint64_t watch_modes(const struct block *b)
 {
-	return UFFDIO_REGISTER_MODE_MISSING | (block_is_anonymous(b) ? 0 : UFFDIO_REGISTER_MODE_MINOR);
+	return UFFDIO_REGISTER_MODE_MISSING | (block_is_file(b) ? UFFDIO_REGISTER_MODE_MINOR : 0);
 }
 
 static int cannot_be_watched(const struct block *b, int result, struct err *err)
@@ -125,7 +125,7 @@ static may_park int try_to_watch(struct postcopy *pc, struct err *err)
 	for (size_t i = 0; r == 0 && i < pc->ram->count; i++) {
 		const struct block *b = pc->ram->blocks[i];
 
-		if (b->ignored)
+		if (b->kind == BLOCK_IGNORED)
 			continue;
 		r = uffd_register(&trial, b->guest, b->hpage_bytes, watch_modes(b));
 		if (r < 0)
@@ -146,7 +146,7 @@ int postcopy_check(struct postcopy *pc, struct err *err)
 	for (size_t i = 0; i < pc->ram->count; i++) {
 		const struct block *b = pc->ram->blocks[i];
 
-		if (!b->ignored && !b->guest)
+		if (b->kind != BLOCK_IGNORED && !b->guest)
 			return err_set(err, -EINVAL,
 			               "block '%s' was given without an address: postcopy must know where the guest "
 			               "will touch it",
@@ -168,7 +168,7 @@ static may_park int register_guest(struct postcopy *pc, struct pblock *pb)
 	int r = vacate(pc, pb);
 
 	if (r == 0)
-		r = uffd_register(&pc->guest, pb->b->guest, pb->units << pb->unit_shift, watch_modes(pb->b));
+		r = uffd_register(&pc->guest, pb->b->guest, pb->units << pb->b->unit_shift, watch_modes(pb->b));
 	return r < 0 ? r : vacate_check(pc, pb);
 }
 
@@ -177,7 +177,7 @@ static int register_engine(struct postcopy *pc, struct pblock *pb)
 	struct block *b = pb->b;
 	int r;
 
-	if (block_is_anonymous(b))
+	if (!block_is_file(b))
 		return 0;
 	r = block_map_engine(b);
 	if (r == 0)
@@ -197,15 +197,15 @@ static int register_all(struct postcopy *pc, struct err *err)
 	for (size_t i = 0; r == 0 && i < pc->ram->count; i++) {
 		struct pblock *pb = &pc->blocks[i];
 
-		if (pb->b->ignored)
+		if (pb->b->kind == BLOCK_IGNORED)
 			continue;
 		r = register_guest(pc, pb);
 		if (r == 0)
-			r = watched_add(&pc->guest_views, pb->b->guest, pb->units << pb->unit_shift, pb);
+			r = watched_add(&pc->guest_views, pb->b->guest, pb->units << pb->b->unit_shift, pb);
 		if (r == 0)
 			r = register_engine(pc, pb);
 		if (r == 0)
-			r = yield_add_guest(&pc->yield, pb->b->guest, pb->units << pb->unit_shift, pb->b->label);
+			r = yield_add_guest(&pc->yield, pb->b->guest, pb->units << pb->b->unit_shift, pb->b->label);
 		if (r < 0)
 			cannot_be_watched(pb->b, r, err);
 		else
@@ -279,7 +279,7 @@ static void complete_block(struct postcopy *pc, struct pblock *pb)
 void postcopy_complete(struct postcopy *pc)
 {
 	for (size_t i = 0; i < pc->ram->count; i++)
-		if (!pc->ram->blocks[i]->ignored)
+		if (pc->ram->blocks[i]->kind != BLOCK_IGNORED)
 			complete_block(pc, &pc->blocks[i]);
 	event_set(&pc->all_here);
 }
@@ -293,13 +293,13 @@ void postcopy_complete(struct postcopy *pc)
  */
 static may_park void forget_unit(struct postcopy *pc, const struct pblock *pb, size_t unit, size_t end)
 {
-	unsigned shift = pc->ram->tpage_shift;
-	size_t first = unit << (pb->unit_shift - shift);
 	struct block *b = pb->b;
+	unsigned shift = b->tpage_shift;
+	size_t first = unit << block_unit_order(b);
 	size_t most = FORGET_BYTES >> shift ? FORGET_BYTES >> shift : 1, n;
 
 	/* While we yield, a removal may make all of the unit received. (A part of a huge page is never removed.) */
-	for (size_t t = bitmap_next_set(&b->received, first, end); t < end && !pblock_complete(pb, unit, shift);
+	for (size_t t = bitmap_next_set(&b->received, first, end); t < end && !pblock_complete(pb, unit);
 	     t = bitmap_next_set(&b->received, t + n, end)) {
 		n = bitmap_next_clear(&b->received, t, end) - t;
 		n = n < most ? n : most;
@@ -313,7 +313,7 @@ static may_park void forget_unit(struct postcopy *pc, const struct pblock *pb, s
 
 static may_park void forget_partial_units(struct postcopy *pc, struct pblock *pb)
 {
-	unsigned shift = pb->unit_shift - pc->ram->tpage_shift;
+	unsigned shift = block_unit_order(pb->b);
 	size_t all = pb->b->received.nbits, tpage = 0, first, end;
 
 	if (shift == 0)
@@ -341,7 +341,7 @@ void postcopy_pause(struct postcopy *pc)
 	ledger_unsend(&pc->ledger);
 	ASSERT(pc->placing == 0);
 	for (size_t i = 0; i < pc->ram->count; i++)
-		if (!pc->ram->blocks[i]->ignored)
+		if (pc->ram->blocks[i]->kind != BLOCK_IGNORED)
 			forget_partial_units(pc, &pc->blocks[i]);
 }
 
@@ -395,18 +395,18 @@ struct block *postcopy_find(const struct postcopy *pc, const void *addr, uint64_
 int postcopy_await(struct postcopy *pc, struct block *b, uint64_t off, uint64_t bytes)
 {
 	struct pblock *pb = postcopy_block(pc, b);
-	size_t unit = off >> pb->unit_shift, end = ((off + bytes - 1) >> pb->unit_shift) + 1;
+	size_t unit = off >> pb->b->unit_shift, end = ((off + bytes - 1) >> pb->b->unit_shift) + 1;
 	struct want *w;
 	int r;
 
 	/* All of them are asked for at once. */
 	for (size_t u = unit; u < end; u++) {
-		if (!pblock_complete(pb, u, pc->ram->tpage_shift) && !ledger_want(pc, pb, u, 0, clock_now_ns()))
+		if (!pblock_complete(pb, u) && !ledger_want(pc, pb, u, 0, clock_now_ns()))
 			return -ENOMEM;
 		turn_spend_shielded(&pc->reactor->sched, 4 * TURN_STEP);
 	}
 	for (; unit < end; unit++) {
-		while (!pblock_complete(pb, unit, pc->ram->tpage_shift)) {
+		while (!pblock_complete(pb, unit)) {
 			w = ledger_want(pc, pb, unit, 0, clock_now_ns());
 			if (!w || pc->opened)
 				return w ? -ECANCELED : -ENOMEM;
@@ -446,7 +446,7 @@ static void unregister_all(struct postcopy *pc)
 
 		/* Wakes whoever waits there. It may not be registered any more, or never have been. */
 		if (pb->units)
-			uffd_unregister(&pc->guest, pb->b->guest, pb->units << pb->unit_shift);
+			uffd_unregister(&pc->guest, pb->b->guest, pb->units << pb->b->unit_shift);
 		turn_spend_shielded(&pc->reactor->sched, 2 * TURN_SYSCALL);
 	}
 }

@@ -9,7 +9,7 @@
  * Nothing here knows of channels or streams: pages are asked for through one function pointer, and arrive through
  * place_pages and place_zero.
  *
- * A unit is what the source is asked for and what is placed at once: the larger of hpage and tpage.
+ * A unit (memory/block.h) is what the source is asked for and what is placed at once.
  *
  * Invariants:
  * (1) A page's bit in block->received is set before its first byte is written, and never cleared while the guest runs
@@ -45,7 +45,6 @@ struct reactor;
 /* Postcopy's side of a block. */
 struct pblock {
 	struct block *b; /* not owned */
-	unsigned unit_shift;
 	size_t units;
 	struct bitmap asked;      /* a bit a unit: it has an entry in the ledger */
 	struct coverage expected; /* a bit a tpage: discarded by the source, so it comes (again); until LISTEN */
@@ -169,11 +168,6 @@ static inline struct pblock *postcopy_block(const struct postcopy *pc, const str
 	return &pc->blocks[b->index];
 }
 
-static inline size_t pblock_unit_bytes(const struct pblock *pb)
-{
-	return (size_t)1 << pb->unit_shift;
-}
-
 /* Nothing is missing, and nothing is on its way into the guest view. */
 static inline bool postcopy_all_here(const struct postcopy *pc)
 {
@@ -181,6 +175,6 @@ static inline bool postcopy_all_here(const struct postcopy *pc)
 }
 
 /** pblock_complete - has every tpage of the unit been received? */
-bool pblock_complete(const struct pblock *pb, size_t unit, unsigned tpage_shift);
+bool pblock_complete(const struct pblock *pb, size_t unit);
 
 #endif

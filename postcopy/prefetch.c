@@ -74,7 +74,7 @@ void prefetch_fault(struct postcopy *pc, struct fault_thread *t, struct pblock *
 		if (next < 0 || (size_t)next >= pb->units || pc->ledger.guesses >= PREFETCH_OUTSTANDING_MAX)
 			break;
 		t->ahead_unit = (size_t)next;
-		if (!pblock_complete(pb, (size_t)next, pc->ram->tpage_shift))
+		if (!pblock_complete(pb, (size_t)next))
 			t->guessed += ledger_guess(pc, pb, (size_t)next, now_ns);
 	}
 }

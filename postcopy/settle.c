@@ -34,17 +34,17 @@ static bool was_asked(const struct want *w)
 /* Where the embedder says that parts are unplugged, what was asked for may never have been there. */
 static bool counts(const struct block *b, bool spare_unplugged)
 {
-	return !b->ignored && !(spare_unplugged && b->unplugged);
+	return b->kind != BLOCK_IGNORED && !(spare_unplugged && b->unplugged);
 }
 
 /* A source sends a unit whole, and what is unplugged is whole units. */
-static bool is_partial(const struct postcopy *pc, const struct pblock *pb, size_t unit)
+static bool is_partial(const struct pblock *pb, size_t unit)
 {
 	const struct bitmap *received = &pb->b->received;
-	unsigned shift = pb->unit_shift - pc->ram->tpage_shift;
+	unsigned shift = block_unit_order(pb->b);
 	size_t end = (unit + 1) << shift < received->nbits ? (unit + 1) << shift : received->nbits;
 
-	return bitmap_next_set(received, unit << shift, end) < end && !pblock_complete(pb, unit, pc->ram->tpage_shift);
+	return bitmap_next_set(received, unit << shift, end) < end && !pblock_complete(pb, unit);
 }
 
 /* Of what has an entry in the ledger; also where nobody has been told of that entry. */
@@ -52,7 +52,7 @@ static void find_asked(const struct postcopy *pc, bool spare_unplugged, struct l
 {
 	for (size_t i = 0; i < LEDGER_BUCKETS; i++)
 		for (const struct want *w = pc->ledger.buckets[i]; w; w = w->chain)
-			if ((was_asked(w) && counts(w->pb->b, spare_unplugged)) || is_partial(pc, w->pb, w->unit))
+			if ((was_asked(w) && counts(w->pb->b, spare_unplugged)) || is_partial(w->pb, w->unit))
 				note(lost, w->pb, w->unit);
 }
 
@@ -63,7 +63,7 @@ static void find_asked(const struct postcopy *pc, bool spare_unplugged, struct l
 static may_park void find_partial(const struct postcopy *pc, const struct pblock *pb, struct lost *lost)
 {
 	const struct bitmap *received = &pb->b->received;
-	unsigned shift = pb->unit_shift - pc->ram->tpage_shift;
+	unsigned shift = block_unit_order(pb->b);
 	size_t all = received->nbits, tpage = 0, unit, until, end;
 
 	while (shift > 0 && tpage < all) {
@@ -74,7 +74,7 @@ static may_park void find_partial(const struct postcopy *pc, const struct pblock
 			continue;
 		unit = tpage >> shift;
 		end = (unit + 1) << shift < all ? (unit + 1) << shift : all;
-		if (!bitmap_test(&pb->asked, unit) && is_partial(pc, pb, unit))
+		if (!bitmap_test(&pb->asked, unit) && is_partial(pb, unit))
 			note(lost, pb, unit);
 		tpage = end;
 	}
@@ -89,7 +89,7 @@ static may_park struct lost find_lost(const struct postcopy *pc, bool spare_unpl
 	struct lost lost = { .units = 0 };
 
 	for (size_t i = 0; i < pc->ram->count; i++)
-		if (!pc->ram->blocks[i]->ignored)
+		if (pc->ram->blocks[i]->kind != BLOCK_IGNORED)
 			find_partial(pc, &pc->blocks[i], &lost);
 	find_asked(pc, spare_unplugged, &lost);
 	return lost;
@@ -100,7 +100,7 @@ static bool only_unplugged_is_missing(const struct postcopy *pc)
 	for (size_t i = 0; i < pc->ram->count; i++) {
 		const struct block *b = pc->ram->blocks[i];
 
-		if (!b->ignored && !b->unplugged && b->received_tpages < b->received.nbits)
+		if (b->kind != BLOCK_IGNORED && !b->unplugged && b->received_tpages < b->received.nbits)
 			return false;
 	}
 	return true;
@@ -113,12 +113,12 @@ bool settle_is_due(const struct postcopy *pc)
 
 static int refuse(const struct lost *lost, struct err *err)
 {
-	uint64_t off = (uint64_t)lost->first_unit << lost->first->unit_shift;
+	uint64_t off = (uint64_t)lost->first_unit << lost->first->b->unit_shift;
 
 	return err_set(err, -ENODATA,
 	               "%" PRIu64 " pages of 0x%zx bytes were asked for, or have come in part, and the stream ended "
 	               "without them; one is at 0x%" PRIx64 " of block '%s'",
-	               lost->units, pblock_unit_bytes(lost->first), off, lost->first->b->label);
+	               lost->units, block_unit_bytes(lost->first->b), off, lost->first->b->label);
 }
 
 int settle(struct postcopy *pc, struct err *err)

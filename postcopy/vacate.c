@@ -31,8 +31,9 @@ static uintptr_t huge_bytes(const struct block *b)
 }
 
 /* What a huge page around @tpage could fill; whole tpages, also those that it has a part of. */
-static struct place place_around(const struct block *b, size_t tpage, unsigned shift)
+static struct place place_around(const struct block *b, size_t tpage)
 {
+	unsigned shift = b->tpage_shift;
 	uintptr_t base = (uintptr_t)b->guest, mask = huge_bytes(b) - 1;
 	uintptr_t begin = (base + ((uintptr_t)tpage << shift)) & ~mask;
 	uintptr_t end = (base + (((uintptr_t)tpage + 1) << shift) + mask) & ~mask;
@@ -57,7 +58,7 @@ static may_park bool next_place(struct postcopy *pc, const struct pblock *pb, si
 		*at = there;
 		if (there == end)
 			continue;
-		*ret = place_around(pb->b, there, pc->ram->tpage_shift);
+		*ret = place_around(pb->b, there);
 		*at = ret->end;
 		if (bitmap_next_set(expected, ret->first, ret->end) < ret->end)
 			return true;
@@ -74,15 +75,10 @@ static may_park int give_back(struct postcopy *pc, struct pblock *pb, struct pla
 	for (size_t t = bitmap_next_set(expected, p.first, p.end); r == 0 && t < p.end;
 	     t = bitmap_next_set(expected, end, p.end)) {
 		end = bitmap_next_clear(expected, t, p.end);
-		r = block_forget(pb->b, t, end - t, pc->ram->tpage_shift);
+		r = block_forget(pb->b, t, end - t);
 		turn_spend_shielded(&pc->reactor->sched, TURN_SYSCALL);
 	}
 	return r;
-}
-
-static bool is_watched_for(const struct block *b)
-{
-	return block_is_anonymous(b) && !b->ignored;
 }
 
 int vacate(struct postcopy *pc, struct pblock *pb)
@@ -91,16 +87,16 @@ int vacate(struct postcopy *pc, struct pblock *pb)
 	size_t at = 0;
 	int r = 0;
 
-	while (is_watched_for(pb->b) && r == 0 && next_place(pc, pb, &at, &p))
+	while (pb->b->kind == BLOCK_ANONYMOUS && r == 0 && next_place(pc, pb, &at, &p))
 		r = give_back(pc, pb, p);
 	return r;
 }
 
 /* Is anything of [p.first, p.end), PIECE_PAGES at most, there that is expected? */
-static int is_filled(const struct postcopy *pc, const struct pblock *pb, struct place p)
+static int is_filled(const struct pblock *pb, struct place p)
 {
-	unsigned shift = pc->ram->tpage_shift;
 	const struct block *b = pb->b;
+	unsigned shift = b->tpage_shift;
 	size_t pages = (((p.end - p.first) << shift) + b->hpage_bytes - 1) / b->hpage_bytes;
 	unsigned char there[PIECE_PAGES];
 
@@ -116,7 +112,7 @@ static int is_filled(const struct postcopy *pc, const struct pblock *pb, struct 
 /* A step without a park: nobody else comes in between, but the kernel. */
 static int empty_again(struct postcopy *pc, struct pblock *pb, struct place p)
 {
-	unsigned shift = pc->ram->tpage_shift;
+	unsigned shift = pb->b->tpage_shift;
 	const struct bitmap *expected = &pb->expected.level[0];
 	uint8_t *at = pb->b->guest + (p.first << shift);
 	size_t bytes = (p.end - p.first) << shift, end;
@@ -125,7 +121,7 @@ static int empty_again(struct postcopy *pc, struct pblock *pb, struct place p)
 	for (size_t t = bitmap_next_set(expected, p.first, p.end); r == 0 && t < p.end;
 	     t = bitmap_next_set(expected, end, p.end)) {
 		end = bitmap_next_clear(expected, t, p.end);
-		r = block_forget(pb->b, t, end - t, shift);
+		r = block_forget(pb->b, t, end - t);
 	}
 	return r < 0 ? r : uffd_register(&pc->guest, at, bytes, UFFDIO_REGISTER_MODE_MISSING);
 }
@@ -135,7 +131,7 @@ static may_park int check_piece(struct postcopy *pc, struct pblock *pb, struct p
 	int r;
 
 	for (unsigned i = 0; i < TRIES; i++) {
-		r = is_filled(pc, pb, p);
+		r = is_filled(pb, p);
 		turn_spend_shielded(&pc->reactor->sched, TURN_SYSCALL);
 		if (r <= 0)
 			return r;
@@ -149,11 +145,11 @@ static may_park int check_piece(struct postcopy *pc, struct pblock *pb, struct p
 
 int vacate_check(struct postcopy *pc, struct pblock *pb)
 {
-	size_t step = (PIECE_PAGES * pb->b->hpage_bytes) >> pc->ram->tpage_shift, at = 0;
+	size_t step = (PIECE_PAGES * pb->b->hpage_bytes) >> pb->b->tpage_shift, at = 0;
 	struct place p, piece;
 	int r = 0;
 
-	while (is_watched_for(pb->b) && r == 0 && next_place(pc, pb, &at, &p)) {
+	while (pb->b->kind == BLOCK_ANONYMOUS && r == 0 && next_place(pc, pb, &at, &p)) {
 		for (piece = p; r == 0 && piece.first < p.end; piece.first = piece.end) {
 			piece.end = p.end - piece.first < step ? p.end : piece.first + step;
 			r = check_piece(pc, pb, piece);

@@ -19,7 +19,7 @@ static const char *unit_state(struct stress *s, const struct sblock *sb, uint32_
 	uint32_t unit = page / sb->unit_pages;
 
 	/* The engine's thread may be at work on these: a hint, not a proof. */
-	if (pb && pblock_complete(pb, unit, TPAGE_SHIFT))
+	if (pb && pblock_complete(pb, unit))
 		return bitmap_test(&pb->asked, unit) ? "received, and still in the ledger" : "received";
 	if (pb && bitmap_test(&pb->asked, unit))
 		return "missing, in the ledger";

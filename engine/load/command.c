@@ -179,7 +179,7 @@ static int send_bitmap(struct load *l, const uint8_t *payload, size_t len, struc
 	b = ram_find(l->ram, name, payload[0]);
 	if (!b)
 		return err_set(err, -EPROTO, "unknown block '%s'", TEXT_QUOTE(name, payload[0]));
-	if (b->ignored)
+	if (b->kind == BLOCK_IGNORED)
 		return err_set(err, -EPROTO, "block '%s' is shared and not sent", TEXT_QUOTE(name, payload[0]));
 	return reply_bitmap(&l->reply, b, err);
 }

@@ -193,7 +193,7 @@ static int check_postcopy(const struct load *l, struct err *err)
 	uint64_t ours = 0;
 
 	for (size_t i = 0; i < l->ram->count; i++)
-		if (!l->ram->blocks[i]->ignored)
+		if (l->ram->blocks[i]->kind != BLOCK_IGNORED)
 			ours |= l->ram->blocks[i]->hpage_bytes;
 	if (ours != l->advised_page_sizes)
 		return err_set(err, -EINVAL, "the source's blocks have page sizes 0x%" PRIx64 ", those here 0x%" PRIx64,
@@ -202,7 +202,7 @@ static int check_postcopy(const struct load *l, struct err *err)
 		const struct block *b = l->ram->blocks[i];
 
 		/* What is copied there appears at once, and must be all of a page (userfaultfd(2)). */
-		if (!b->ignored && block_is_anonymous(b) && ram_tpage_bytes(l->ram) < b->hpage_bytes)
+		if (b->kind == BLOCK_ANONYMOUS && b->tpage_shift < b->unit_shift)
 			return err_set(err, -ENOTSUP,
 			               "block '%s' is anonymous memory, of pages that are larger than "
 			               "the target's: for postcopy it must be a memory file",
@@ -232,7 +232,7 @@ static int check_shared(const struct load *l, struct err *err)
 	for (size_t i = 0; i < l->ram->count; i++) {
 		const struct block *b = l->ram->blocks[i];
 
-		if (!b->ignored && !b->dirty && b->received_tpages == 0)
+		if (b->kind != BLOCK_IGNORED && !b->dirty && b->received_tpages == 0)
 			return err_set(err, -EINVAL,
 			               "block '%s': the source shares this memory (x-ignore-shared) and "
 			               "has sent nothing of it, and the memory here is not that memory",

@@ -140,8 +140,8 @@ static int add_block(struct ram_loader *l, struct sched *s, const struct entry *
 		return err_set(err, -EINVAL, "it has pages of 0x%" PRIx64 " bytes at the source and of 0x%zx here",
 		               entry->page_bytes, block->hpage_bytes);
 	/* A page must be able to be missing (ADVISE: doc/wire/stream.md 2). */
-	if (l->advised && block->dirty && !block->ignored) {
-		e = forget_range(s, block, 0, block->received.nbits, l->ram->tpage_shift);
+	if (l->advised && block->dirty && block->kind != BLOCK_IGNORED) {
+		e = forget_range(s, block, 0, block->received.nbits);
 		if (e == -ECANCELED)
 			return e;
 		if (e < 0)

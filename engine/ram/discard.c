@@ -9,15 +9,9 @@
 #include <inttypes.h>
 #include <string.h>
 
-static size_t unit_bytes(const struct postcopy *pc, const struct block *b)
+static int check_range(const struct block *b, uint64_t start, uint64_t bytes, struct err *err)
 {
-	return b->hpage_bytes > ram_tpage_bytes(pc->ram) ? b->hpage_bytes : ram_tpage_bytes(pc->ram);
-}
-
-static int check_range(const struct postcopy *pc, const struct block *b, uint64_t start, uint64_t bytes,
-                       struct err *err)
-{
-	uint64_t mask = unit_bytes(pc, b) - 1;
+	uint64_t mask = block_unit_bytes(b) - 1;
 
 	if (bytes == 0 || start & mask || start >= b->used_bytes || bytes > b->used_bytes - start ||
 	    (bytes & mask && start + bytes != b->used_bytes))
@@ -28,17 +22,16 @@ static int check_range(const struct postcopy *pc, const struct block *b, uint64_
 
 static int carry_out(struct postcopy *pc, struct block *b, const uint8_t *ranges, size_t count, struct err *err)
 {
-	unsigned shift = pc->ram->tpage_shift;
 	int e = 0;
 
 	for (size_t i = 0; e == 0 && i < count; i++)
-		e = check_range(pc, b, be64_load(ranges + 16 * i), be64_load(ranges + 16 * i + 8), err);
+		e = check_range(b, be64_load(ranges + 16 * i), be64_load(ranges + 16 * i + 8), err);
 	if (e < 0)
 		return e;
 	/* One that is named again costs a look (see postcopy_discard); no more. */
 	for (size_t i = 0; e == 0 && i < count; i++)
-		e = postcopy_discard(pc, b, be64_load(ranges + 16 * i) >> shift,
-		                     be64_load(ranges + 16 * i + 8) >> shift);
+		e = postcopy_discard(pc, b, be64_load(ranges + 16 * i) >> b->tpage_shift,
+		                     be64_load(ranges + 16 * i + 8) >> b->tpage_shift);
 	if (e == -ECANCELED)
 		return e;
 	if (e < 0)
@@ -64,7 +57,7 @@ int discard_ranges(struct postcopy *pc, const uint8_t *payload, size_t bytes, st
 	b = ram_find(pc->ram, name, name_bytes);
 	if (!b)
 		return err_set(err, -EPROTO, "unknown block '%s'", TEXT_QUOTE(name, name_bytes));
-	if (b->ignored)
+	if (b->kind == BLOCK_IGNORED)
 		return err_set(err, -EPROTO, "block '%s' is shared and not sent", TEXT_QUOTE(name, name_bytes));
 	return carry_out(pc, b, payload + head, (bytes - head) / 16, err);
 }

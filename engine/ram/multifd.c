@@ -79,7 +79,7 @@ static bool goes_direct(const struct multifd_channel *c, const struct multifd_pa
 	unsigned regions = 0;
 	uint64_t region, last = UINT64_MAX;
 
-	if (c->decoder || p->block->fd >= 0)
+	if (c->decoder || p->block->kind == BLOCK_SHMEM)
 		return false;
 	for (size_t i = 0; i < p->normal_pages; i++) {
 		region = be64_load(p->offsets + 8 * i) / REGION_BYTES;
@@ -92,7 +92,6 @@ static bool goes_direct(const struct multifd_channel *c, const struct multifd_pa
 /* Pages side by side are landed together, so sort them first: sources from 9.0 on do not (doc/wire/multifd.md 4.1). */
 static int land_pages(struct multifd_channel *c, const struct multifd_packet *p, struct err *err)
 {
-	unsigned shift = c->m->ram->tpage_shift;
 	size_t page_bytes = ram_tpage_bytes(c->m->ram), n;
 	struct placed_page page[MULTIFD_PAGES_MAX];
 	int e;
@@ -104,10 +103,10 @@ static int land_pages(struct multifd_channel *c, const struct multifd_packet *p,
 		for (n = 0; i + n < p->normal_pages && page[i + n].off == page[i].off + n * page_bytes; n++)
 			c->pages[n] = (struct iovec){ (void *)page[i + n].bytes, page_bytes };
 		/* We are inside the gate: the answer holds. */
-		e = turn_spend(c->go.sched, p->block->fd >= 0 ? TURN_SYSCALL : TURN_LOOK);
+		e = turn_spend(c->go.sched, p->block->kind == BLOCK_SHMEM ? TURN_SYSCALL : TURN_LOOK);
 		if (e < 0)
 			return e;
-		e = block_land(p->block, page[i].off >> shift, c->pages, (int)n, shift);
+		e = block_land(p->block, page[i].off >> p->block->tpage_shift, c->pages, (int)n);
 		if (e < 0)
 			return err_set(err, e, "writing to block '%s': %s",
 			               TEXT_QUOTE(p->block->name, p->block->name_bytes), strerror(-e));
@@ -117,7 +116,6 @@ static int land_pages(struct multifd_channel *c, const struct multifd_packet *p,
 
 static int inflate_pages(struct multifd_channel *c, const struct multifd_packet *p, struct err *err)
 {
-	unsigned shift = c->m->ram->tpage_shift;
 	uint64_t off;
 	int e;
 
@@ -130,7 +128,7 @@ static int inflate_pages(struct multifd_channel *c, const struct multifd_packet 
 	if (e == -ECANCELED)
 		co_take_cancel(c->go.sched);
 	for (size_t i = 0; e == 0 && i < p->normal_pages; i++)
-		block_mark_received(p->block, be64_load(p->offsets + 8 * i) >> shift);
+		block_mark_received(p->block, be64_load(p->offsets + 8 * i) >> p->block->tpage_shift);
 	return e;
 }
 
@@ -166,14 +164,12 @@ static int payload_iov(struct multifd_channel *c, const struct multifd_packet *p
 
 static int land_payload(struct multifd_channel *c, const struct multifd_packet *p, struct err *err)
 {
-	unsigned shift = c->m->ram->tpage_shift;
-
 	if (c->decoder)
 		return inflate_pages(c, p, err);
 	if (!goes_direct(c, p))
 		return land_pages(c, p, err);
 	for (size_t i = 0; i < p->normal_pages; i++)
-		block_mark_received(p->block, be64_load(p->offsets + 8 * i) >> shift);
+		block_mark_received(p->block, be64_load(p->offsets + 8 * i) >> p->block->tpage_shift);
 	return 0;
 }
 
@@ -204,12 +200,10 @@ static int read_payload(struct multifd_channel *c, const struct multifd_packet *
 	return e < 0 ? e : !p->sync && (size_t)n == whole;
 }
 
-static void zero_pages(struct multifd_channel *c, const struct multifd_packet *p)
+static void zero_pages(const struct multifd_packet *p)
 {
-	unsigned shift = c->m->ram->tpage_shift;
-
 	for (size_t i = p->normal_pages; i < p->normal_pages + p->zero_pages; i++)
-		block_zero_page(p->block, be64_load(p->offsets + 8 * i) >> shift, shift);
+		block_zero_page(p->block, be64_load(p->offsets + 8 * i) >> p->block->tpage_shift);
 }
 
 /* Parks until the main stream has passed the sync point. By (2). */
@@ -273,7 +267,7 @@ static int apply_pages(struct multifd_channel *c, const struct multifd_packet *p
 		return miss_pages(c, err);
 	c->inside = p;
 	if (p->zero_pages > 0)
-		zero_pages(c, p);
+		zero_pages(p);
 	if (p->payload_bytes > 0)
 		e = read_payload(c, p, next, err);
 	c->inside = NULL;

@@ -45,7 +45,7 @@ static int name_block(struct ram_loader *l, struct reader *r, struct err *err)
 	block = ram_find(l->ram, name, bytes);
 	if (!block)
 		return err_set(err, -EPROTO, "unknown block '%s'", TEXT_QUOTE(name, bytes));
-	if (block->ignored)
+	if (block->kind == BLOCK_IGNORED)
 		return err_set(err, -EPROTO, "a page for block '%s', which is shared and not sent",
 		               TEXT_QUOTE(name, bytes));
 	l->last = block;
@@ -64,7 +64,6 @@ static void count_rounds(struct ram_loader *l, const struct record *rec)
 
 static int locate(struct ram_loader *l, struct reader *r, struct record *rec, struct err *err)
 {
-	unsigned shift = l->ram->tpage_shift;
 	int e;
 
 	if (!(rec->word & WIRE_RAM_CONTINUE)) {
@@ -79,7 +78,7 @@ static int locate(struct ram_loader *l, struct reader *r, struct record *rec, st
 	if (rec->addr > rec->block->used_bytes - ram_tpage_bytes(l->ram))
 		return err_set(err, -EPROTO, "block '%s' has no offset 0x%" PRIx64,
 		               TEXT_QUOTE(rec->block->name, rec->block->name_bytes), rec->addr);
-	rec->tpage = rec->addr >> shift;
+	rec->tpage = rec->addr >> rec->block->tpage_shift;
 	count_rounds(l, rec);
 	return 0;
 }
@@ -108,7 +107,7 @@ static int load_zero(struct ram_loader *l, struct reader *r, const struct record
 	l->counts.zero++;
 	if (l->postcopy)
 		return place_zero(l->postcopy, rec->block, rec->tpage, err);
-	block_zero_page(rec->block, rec->tpage, l->ram->tpage_shift);
+	block_zero_page(rec->block, rec->tpage);
 	return 0;
 }
 
@@ -119,7 +118,7 @@ static int land(struct ram_loader *l, const struct record *rec, int count, struc
 
 	if (l->postcopy)
 		return place_pages(l->postcopy, rec->block, rec->tpage, l->pages, count, err);
-	e = block_land(rec->block, rec->tpage, l->pages, count, l->ram->tpage_shift);
+	e = block_land(rec->block, rec->tpage, l->pages, count);
 	if (e < 0)
 		return err_set(err, e, "writing to block '%s' at 0x%" PRIx64 ": %s",
 		               TEXT_QUOTE(rec->block->name, rec->block->name_bytes), rec->addr, strerror(-e));
@@ -132,7 +131,7 @@ static int land(struct ram_loader *l, const struct record *rec, int count, struc
  */
 static int load_pages(struct ram_loader *l, struct reader *r, struct record *rec, struct err *err)
 {
-	size_t bytes = ram_tpage_bytes(l->ram), last = (rec->block->used_bytes >> l->ram->tpage_shift) - rec->tpage;
+	size_t bytes = ram_tpage_bytes(l->ram), last = rec->block->received.nbits - rec->tpage;
 	uint64_t next = rec->addr | WIRE_RAM_PAGE | WIRE_RAM_CONTINUE;
 	int count = 0, e = reader_need(r, bytes, err);
 

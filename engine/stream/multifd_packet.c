@@ -63,7 +63,7 @@ static int find_block(struct multifd_packet *p, const uint8_t *header, const str
 	p->block = ram_find(ram, name, bytes);
 	if (!p->block)
 		return err_set(err, -EPROTO, "unknown block '%s'", TEXT_QUOTE(name, bytes));
-	if (p->block->ignored)
+	if (p->block->kind == BLOCK_IGNORED)
 		return err_set(err, -EPROTO, "pages for block '%s', which is shared and not sent",
 		               TEXT_QUOTE(name, bytes));
 	return 0;

@@ -44,7 +44,6 @@ static char task_state(int tid)
 
 static void check_toucher(struct pc *s, struct pc_toucher *t)
 {
-	const struct postcopy *pc = &s->e.inm->postcopy;
 	uint64_t since_ns = atomic_load(&t->since_ns), tpage = atomic_load(&t->tpage), now_ns = clock_now_ns();
 	unsigned block = atomic_load(&t->block);
 	struct pblock *pb;
@@ -55,7 +54,7 @@ static void check_toucher(struct pc *s, struct pc_toucher *t)
 		return;
 	pb = pblock_of(s, block);
 	unit = tpage / s->ram[block].unit_pages;
-	if (!pb || !pblock_complete(pb, unit, pc->ram->tpage_shift)) {
+	if (!pb || !pblock_complete(pb, unit)) {
 		ck_assert_msg(!pb || bitmap_test(&pb->asked, unit),
 		              "thread %u waits for '%s' page %llu, which is not here, and nobody asks for it", t->id,
 		              s->ram[block].said.name, (unsigned long long)tpage);
@@ -108,7 +107,7 @@ static size_t check_entries(struct postcopy *pc)
 			n++;
 			ck_assert_msg(bitmap_test(&w->pb->asked, w->unit), "an entry for '%s' unit %zu without its bit",
 			              w->pb->b->name, w->unit);
-			ck_assert_msg(!pblock_complete(w->pb, w->unit, pc->ram->tpage_shift) || pc->placing,
+			ck_assert_msg(!pblock_complete(w->pb, w->unit) || pc->placing,
 			              "an entry for '%s' unit %zu, which is here", w->pb->b->name, w->unit);
 		}
 	return n;
