@@ -8,13 +8,17 @@
 #include "programs/program.h"
 
 #include "engine/onlooker.h"
+#include "inmigrate.h"
+#include "programs/cli/complain.h"
+#include "programs/cli/process.h"
+#include "programs/cli/settings.h"
 #include "programs/guest_ram.h"
-#include "programs/process.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char help_text[] =

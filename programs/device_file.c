@@ -3,10 +3,12 @@
 #include "base/err.h"
 #include "engine/devices/devices_json.h"
 #include "engine/devices/vmdesc.h"
-#include "programs/program.h"
+#include "programs/cli/complain.h"
 
 #include <errno.h>
 #include <jansson.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

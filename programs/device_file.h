@@ -6,7 +6,7 @@
 
 #include "engine/devices/devices_json.h"
 #include "inmigrate.h"
-#include "programs/out_file.h"
+#include "programs/cli/out_file.h"
 
 #include <stddef.h>
 

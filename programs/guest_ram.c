@@ -1,8 +1,8 @@
 #include "programs/guest_ram.h"
 
 #include "base/text.h"
-#include "programs/process.h"
-#include "programs/program.h"
+#include "programs/cli/complain.h"
+#include "programs/cli/process.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -2,8 +2,8 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "programs/cli/complain.h"
 #include "programs/guest_touch_parts.h"
-#include "programs/program.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -16,8 +16,8 @@
 #define PROGRAMS_GUEST_TOUCH_H
 
 #include "base/histogram.h"
+#include "programs/cli/out_file.h"
 #include "programs/guest_ram.h"
-#include "programs/out_file.h"
 
 #include <pthread.h>
 #include <semaphore.h>

@@ -2,11 +2,12 @@
 #include "programs/guest_touch_parts.h"
 
 #include "base/text.h"
-#include "programs/program.h"
+#include "programs/cli/complain.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -7,14 +7,16 @@
 #include "base/err.h"
 #include "base/text.h"
 #include "engine/channel/address.h"
-#include "programs/output.h"
-#include "programs/process.h"
+#include "programs/cli/complain.h"
+#include "programs/cli/output.h"
+#include "programs/cli/process.h"
 #include "programs/program.h"
 #include "programs/report.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysinfo.h>

@@ -6,11 +6,11 @@
 
 #include "base/log.h"
 #include "inmigrate.h"
+#include "programs/cli/out_file.h"
+#include "programs/cli/progress.h"
 #include "programs/device_file.h"
 #include "programs/guest_ram.h"
 #include "programs/guest_touch.h"
-#include "programs/out_file.h"
-#include "programs/progress.h"
 
 #include <stdbool.h>
 #include <stdint.h>

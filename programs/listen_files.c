@@ -3,8 +3,9 @@
 
 #include "base/err.h"
 #include "engine/channel/address.h"
-#include "programs/program.h"
+#include "programs/cli/complain.h"
 
+#include <stdbool.h>
 #include <sys/stat.h>
 
 static const char *const names[] = { "--devices", "--stats", "--touch-log" };

@@ -1,12 +1,16 @@
 /* The command line of `inmigrate listen`. */
+#include "inmigrate.h"
 #include "programs/listen.h"
 
 #include "base/clock.h"
-#include "programs/output.h"
-#include "programs/program.h"
+#include "programs/cli/complain.h"
+#include "programs/cli/output.h"
+#include "programs/cli/settings.h"
 
 #include <errno.h>
 #include <getopt.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -5,9 +5,14 @@
  */
 #include "programs/program.h"
 
+#include "inmigrate.h"
+#include "programs/cli/complain.h"
+
 #include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char help_text[] =

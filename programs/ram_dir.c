@@ -2,13 +2,14 @@
 
 #include "base/assert.h"
 #include "base/text.h"
+#include "programs/cli/complain.h"
+#include "programs/cli/process.h"
 #include "programs/guest_file.h"
-#include "programs/process.h"
-#include "programs/program.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>

@@ -1,8 +1,9 @@
 #include "programs/report.h"
 
 #include "base/text.h"
-#include "programs/output.h"
-#include "programs/program.h"
+#include "programs/cli/complain.h"
+#include "programs/cli/human.h"
+#include "programs/cli/output.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -49,40 +50,6 @@ static void say(const char *fmt, ...)
 	va_end(ap);
 }
 
-const char *human_time(char buf[static 32], double ns)
-{
-	static const char *const units[] = { "ns", "us", "ms", "s" };
-	size_t u = 0;
-
-	while (ns >= 1000 && u < sizeof(units) / sizeof(units[0]) - 1) {
-		ns /= 1000;
-		u++;
-	}
-	snprintf(buf, 32, u > 0 && ns < 100 ? "%.1f %s" : "%.0f %s", ns, units[u]);
-	return buf;
-}
-
-#define BAR_MAX 40
-
-void report_histogram(const uint64_t *counts, size_t buckets)
-{
-	size_t first = 0, last = buckets, width;
-	uint64_t most = 0;
-	char from[32];
-
-	while (last > 0 && !counts[last - 1])
-		last--;
-	while (first < last && !counts[first])
-		first++;
-	for (size_t i = first; i < last; i++)
-		most = counts[i] > most ? counts[i] : most;
-	for (size_t i = first; i < last; i++) {
-		width = (size_t)((counts[i] * BAR_MAX + most - 1) / most);
-		say("    from %8s %-*.*s %" PRIu64 "\n", human_time(from, (double)(1ull << i)), BAR_MAX, (int)width,
-		    "########################################", counts[i]);
-	}
-}
-
 static void print_faults(const struct inm_stats *st)
 {
 	char mean[32], p50[32], p99[32], max[32];
@@ -96,7 +63,7 @@ static void print_faults(const struct inm_stats *st)
 	say("  from fault to page: mean %s, median %s, p99 %s, longest %s\n",
 	    human_time(mean, (double)st->fault_mean_ns), human_time(p50, (double)st->fault_p50_ns),
 	    human_time(p99, (double)st->fault_p99_ns), human_time(max, (double)st->fault_max_ns));
-	report_histogram(st->fault_log2_ns, INM_LATENCY_BUCKETS);
+	human_histogram(output_out(), st->fault_log2_ns, INM_LATENCY_BUCKETS);
 }
 
 static void print_blocktime(const struct inm *inm)

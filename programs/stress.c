@@ -3,14 +3,18 @@
  */
 #include "base/clock.h"
 #include "base/parse.h"
+#include "programs/cli/complain.h"
+#include "programs/cli/progress.h"
 #include "programs/program.h"
-#include "programs/progress.h"
 #include "programs/stress_result.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

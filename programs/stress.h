@@ -21,7 +21,7 @@
 #define PROGRAMS_STRESS_H
 
 #include "memory/block.h"
-#include "programs/progress.h"
+#include "programs/cli/progress.h"
 #include "programs/stress_result.h"
 
 #include <pthread.h>

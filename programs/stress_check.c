@@ -1,7 +1,6 @@
 #include "programs/stress.h"
 
 #include "postcopy/postcopy.h"
-#include "programs/program.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,7 +1,6 @@
 #include "programs/stress.h"
 
 #include "base/clock.h"
-#include "programs/program.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 #include "programs/stress.h"
 
 #include "base/clock.h"
-#include "programs/program.h"
+#include "programs/cli/complain.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,9 +1,9 @@
 #include "programs/stress_result.h"
 
 #include "base/clock.h"
-#include "programs/program.h"
-#include "programs/progress.h"
-#include "programs/report.h"
+#include "programs/cli/complain.h"
+#include "programs/cli/human.h"
+#include "programs/cli/progress.h"
 
 #include <errno.h>
 #include <fcntl.h>

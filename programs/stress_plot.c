@@ -1,7 +1,7 @@
 #include "programs/stress_result.h"
 
-#include "programs/program.h"
-#include "programs/report.h"
+#include "programs/cli/complain.h"
+#include "programs/cli/human.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,7 +1,7 @@
 #include "programs/stress_result.h"
 
-#include "programs/program.h"
-#include "programs/report.h"
+#include "programs/cli/complain.h"
+#include "programs/cli/human.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -68,7 +68,7 @@ static void print_latency(const struct stress_result *r)
 	       human_time(p999, (double)latency_quantile(l, 999)), human_time(max, (double)l->max_ns));
 	for (unsigned i = 0; i < LATENCY_OCTAVES; i++)
 		octaves[i] = latency_bucket(l, i);
-	report_histogram(octaves, LATENCY_OCTAVES);
+	human_histogram(stdout, octaves, LATENCY_OCTAVES);
 	printf("  of it in the library, from fault read to page placed (last round): mean %s, median %s, p99 %s\n",
 	       human_time(mean, (double)r->placed_mean_ns), human_time(p50, (double)r->placed_p50_ns),
 	       human_time(p99, (double)r->placed_p99_ns));

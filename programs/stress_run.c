@@ -8,7 +8,7 @@
 #include "coroutine/io.h"
 #include "coroutine/reactor.h"
 #include "postcopy/postcopy.h"
-#include "programs/program.h"
+#include "programs/cli/complain.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 #include "postcopy/postcopy.h"
-#include "programs/program.h"
 
 #include <errno.h>
 #include <sched.h>

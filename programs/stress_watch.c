@@ -2,7 +2,8 @@
 
 #include "base/clock.h"
 #include "postcopy/postcopy.h"
-#include "programs/program.h"
+#include "programs/cli/complain.h"
+#include "programs/cli/human.h"
 #include "programs/report.h"
 
 #include <inttypes.h>

@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "postcopy/postcopy.h"
-#include "programs/program.h"
+#include "programs/cli/complain.h"
 
 #include <errno.h>
 #include <inttypes.h>

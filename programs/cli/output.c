@@ -1,4 +1,4 @@
-#include "programs/output.h"
+#include "programs/cli/output.h"
 
 #include "base/clock.h"
 
@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

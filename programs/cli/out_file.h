@@ -4,8 +4,8 @@
  * Whether it can be made is known then, while the source has its guest; what is written comes later. A file that stays
  * unwritten is removed again if it was made here, and is otherwise left as it was.
  */
-#ifndef PROGRAMS_OUT_FILE_H
-#define PROGRAMS_OUT_FILE_H
+#ifndef PROGRAMS_CLI_OUT_FILE_H
+#define PROGRAMS_CLI_OUT_FILE_H
 
 #include <stdbool.h>
 #include <stdio.h>

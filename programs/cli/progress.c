@@ -1,8 +1,8 @@
-#include "programs/progress.h"
+#include "programs/cli/progress.h"
 
 #include "base/clock.h"
-#include "programs/output.h"
-#include "programs/program.h"
+#include "programs/cli/human.h"
+#include "programs/cli/output.h"
 
 #include <inttypes.h>
 #include <stdarg.h>

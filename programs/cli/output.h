@@ -7,8 +7,8 @@
  *
  * Before output_start, and in commands that hold no guest, output_out and output_err are stdout and stderr.
  */
-#ifndef PROGRAMS_OUTPUT_H
-#define PROGRAMS_OUTPUT_H
+#ifndef PROGRAMS_CLI_OUTPUT_H
+#define PROGRAMS_CLI_OUTPUT_H
 
 #include <stddef.h>
 #include <stdio.h>

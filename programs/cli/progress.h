@@ -1,8 +1,8 @@
 /*
  * progress.h - what a migration does at the moment, for a person who waits
  */
-#ifndef PROGRAMS_PROGRESS_H
-#define PROGRAMS_PROGRESS_H
+#ifndef PROGRAMS_CLI_PROGRESS_H
+#define PROGRAMS_CLI_PROGRESS_H
 
 #include "inmigrate.h"
 

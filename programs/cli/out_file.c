@@ -1,7 +1,7 @@
-#include "programs/out_file.h"
+#include "programs/cli/out_file.h"
 
-#include "programs/process.h"
-#include "programs/program.h"
+#include "programs/cli/complain.h"
+#include "programs/cli/process.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -5,8 +5,8 @@
  * by accident: signals that are nobody's wish are ignored, those that are can be heard, and what is closed, limited or
  * not inherited is said before a source is taken. inmigrate(1) has the table.
  */
-#ifndef PROGRAMS_PROCESS_H
-#define PROGRAMS_PROCESS_H
+#ifndef PROGRAMS_CLI_PROCESS_H
+#define PROGRAMS_CLI_PROCESS_H
 
 #include <stddef.h>
 

@@ -1,4 +1,4 @@
-#include "programs/process.h"
+#include "programs/cli/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
