@@ -9,6 +9,7 @@
 #include "engine/channel/tls/tls.h"
 #include "engine/incoming.h"
 #include "engine/line.h"
+#include "engine/ram/multifd_claims.h"
 #include "engine/recovery.h"
 #include "engine/switchover.h"
 

@@ -1,9 +1,9 @@
 /*
  * multifd.h - pages on channels of their own
  *
- * A coroutine for each channel reads packets and lands them. From time to time the source puts a SYNC packet on every
- * channel and a sync point into the main stream: there they wait for each other, so that a later copy of a page can
- * never lose to an earlier one (doc/wire/multifd.md 5).
+ * A coroutine for each channel reads packets and lands them (multifd_channel.h), once it has been chosen of those that
+ * claim to be this channel (multifd_claims.h). At a sync point channels and the main stream wait for each other
+ * (multifd_barrier.h).
  *
  * Invariants:
  * (1) A connection is a claim only when its 64 bytes have been read and checked; it is handed over in one step, and
@@ -12,14 +12,6 @@
  *     between the sync point and every channel's SYNC.
  * (3) A packet is checked whole before a byte of its payload is received.
  * (4) From a packet's first page to its last byte the channel is inside the gate of guest memory (memory/gate.h).
- *
- * Claims. Anybody can say that he is channel 0. So this is a claim, and an id may have several, until the main stream
- * is at its first sync point. Then one is chosen for each id, of those that live: one that comes from main's host
- * before others, and of several the one whose connection came nearest to main's; all others are closed. For an id that
- * only other hosts claim, one of main's is waited for until connect-deadline. There may be twice as many claims as
- * channels, and 64; of more, the oldest goes of the host that claims one id most often. A claim that ends frees its
- * place, and ends nothing. What one on the source's own host (or on the same unix socket) does is not covered: he
- * has to connect at the same moment, and is then the source as far as anybody can tell.
  */
 #ifndef ENGINE_RAM_MULTIFD_H
 #define ENGINE_RAM_MULTIFD_H
@@ -95,14 +87,6 @@ static inline bool multifd_is_settled(const struct multifd *m)
 
 /** multifd_has_ended - has a channel ended that owes the next SYNC? */
 bool multifd_has_ended(const struct multifd *m);
-
-/**
- * multifd_join - a connection that began like a multifd channel becomes a claim
- * Reads the rest of its first packet. Consumes h->ch, also on failure. For the connection's own coroutine.
- * Parks: yes, until @deadline_ns. Return: 0 handed over; else why not, which is the connection's error and not the
- * migration's.
- */
-may_park int multifd_join(struct multifd *m, struct hello *h, uint64_t deadline_ns, struct err *err);
 
 /**
  * multifd_sync - the main stream is at a sync point

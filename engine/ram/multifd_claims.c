@@ -1,10 +1,13 @@
+#include "engine/ram/multifd_claims.h"
+
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "engine/channel/channel.h"
 #include "engine/options/options.h"
+#include "engine/ram/multifd.h"
+#include "engine/ram/multifd_channel.h"
 #include "engine/ram/multifd_decode.h"
-#include "engine/ram/multifd_parts.h"
 #include "engine/stream/hello.h"
 #include "memory/block.h"
 
@@ -14,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of which there may be so many, beside two for each channel: see multifd.h. */
+/* Of which there may be so many, beside two for each channel: see multifd_claims.h. */
 #define CLAIMS_SPARE 64
 
 /* One that came before main is so many times as far from it as one that came after. */
@@ -176,7 +179,8 @@ static void note_gone(struct multifd_channel *c, int result, const struct err *e
 		m->gone.result = err_set(&m->gone.err, -ENODATA, "the source closed it before RAM was complete");
 }
 
-void multifd_claim_end(struct multifd_channel *c, int result, const struct err *err)
+/* It has ended with @result, or was not chosen. Frees it. */
+static void end_claim(struct multifd_channel *c, int result, const struct err *err)
 {
 	struct multifd *m = c->m;
 
@@ -188,6 +192,31 @@ void multifd_claim_end(struct multifd_channel *c, int result, const struct err *
 	leave(c);
 	event_set(&m->arrived);
 	multifd_channel_free(c);
+}
+
+/*
+ * A channel's coroutine, from its claim to its end. It reads from the start, to notice an end at once, but not beyond
+ * the first prefix.
+ */
+static may_park int run_claim(void *arg)
+{
+	struct multifd_channel *c = arg;
+	struct multifd *m = c->m;
+	struct err err = ERR_NONE;
+	int e;
+
+	c->co = m->started.sched->current;
+	e = c->passed_over ? -ECANCELED : multifd_channel_read_first(c, &err);
+	if (e > 0) {
+		e = event_wait(&m->started, DEADLINE_NEVER); /* no deadline: the main stream has none */
+		if (e == 0 && c->chosen)
+			e = multifd_channel_read(c, &err);
+	}
+	if (!c->chosen) {
+		end_claim(c, e, &err);
+		return 0;
+	}
+	return multifd_channel_end(c, e, &err);
 }
 
 /* Return: the id, or why this connection is no channel of ours. */
@@ -237,14 +266,14 @@ int multifd_join(struct multifd *m, struct hello *h, uint64_t deadline_ns, struc
 		e = err_set(err, -ENOMEM, "no memory for a multifd channel");
 	if (e < 0)
 		chan_close(h->ch);
-	/* One step, without a park: from a connection to a claim with a reader. By (1). */
+	/* One step, without a park: from a connection to a claim with a reader. By (1) of multifd.h. */
 	h->ch = NULL;
 	if (e < 0)
 		return e;
 	snprintf(name, sizeof(name), "multifd %u", c->id);
 	e = be_watched(m);
 	if (e == 0)
-		e = group_spawn(m->readers, name, multifd_run_channel, c);
+		e = group_spawn(m->readers, name, run_claim, c);
 	if (e < 0) {
 		multifd_channel_free(c);
 		return err_set(err, e, "no memory for a coroutine");
