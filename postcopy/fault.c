@@ -8,8 +8,8 @@
 #include "coroutine/io.h"
 #include "coroutine/look.h"
 #include "coroutine/reactor.h"
-#include "postcopy/place.h"
 #include "postcopy/postcopy.h"
+#include "postcopy/show.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -40,7 +40,7 @@ static void on_fault(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
 	PROBE3(postcopy__fault, pb->b->label, unit, tid);
 	if (pblock_complete(pb, unit)) {
 		pc->counts.faults_local++;
-		place_local(pc, pb, unit, prefetch_walks(t, pb, unit));
+		show_touched(pc, pb, unit, prefetch_walks(t, pb, unit));
 	} else if (!ledger_want(pc, pb, unit, tid, now_ns)) {
 		/* Without memory for the entry the thread faults again, which is as good as one. */
 		uffd_wake(&pc->guest, pb->b->guest + ((uint64_t)unit << pb->b->unit_shift), block_unit_bytes(pb->b));
@@ -78,7 +78,7 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 		for (size_t u = bitmap_next_set(&pb->asked, off >> pb->b->unit_shift, last); u < last;
 		     u = bitmap_next_set(&pb->asked, u + 1, last))
 			if (pblock_complete(pb, u)) {
-				place_local(pc, pb, u, false);
+				show_touched(pc, pb, u, false);
 				ledger_landed(pc, pb, u);
 			}
 		start += ((uint64_t)pb->units << pb->b->unit_shift) - off;
@@ -248,7 +248,7 @@ void fault_engine(void *opaque, void *addr)
 	if (r == -ECANCELED)
 		co_cancel_again(&pc->reactor->sched);
 	if (r == 0)
-		r = place_engine(pc, pb, off);
+		r = show_engine(pc, pb, off);
 	if (r < 0 && r != -ECANCELED)
 		give_up(pc, r, "showing a page to a device");
 	if (r < 0)

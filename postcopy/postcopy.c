@@ -8,7 +8,7 @@
 #include "coroutine/turn.h"
 #include "postcopy/expect.h"
 #include "postcopy/fault.h"
-#include "postcopy/place.h"
+#include "postcopy/show.h"
 #include "postcopy/vacate.h"
 
 #include <errno.h>
@@ -270,7 +270,7 @@ static void complete_block(struct postcopy *pc, struct pblock *pb)
 	}
 	/* Others may ask while we yield, but not for what is received. */
 	for (size_t u = bitmap_find_set(&pb->asked, 0); u < pb->units; u = bitmap_find_set(&pb->asked, u + 1)) {
-		place_local(pc, pb, u, false);
+		show_touched(pc, pb, u, false);
 		ledger_landed(pc, pb, u);
 		turn_spend_shielded(s, 2 * TURN_SYSCALL);
 	}

@@ -94,7 +94,7 @@ struct postcopy {
 	uint64_t missing_tpages; /* from LISTEN on */
 	unsigned placing;        /* coroutines that have received pages and are about to show them */
 	struct postcopy_counts counts;
-	uint64_t turned_away_ns; /* since when no fault could be answered; 0: the last one was. See place.c */
+	uint64_t turned_away_ns; /* since when no fault could be answered; 0: the last one was. See show.c */
 	struct look look;        /* for the next fault; see fault.c */
 	uint64_t look_end_ns;    /* until then it is looked for; 0: it is not */
 	unsigned look_turns;

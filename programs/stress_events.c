@@ -141,7 +141,7 @@ static void remap_one(struct events *ev)
 	waiter_begins(s->remover, sb, 0, clock_now_ns());
 	to = mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to);
 	waiter_ends(s->remover);
-	/* What the library could not place for long it lets go of (postcopy/place.c), and that splits the mapping: then
+	/* What the library could not place for long it lets go of (postcopy/show.c), and that splits the mapping: then
 	 * it cannot be moved as a whole (EFAULT), and stays. */
 	if (to == MAP_FAILED && errno != EFAULT) {
 		check_failed(s, "moving '%s': %s", sb->name, strerror(errno));
