@@ -5,14 +5,14 @@
  * something is wrong. Nobody is answered, so that what was captured from a connection can be looked at, too: see
  * onlooker.h.
  */
-#include "programs/program.h"
+#include "programs/decode.h"
 
 #include "engine/onlooker.h"
 #include "inmigrate.h"
 #include "programs/cli/complain.h"
 #include "programs/cli/process.h"
 #include "programs/cli/settings.h"
-#include "programs/guest_ram.h"
+#include "programs/guest/ram.h"
 
 #include <errno.h>
 #include <getopt.h>

@@ -4,7 +4,10 @@
 #include "inmigrate.h"
 #include "programs/cli/complain.h"
 #include "programs/cli/process.h"
-#include "programs/program.h"
+#include "programs/decode.h"
+#include "programs/listen/command.h"
+#include "programs/probe.h"
+#include "programs/stress/command.h"
 
 #include <stdio.h>
 #include <string.h>

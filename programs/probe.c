@@ -3,7 +3,7 @@
  *
  * The library asks (inm_probe), here it is printed.
  */
-#include "programs/program.h"
+#include "programs/probe.h"
 
 #include "inmigrate.h"
 #include "programs/cli/complain.h"

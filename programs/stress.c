@@ -5,7 +5,7 @@
 #include "base/parse.h"
 #include "programs/cli/complain.h"
 #include "programs/cli/progress.h"
-#include "programs/program.h"
+#include "programs/stress/command.h"
 #include "programs/stress_result.h"
 
 #include <errno.h>

@@ -4,7 +4,7 @@
 #include "postcopy/postcopy.h"
 #include "programs/cli/complain.h"
 #include "programs/cli/human.h"
-#include "programs/report.h"
+#include "programs/listen/report.h"
 
 #include <inttypes.h>
 #include <signal.h>

@@ -37,7 +37,7 @@ struct orders {
 #define HOLD_TICKS 200000u
 #define SLOW_NS 2000u
 
-/* As the touchers of `inmigrate listen --guest touch=1` walk, page by page (programs/guest_touch_walk.c). */
+/* As the touchers of `inmigrate listen --guest touch=1` walk, page by page (programs/guest/touch_walk.c). */
 enum walk_order { WALK_SEQ, WALK_STRIDE, WALK_RANDOM };
 
 volatile struct orders orders __attribute__((section(".data"))) = { .magic = "inmigrate guest" };

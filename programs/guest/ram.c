@@ -1,4 +1,4 @@
-#include "programs/guest_ram.h"
+#include "programs/guest/ram.h"
 
 #include "base/text.h"
 #include "programs/cli/complain.h"

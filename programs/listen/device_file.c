@@ -1,4 +1,4 @@
-#include "programs/device_file.h"
+#include "programs/listen/device_file.h"
 
 #include "base/err.h"
 #include "engine/devices/devices_json.h"

@@ -1,5 +1,5 @@
 /*
- * guest_file.h - memory of the guest that is a file already: --ram NAME=PATH
+ * file.h - memory of the guest that is a file already: --ram NAME=PATH
  *
  * With x-ignore-shared both sides have a block in the same file, and nothing of it is in the stream. Without, what
  * comes of the block is landed there. The file is opened and looked at before anything is listened to.

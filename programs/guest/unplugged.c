@@ -1,4 +1,4 @@
-#include "programs/guest_unplugged.h"
+#include "programs/guest/unplugged.h"
 
 #include <errno.h>
 #include <stdlib.h>

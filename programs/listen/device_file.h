@@ -1,8 +1,8 @@
 /*
  * device_file.h - the device state of a landed guest as a JSON file
  */
-#ifndef PROGRAMS_DEVICE_FILE_H
-#define PROGRAMS_DEVICE_FILE_H
+#ifndef PROGRAMS_LISTEN_DEVICE_FILE_H
+#define PROGRAMS_LISTEN_DEVICE_FILE_H
 
 #include "engine/devices/devices_json.h"
 #include "inmigrate.h"

@@ -1,4 +1,4 @@
-#include "programs/guest_file.h"
+#include "programs/guest/file.h"
 
 #include "base/text.h"
 

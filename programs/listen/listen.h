@@ -1,16 +1,16 @@
 /*
- * listen.h - what `inmigrate listen` knows of its migration, and of its command line
+ * listen.h - what `inmigrate listen` knows of its migration, and of its command line; its parts share it
  */
-#ifndef PROGRAMS_LISTEN_H
-#define PROGRAMS_LISTEN_H
+#ifndef PROGRAMS_LISTEN_LISTEN_H
+#define PROGRAMS_LISTEN_LISTEN_H
 
 #include "base/log.h"
 #include "inmigrate.h"
 #include "programs/cli/out_file.h"
 #include "programs/cli/progress.h"
-#include "programs/device_file.h"
-#include "programs/guest_ram.h"
-#include "programs/guest_touch.h"
+#include "programs/guest/ram.h"
+#include "programs/guest/touch.h"
+#include "programs/listen/device_file.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,18 +37,5 @@ struct listen {
 
 /* As an exit status: there is none yet. */
 #define GO_ON (-1)
-
-/* The level is fixed when the migration is made, and options are set on it: so -v is looked for first. */
-void listen_count_verbose(struct listen *ln, int argc, char **argv);
-
-/**
- * listen_open_files - what is to be written, before anything is listened to
- * No file is written that is another one of the command line's, too: the saved stream, or memory of the guest.
- * Return: GO_ON, or the status that the program ends with, after saying why.
- */
-int listen_open_files(struct listen *ln);
-
-/** listen_parse - sets the options on ln->inm. Return: GO_ON, or the status that the program ends with. */
-int listen_parse(struct listen *ln, int argc, char **argv);
 
 #endif

@@ -1,9 +1,9 @@
-/* The files of `inmigrate listen`: opened before anything is listened to, and none of them two things at once. */
-#include "programs/listen.h"
+#include "programs/listen/files.h"
 
 #include "base/err.h"
 #include "engine/channel/address.h"
 #include "programs/cli/complain.h"
+#include "programs/listen/listen.h"
 
 #include <stdbool.h>
 #include <sys/stat.h>

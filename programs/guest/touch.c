@@ -1,9 +1,9 @@
-#include "programs/guest_touch.h"
+#include "programs/guest/touch.h"
 
 #include "base/clock.h"
 #include "base/text.h"
 #include "programs/cli/complain.h"
-#include "programs/guest_touch_parts.h"
+#include "programs/guest/touch_parts.h"
 
 #include <errno.h>
 #include <signal.h>

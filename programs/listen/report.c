@@ -1,4 +1,4 @@
-#include "programs/report.h"
+#include "programs/listen/report.h"
 
 #include "base/text.h"
 #include "programs/cli/complain.h"

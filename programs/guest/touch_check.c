@@ -1,14 +1,13 @@
 /* Are the stamps still there? And their log, for whoever looks at the guest's memory afterwards. */
-#include "programs/guest_touch_parts.h"
+#include "programs/guest/touch_parts.h"
 
 #include "base/text.h"
 #include "programs/cli/complain.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <jansson.h>
+#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static void count_violation(struct touch *t, const struct touch_violation *v)
@@ -45,50 +44,57 @@ void touch_check(struct touch *t)
 		check_stamps(t, &t->touchers[i]);
 }
 
-static void print_hex(FILE *f, uint64_t word)
+/* The bytes as they are in memory. */
+static void put_hex(char ret_text[static 17], uint64_t word)
 {
 	const uint8_t *bytes = (const uint8_t *)&word;
 
 	for (size_t i = 0; i < sizeof(word); i++)
-		fprintf(f, "%02x", bytes[i]);
+		snprintf(ret_text + 2 * i, 3, "%02x", bytes[i]);
 }
 
-static void print_log(const struct touch *t, FILE *f, const char *quoted)
+static int print_stamp(FILE *f, const char *block, uint64_t off, const struct touch_stamp *stamp)
 {
+	char value[17], original[17];
+	json_t *line;
+	int r;
+
+	put_hex(value, stamp->value);
+	put_hex(original, stamp->original);
+	line = json_pack("{s:s, s:I, s:s, s:s}", "block", block, "offset", (json_int_t)off, "value", value, "original",
+	                 original);
+	if (!line)
+		return -ENOMEM;
+	r = json_dumpf(line, f, JSON_ENSURE_ASCII) < 0 || fputc('\n', f) == EOF ? -EIO : 0;
+	json_decref(line);
+	return r;
+}
+
+static int print_log(const struct touch *t, FILE *f)
+{
+	const char *name = t->block ? t->block->name : "", *block = TEXT_QUOTE(name, strlen(name));
+	int r = 0;
+
 	for (unsigned i = 0; i < t->made; i++) {
 		const struct toucher *tc = &t->touchers[i];
 
-		for (uint64_t page = 0; page < t->tracked_pages && tc->stamps; page++) {
-			if (!tc->stamps[page].value)
-				continue;
-			fprintf(f, "{\"block\": %s, \"offset\": %" PRIu64 ", \"value\": \"", quoted,
-			        page * TOUCH_PAGE_BYTES + (uint64_t)8 * i);
-			print_hex(f, tc->stamps[page].value);
-			fprintf(f, "\", \"original\": \"");
-			print_hex(f, tc->stamps[page].original);
-			fprintf(f, "\"}\n");
-		}
+		for (uint64_t page = 0; r == 0 && page < t->tracked_pages && tc->stamps; page++)
+			if (tc->stamps[page].value)
+				r = print_stamp(f, block, page * TOUCH_PAGE_BYTES + 8ull * i, &tc->stamps[page]);
 	}
+	return r;
 }
 
 int touch_write_log(const struct touch *t, struct out_file *file)
 {
-	const char *name = t->block ? t->block->name : "";
-	json_t *text = json_string(TEXT_QUOTE(name, strlen(name)));
-	char *quoted = json_dumps(text, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
-	FILE *stream;
-	int r = -EIO;
+	FILE *stream = out_file_stream(file);
+	int r, done;
 
-	json_decref(text);
-	if (!quoted) {
+	if (!stream)
+		return -EIO;
+	r = print_log(t, stream);
+	if (r == -ENOMEM)
 		fail("%s: %s", file->path, strerror(ENOMEM));
-		return -ENOMEM;
-	}
-	stream = out_file_stream(file);
-	if (stream) {
-		print_log(t, stream, quoted);
-		r = out_file_done(file, stream);
-	}
-	free(quoted);
-	return r;
+	done = out_file_done(file, stream);
+	return r == -ENOMEM ? r : done;
 }

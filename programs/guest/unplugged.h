@@ -1,5 +1,5 @@
 /*
- * guest_unplugged.h - blocks of which parts may be unplugged at the source: --unplugged NAME
+ * unplugged.h - blocks of which parts may be unplugged at the source: --unplugged NAME
  *
  * A virtio-mem device has a block with holes, and a source sends nothing for them. Only whoever starts the destination
  * knows which block that is: the stream does not say so.

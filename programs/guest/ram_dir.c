@@ -1,10 +1,10 @@
-#include "programs/ram_dir.h"
+#include "programs/guest/ram_dir.h"
 
 #include "base/assert.h"
 #include "base/text.h"
 #include "programs/cli/complain.h"
 #include "programs/cli/process.h"
-#include "programs/guest_file.h"
+#include "programs/guest/file.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,11 +1,10 @@
-/* The command line of `inmigrate listen`. */
-#include "inmigrate.h"
-#include "programs/listen.h"
+#include "programs/listen/options.h"
 
-#include "base/clock.h"
+#include "inmigrate.h"
 #include "programs/cli/complain.h"
 #include "programs/cli/output.h"
 #include "programs/cli/settings.h"
+#include "programs/listen/listen.h"
 
 #include <errno.h>
 #include <getopt.h>

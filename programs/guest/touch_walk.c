@@ -1,8 +1,8 @@
 /*
  * One toucher: the way it goes through the pages, an access, and what it can tell of it. By (1) and (2) of
- * guest_touch.h.
+ * touch.h.
  */
-#include "programs/guest_touch_parts.h"
+#include "programs/guest/touch_parts.h"
 
 #include "base/clock.h"
 

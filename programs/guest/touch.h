@@ -1,5 +1,5 @@
 /*
- * guest_touch.h - threads that touch the memory of a guest as its vCPUs would, and notice when it is not what it was
+ * touch.h - threads that touch the memory of a guest as its vCPUs would, and notice when it is not what it was
  *
  * In postcopy they run while pages are missing: an access waits until the page has come. What they can tell:
  * (1) The part of a page that they do not write reads the same every time, to all of them.
@@ -17,9 +17,8 @@
 
 #include "base/histogram.h"
 #include "programs/cli/out_file.h"
-#include "programs/guest_ram.h"
+#include "programs/guest/ram.h"
 
-#include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>

@@ -1,5 +1,5 @@
-/* What stands after "touch=" in --guest: touch_parse of guest_touch.h. */
-#include "programs/guest_touch.h"
+/* What stands after "touch=" in --guest: touch_parse of touch.h. */
+#include "programs/guest/touch.h"
 
 #include "base/parse.h"
 

@@ -1,13 +1,13 @@
 /*
- * guest_ram.h - memory for the RAM blocks of a guest that lands in the program
+ * ram.h - memory for the RAM blocks of a guest that lands in the program
  */
 #ifndef PROGRAMS_GUEST_RAM_H
 #define PROGRAMS_GUEST_RAM_H
 
 #include "inmigrate.h"
-#include "programs/guest_file.h"
-#include "programs/guest_unplugged.h"
-#include "programs/ram_dir.h"
+#include "programs/guest/file.h"
+#include "programs/guest/ram_dir.h"
+#include "programs/guest/unplugged.h"
 
 #include <stdbool.h>
 #include <stddef.h>

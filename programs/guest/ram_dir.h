@@ -5,8 +5,8 @@
  * anything that would make it let go of its guest; and nothing outside DIR is ever written: a '/' in a name becomes
  * '_', and what is there already must be a plain file of one's own name, not a link, FIFO or device.
  */
-#ifndef PROGRAMS_RAM_DIR_H
-#define PROGRAMS_RAM_DIR_H
+#ifndef PROGRAMS_GUEST_RAM_DIR_H
+#define PROGRAMS_GUEST_RAM_DIR_H
 
 #include <stdbool.h>
 #include <stddef.h>

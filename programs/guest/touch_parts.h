@@ -1,15 +1,20 @@
 /*
- * guest_touch_parts.h - what the parts of guest_touch.h share; not for others
+ * touch_parts.h - what the parts of touch.h share; not for others
  *
- *   guest_touch.c          all touchers: from their making to their end, and their numbers
- *   guest_touch_options.c  what was asked for
- *   guest_touch_walk.c     one toucher: where it goes, what it does there, and what it notices
- *   guest_touch_check.c    the stamps at the end, and their log
+ *   touch.c          all touchers: from their making to their end, and their numbers
+ *   touch_options.c  what was asked for
+ *   touch_walk.c     one toucher: where it goes, what it does there, and what it notices
+ *   touch_check.c    the stamps at the end, and their log
  */
 #ifndef PROGRAMS_GUEST_TOUCH_PARTS_H
 #define PROGRAMS_GUEST_TOUCH_PARTS_H
 
-#include "programs/guest_touch.h"
+#include "programs/guest/touch.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 /* One place in one page. */
 struct touch_stamp {
