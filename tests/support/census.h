@@ -1,10 +1,10 @@
 /*
- * census.h - what this process holds, to be compared before and after
+ * census.h - what this process holds, to compare before and after
  *
- * Descriptors with what they point to, mappings by name and size (of the private nameless ones only those without any
- * access, which are the guards of stacks: the others belong to the allocator and come and go), threads by name.
- * Workers of the ring (iou-wrk-*, iou-sqp-*) are threads of the process and end a moment after their ring:
- * census_take waits for them.
+ * A census lists descriptors with what they point to, mappings by name and size, and threads by name. Of the private
+ * nameless mappings it lists only those without any access, which guard stacks: the others belong to the allocator, and
+ * come and go. Workers of the ring (iou-wrk-*, iou-sqp-*) are threads of the process and end a moment after their ring,
+ * so census_take waits for them.
  */
 #ifndef TESTS_SUPPORT_CENSUS_H
 #define TESTS_SUPPORT_CENSUS_H
@@ -26,7 +26,7 @@ void census_free(struct census *c);
 /* Return: the number of differences; each is printed to stderr as "+ fd 7 -> socket:[123]" or "- ...". */
 unsigned census_compare(const struct census *before, const struct census *after);
 
-/* Take one now and compare with @before; as census_compare. */
+/* Take one now and compare it with @before. Return: as census_compare. */
 unsigned census_differs(const struct census *before);
 
 /* Kilobytes resident (VmRSS). */

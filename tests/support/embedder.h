@@ -1,8 +1,8 @@
 /*
  * embedder.h - an embedder for tests: hands out memory, records what it is told, fails on command
  *
- * Each block lies between canary pages (in the memory file, or around the anonymous memory), so a write outside the
- * block is seen by embedder_canaries. Everything recorded is a copy and stays after the inm is gone.
+ * Each block lies between canary pages (in the memory file, or around the anonymous memory), so embedder_canaries sees
+ * a write outside the block. All records are copies, and outlive the inm.
  */
 #ifndef TESTS_SUPPORT_EMBEDDER_H
 #define TESTS_SUPPORT_EMBEDDER_H
@@ -68,13 +68,13 @@ struct embedder {
 	unsigned device_count, device_cap;
 	unsigned ram_block_calls, start_calls;
 	char run_state[128];     /* of start_vcpus; "(null)" if it was NULL */
-	bool device_after_start; /* a callback came that must not come any more */
+	bool device_after_start; /* a callback came after the last one allowed */
 	enum inm_state states[EMB_STATES_MAX];
 	unsigned state_count;
 	unsigned log_lines;
 	unsigned trace_lines;
 
-	/* Of the loops that poll inm_fd: it was readable at the end of a poll that it should have ended before. */
+	/* Of the loops that poll inm_fd: it was readable at the end of a poll that it should have ended earlier. */
 	unsigned lost_wakeups;
 
 	/* Of the migration, copied before inm_free. */
@@ -83,7 +83,7 @@ struct embedder {
 	struct inm_stats stats;
 };
 
-/* Whatever a peer says: a line, and an error, is printable ASCII, and no newline. Aborts otherwise. */
+/* Whatever a peer says, a log line or an error is printable ASCII without a newline. Aborts otherwise. */
 void embedder_check_line(const char *text);
 
 extern const struct inm_ops embedder_ops; /* without trace */
@@ -93,25 +93,25 @@ void embedder_trace(void *opaque, uint64_t stream_offset, int depth, const char 
 void embedder_init(struct embedder *e);
 void embedder_fini(struct embedder *e); /* frees the inm, too */
 
-/* As after init and add: records forgotten, memory zero; what is injected stays. For many runs in a row. */
+/* As after init and add: no records, memory zero; what is injected stays. For many runs in a row. */
 void embedder_reset(struct embedder *e);
 
 struct emb_block *embedder_add(struct embedder *e, const char *name, uint64_t bytes, enum emb_backing backing);
 /* One memfd block for each of the image, of the same size. */
 void embedder_add_image(struct embedder *e, const struct honest_image *image);
 
-/* Each block gets a guest view, as postcopy needs it: anonymous memory is its own, files are mapped once more. */
+/* Gives each block a guest view, as postcopy needs it: anonymous memory is its own, files are mapped a second time. */
 void embedder_map_guests(struct embedder *e);
 
 struct emb_block *embedder_block(struct embedder *e, const char *name);
 
-/* Return: the number of differing pages, each of the first few printed. */
+/* Return: the number of pages that differ; the first few are printed. */
 unsigned embedder_compare(struct embedder *e, const struct honest_image *image);
 /* Return: the number of canary bytes that were written to. */
 size_t embedder_canaries(const struct embedder *e);
 /* Whether all of block @b reads as @byte. */
 bool embedder_block_is(const struct emb_block *b, uint8_t byte);
-/* Devices against the bodies of the wire, in order, byte by byte. Return: the number of differences, printed. */
+/* Compares devices with the bodies of the wire, in order, byte by byte. Return: the differences, which are printed. */
 unsigned embedder_compare_devices(const struct embedder *e, const struct wire *w);
 /* "setup active completed" */
 const char *embedder_states(const struct embedder *e, char *buf, size_t buf_bytes);
@@ -134,19 +134,19 @@ struct land_opts {
 	unsigned deadline_ms; /* 0: 10000; passing it is an error of the test */
 };
 
-/* e->inm made and configured, without listening. */
+/* Makes and configures e->inm, without listening. */
 void land_new(struct embedder *e, const struct land_opts *o);
-/* listen, cap and param of a made inm; "fd:N". Return: of inm_listen */
+/* Sets capabilities and parameters of an inm, and listens; "fd:N". Return: of inm_listen */
 int land_listen_fd(struct embedder *e, int fd);
 
 /**
- * land - the whole of it: a source plays @w, the library lands it in @e, everything is freed but the records of @e
+ * land - a whole migration: a source plays @w, the library lands it in @e, and all but the records of @e is freed
  * Return: of inm_run_until (e->result); e->error, e->stats and @ret_report (NULL allowed) have the rest.
  */
 int land(struct embedder *e, const struct wire *w, const struct land_opts *o, struct source_report *ret_report);
 
 /**
- * land_pump - the same by a pump and inm_dispatch in this process, step by step
+ * land_pump - the same with a pump and inm_dispatch in this process, step by step
  * @cancel_after: inm_cancel after that many dispatch calls; UINT_MAX: never
  * Return: as land; @ret_dispatches (NULL allowed): how many calls it took
  */

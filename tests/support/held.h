@@ -6,11 +6,11 @@
  *   ... the worst input that is known ...
  *   held_within(&held, 8 << 20, "64 unverified connections");
  *
- * What counts is resident memory at its peak (VmHWM), not what is there in the end: a buffer that is given back before
- * anybody looks has been held all the same. Check runs each test in a process of its own, so nothing else allocates.
+ * This measures resident memory at its peak (VmHWM), not at the end: a buffer that was freed before anybody looked has
+ * still been held. Check runs each test in a process of its own, so nothing else allocates.
  *
- * The kernel counts pages in batches: a peak is right to within some 64 KiB a thread. Budgets are larger.
- * Under a sanitizer, and under valgrind, memory says nothing: the test is skipped.
+ * The kernel counts pages in batches, so a peak is right to within about 64 KiB for each thread. Budgets are larger.
+ * Under a sanitizer or valgrind these figures mean nothing, so the test is skipped.
  */
 #ifndef TESTS_SUPPORT_HELD_H
 #define TESTS_SUPPORT_HELD_H
@@ -22,13 +22,13 @@ struct held {
 	size_t base_bytes; /* resident when it began */
 };
 
-/* held_begin - forget the peak so far. Skips the test where the peak cannot be measured. */
+/* held_begin - forget the earlier peak. Skips the test where the peak cannot be measured. */
 void held_begin(struct held *h);
 
 /* held_bytes - how far the peak has risen since */
 size_t held_bytes(const struct held *h);
 
-/* held_within - a Check failure if it rose by more than @max_bytes; says the figure on stdout in any case */
+/* held_within - a Check failure if it rose by more than @max_bytes; always prints the figure on stdout */
 void held_within(const struct held *h, size_t max_bytes, const char *what);
 
 /* held_field - a line of /proc/<pid>/status in bytes ("VmHWM", "VmRSS"); a Check failure if there is none */

@@ -1,5 +1,5 @@
 /*
- * multifd_eras.h - what differs between the releases a multifd source may be of, and guests to send in all their ways
+ * multifd_eras.h - how multifd sources of different releases differ, and guests to send in each of their ways
  *
  * Source: doc/wire/multifd.md 13
  */

@@ -1,5 +1,5 @@
 /*
- * order.h - in which order the connections of a migration come
+ * order.h - the orders in which the connections of a migration can come
  */
 #ifndef TESTS_SUPPORT_ORDER_H
 #define TESTS_SUPPORT_ORDER_H
@@ -19,7 +19,7 @@ struct order_real {
 	unsigned line[3];
 };
 
-/* The @which of them connects and may send its first @upto bytes. */
+/* Connection @which connects and may send its first @upto bytes. */
 void order_connect(struct several *s, struct order_real *r, unsigned which, size_t upto);
 /* All three send what they have, and the migration runs to its end. */
 void order_finish(struct several *s, const struct order_real *r);

@@ -3,15 +3,15 @@
  *
  *   struct pc s;
  *   pc_begin(&s, &(struct pc_opts){ .precopied = 90, .preempt = PC_LATE, .touch = { .threads = 4 } });
- *   pc_finish(&s);                       everything is sent, and the migration ends
+ *   pc_finish(&s);                       sends everything, and the migration ends
  *   pc_check_landed(&s);
- *   pc_end(&s);                          nothing is left behind
+ *   pc_end(&s);                          frees everything, and checks that nothing is left
  *
- * Source and library take turns in the test's own thread, so what happens between any two bytes is the test's choice;
- * only the guest's threads (touchers) run beside it. With pc_run_threaded the source has a thread of its own instead.
+ * Source and library take turns in the test's own thread, so the test chooses what happens between any two bytes. Only
+ * the guest's threads (touchers) run beside it. With pc_run_threaded the source has a thread of its own instead.
  *
- * What a page holds is a function of its block and its place (wire_content), so each access of a toucher and, at the
- * end, each byte is compared. The source checks each request that it gets by the rules of doc/wire/stream.md 3.
+ * What a page holds is a function of its block and its place (wire_content). So a toucher checks each access, and the
+ * scene compares each byte at the end. The source checks each request by the rules of doc/wire/stream.md 3.
  */
 #ifndef TESTS_SUPPORT_POSTCOPY_SCENE_H
 #define TESTS_SUPPORT_POSTCOPY_SCENE_H
@@ -43,12 +43,12 @@ enum pc_preempt {
 	PC_BEFORE_MAIN,   /* 7.2 on a bad network */
 	PC_EARLY,         /* 7.2: right after main */
 	PC_LATE,          /* 8.0 on: before the switch */
-	PC_WITH_PACKAGE,  /* by the kernel, in the same moment as the package is sent: nobody has accepted it */
+	PC_WITH_PACKAGE,  /* at the moment the package is sent; the kernel connects it, and nobody has accepted it */
 	PC_AFTER_PACKAGE, /* preempt_delay_ms after it */
 	PC_NEVER,
 };
 
-/* Something that does not belong there. */
+/* Where to put something that does not belong there. */
 enum pc_place {
 	PC_BEFORE_ADVISE,
 	PC_BEFORE_START,
@@ -66,15 +66,15 @@ typedef void pc_inject_fn(struct pc *s, struct wire *w);
 enum pc_order { PC_UPWARDS, PC_DOWNWARDS, PC_SCATTERED, PC_SAME_PAGE, PC_ORDERS };
 struct pc_touch {
 	unsigned threads;
-	enum pc_order order; /* SAME_PAGE: upwards, all of them the same one; the others begin at different places */
-	bool write;          /* each thread writes a stamp into a word of its own, and looks for it at the end */
+	enum pc_order order; /* SAME_PAGE: upwards, all at one page; the others begin at different places */
+	bool write;          /* each thread writes a stamp into a word of its own, and checks it at the end */
 	unsigned passes;     /* 0 means 1 */
 	bool held;           /* they start at pc_touch */
 };
 
 /*
- * Threads of the embedder that give memory back, from start_vcpus on and until the touchers are done: MADV_REMOVE of
- * what is shared, MADV_DONTNEED of what is anonymous. Each walks over the pages that are to go, again and again.
+ * Threads of the embedder that give memory back, from start_vcpus on until the touchers are done: MADV_REMOVE for
+ * shared memory, MADV_DONTNEED for anonymous memory. Each walks over the pages that are to go, again and again.
  */
 struct pc_balloon {
 	unsigned threads;
@@ -89,8 +89,8 @@ struct pc_opts {
 	const struct pc_block *blocks; /* NULL: "pc.ram" of 64 pages and "vga.vram" of 16, of memfds */
 	unsigned block_count;
 	bool unplugged;       /* the embedder says so of all blocks */
-	uint64_t spare_pages; /* that the embedder has behind each block; the source does not */
-	unsigned precopied;   /* percent of the units; of the others every third page is sent stale, too */
+	uint64_t spare_pages; /* that the embedder has after each block, and the source has not */
+	unsigned precopied;   /* percent of the units; every third page of the others is sent, too, but goes stale */
 	enum pc_preempt preempt;
 	unsigned preempt_delay_ms;
 	bool preempt_eos;        /* machine types up to 7.2 end the channel with a record */
@@ -99,18 +99,18 @@ struct pc_opts {
 	const char *compression; /* of multifd, which the test then sends itself; NULL: none */
 	bool old_multifd;        /* 7.2: synchronised at each EOS, in postcopy, too; else 10.1 on */
 	bool modern;             /* 10.2: an empty PART before the switch, SWITCHOVER_START, PING 0x42 */
-	bool quiet;              /* only what is asked for is sent, until pc_push */
+	bool quiet;              /* sends only what is asked for, until pc_push */
 	bool unanswered;         /* requests are noted, and answered from pc_answer on */
 	unsigned answer_delay_ms;
-	unsigned main_percent;  /* of what was asked for, so much is answered on main all the same */
-	unsigned twice_percent; /* and so much on both */
-	bool twice;             /* what was asked for comes on main, too, and in the end everything once more */
+	unsigned main_percent;  /* of the requests, this many are answered on main all the same */
+	unsigned twice_percent; /* and this many on both */
+	bool twice;             /* requested pages come on main, too, and everything comes once more at the end */
 	bool split;             /* half of each huge page on main and half on preempt, at the same time */
 	bool tls;
 	bool prefetch;
 	const char *connect_deadline; /* seconds; NULL: 5 */
 	const char *stuck_after;      /* milliseconds; NULL: the default */
-	bool kernel_faults;           /* the guest is said to touch its memory in the kernel, too */
+	bool kernel_faults;           /* says that the guest touches its memory in the kernel, too */
 	struct pc_touch touch;
 	struct pc_balloon balloon;
 	void (*look)(struct pc *s); /* every few milliseconds, in the migration's thread, between two of its turns */
@@ -119,13 +119,13 @@ struct pc_opts {
 	pc_inject_fn *inject;
 	bool no_advise, no_listen, no_run, no_devices;
 	uint64_t summary, advised_tpage_bytes; /* of ADVISE; 0: the right ones */
-	uint32_t package_bytes;                /* said of the package, from package_lies on */
+	uint32_t package_bytes;                /* the length that is announced, from package_lies on */
 	bool package_lies;
 	struct inm_config config;
 	void (*log)(void *opaque, enum inm_log_level level, const char *text); /* of inm_ops; NULL: kept in said */
 };
 
-/* By the embedder: it is zeros from when the call has returned. */
+/* By the embedder: the page is zeros once the call has returned. */
 enum pc_removal { PC_KEPT, PC_BEING_REMOVED, PC_REMOVED };
 
 /* A block as the source has it, and what is known of its pages. */
@@ -143,7 +143,7 @@ struct pc_ram {
 	uint8_t *stamped[PC_THREADS_MAX]; /* by target page */
 };
 
-/* A connection: what is still to be sent, and how far that may go. */
+/* A connection: what it still has to send, and how much of that it may send. */
 struct pc_line {
 	int fd; /* -1: none */
 	struct wire out;
@@ -175,7 +175,7 @@ struct pc_toucher {
 	struct pc *s;
 	struct pc_thread thread;
 	unsigned id;
-	atomic_ulong touched; /* so many so far */
+	atomic_ulong touched; /* touches to this moment */
 	atomic_int tid;
 	atomic_uint block; /* what it touches */
 	atomic_ulong tpage;
@@ -210,7 +210,7 @@ struct pc {
 	unsigned named_requests, unnamed_requests;
 	struct wire_reply replies[PC_REPLIES_MAX]; /* the others */
 	unsigned reply_count;
-	char breach[400];   /* the first rule that the destination has broken; "": none */
+	char breach[400];   /* the first rule that the destination broke; "": none */
 	bool source_closed; /* pc_lose has been called, or the source has been told and has closed */
 	char tls_dir[TEMP_NAME_BYTES];
 
@@ -233,10 +233,10 @@ struct pc {
 	atomic_bool stop, lost;    /* lost: what is missing reads as zeros now */
 	uint64_t looked_ns;
 	atomic_ulong wrong;
-	char wrong_text[200]; /* of the first one, by who made wrong 1 */
+	char wrong_text[200]; /* of the first one, by the thread that made wrong 1 */
 };
 
-/* @o in these two blocks, with an eye on the books; skips the test where there are no huge pages for them. */
+/* Runs @o with these two blocks, and watches the books; skips the test where there are no huge pages for them. */
 struct pc_opts pc_in_memory(const struct pc_block blocks[static 2], struct pc_opts o);
 /* A device that waits for page 1 of block 0 (pc_opts.device). */
 int pc_device_waits(struct pc *s, const struct inm_device *device);
@@ -245,9 +245,9 @@ int pc_device_waits(struct pc *s, const struct inm_device *device);
 
 /* The destination listens; nothing is connected. */
 void pc_begin(struct pc *s, const struct pc_opts *o);
-/* Connects what connects before the switch; all of precopy may go out and is worked through. */
+/* Makes the connections that come before the switch; sends all of precopy, and the library loads it. */
 void pc_precopy(struct pc *s);
-/* Everything up to PING 4 may go out, too, at the next turn. pc_precopy if it was not called. */
+/* From the next turn on everything up to PING 4 may go out. Calls pc_precopy if the test has not. */
 void pc_switch(struct pc *s);
 /* A step of everybody. Return: whether anything moved. */
 bool pc_turn(struct pc *s);
@@ -273,13 +273,13 @@ bool pc_all_wait(struct pc *s); /* each toucher waits for a page, and has done s
 void pc_check_landed(struct pc *s);
 /* Before RUN: it failed with @code and words as in several.h, the source was told SHUT 1, no vCPU was started. */
 void pc_check_failed(struct pc *s, int code, const char *words);
-/* inm_cancel, and the guest's threads end: what is missing reads as zeros then. */
+/* Calls inm_cancel, and the guest's threads end: missing pages then read as zeros. */
 void pc_cancel(struct pc *s);
 /* After inm_cancel. */
 void pc_check_cancelled(struct pc *s);
-/* pc_cancel, and all that follows, to pc_end. */
+/* pc_cancel and all that follows, including pc_end. */
 void pc_give_up(struct pc *s);
-/* inm freed, threads joined, lines closed. Done by the above. */
+/* Frees inm, joins threads, closes lines. The above do it, too. */
 void pc_free(struct pc *s);
 void pc_end(struct pc *s);
 
@@ -290,39 +290,39 @@ void pc_source_end(struct pc *s);
 bool pc_source_step(struct pc *s);
 void pc_source_connect(struct pc *s, unsigned line);
 void pc_allow(struct pc *s, size_t upto); /* of main, as an offset in head; PC_ALL */
-void pc_push(struct pc *s);               /* everything that was not sent, END, EOF */
-void pc_answer(struct pc *s);             /* from here on requests are answered, those noted first */
+void pc_push(struct pc *s);               /* sends all the rest, END, EOF */
+void pc_answer(struct pc *s);             /* answers requests from here on, the noted ones first */
 void pc_reserve(struct pc *s, unsigned block, uint64_t tpage);
-/* This unit now, on that line, whatever was sent before. */
+/* Sends this unit now, on that line, whatever was sent before. */
 void pc_send_unit(struct pc *s, unsigned line, unsigned block, uint64_t unit);
 void pc_send_page(struct pc *s, unsigned line, unsigned block, uint64_t tpage);
-/* Target pages [first, end) in one piece. */
+/* Sends target pages [first, end) in one piece. */
 void pc_send_run(struct pc *s, unsigned line, unsigned block, uint64_t first, uint64_t end);
 void pc_lose(struct pc *s); /* all connections break */
 void pc_close_line(struct pc *s, unsigned line);
-/* What waits on it goes out, as far as the socket takes it, to @upto bytes in all. Return: whether anything moved. */
+/* Sends what the line holds and the socket takes, up to @upto bytes in all. Return: whether anything moved. */
 bool pc_flush_line(struct pc_line *l, size_t upto);
 unsigned pc_asked_times(const struct pc *s, unsigned block, uint64_t tpage);
 unsigned pc_reply_count(const struct pc *s, uint16_t type);
 
 /* ---- the guest --------------------------------------------------------------------------------------------------- */
 
-/* A thread that the census does not see when it has been joined. It must not allocate. */
+/* A thread that the census does not see once it has been joined. It must not allocate. */
 void pc_thread_start(struct pc_thread *t, void *(*run)(void *arg), void *arg);
 void pc_thread_join(struct pc_thread *t);
 void pc_guest_begin(struct pc *s);
 void pc_guest_start(struct pc *s);
-/* Joins the touchers; those that wait for a page must have been released before. */
+/* Joins the touchers; those that wait for a page must have been released. */
 void pc_guest_end(struct pc *s);
 unsigned long pc_touched(const struct pc *s);
-/* Those that are held go on. */
+/* The held touchers start. */
 void pc_touch(struct pc *s);
 uint64_t pc_worst_touch_ns(const struct pc *s);
 /* Whether the balloon takes this unit. */
 bool pc_goes(const struct pc *s, unsigned block, uint64_t unit);
 /* Gives back units [first, end) of a block, from any thread. Return: 0 or the errno of madvise(2). */
 int pc_remove(struct pc *s, unsigned block, uint64_t first, uint64_t end);
-/* Compares all of memory. Return: how many pages differ, the first few are printed. */
+/* Compares all of memory. Return: how many pages differ; the first few are printed. */
 unsigned pc_compare(struct pc *s);
 /* What a thread writes into a page, and in which word. */
 uint64_t pc_stamp(unsigned block, uint64_t tpage, unsigned thread);
@@ -339,7 +339,7 @@ uint8_t *pc_guest(struct pc *s, unsigned block, uint64_t tpage);
  */
 void pc_check_books(struct pc *s);
 
-/* Does this kernel let us test at all? Skips the test if not. */
+/* Skips the test where this kernel does not let us test postcopy at all. */
 void pc_need(void);
 
 #endif

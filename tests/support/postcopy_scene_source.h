@@ -1,8 +1,8 @@
 /*
- * postcopy_scene_source.h - what the files of a postcopy scene's source have in common; for nobody else
+ * postcopy_scene_source.h - shared by the files of a postcopy scene's source, and by no others
  *
- * postcopy_scene_head.c says all up to PING 4, postcopy_scene_source.c sends pages from then on,
- * postcopy_scene_replies.c listens, and postcopy_scene_lines.c has the connections.
+ * postcopy_scene_head.c builds everything up to PING 4, postcopy_scene_source.c sends pages from then on,
+ * postcopy_scene_replies.c reads replies, and postcopy_scene_lines.c has the connections.
  */
 #ifndef TESTS_SUPPORT_POSTCOPY_SCENE_SOURCE_H
 #define TESTS_SUPPORT_POSTCOPY_SCENE_SOURCE_H

@@ -1,8 +1,8 @@
 /*
- * recovery_scene_parts.h - what the files of a recovery scene have in common; for nobody else
+ * recovery_scene_parts.h - shared by the files of a recovery scene, and by no others
  *
- * recovery_scene_loss.c breaks the connections, recovery_scene_dialogue.c makes new ones and speaks on them up to
- * RESUME_ACK, recovery_scene_bitmaps.c compares what it is told there with the memory; recovery_scene.c has the frame.
+ * recovery_scene_loss.c breaks the connections, recovery_scene_dialogue.c makes new ones and plays the dialogue up to
+ * RESUME_ACK, recovery_scene_bitmaps.c compares the bitmaps with the memory, and recovery_scene.c has the frame.
  */
 #ifndef TESTS_SUPPORT_RECOVERY_SCENE_PARTS_H
 #define TESTS_SUPPORT_RECOVERY_SCENE_PARTS_H

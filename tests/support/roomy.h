@@ -1,9 +1,8 @@
 /*
  * roomy.h - an embedder with room for whatever is announced: thousands of blocks, terabytes
  *
- * Memory is one mapping that nothing backs before it is touched; blocks lie in it one after the other, each at a
- * multiple of 2 MiB where it is that large. Nothing is recorded but numbers, so that the embedder's work does not hide
- * the library's.
+ * Memory is one mapping that has no pages until it is touched. Blocks lie in it one after the other, each at a multiple
+ * of 2 MiB if it is that large. The embedder records only numbers, so that its work does not hide the library's.
  */
 #ifndef TESTS_SUPPORT_ROOMY_H
 #define TESTS_SUPPORT_ROOMY_H
@@ -21,7 +20,7 @@ enum roomy_backing { ROOMY_ANON, ROOMY_MEMFD };
 struct roomy {
 	uint64_t bytes; /* in all */
 	enum roomy_backing backing;
-	bool guest_view; /* blocks in a memfd get an address, too, as postcopy needs it */
+	bool guest_view; /* blocks in a memfd get an address, too, as postcopy requires */
 	uint8_t *area;
 	int fd; /* -1 */
 	uint64_t used;
@@ -46,7 +45,7 @@ int roomy_land(struct roomy *r, const struct wire *w, const struct land_opts *o)
 /* "0001xxx...": @count different names of @bytes bytes each, for wire_mem_size. Owned by the caller, as one piece. */
 struct wire_block *roomy_names(unsigned count, unsigned bytes, uint64_t block_bytes);
 
-/* header, configuration, return path if wanted: what comes before START ram */
+/* What comes before START ram: header, configuration, and the return path if wanted. */
 void roomy_head(struct wire *w, bool return_path);
 /* START ram with the list and its EOS; then sections are PARTs of id 2. */
 void roomy_ram(struct wire *w, const struct wire_block *blocks, unsigned count);

@@ -1,5 +1,5 @@
 /*
- * said.h - what the library logs, kept to be searched
+ * said.h - keeps what the library logs, so that a test can search it
  *
  *   several_begin(&s, &m, &(struct several_opts){ SAID });
  *   ...
@@ -12,10 +12,10 @@
 
 #include "inmigrate.h"
 
-/* All lines since said_ops was called, each ended by a newline; what does not fit is left out. */
+/* All lines since said_ops was called, each with a newline at its end; lines that do not fit are left out. */
 extern char said[1 << 16];
 
-/* The embedder's operations, but they keep what is logged. Forgets what was said before. */
+/* The embedder's operations, which also keep what is logged. Forgets earlier lines. */
 const struct inm_ops *said_ops(void);
 
 /* In struct several_opts and struct land_opts. */

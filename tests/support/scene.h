@@ -24,7 +24,7 @@ struct scene {
 void scene_begin(struct scene *s, const struct honest_opts *opts);
 /* land() with what is there. */
 int scene_land(struct scene *s, const struct land_opts *o);
-/* Landed, memory as the image says, devices as sent: a Check failure otherwise. */
+/* A Check failure unless it has landed, with memory as the image says and devices as sent. */
 void scene_check_landed(struct scene *s);
 /* Checks the canaries, frees everything, and checks that nothing is left. */
 void scene_end(struct scene *s);

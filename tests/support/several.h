@@ -1,17 +1,17 @@
 /*
  * several.h - a migration over several connections, played by hand in one process
  *
- * Each connection is a line: a wire and how far it may be played. Nothing happens but what the test asks for, so the
- * order in which bytes arrive is the test's and not the scheduler's:
+ * Each connection is a line: a wire, and how much of it may be played. Nothing happens unless the test asks for it, so
+ * the test decides the order in which bytes arrive, and not the scheduler:
  *
  *   struct several s;
  *   several_begin(&s, &(struct multifd_opts){ .channels = 2 }, NULL);
  *   several_connect_all(&s);            line 0 is main, line 1 + i is channel i
  *   several_allow(&s, 2, 64);           channel 1 may send its first 64 bytes
- *   several_settle(&s);                 until nothing moves any more
- *   several_finish(&s);                 all the rest of all lines
+ *   several_settle(&s);                 until nothing more moves
+ *   several_finish(&s);                 plays the rest of all lines
  *   several_check_landed(&s);
- *   several_end(&s);                    nothing is left behind
+ *   several_end(&s);                    frees everything, and checks that nothing is left
  */
 #ifndef TESTS_SUPPORT_SEVERAL_H
 #define TESTS_SUPPORT_SEVERAL_H
@@ -33,7 +33,7 @@ struct several {
 	unsigned line_count;
 	int result;                     /* of the last inm_dispatch; 1: under way */
 	unsigned dispatches, cancel_at; /* inm_cancel after so many; UINT_MAX: never */
-	unsigned quiet_ms;              /* nothing has moved for so long: settled; 0: 5 */
+	unsigned quiet_ms;              /* settled when nothing has moved for this long; 0: 5 */
 };
 
 struct several_opts {
@@ -46,30 +46,30 @@ struct several_opts {
 	struct inm_config config;
 };
 
-/* A destination listens; nobody has connected. @o NULL: defaults. */
+/* A destination listens, and nobody has connected. @o NULL: defaults. */
 void several_begin(struct several *s, const struct multifd_opts *m, const struct several_opts *o);
 
 /* Connects a line that may send nothing. Return: its number. */
 unsigned several_connect(struct several *s, const struct wire *w);
 /* Line 0 main, then the channels by id. */
 void several_connect_all(struct several *s);
-/* The wire of line @line if lines are as several_connect_all makes them. */
+/* The wire of line @line, if several_connect_all made the lines. */
 const struct wire *several_wire(const struct several *s, unsigned line);
 
 /* Line @line may be played up to byte @upto (SEVERAL_ALL: all). */
 void several_allow(struct several *s, unsigned line, size_t upto);
-/* Everything that was allowed and not sent so far goes out, and the line's end is closed. */
+/* Sends everything that is allowed and not yet sent, then closes the line's end. */
 void several_close(struct several *s, unsigned line);
 
 /* One dispatch, one step of each line. Return: whether anything moved. */
 bool several_turn(struct several *s);
 void several_settle(struct several *s);
-/* Until the migration has ended, or @ms are over. Return: s->result. */
+/* Runs until the migration has ended, or @ms have passed. Return: s->result. */
 int several_run(struct several *s, unsigned ms);
 /* Allows everything and runs to the end. Return: the migration's result. */
 int several_finish(struct several *s);
 
-/* Ended: numbers and text are copied to the embedder, inm is freed, lines are closed. Done by several_end, too. */
+/* After the end: copies numbers and text to the embedder, frees inm, closes lines. several_end does it, too. */
 void several_free(struct several *s);
 void several_check_landed(struct several *s);
 /* It failed with @code, and the text has @words (one of them, separated by '|'). */

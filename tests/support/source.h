@@ -1,9 +1,9 @@
 /*
  * source.h - the scripted source: plays the bytes of a struct wire to a destination
  *
- * A player is a child process (the process under test stays single-threaded); it connects, writes by its plan, reads
- * the replies, ends as told, and reports through a pipe. A pump is the same thing inside the process, without any
- * waiting: it moves what can be moved at each step, so a test decides what happens between any two bytes.
+ * A player is a child process (the process under test stays single-threaded). It connects, writes by its plan, reads
+ * the replies, ends as told, and reports through a pipe. A pump does the same inside the process, and never waits: at
+ * each step it moves what can be moved, so a test decides what happens between any two bytes.
  */
 #ifndef TESTS_SUPPORT_SOURCE_H
 #define TESTS_SUPPORT_SOURCE_H
@@ -30,7 +30,7 @@ struct source_pause {
 struct source_plan {
 	const struct wire *wire;
 	size_t stop_at;                    /* bytes to play; 0: all */
-	size_t chunk_bytes;                /* 0: as much at once as goes */
+	size_t chunk_bytes;                /* 0: as many as possible at once */
 	const struct source_pause *pauses; /* ascending */
 	unsigned pause_count;
 	bool return_path; /* replies are expected and read */
@@ -63,9 +63,9 @@ enum source_kind { SOURCE_SOCKETPAIR, SOURCE_PIPE };
 /* Play into a new pair. Return: the destination's descriptor, for "fd:N". */
 int source_play_pair(struct source *src, const struct source_plan *plan, enum source_kind kind);
 
-/* The child is waited for, in bounded time; then what happened. Aborts if the child did not end well. */
+/* Wait for the child, in bounded time, and report what happened. Aborts if the child did not end well. */
 void source_wait(struct source *src, struct source_report *ret_report);
-/* No more interest: the child is killed and waited for. */
+/* Kill the child and wait for it. */
 void source_kill(struct source *src);
 
 /* How many replies of @type there are; and the be32 payload of the @nth. */
@@ -86,7 +86,7 @@ enum pump_end {
 struct pump {
 	const struct wire *wire;
 	size_t stop_at;     /* bytes to play */
-	size_t chunk_bytes; /* at most this much in a step; 0: as much as goes */
+	size_t chunk_bytes; /* at most this many in a step; 0: as many as possible */
 	size_t written;
 	int fd; /* -1 once closed */
 	bool return_path;

@@ -1,15 +1,15 @@
 /*
- * stall.h - how long others on the reactor wait, and what a byte costs: in CPU time of the thread
+ * stall.h - how long others on the reactor wait, and what a byte costs, in CPU time of the thread
  *
  *   stall_begin();
- *   land(...);                    in this process; the source is a child, so that its work is not counted
+ *   land(...);                    in this process; the source is a child, so its work does not count
  *   stall_end(&seen);
  *   stall_check(&seen, "a command of 4095 ranges");
  *
- * A program in tests/budget/ is linked so that each switch from one coroutine to another passes through here. Two
- * numbers come of it. A turn is what one coroutine takes before it switches away. A round is what all that were ready
- * take, with the ring's own work, until each has had its turn: a second migration on the same reactor waits for one
- * round at most, and that is what the budget is about (SECURITY.md, "Budgets").
+ * A program in tests/budget/ is linked so that each switch from one coroutine to another passes through here. That
+ * gives two numbers. A turn is the time that one coroutine takes before it switches away. A round is the time until
+ * each coroutine that was ready has had its turn, with the ring's own work. A second migration on the same reactor
+ * waits for at most one round, and the budget limits that (SECURITY.md, "Budgets").
  *
  * It is CPU time (CLOCK_THREAD_CPUTIME_ID), so a busy machine changes little. Sanitizers change a lot, and so do builds
  * without optimisation: see stall_need_figures.
@@ -34,19 +34,19 @@ struct stall {
 void stall_begin(void);
 void stall_end(struct stall *ret_seen);
 
-/* Prints the numbers, and is a Check failure where a round is above the budget. */
+/* Prints the numbers; a Check failure if a round is above the budget. */
 void stall_check(const struct stall *seen, const char *what);
 
-/* The same, where one step of @step_ns cannot be divided: what the kernel takes for it, measured by the test. */
+/* The same where one step cannot be divided: @step_ns is what the kernel takes for it, as the test has measured. */
 void stall_check_beside(const struct stall *seen, const char *what, uint64_t step_ns);
 
-/* Prints the same for @bytes received, and is a Check failure where one costs more than @ns_max. */
+/* Prints the same for @bytes received; a Check failure if one byte costs more than @ns_max. */
 void stall_check_cpu(const struct stall *seen, const char *what, uint64_t bytes, uint64_t ns_max);
 
 /* CPU time of this thread. */
 uint64_t stall_cpu_ns(void);
 
-/* Skips the test where figures say nothing: under a sanitizer, without optimisation. */
+/* Skips the test where figures mean nothing: under a sanitizer, or without optimisation. */
 void stall_need_figures(void);
 
 #endif

@@ -1,8 +1,7 @@
 /*
  * temp.h - names for the files and folders of a test
  *
- * Below $TMPDIR, as a user has the right to expect. It may have a space in it: who hands such a name to a shell quotes
- * it.
+ * They are below $TMPDIR, as users expect. It may contain a space, so quote such a name in a shell.
  */
 #ifndef TESTS_SUPPORT_TEMP_H
 #define TESTS_SUPPORT_TEMP_H

@@ -1,7 +1,7 @@
 /*
  * tls_peer.h - the source's half of TLS for tests: certificates of every kind, and a GnuTLS client in a forked child
  *
- * Everything that fails here aborts the test, except what a report is for.
+ * A failure here aborts the test, except those that a report covers.
  */
 #ifndef TESTS_SUPPORT_TLS_PEER_H
 #define TESTS_SUPPORT_TLS_PEER_H
@@ -41,7 +41,7 @@ void tls_cert_free(struct tls_cert *cert);
 
 /* Files of @dir; NULL for a name leaves that file out. */
 void tls_cert_save(const struct tls_cert *cert, const char *dir, const char *cert_name, const char *key_name);
-/* A list of revoked certificates, signed by @issuer, in @dir/ca-crl.pem; @to_s as in the plan. */
+/* Writes a list of revoked certificates, signed by @issuer, to @dir/ca-crl.pem; @to_s as in the plan. */
 void tls_crl_save(const struct tls_cert *issuer, const struct tls_cert *revoked, const char *dir, long to_s);
 void tls_file_save(const char *dir, const char *name, const char *text);
 
@@ -78,9 +78,9 @@ struct tls_peer_plan {
 	const char *identity, *key; /* NULL: "qemu", TLS_PEER_PSK_KEY */
 	const char *priority;       /* NULL: as QEMU's */
 	unsigned listen_ms;         /* 0: 300 */
-	size_t stall_after;         /* write so many bytes in the handshake, then only wait to be hung up on; 0: all */
-	size_t hang_up_after;       /* likewise, and close */
-	tls_peer_act *act;          /* NULL: close at once */
+	size_t stall_after;   /* write so many bytes in the handshake, then wait until the server closes; 0: all */
+	size_t hang_up_after; /* write so many bytes in the handshake, then close; 0: all */
+	tls_peer_act *act;    /* NULL: close at once */
 	const void *arg;
 };
 
@@ -99,7 +99,7 @@ void tls_peer_start(struct tls_peer *peer, const struct tls_peer_plan *plan, int
 /* Wait for its end. Aborts if the child did not end well. */
 void tls_peer_wait(struct tls_peer *peer, struct tls_peer_report *ret_report);
 
-/* The handshake alone, in this process and over @fd, which becomes the peer's: for who plays several peers at once. */
+/* The handshake alone, in this process over @fd, which becomes the peer's: for several peers in one test. */
 void tls_peer_shake(struct tls_peer *peer, const struct tls_peer_plan *plan, int fd);
 
 /* For acts. Sending aborts on failure. */
@@ -111,7 +111,7 @@ void tls_peer_send_raw(struct tls_peer *peer, const void *buf, size_t bytes);
 int tls_peer_recv(struct tls_peer *peer, void *buf, size_t bytes);
 /* Look for plan.listen_ms at the socket itself, or until something comes: report.bytes_unread. */
 void tls_peer_listen(struct tls_peer *peer);
-/* Until the server closes; an alert goes into the report. */
+/* Read until the server closes; an alert goes into the report. */
 void tls_peer_until_closed(struct tls_peer *peer);
 
 /* Distinct bytes for every offset of a stream. */

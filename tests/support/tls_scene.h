@@ -5,9 +5,9 @@
  *   tls.body = body_something;        what the server does with the channel
  *   tls_scene_works();                both, until they are done
  *
- * Check runs each test in a process of its own, so there is one scene, `tls`, made anew for each test by the fixture of
- * tls_scene_tcase: pre-shared keys, a socket pair, 30 seconds. Acts run in a child that sees only what was in `tls`
- * before it was started.
+ * Check runs each test in a process of its own, so there is one scene, `tls`. The fixture of tls_scene_tcase sets it up
+ * for each test: pre-shared keys, a socket pair, 30 seconds. Acts run in a child, which sees only what was in `tls`
+ * before it started.
  */
 #ifndef TESTS_SUPPORT_TLS_SCENE_H
 #define TESTS_SUPPORT_TLS_SCENE_H
@@ -15,7 +15,7 @@
 #include "config.h"
 #include "tests/support/check_main.h"
 
-/* A test case with the fixture; without GnuTLS one with a single test, which says why nothing is tested. */
+/* A test case with the fixture; without GnuTLS it has a single test, which says why nothing is tested. */
 TCase *tls_scene_tcase(const char *name);
 
 #if HAVE_GNUTLS
@@ -34,7 +34,7 @@ TCase *tls_scene_tcase(const char *name);
 /* For acts: the child aborts, and the test with it. */
 #define MUST_BE_ZERO(call) ASSERT((call) == 0)
 
-/* The server's side of a test; the channel is closed behind it. */
+/* The server's side of a test; afterwards the channel is closed. */
 typedef void tls_scene_body(struct chan *ch);
 
 struct tls_scene {
@@ -46,7 +46,7 @@ struct tls_scene {
 	uint64_t deadline_ns; /* of the handshake, and of what bodies read */
 	tls_scene_body *body;
 	bool over_tcp;     /* instead of a socket pair */
-	size_t bite_bytes; /* at most so much in a read of the plain channel; 0: all */
+	size_t bite_bytes; /* at most so many in a read of the plain channel; 0: all */
 	unsigned tell_at;  /* when this operation of the plain channel begins, set told; 0: never */
 	bool cancel_self;  /* instead, cancel the coroutine that is about to park in it */
 	co_fn *serve_fn;   /* tls_scene_serve, or something around it */
@@ -63,7 +63,7 @@ struct tls_scene {
 	/* What was found. */
 	unsigned ops; /* of the plain channel, since the start */
 	int wrapped;  /* what tls_chan_wrap said */
-	int later;    /* -ECANCELED: a cancel had not been delivered by then */
+	int later;    /* -ECANCELED: a cancel had not yet been delivered */
 	struct err err;
 	char session[TLS_SESSION_TEXT_BYTES];
 	struct tls_peer_report report;
@@ -76,17 +76,17 @@ void tls_scene_use_x509(void);
 /* A certificate of the source's, made after @how by @issuer; without a name in @how the usual one. */
 void tls_scene_put_client(struct tls_cert_plan how, const struct tls_cert *issuer);
 
-/* The whole of it: server and source, until both are done. In two steps for who has more coroutines to add. */
+/* Runs server and source until both are done. In two steps for tests that add more coroutines. */
 void tls_scene_run(void);
 void tls_scene_start(void);
 void tls_scene_finish(void);
 /* The server's coroutine. */
 int tls_scene_serve(void *arg);
 
-/* Run it; the handshake works, or ends with @code and an error in which @words stand. Check failures otherwise. */
+/* Runs it. A Check failure unless the handshake works, or ends with @code and an error that has @words. */
 void tls_scene_works(void);
 void tls_scene_fails(int code, const char *words);
-/* The last error has @words in it, and no secret. */
+/* Checks that the last error has @words in it, and no secret. */
 void tls_scene_says(const char *words);
 
 /* Read until @bytes are there, the end, or an error. Return: bytes, or the error, which is in tls.err. */

@@ -1,11 +1,11 @@
 /*
- * tls_source.h - a source that sends over several connections inside TLS, and reads nothing: a process of its own
+ * tls_source.h - a source in a process of its own, which sends over several connections inside TLS and reads nothing
  *
- * It does what QEMU does (doc/wire/multifd.md 9.3): after the handshakes nobody looks at what the destination writes on
- * the multifd channels, and they are closed as soon as their last byte has been handed to the kernel. The main channel
- * is kept until the destination closes it, so that what becomes of the others is not hidden by its end. Three steps:
+ * It does what QEMU does (doc/wire/multifd.md 9.3): after the handshakes it ignores what the destination writes on the
+ * multifd channels, and closes them as soon as the kernel has their last byte. It keeps the main channel until the
+ * destination closes it, so that main's end does not hide what becomes of the others. Three steps:
  *
- *   tls_source_start(&src, &plan);     connects, shakes hands, says who its channels are; then TLS_SOURCE_READY
+ *   tls_source_start(&src, &plan);     connects, shakes hands, identifies its channels; then TLS_SOURCE_READY
  *   tls_source_go(&src);               sends everything, closes the channels; then TLS_SOURCE_CLOSED
  *   tls_source_wait(&src, &report);    when the migration has ended
  */
@@ -29,7 +29,7 @@ struct tls_source_plan {
 
 struct tls_source_report {
 	size_t sent_bytes;   /* on the channels, inside TLS */
-	size_t unread_bytes; /* on the channels, of what the destination had written when they were closed */
+	size_t unread_bytes; /* on the channels: what the destination had written when they closed */
 };
 
 enum tls_source_step { TLS_SOURCE_STARTED, TLS_SOURCE_READY, TLS_SOURCE_CLOSED };
@@ -37,11 +37,11 @@ enum tls_source_step { TLS_SOURCE_STARTED, TLS_SOURCE_READY, TLS_SOURCE_CLOSED }
 struct tls_source {
 	pid_t pid;
 	int to, from;
-	enum tls_source_step step; /* seen so far */
+	enum tls_source_step step; /* the last one seen */
 };
 
 void tls_source_start(struct tls_source *src, const struct tls_source_plan *plan);
-/* How far is it? Waits for at most @ms that it goes on. */
+/* Waits at most @ms for it to go on. Return: how far it is. */
 enum tls_source_step tls_source_step(struct tls_source *src, int ms);
 void tls_source_go(struct tls_source *src);
 /* Waits for its end. Aborts if it did not end well. */

@@ -1,11 +1,11 @@
 /*
  * wire.h - migration streams, built element by element
  *
- * What a source would put on the main channel (doc/wire/stream.md), honest or not: every builder takes the values as
- * given and checks nothing, so that a test can say any lie. Two things are kept beside the bytes: marks, the offset at
- * which each element begins, and the JSON description of the devices written so far (doc/wire/stream.md 7.2).
+ * These are the bytes that a source would put on the main channel (doc/wire/stream.md), honest or not: every builder
+ * takes the values as given and checks nothing, so that a test can tell any lie. A wire also keeps marks, the offset at
+ * which each element begins, and the JSON description of the devices in it (doc/wire/stream.md 7.2).
  *
- * For tests only: running out of memory aborts.
+ * Running out of memory aborts.
  */
 #ifndef TESTS_SUPPORT_WIRE_H
 #define TESTS_SUPPORT_WIRE_H
@@ -78,7 +78,7 @@ struct wire_mark {
 	const char *what; /* static text: "header", "command", "START", "record", "footer", ... */
 };
 
-/* Where a device's body lies in the stream, to compare with what the library delivers. */
+/* Where a device's body lies in the stream, so that a test can compare it with what the library delivers. */
 struct wire_body {
 	char name[256];
 	uint32_t instance_id;
@@ -94,7 +94,7 @@ struct wire {
 	size_t mark_count, mark_cap;
 	struct wire_body *bodies;
 	size_t body_count, body_cap;
-	char *json; /* the devices so far, comma separated, without the brackets around them */
+	char *json; /* the devices written, comma separated, without the brackets around them */
 	size_t json_len, json_cap;
 	bool no_footers; /* set before building: sections have no footer */
 };
@@ -103,7 +103,7 @@ struct wire {
 void wire_fini(struct wire *w);
 void wire_copy(struct wire *to, const struct wire *from); /* bytes, marks and bodies; @to is initialised */
 
-/* Room for @more elements of @size behind @count in the array at @base. Return: the array. */
+/* Make room for @more elements of @size after @count in the array at @base. Return: the array. */
 void *wire_grow(void *base, size_t *cap, size_t count, size_t more, size_t size);
 
 void wire_mark(struct wire *w, const char *what);
@@ -119,7 +119,7 @@ void wire_be64(struct wire *w, uint64_t v);
 void wire_str8(struct wire *w, const char *text);
 void wire_str8_n(struct wire *w, const void *bytes, uint8_t len);
 
-/* Edits for mutations; marks and bodies behind the place move along. */
+/* Edits for mutations; marks and bodies after the place move along. */
 void wire_insert(struct wire *w, size_t off, const void *bytes, size_t len);
 void wire_delete(struct wire *w, size_t off, size_t len);
 
@@ -153,7 +153,7 @@ struct wire_range {
 	uint64_t start, length;
 };
 void wire_discard(struct wire *w, const char *block, const struct wire_range *ranges, unsigned count);
-/* The same with every field as it is given; @tail_bytes are written behind the ranges, or taken off if negative. */
+/* The same with every field as given; @tail_bytes are written after the ranges, or cut off if negative. */
 struct wire_discard {
 	uint8_t version, zero;
 	const char *block;
@@ -162,7 +162,7 @@ struct wire_discard {
 	int tail_bytes;
 };
 void wire_discard_n(struct wire *w, const struct wire_discard *d);
-/* PACKAGED: begin writes the command with n to be filled in, end fills it in. */
+/* PACKAGED: begin writes the command without n, end fills n in. */
 size_t wire_package_begin(struct wire *w);
 void wire_package_end(struct wire *w, size_t begun);
 void wire_enable_colo(struct wire *w);
@@ -233,7 +233,7 @@ struct wire_device {
 void wire_device(struct wire *w, uint32_t section_id, const struct wire_device *dev);
 /* globalstate (doc/wire/stream.md 7.5). */
 void wire_globalstate(struct wire *w, uint32_t section_id, const char *run_state);
-/* VMDESCRIPTION of the devices so far; nothing else may follow. */
+/* VMDESCRIPTION of the devices written; nothing else may follow. */
 void wire_vmdesc(struct wire *w);
 void wire_vmdesc_n(struct wire *w, uint32_t len, const void *json, size_t bytes);
 
@@ -244,7 +244,7 @@ struct wire_reply {
 	uint8_t payload[512];
 };
 
-/* Return: bytes of the message at @buf, 0 if it is not complete, -1 if it breaks doc/wire/stream.md 3. */
+/* Return: the length of the message at @buf, 0 if it is incomplete, -1 if it breaks doc/wire/stream.md 3. */
 int wire_reply_parse(const uint8_t *buf, size_t len, struct wire_reply *ret_reply);
 
 /* ---- a whole honest stream --------------------------------------------------------------------------------- */
@@ -279,7 +279,7 @@ struct honest_opts {
 	uint32_t capability_count;
 	const struct wire_device *devices; /* NULL with count 0: a small standard set, see wire_standard_devices */
 	unsigned device_count;
-	const struct wire_device *early; /* sent in the set-up phase, behind START ram; NULL: none */
+	const struct wire_device *early; /* sent in the set-up phase, after START ram; NULL: none */
 	const char *run_state;           /* of globalstate; NULL: "running"; "" leaves the section out */
 };
 
@@ -351,7 +351,7 @@ struct multifd_opts {
 	int level;             /* of it; 0: 1 */
 	bool per_section;      /* each EOS is a sync point; else a 0x200 once in a round (doc/wire/multifd.md 5.1) */
 	bool old;              /* 7.2 to 8.2: SYNC with pages, a phantom, stale fields (doc/wire/multifd.md 4.4) */
-	bool no_phantom;       /* with @old: nothing behind a SYNC packet with pages */
+	bool no_phantom;       /* with @old: nothing after a SYNC packet with pages */
 	bool zero_in_main;     /* zero pages are records of the main stream, and not in packets (6) */
 	unsigned packet_pages; /* at most so many in a packet; 0: as many as fit */
 	const struct wire_block *blocks; /* as in honest_opts, to the end */
@@ -366,8 +366,8 @@ struct multifd_opts {
 };
 
 /*
- * A whole honest migration over several connections. Marks: "sync point" in the main stream, behind whose bytes the
- * next interval begins; "SYNC" at each SYNC packet and "interval" behind it (and behind its phantom) in the channels.
+ * A whole honest migration over several connections. Marks: "sync point" in the main stream, after whose bytes the next
+ * interval begins; "SYNC" at each SYNC packet and "interval" after it (and after its phantom) in the channels.
  */
 struct multifd_honest {
 	struct wire main;
@@ -387,7 +387,7 @@ bool wire_content(uint8_t *page, unsigned block, uint64_t tpage);
 /* The 64-bit word at @word of it. */
 uint64_t wire_content_word(unsigned block, uint64_t tpage, unsigned word);
 
-/* PAGE or ZERO, as wire_content has it; @stale: what it was before, which is never zeros. */
+/* PAGE or ZERO, as wire_content has it; @stale: its earlier content, which is never zeros. */
 void wire_content_record(struct wire *w, const char *name, unsigned block, uint64_t tpage, bool stale);
 
 #endif
