@@ -12,9 +12,6 @@
 
 #define QUOTED(buf, s) TEXT_QUOTE((buf) + (s)->name_off, (s)->name_bytes)
 
-/* 06 be32 */
-#define VMDESC_HEAD_BYTES 5u
-
 void split_result_fini(struct split_result *r)
 {
 	if (!r)
@@ -51,27 +48,21 @@ const struct split_section *split_find(const struct split_result *r, const uint8
 
 int split_head(struct split_section *ret, const uint8_t *buf, size_t bytes, size_t off)
 {
-	size_t left = bytes - off, name_bytes;
+	struct section_head head;
+	int n = element_section(&head, buf + off, bytes - off);
 
-	/* 04 be32 str8 be32 be32, doc/wire/stream.md 1.4 */
-	if (left < 6)
-		return 0;
-	name_bytes = buf[off + 5];
-	if (name_bytes == 0)
-		return -EPROTO;
-	if (left < 6 + name_bytes + 8)
-		return 0;
-	*ret = (struct split_section){
-		.off = off,
-		.name_off = off + 6,
-		.name_bytes = (uint8_t)name_bytes,
-		.body_off = off + 6 + name_bytes + 8,
-		.section_id = be32_load(buf + off + 1),
-		.instance_id = be32_load(buf + off + 6 + name_bytes),
-		.version_id = be32_load(buf + off + 6 + name_bytes + 4),
-		.device = -1,
-	};
-	return 1;
+	if (n > 0)
+		*ret = (struct split_section){
+			.off = off,
+			.name_off = (size_t)(head.name - (const char *)buf),
+			.name_bytes = head.name_bytes,
+			.body_off = off + (size_t)n,
+			.section_id = head.section_id,
+			.instance_id = head.instance_id,
+			.version_id = head.version_id,
+			.device = -1,
+		};
+	return n;
 }
 
 static int grow(void **array, size_t *room, size_t count, size_t max, size_t element_bytes, struct err *err)
@@ -210,37 +201,14 @@ int split_check_unique(const struct split_result *r, const uint8_t *buf, const s
 
 /* ---- with the description: sections ---- */
 
-static const char *element_name(uint8_t type)
-{
-	switch (type) {
-	case ELEMENT_EOF:
-		return "EOF";
-	case ELEMENT_START:
-		return "START";
-	case ELEMENT_PART:
-		return "PART";
-	case ELEMENT_END:
-		return "END";
-	case ELEMENT_FULL:
-		return "FULL";
-	case ELEMENT_VMDESC:
-		return "VMDESCRIPTION";
-	case ELEMENT_COMMAND:
-		return "COMMAND";
-	case ELEMENT_FOOTER:
-		return "FOOTER";
-	default:
-		return "unknown";
-	}
-}
-
 static int wrong_element(const uint8_t *buf, size_t bytes, size_t off, const char *want, struct err *err)
 {
-	if (buf[off] == ELEMENT_COMMAND && bytes - off >= 3)
-		return err_set(err, -EPROTO, "command %u at 0x%zx, where %s was expected", be16_load(buf + off + 1),
-		               off, want);
+	struct command_head head;
+
+	if (buf[off] == WIRE_COMMAND && element_command(&head, buf + off, bytes - off) > 0)
+		return err_set(err, -EPROTO, "command %u at 0x%zx, where %s was expected", head.id, off, want);
 	return err_set(err, -EPROTO, "element 0x%02x (%s) at 0x%zx, where %s was expected", buf[off],
-	               element_name(buf[off]), off, want);
+	               wire_element_name(buf[off]), off, want);
 }
 
 /*
@@ -267,9 +235,9 @@ static bool next_is_at(const struct vmdesc *d, size_t k, const uint8_t *buf, siz
 	if (off >= bytes)
 		return false;
 	if (k + 1 == vmdesc_device_count(d))
-		return buf[off] == ELEMENT_EOF && off + 1 == bytes;
+		return buf[off] == WIRE_EOF && off + 1 == bytes;
 	next = vmdesc_device(d, k + 1);
-	return buf[off] == ELEMENT_FULL && split_head(&head, buf, bytes, off) > 0 &&
+	return buf[off] == WIRE_SECTION_FULL && split_head(&head, buf, bytes, off) > 0 &&
 	       head.name_bytes == next->name_bytes && !memcmp(buf + head.name_off, next->name, next->name_bytes) &&
 	       head.instance_id == next->instance_id;
 }
@@ -278,14 +246,14 @@ static bool next_is_at(const struct vmdesc *d, size_t k, const uint8_t *buf, siz
 static bool find_end(struct split_section *s, size_t *ret_next, const struct vmdesc *d, size_t k, const uint8_t *buf,
                      size_t bytes, const struct split_opts *opts)
 {
-	uint8_t footer[FOOTER_BYTES] = { ELEMENT_FOOTER };
+	uint8_t footer[FOOTER_BYTES];
 	const uint8_t *at = buf + s->body_off, *end = buf + bytes;
 
 	if (!opts->footers || !size_may_be_wrong(vmdesc_device(d, k)->desc))
 		return false;
 	if ((size_t)(end - at) > WRONG_SIZE_BYTES_MAX)
 		end = at + WRONG_SIZE_BYTES_MAX;
-	be32_store(footer + 1, s->section_id);
+	element_put_footer(footer, s->section_id);
 	turn_spend_pending(opts->sched, (size_t)(end - at));
 	for (; (at = memmem(at, (size_t)(end - at), footer, FOOTER_BYTES)); at++) {
 		size_t off = (size_t)(at - buf);
@@ -306,12 +274,13 @@ static int match_section(struct split_section *ret, size_t *ret_next, const stru
 {
 	const struct vmdesc_device *device = vmdesc_device(d, k);
 	uint64_t body = device->desc->body_bytes;
+	uint32_t footer_id;
 	size_t left;
 	int r;
 
 	if (off == bytes)
 		return err_set(err, -EPROTO, "the data ends at 0x%zx", off);
-	if (buf[off] != ELEMENT_FULL)
+	if (buf[off] != WIRE_SECTION_FULL)
 		return wrong_element(buf, bytes, off, "a section", err);
 	r = split_head(ret, buf, bytes, off);
 	if (r <= 0)
@@ -331,8 +300,7 @@ static int match_section(struct split_section *ret, size_t *ret_next, const stru
 	*ret_next = ret->body_off + ret->body_bytes;
 	if (!opts->footers)
 		return 0;
-	if (left - ret->body_bytes < FOOTER_BYTES || buf[*ret_next] != ELEMENT_FOOTER ||
-	    be32_load(buf + *ret_next + 1) != ret->section_id) {
+	if (element_footer(&footer_id, buf + *ret_next, left - ret->body_bytes) <= 0 || footer_id != ret->section_id) {
 		if (find_end(ret, ret_next, d, k, buf, bytes, opts))
 			return 0;
 		return err_set(err, -EPROTO, "no footer of section id %u at 0x%zx", ret->section_id, *ret_next);
@@ -390,7 +358,7 @@ static int walk_sections(struct split_build *b, const struct vmdesc *d, const ui
 		return r;
 	if (off == bytes)
 		return err_set(err, -EPROTO, "no EOF after the last section at 0x%zx", off);
-	if (buf[off] != ELEMENT_EOF)
+	if (buf[off] != WIRE_EOF)
 		return wrong_element(buf, bytes, off, "EOF", err);
 	if (off + 1 != bytes)
 		return err_set(err, -EPROTO, "EOF at 0x%zx, %zu bytes before the description", off, bytes - off - 1);
@@ -425,7 +393,7 @@ static int walk_desc(const struct vmdesc_desc *desc, const uint8_t *buf, size_t 
 	for (const struct vmdesc_desc *s = desc->subsections; s; s = s->next) {
 		size_t n = s->name_bytes;
 
-		if (buf[at] != ELEMENT_SUBSECTION || buf[at + 1] != n || memcmp(buf + at + 2, s->name, n) ||
+		if (buf[at] != WIRE_SUBSECTION || buf[at + 1] != n || memcmp(buf + at + 2, s->name, n) ||
 		    be32_load(buf + at + 2 + n) != s->version)
 			return err_set(err, -EPROTO, "subsection '%s' version %u is not at 0x%zx",
 			               TEXT_QUOTE(s->name, n), s->version, at);
@@ -485,24 +453,20 @@ static int check_first(const uint8_t *buf, size_t bytes, struct err *err)
 {
 	struct split_section s;
 
-	if (bytes == 0 || buf[0] == ELEMENT_EOF)
+	if (bytes == 0 || buf[0] == WIRE_EOF)
 		return 0;
-	if (buf[0] != ELEMENT_FULL)
+	if (buf[0] != WIRE_SECTION_FULL)
 		return wrong_element(buf, bytes, 0, "a section or EOF", err);
 	if (split_head(&s, buf, bytes, 0) < 0)
 		return err_set(err, -EPROTO, "the first section has no name");
 	return 0;
 }
 
-/* Is there `00 06 be32 n {` at @off, with what after it that n counts? */
+/* Is a description announced at @off, and are there as many bytes as that? */
 static bool announces(const uint8_t *buf, size_t bytes, size_t off, size_t *ret_json_bytes)
 {
-	const size_t head = 1 + VMDESC_HEAD_BYTES;
-
-	if (bytes - off <= head || buf[off] != ELEMENT_EOF || buf[off + 1] != ELEMENT_VMDESC || buf[off + head] != '{')
-		return false;
-	*ret_json_bytes = be32_load(buf + off + 2);
-	return *ret_json_bytes <= bytes - off - head;
+	return element_description(ret_json_bytes, buf + off, bytes - off) > 0 &&
+	       *ret_json_bytes <= bytes - off - DESCRIPTION_HEAD_BYTES;
 }
 
 /*
@@ -516,7 +480,7 @@ static int try_at(struct split_result *ret, const uint8_t *buf, size_t eof_off, 
 	struct vmdesc *d = NULL;
 	int r;
 
-	b.r.json_off = eof_off + 1 + VMDESC_HEAD_BYTES;
+	b.r.json_off = eof_off + DESCRIPTION_HEAD_BYTES;
 	b.r.json_bytes = json_bytes;
 	r = vmdesc_parse(&d, buf + b.r.json_off, json_bytes, opts->sched, miss);
 	if (r == 0)
@@ -566,10 +530,10 @@ int split_try_tail(struct split_tail *tail, struct split_result *ret, const uint
 	look_for_zero(tail, buf, bytes);
 	if (tail->zero_off == 0 || buf[bytes - 1] != '}')
 		return 0;
-	for (size_t back = 0; back <= VMDESC_HEAD_BYTES && back < tail->zero_off; back++) {
+	for (size_t back = 0; back < DESCRIPTION_HEAD_BYTES && back < tail->zero_off; back++) {
 		size_t off = tail->zero_off - 1 - back, json_bytes;
 
-		if (!announces(buf, bytes, off, &json_bytes) || off + 1 + VMDESC_HEAD_BYTES + json_bytes != bytes)
+		if (!announces(buf, bytes, off, &json_bytes) || off + DESCRIPTION_HEAD_BYTES + json_bytes != bytes)
 			continue;
 		r = try_at(ret, buf, off, json_bytes, opts, &tail->miss, err);
 		if (r != 0)
@@ -603,7 +567,7 @@ static int agrees_at(const uint8_t *buf, size_t eof_off, size_t json_bytes, cons
 	struct split_build b = { .r.way = SPLIT_BY_DESCRIPTION };
 	struct err ignored = ERR_NONE;
 	struct vmdesc *d = NULL;
-	int r = vmdesc_parse(&d, buf + eof_off + 1 + VMDESC_HEAD_BYTES, json_bytes, opts->sched, &ignored);
+	int r = vmdesc_parse(&d, buf + eof_off + DESCRIPTION_HEAD_BYTES, json_bytes, opts->sched, &ignored);
 
 	if (r == 0)
 		r = walk_sections(&b, d, buf, eof_off + 1, opts, &ignored);

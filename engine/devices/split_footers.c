@@ -17,20 +17,8 @@
 #include "engine/devices/split.h"
 #include "engine/devices/split_parts.h"
 
-#define COMMAND_HEAD_BYTES 5u
 /* Between two sections of a package: PING 3, PING 0x42, RUN are real (doc/wire/stream.md 5.4). */
 #define COMMANDS_IN_GAP_MAX 8
-
-enum {
-	CMD_PING = 2,
-	CMD_ADVISE = 3,
-	CMD_LISTEN = 4,
-	CMD_RUN = 5,
-	CMD_DISCARD = 6,
-	CMD_PACKAGED = 7,
-	CMD_RECV_BITMAP = 10,
-	CMD_LAST = 11,
-};
 
 /* Twelve bytes, because there may be one for each twenty of the buffer. */
 struct foot {
@@ -74,23 +62,6 @@ struct search {
 };
 
 /* ---- what is plausible ---- */
-
-/* The length a command must have; doc/wire/stream.md 2. */
-static bool command_length_ok(uint16_t command, uint16_t bytes)
-{
-	static const uint8_t fixed[] = { [CMD_PING] = 4, [CMD_PACKAGED] = 4 };
-
-	switch (command) {
-	case CMD_ADVISE:
-		return bytes == 0 || bytes == 16;
-	case CMD_DISCARD:
-		return bytes >= 20;
-	case CMD_RECV_BITMAP:
-		return bytes >= 2 && bytes <= 256;
-	default:
-		return command >= 1 && command <= CMD_LAST && bytes == (command < sizeof(fixed) ? fixed[command] : 0);
-	}
-}
 
 static bool printable(const uint8_t *s, size_t bytes)
 {
@@ -137,11 +108,11 @@ enum gap { GAP_BAD, GAP_SECTION, GAP_END };
 static bool package_command_ok(const struct search *s, size_t off, uint16_t command, size_t next, bool at_start)
 {
 	switch (command) {
-	case CMD_LISTEN:
+	case WIRE_CMD_POSTCOPY_LISTEN:
 		return at_start && off == 0;
-	case CMD_PING:
+	case WIRE_CMD_PING:
 		return off != 0;
-	case CMD_RUN:
+	case WIRE_CMD_POSTCOPY_RUN:
 		return off != 0 && next == s->bytes;
 	default:
 		return false;
@@ -154,16 +125,17 @@ static bool package_command_ok(const struct search *s, size_t off, uint16_t comm
  */
 static enum gap gap_at(const struct search *s, size_t off, struct split_section *ret_head, struct split_build *b)
 {
-	for (unsigned i = 0; off < s->bytes && s->buf[off] == ELEMENT_COMMAND && i < COMMANDS_IN_GAP_MAX; i++) {
+	for (unsigned i = 0; off < s->bytes && s->buf[off] == WIRE_COMMAND && i < COMMANDS_IN_GAP_MAX; i++) {
 		struct split_command c = { .off = off, .payload_off = off + COMMAND_HEAD_BYTES };
+		struct command_head head;
 		size_t next;
 
-		if (s->mode != SPLIT_PACKAGE || s->bytes - off < COMMAND_HEAD_BYTES)
+		if (s->mode != SPLIT_PACKAGE || element_command(&head, s->buf + off, s->bytes - off) == 0)
 			return GAP_BAD;
-		c.command = be16_load(s->buf + off + 1);
-		c.payload_bytes = be16_load(s->buf + off + 3);
-		if (c.payload_bytes > s->bytes - c.payload_off || !command_length_ok(c.command, c.payload_bytes))
+		if (head.payload_bytes > s->bytes - c.payload_off || !wire_command_fits(head.id, head.payload_bytes))
 			return GAP_BAD;
+		c.command = head.id;
+		c.payload_bytes = head.payload_bytes;
 		next = c.payload_off + c.payload_bytes;
 		if (!package_command_ok(s, off, c.command, next, i == 0))
 			return GAP_BAD;
@@ -172,15 +144,15 @@ static enum gap gap_at(const struct search *s, size_t off, struct split_section 
 			if (split_push_command(b, &c, s->err) < 0)
 				return GAP_BAD;
 		}
-		if (c.command == CMD_RUN)
+		if (c.command == WIRE_CMD_POSTCOPY_RUN)
 			return GAP_END;
 		off = next;
 	}
 	if (off >= s->bytes)
 		return GAP_BAD;
-	if (s->mode == SPLIT_TAIL && s->buf[off] == ELEMENT_EOF && off + 1 == s->bytes)
+	if (s->mode == SPLIT_TAIL && s->buf[off] == WIRE_EOF && off + 1 == s->bytes)
 		return GAP_END;
-	if (s->buf[off] != ELEMENT_FULL || plausible_head(ret_head, s->buf, s->bytes, off) <= 0)
+	if (s->buf[off] != WIRE_SECTION_FULL || plausible_head(ret_head, s->buf, s->bytes, off) <= 0)
 		return GAP_BAD;
 	return GAP_SECTION;
 }
@@ -281,7 +253,7 @@ static int find_feet(struct search *s)
 	const uint8_t *end = s->buf + s->bytes, *at = s->buf;
 	int r = 0;
 
-	while (r == 0 && (at = split_seek(s->opts, at, end, ELEMENT_FOOTER))) {
+	while (r == 0 && (at = split_seek(s->opts, at, end, WIRE_SECTION_FOOTER))) {
 		size_t off = (size_t)(at - s->buf);
 		struct split_section head;
 
@@ -429,10 +401,17 @@ static int record_chain(struct search *s, struct split_build *b)
 	return 0;
 }
 
+static bool begins_with_listen(const struct search *s)
+{
+	struct command_head head;
+
+	return element_command(&head, s->buf, s->bytes) > 0 && s->buf[0] == WIRE_COMMAND &&
+	       head.id == WIRE_CMD_POSTCOPY_LISTEN;
+}
+
 static int check_start(const struct search *s, enum gap gap)
 {
-	if (s->mode == SPLIT_PACKAGE &&
-	    (s->bytes < COMMAND_HEAD_BYTES || s->buf[0] != ELEMENT_COMMAND || be16_load(s->buf + 1) != CMD_LISTEN))
+	if (s->mode == SPLIT_PACKAGE && !begins_with_listen(s))
 		return err_set(s->err, -EPROTO, "the package does not begin with LISTEN");
 	if (gap == GAP_BAD)
 		return err_set(s->err, -EPROTO, "no section begins %s",
@@ -493,27 +472,28 @@ static int plausible_setup(const uint8_t *buf, size_t bytes, size_t off, uint32_
                            const struct split_opts *opts)
 {
 	struct split_section head;
+	struct command_head command;
 	size_t left = bytes - off;
 	int r;
 
 	if (left == 0)
 		return 0;
 	switch (buf[off]) {
-	case ELEMENT_START:
-	case ELEMENT_FULL:
+	case WIRE_SECTION_START:
+	case WIRE_SECTION_FULL:
 		r = plausible_head(&head, buf, bytes, off);
 		if (r <= 0)
 			return r;
 		return head.section_id != section_id && !find_live(opts, head.section_id) ? 1 : -1;
-	case ELEMENT_PART:
-	case ELEMENT_END:
+	case WIRE_SECTION_PART:
+	case WIRE_SECTION_END:
 		if (left < 5)
 			return 0;
 		return find_live(opts, be32_load(buf + off + 1)) ? 1 : -1;
-	case ELEMENT_COMMAND:
-		if (left < COMMAND_HEAD_BYTES)
+	case WIRE_COMMAND:
+		if (element_command(&command, buf + off, left) == 0)
 			return 0;
-		return command_length_ok(be16_load(buf + off + 1), be16_load(buf + off + 3)) ? 1 : -1;
+		return wire_command_fits(command.id, command.payload_bytes) ? 1 : -1;
 	default:
 		return -1;
 	}
@@ -522,11 +502,11 @@ static int plausible_setup(const uint8_t *buf, size_t bytes, size_t off, uint32_
 int split_early_end(size_t *ret_body_bytes, size_t *scan_off, const uint8_t *body, size_t bytes, uint32_t section_id,
                     const struct split_opts *opts, struct err *err)
 {
-	uint8_t footer[FOOTER_BYTES] = { ELEMENT_FOOTER };
+	uint8_t footer[FOOTER_BYTES];
 
 	if (!opts->footers)
 		return err_set(err, -EINVAL, "an early section cannot be passed in a stream without section footers");
-	be32_store(footer + 1, section_id);
+	element_put_footer(footer, section_id);
 	while (*scan_off <= SPLIT_EARLY_BYTES_MAX && bytes - *scan_off >= FOOTER_BYTES) {
 		const uint8_t *at = memmem(body + *scan_off, bytes - *scan_off, footer, FOOTER_BYTES);
 		int r;

@@ -5,20 +5,7 @@
 #define ENGINE_DEVICES_SPLIT_PARTS_H
 
 #include "engine/devices/split.h"
-
-enum split_element {
-	ELEMENT_EOF = 0x00,
-	ELEMENT_START = 0x01,
-	ELEMENT_PART = 0x02,
-	ELEMENT_END = 0x03,
-	ELEMENT_FULL = 0x04,
-	ELEMENT_SUBSECTION = 0x05,
-	ELEMENT_VMDESC = 0x06,
-	ELEMENT_COMMAND = 0x08,
-	ELEMENT_FOOTER = 0x7e,
-};
-
-#define FOOTER_BYTES 5u
+#include "engine/stream/element.h"
 
 /* The sections and commands of a result while they are found. */
 struct split_build {
@@ -27,8 +14,8 @@ struct split_build {
 };
 
 /**
- * split_head - read the header of a START or FULL section at @off into @ret (body_bytes and device are left zero, -1)
- * Return: 1, 0 the buffer ends inside it, -EPROTO (without a story) a name of no bytes.
+ * split_head - the header of a START or FULL section at @off; body_bytes and device are left zero, -1
+ * Return: as element_section().
  */
 int split_head(struct split_section *ret, const uint8_t *buf, size_t bytes, size_t off);
 

@@ -1,9 +1,8 @@
 #include "engine/stream/opening.h"
 
-#include "base/be.h"
 #include "base/err.h"
 #include "base/text.h"
-#include "engine/stream/wire.h"
+#include "engine/stream/element.h"
 #include "memory/block.h"
 
 #include <errno.h>
@@ -12,7 +11,6 @@
 
 #define HEADER_BYTES 8
 #define MACHINE_BYTES_MAX 255
-#define COMMAND_BYTES 5 /* type, id, length of the payload */
 
 static int look_at_header(const uint8_t *bytes, struct err *err)
 {
@@ -46,15 +44,16 @@ static int look_at_machine(const uint8_t *bytes, size_t len, struct err *err)
 /* The commands before the first section. */
 static int look_at_elements(const uint8_t *bytes, size_t len, struct err *err)
 {
-	size_t at = 0, command_bytes;
+	struct command_head head;
+	size_t at = 0;
 
 	while (at < len && bytes[at] == WIRE_COMMAND) {
-		if (len - at < COMMAND_BYTES)
+		if (element_command(&head, bytes + at, len - at) == 0)
 			return OPENING_SETTLED;
-		command_bytes = COMMAND_BYTES + be16_load(bytes + at + 3);
-		if (len - at < command_bytes)
+		at += COMMAND_HEAD_BYTES;
+		if (len - at < head.payload_bytes)
 			return OPENING_SETTLED;
-		at += command_bytes;
+		at += head.payload_bytes;
 	}
 	if (at == len)
 		return OPENING_SETTLED;
@@ -86,25 +85,24 @@ int opening_look(const uint8_t *bytes, size_t len, bool configuration, struct er
 
 int opening_look_recovery(const uint8_t *bytes, size_t len, const struct ram *ram, struct err *err)
 {
-	size_t payload_bytes;
-	unsigned id;
+	struct command_head head;
+	const char *name;
+	size_t name_bytes;
 
 	if (len > 0 && bytes[0] != WIRE_COMMAND)
 		return err_set(err, -EPROTO, "element 0x%02x where a recovery's commands are expected", bytes[0]);
-	if (len < COMMAND_BYTES)
+	if (element_command(&head, bytes, len) == 0)
 		return OPENING_SHORT;
-	id = be16_load(bytes + 1);
-	payload_bytes = be16_load(bytes + 3);
-	if (id == WIRE_CMD_POSTCOPY_RESUME && payload_bytes == 0)
+	if (head.id == WIRE_CMD_POSTCOPY_RESUME && head.payload_bytes == 0)
 		return OPENING_DONE;
-	if (id != WIRE_CMD_RECV_BITMAP || payload_bytes < 2 || payload_bytes > 256)
-		return err_set(err, -EPROTO, "command %u with %zu bytes, where a recovery begins with RECV_BITMAP", id,
-		               payload_bytes);
-	if (len - COMMAND_BYTES < payload_bytes)
+	if (head.id != WIRE_CMD_RECV_BITMAP || !wire_command_fits(head.id, head.payload_bytes))
+		return err_set(err, -EPROTO, "command %u with %u bytes, where a recovery begins with RECV_BITMAP",
+		               head.id, head.payload_bytes);
+	if (len - COMMAND_HEAD_BYTES < head.payload_bytes)
 		return OPENING_SHORT;
-	bytes += COMMAND_BYTES;
-	if (bytes[0] != payload_bytes - 1 || !ram_find(ram, (const char *)bytes + 1, bytes[0]))
+	bytes += COMMAND_HEAD_BYTES;
+	if (!element_recv_bitmap(&name, &name_bytes, bytes, head.payload_bytes) || !ram_find(ram, name, name_bytes))
 		return err_set(err, -EPROTO, "it asks for the pages of unknown block '%s'",
-		               TEXT_QUOTE((const char *)bytes + 1, payload_bytes - 1));
+		               TEXT_QUOTE((const char *)bytes + 1, head.payload_bytes - 1u));
 	return OPENING_DONE;
 }

@@ -1,8 +1,14 @@
 /*
- * wire.h - the numbers of the migration stream, each with its place in the description of the wire
+ * wire.h - the numbers and names of the migration stream, each with its place in the description of the wire
+ *
+ * What is made of them is in element.h.
  */
 #ifndef ENGINE_STREAM_WIRE_H
 #define ENGINE_STREAM_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 /* doc/wire/stream.md 1.2, 1.3 */
 #define WIRE_MAGIC 0x5145564du /* "QEVM" */
@@ -25,6 +31,9 @@ enum wire_element {
 	WIRE_SECTION_FOOTER = 0x7e,
 };
 
+/** wire_element_name - "FULL", "COMMAND"; "unknown" for what is none */
+const char *wire_element_name(uint8_t type);
+
 /* doc/wire/stream.md 2 */
 enum wire_command {
 	WIRE_CMD_OPEN_RETURN_PATH = 1,
@@ -40,6 +49,21 @@ enum wire_command {
 	WIRE_CMD_SWITCHOVER_START = 11,
 	WIRE_CMD_COUNT,
 };
+
+/* A PING of this value asks whether the guest is ours: QEMU 10.2 on (doc/wire/stream.md 2). */
+#define WIRE_PING_OWNER 0x42
+
+/* The payload has bytes_min bytes, or so many times bytes_step more, up to bytes_max. */
+struct wire_command_row {
+	const char *name;
+	uint16_t bytes_min, bytes_max, bytes_step;
+};
+
+/** wire_command_row - what every command of this id has; NULL where there is none */
+const struct wire_command_row *wire_command_row(unsigned id);
+
+/** wire_command_fits - is there such a command, and may its payload have so many bytes? */
+bool wire_command_fits(unsigned id, size_t payload_bytes);
 
 /* doc/wire/stream.md 3 */
 enum wire_reply {
