@@ -6,33 +6,18 @@
 #include "engine/load/load.h"
 #include "engine/options/options.h"
 #include "engine/ram/discard.h"
+#include "engine/stream/element.h"
 #include "engine/stream/trace.h"
-#include "engine/stream/wire.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
-struct command_row {
-	const char *name;
-	uint16_t len_min, len_max;
-	/* Why it ends the migration here; NULL: it does not. */
-	const char *refused;
-};
-
-/* A row for each command: doc/wire/stream.md 2. */
-static const struct command_row rows[WIRE_CMD_COUNT] = {
-	[WIRE_CMD_OPEN_RETURN_PATH] = { "OPEN_RETURN_PATH", 0, 0, NULL },
-	[WIRE_CMD_PING] = { "PING", 4, 4, NULL },
-	[WIRE_CMD_POSTCOPY_ADVISE] = { "POSTCOPY_ADVISE", 0, 16, NULL },
-	[WIRE_CMD_POSTCOPY_LISTEN] = { "POSTCOPY_LISTEN", 0, 0, "it comes outside a package" },
-	[WIRE_CMD_POSTCOPY_RUN] = { "POSTCOPY_RUN", 0, 0, "it comes outside a package" },
-	[WIRE_CMD_POSTCOPY_RAM_DISCARD] = { "POSTCOPY_RAM_DISCARD", 20, 65535, NULL },
-	[WIRE_CMD_PACKAGED] = { "PACKAGED", 4, 4, NULL },
-	[WIRE_CMD_ENABLE_COLO] = { "ENABLE_COLO", 0, 0, "the source has capability x-colo on, which is not supported" },
-	[WIRE_CMD_POSTCOPY_RESUME] = { "POSTCOPY_RESUME", 0, 0, NULL },
-	[WIRE_CMD_RECV_BITMAP] = { "RECV_BITMAP", 2, 256, NULL },
-	[WIRE_CMD_SWITCHOVER_START] = { "SWITCHOVER_START", 0, 0, NULL },
+/* Why a command ends the migration here; NULL: it does not. */
+static const char *const refused[WIRE_CMD_COUNT] = {
+	[WIRE_CMD_POSTCOPY_LISTEN] = "it comes outside a package",
+	[WIRE_CMD_POSTCOPY_RUN] = "it comes outside a package",
+	[WIRE_CMD_ENABLE_COLO] = "the source has capability x-colo on, which is not supported",
 };
 
 /*
@@ -89,8 +74,6 @@ static void adopt_tpage(struct load *l, uint64_t bytes)
 
 static int advise(struct load *l, const uint8_t *payload, size_t len, struct err *err)
 {
-	if (len != 0 && len != 16)
-		return err_set(err, -EPROTO, "it has %zu bytes; 0 or 16 are possible", len);
 	if (l->ram_loader.listed)
 		return err_set(err, -EPROTO, "it comes after the list of RAM blocks");
 	if (l->advised)
@@ -169,18 +152,24 @@ static int switchover_start(struct load *l, struct err *err)
 	return 0;
 }
 
+static int refuse_name(const uint8_t *payload, size_t len, struct err *err)
+{
+	return err_set(err, -EPROTO, "a name of %u bytes in a command of %zu", payload[0], len);
+}
+
 static int send_bitmap(struct load *l, const uint8_t *payload, size_t len, struct err *err)
 {
-	const char *name = (const char *)payload + 1;
 	const struct block *b;
+	const char *name;
+	size_t name_bytes;
 
-	if (payload[0] != len - 1)
-		return err_set(err, -EPROTO, "a name of %u bytes in a command of %zu", payload[0], len);
-	b = ram_find(l->ram, name, payload[0]);
+	if (!element_recv_bitmap(&name, &name_bytes, payload, len))
+		return refuse_name(payload, len, err);
+	b = ram_find(l->ram, name, name_bytes);
 	if (!b)
-		return err_set(err, -EPROTO, "unknown block '%s'", TEXT_QUOTE(name, payload[0]));
+		return err_set(err, -EPROTO, "unknown block '%s'", TEXT_QUOTE(name, name_bytes));
 	if (b->kind == BLOCK_IGNORED)
-		return err_set(err, -EPROTO, "block '%s' is shared and not sent", TEXT_QUOTE(name, payload[0]));
+		return err_set(err, -EPROTO, "block '%s' is shared and not sent", TEXT_QUOTE(name, name_bytes));
 	return reply_bitmap(&l->reply, b, err);
 }
 
@@ -206,6 +195,18 @@ static int recover(struct load *l, unsigned id, const uint8_t *payload, size_t l
 	}
 }
 
+/* Nobody is asked to recover: a source that says this all the same goes on. */
+static int pass_over(const struct load *l, unsigned id, const uint8_t *payload, size_t len, struct err *err)
+{
+	const char *name;
+	size_t name_bytes;
+
+	if (id == WIRE_CMD_RECV_BITMAP && !element_recv_bitmap(&name, &name_bytes, payload, len))
+		return refuse_name(payload, len, err);
+	log_often(l->log, LOG_STREAM, LOG_WARN, "command %s outside a recovery is ignored", wire_command_row(id)->name);
+	return 0;
+}
+
 static int carry_out(struct load *l, unsigned id, const uint8_t *payload, size_t len, struct err *err)
 {
 	if (l->phase == LOAD_RECOVERING)
@@ -225,51 +226,46 @@ static int carry_out(struct load *l, unsigned id, const uint8_t *payload, size_t
 		return switchover_start(l, err);
 	default:
 		/* RECV_BITMAP, POSTCOPY_RESUME */
-		if (id == WIRE_CMD_RECV_BITMAP && payload[0] != len - 1)
-			return err_set(err, -EPROTO, "a name of %u bytes in a command of %zu", payload[0], len);
-		log_often(l->log, LOG_STREAM, LOG_WARN, "command %s outside a recovery is ignored", rows[id].name);
-		return 0;
+		return pass_over(l, id, payload, len, err);
 	}
 }
 
-static int check(unsigned id, size_t len, struct err *err)
+static int check(const struct command_head *head, struct err *err)
 {
-	if (id == 0 || id >= WIRE_CMD_COUNT)
+	const struct wire_command_row *row = wire_command_row(head->id);
+
+	if (!row)
 		return err_set(err, -EPROTO, "unknown");
-	if (len < rows[id].len_min || len > rows[id].len_max)
-		return err_set(err, -EPROTO, "it has %zu bytes; %u to %u are possible", len, rows[id].len_min,
-		               rows[id].len_max);
-	if (rows[id].refused)
-		return err_set(err, -EPROTO, "%s", rows[id].refused);
-	return 0;
+	if (!wire_command_fits(head->id, head->payload_bytes))
+		return err_set(err, -EPROTO, "it has %u bytes; %u %s %u are possible", head->payload_bytes,
+		               row->bytes_min, row->bytes_step > 1 ? "or" : "to", row->bytes_max);
+	return refused[head->id] ? err_set(err, -EPROTO, "%s", refused[head->id]) : 0;
 }
 
 int command_read(struct load *l, struct err *err)
 {
-	uint64_t off = reader_off(&l->reader) - 1;
+	uint64_t off = reader_off(&l->reader);
 	uint8_t small[256], *payload = small;
-	uint16_t id, len;
+	struct command_head head;
 	const char *name;
-	int e = reader_be16(&l->reader, &id, err);
+	int e = element_read_command(&head, &l->reader, err);
 
-	if (e == 0)
-		e = reader_be16(&l->reader, &len, err);
 	if (e < 0)
 		return e;
-	name = id > 0 && id < WIRE_CMD_COUNT ? rows[id].name : "?";
-	TRACE(l->trace, off, 0, "command %s (%u), %u bytes", name, id, len);
-	e = check(id, len, err);
-	if (e == 0 && len > sizeof(small)) {
-		payload = malloc(len);
-		e = payload ? 0 : err_set(err, -ENOMEM, "no memory for %u bytes", len);
+	name = wire_command_row(head.id) ? wire_command_row(head.id)->name : "?";
+	TRACE(l->trace, off, 0, "command %s (%u), %u bytes", name, head.id, head.payload_bytes);
+	e = check(&head, err);
+	if (e == 0 && head.payload_bytes > sizeof(small)) {
+		payload = malloc(head.payload_bytes);
+		e = payload ? 0 : err_set(err, -ENOMEM, "no memory for %u bytes", head.payload_bytes);
 	}
 	if (e == 0)
-		e = reader_bytes(&l->reader, payload, len, err);
+		e = reader_bytes(&l->reader, payload, head.payload_bytes, err);
 	if (e == 0)
-		e = carry_out(l, id, payload, len, err);
+		e = carry_out(l, head.id, payload, head.payload_bytes, err);
 	if (payload != small)
 		free(payload);
 	if (e < 0)
-		return err_up(err, e, "command %s (%u) at 0x%" PRIx64, name, id, off);
+		return err_up(err, e, "command %s (%u) at 0x%" PRIx64, name, head.id, off);
 	return 0;
 }

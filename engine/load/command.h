@@ -10,7 +10,7 @@ struct err;
 struct load;
 
 /**
- * command_read - one command, after its type byte, and what it asks for
+ * command_read - one command, whose type byte is next, and what it asks for
  * Parks: yes (replies). Return: 0; -EPROTO for one that is malformed, out of place, or asks for what is not to be had.
  * Source: doc/wire/stream.md 2
  */

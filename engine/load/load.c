@@ -5,12 +5,13 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "engine/load/command.h"
+#include "engine/load/early.h"
 #include "engine/load/live.h"
 #include "engine/load/tail.h"
 #include "engine/options/options.h"
 #include "engine/ram/bitmaps.h"
+#include "engine/stream/element.h"
 #include "engine/stream/trace.h"
-#include "engine/stream/wire.h"
 #include "postcopy/postcopy.h"
 
 #include <errno.h>
@@ -88,19 +89,8 @@ static int read_body(struct load *l, struct section *sec, int type, struct err *
 static int read_footer(struct load *l, uint32_t section_id, struct err *err)
 {
 	uint64_t off = reader_off(&l->reader);
-	uint32_t id;
-	uint8_t type;
-	int e;
+	int e = l->opts->send_section_footer ? element_read_footer(&l->reader, section_id, err) : 0;
 
-	if (!l->opts->send_section_footer)
-		return 0;
-	e = reader_u8(&l->reader, &type, err);
-	if (e == 0 && type != WIRE_SECTION_FOOTER)
-		e = err_set(err, -EPROTO, "footer expected, found 0x%02x", type);
-	if (e == 0)
-		e = reader_be32(&l->reader, &id, err);
-	if (e == 0 && id != section_id)
-		e = err_set(err, -EPROTO, "it names section %" PRIu32 " instead of %" PRIu32, id, section_id);
 	return e < 0 ? err_up(err, e, "footer at 0x%" PRIx64, off) : 0;
 }
 
@@ -150,38 +140,29 @@ static int kind_of(const struct load *l, const char *name, uint32_t instance_id,
 
 static int read_start_header(struct load *l, struct section **ret, struct err *err)
 {
-	uint64_t off = reader_off(&l->reader) - 1;
-	uint32_t section_id, instance_id, version_id;
+	uint64_t off = reader_off(&l->reader);
 	enum section_kind kind = SECTION_RAM;
+	struct section_head head;
 	char name[256];
-	size_t bytes = 0;
-	int e = reader_be32(&l->reader, &section_id, err);
+	int e = element_read_section(&head, name, &l->reader, err);
 
-	if (e == 0)
-		e = reader_str8(&l->reader, name, &bytes, err);
-	if (e == 0)
-		e = reader_be32(&l->reader, &instance_id, err);
-	if (e == 0)
-		e = reader_be32(&l->reader, &version_id, err);
 	if (e < 0)
 		return e;
-	TRACE(l->trace, off, 0, "section START %" PRIu32 " '%s' instance %" PRIu32 " version %" PRIu32, section_id,
-	      TEXT_QUOTE(name, bytes), instance_id, version_id);
-	if (bytes == 0 || strlen(name) != bytes)
-		return err_set(err, -EPROTO, "a section without a proper name");
-	e = kind_of(l, name, instance_id, version_id, &kind, err);
+	TRACE(l->trace, off, 0, "section START %" PRIu32 " '%s' instance %" PRIu32 " version %" PRIu32, head.section_id,
+	      TEXT_QUOTE(name, head.name_bytes), head.instance_id, head.version_id);
+	e = kind_of(l, name, head.instance_id, head.version_id, &kind, err);
 	if (e == 0) {
-		e = sections_add(&l->sections, kind, name, instance_id, section_id, ret);
+		e = sections_add(&l->sections, kind, name, head.instance_id, head.section_id, ret);
 		if (e == -EEXIST)
-			e = err_set(err, -EPROTO, "its id %" PRIu32 " or its name was used before", section_id);
+			e = err_set(err, -EPROTO, "its id %" PRIu32 " or its name was used before", head.section_id);
 		else if (e < 0)
 			err_set(err, e, "too many sections");
 	}
 	if (e == 0) {
-		(*ret)->version_id = version_id;
+		(*ret)->version_id = head.version_id;
 		(*ret)->owes_end = kind != SECTION_DIRTY_BITMAP;
 	}
-	return e < 0 ? err_up(err, e, "section '%s'", TEXT_QUOTE(name, bytes)) : 0;
+	return e < 0 ? err_up(err, e, "section '%s'", TEXT_QUOTE(name, head.name_bytes)) : 0;
 }
 
 /*
@@ -261,8 +242,10 @@ static int read_part_or_end(struct load *l, uint64_t off, bool end, struct err *
 	const char *word = end ? "END" : "PART";
 	struct section *sec;
 	uint32_t id;
-	int e = reader_be32(&l->reader, &id, err);
+	int e;
 
+	reader_skip(&l->reader, 1);
+	e = reader_be32(&l->reader, &id, err);
 	if (e < 0)
 		return err_up(err, e, "%s at 0x%" PRIx64, word, off);
 	sec = sections_find(&l->sections, id);
@@ -313,11 +296,7 @@ static int read_early_full(struct load *l, uint64_t off, struct err *err)
 			        off);
 		return e;
 	}
-	e = reader_need(&l->reader, 4, err);
-	if (e == 0) {
-		id = be32_load(reader_data(&l->reader));
-		e = tail_read_early(l, err);
-	}
+	e = early_read(l, &id, err);
 	if (e == 0)
 		e = read_footer(l, id, err);
 	return e < 0 ? err_up(err, e, "FULL at 0x%" PRIx64, off) : 0;
@@ -347,7 +326,6 @@ static int read_element(struct load *l, struct err *err)
 		               type, off);
 	if (tail_may_begin(l, type))
 		return 1;
-	reader_skip(&l->reader, 1);
 	if (l->phase >= LOAD_LISTENING && type == WIRE_SECTION_FULL)
 		return err_set(err, -EPROTO, "device state at 0x%" PRIx64 " outside the package", off);
 	switch (type) {
@@ -418,19 +396,18 @@ int load_stream(struct load *l, struct err *err)
 int load_recover(struct load *l, uint64_t patience_ns, struct err *err)
 {
 	uint64_t off;
-	uint8_t type;
 	int e = 0;
 
 	l->phase = LOAD_RECOVERING;
 	while (e == 0 && l->phase == LOAD_RECOVERING) {
 		l->reader.deadline_ns = deadline_after_ns(patience_ns);
 		off = reader_off(&l->reader);
-		e = reader_u8(&l->reader, &type, err);
-		if (e == 0 && type != WIRE_COMMAND)
+		e = reader_need(&l->reader, 1, err);
+		if (e == 0 && *reader_data(&l->reader) != WIRE_COMMAND)
 			e = err_set(err, -EPROTO,
 			            "element 0x%02x at 0x%" PRIx64 " where a recovery's commands are "
 			            "expected",
-			            type, off);
+			            *reader_data(&l->reader), off);
 		if (e == 0)
 			e = command_read(l, err);
 	}

@@ -20,9 +20,6 @@
 /* More is not allocated before so much of it has come. */
 #define GROW_BYTES (1u << 20)
 
-/* QEMU 10.2 on: the answer says that this side has the guest (doc/wire/stream.md 2). */
-#define PING_OWNER 0x42
-
 void package_init(struct package *p, struct sched *s)
 {
 	*p = (struct package){ .split = SPLIT_RESULT_NONE };
@@ -61,44 +58,18 @@ static int receive(struct load *l, uint32_t bytes, struct err *err)
 
 static int divide(struct load *l, struct err *err)
 {
+	bool footers = l->opts->send_section_footer;
 	struct package *p = &l->package;
-	struct split_handler *handlers = calloc(2 * SECTIONS_MAX, sizeof(*handlers));
-	struct split_opts opts = { .footers = l->opts->send_section_footer, .sched = l->reader.sched };
+	struct sections_split how;
 	int e;
 
-	if (!handlers)
-		return err_set(err, -ENOMEM, "no memory for the list of sections");
-	if (!opts.footers)
-		e = err_set(err, -ENOTSUP, "without section footers its devices cannot be told apart");
-	else {
-		opts.live = handlers;
-		opts.live_count = sections_handlers(&l->sections, false, handlers);
-		opts.early = handlers + SECTIONS_MAX;
-		opts.early_count = sections_handlers(&l->sections, true, handlers + SECTIONS_MAX);
-		e = split_by_footers(&p->split, p->buf, p->bytes, SPLIT_PACKAGE, &opts, err);
-	}
-	/* One that was heard while dividing is still pending. */
-	if (e == -ECANCELED)
-		co_take_cancel(l->reader.sched);
-	free(handlers);
-	return e;
-}
-
-static int load_section(struct load *l, const struct split_section *sec, struct err *err)
-{
-	const struct package *p = &l->package;
-	char name[256];
-	struct inm_device device = {
-		.name = split_name(name, p->buf, sec),
-		.instance_id = sec->instance_id,
-		.version_id = sec->version_id,
-		.data = p->buf + sec->body_off,
-		.bytes = sec->body_bytes,
-		.stream_offset = p->off + sec->body_off,
-		.split = INM_SPLIT_FOOTERS,
-	};
-
-	return device_deliver(l, &device, err);
+	if (!footers)
+		return err_set(err, -ENOTSUP, "without section footers its devices cannot be told apart");
+	e = sections_split_begin(&how, &l->sections, footers, l->reader.sched, err);
+	if (e < 0)
+		return e;
+	e = split_by_footers(&p->split, p->buf, p->bytes, SPLIT_PACKAGE, &how.opts, err);
+	return sections_split_end(&how, e);
 }
 
 /* Does the source hand the guest over by a PING of its own? */
@@ -107,7 +78,7 @@ static bool find_owner_ping(const struct package *p)
 	for (size_t i = 0; i < p->split.command_count; i++) {
 		const struct split_command *c = &p->split.commands[i];
 
-		if (c->command == WIRE_CMD_PING && be32_load(p->buf + c->payload_off) == PING_OWNER)
+		if (c->command == WIRE_CMD_PING && be32_load(p->buf + c->payload_off) == WIRE_PING_OWNER)
 			return true;
 	}
 	return false;
@@ -169,7 +140,7 @@ static int pledge(struct load *l, bool *taken, struct err *err)
 	if (e < 0)
 		return e;
 	l->package.pledging = true;
-	e = reply_pong(&l->reply, PING_OWNER, err);
+	e = reply_pong(&l->reply, WIRE_PING_OWNER, err);
 	l->package.pledging = false;
 	l->package.pledged = e == 0;
 	return e;
@@ -185,7 +156,7 @@ static int carry_out(struct load *l, const struct split_command *c, bool *taken,
 	case WIRE_CMD_PING:
 		value = be32_load(p->buf + c->payload_off);
 		TRACE(l->trace, p->off + c->off, 1, "command PING %" PRIu32 " in the package", value);
-		if (value == PING_OWNER)
+		if (value == WIRE_PING_OWNER)
 			return pledge(l, taken, err);
 		return p->cut ? 0 : answer(l, value, err);
 	case WIRE_CMD_POSTCOPY_RUN:
@@ -203,7 +174,8 @@ static int carry_out(struct load *l, const struct split_command *c, bool *taken,
 /* In the order of the package: commands and sections. */
 static int load_all(struct load *l, struct err *err)
 {
-	const struct split_result *s = &l->package.split;
+	const struct package *p = &l->package;
+	const struct split_result *s = &p->split;
 	size_t section = 0;
 	bool taken = false;
 	int e = 0;
@@ -212,7 +184,7 @@ static int load_all(struct load *l, struct err *err)
 		size_t until = i < s->command_count ? s->commands[i].section : s->section_count;
 
 		while (e == 0 && section < until && (e = check_alive(l, err)) == 0)
-			e = load_section(l, &s->sections[section++], err);
+			e = device_deliver(l, p->buf, p->off, s, section++, err);
 		if (e == 0)
 			e = check_alive(l, err);
 		if (e == 0 && i < s->command_count)

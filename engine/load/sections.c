@@ -1,5 +1,8 @@
 #include "engine/load/sections.h"
 
+#include "base/err.h"
+#include "coroutine/co.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,7 +120,14 @@ const struct section *sections_first_open(const struct sections *s)
 	return NULL;
 }
 
-size_t sections_handlers(const struct sections *s, bool early, struct split_handler *ret)
+void sections_reopen(struct sections *s)
+{
+	for (size_t i = 0; i < s->count; i++)
+		if (s->list[i]->ended_late)
+			s->list[i]->ended = false;
+}
+
+static size_t put_handlers(const struct sections *s, bool early, struct split_handler *ret)
 {
 	size_t n = 0;
 
@@ -133,9 +143,34 @@ size_t sections_handlers(const struct sections *s, bool early, struct split_hand
 	return n;
 }
 
-void sections_reopen(struct sections *s)
+int sections_split_begin(struct sections_split *ret, const struct sections *s, bool footers, struct sched *sched,
+                         struct err *err)
 {
-	for (size_t i = 0; i < s->count; i++)
-		if (s->list[i]->ended_late)
-			s->list[i]->ended = false;
+	struct split_handler *handlers = calloc(s->count + 1, sizeof(*handlers));
+	size_t live_count;
+
+	if (!handlers)
+		return err_set(err, -ENOMEM, "no memory for the list of sections");
+	live_count = put_handlers(s, false, handlers);
+	*ret = (struct sections_split){
+		.opts = {
+			.footers = footers,
+			.live = handlers,
+			.live_count = live_count,
+			.early = handlers + live_count,
+			.early_count = put_handlers(s, true, handlers + live_count),
+			.sched = sched,
+		},
+		.handlers = handlers,
+	};
+	return 0;
+}
+
+int sections_split_end(struct sections_split *split, int result)
+{
+	free(split->handlers);
+	split->handlers = NULL;
+	if (result == -ECANCELED)
+		co_take_cancel(split->opts.sched);
+	return result;
 }

@@ -13,6 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct err;
+struct sched;
+
 /* Live handlers and early devices of one stream; real ones have a handful. */
 #define SECTIONS_MAX 1024
 
@@ -65,10 +68,17 @@ const struct section *sections_first_open(const struct sections *s);
 /** sections_reopen - those that ended after the switch are open again */
 void sections_reopen(struct sections *s);
 
-/**
- * sections_handlers - as split.h wants them: live ones, or early ones, into @ret (room for SECTIONS_MAX)
- * The names point into @s. Return: how many.
- */
-size_t sections_handlers(const struct sections *s, bool early, struct split_handler *ret);
+/* What split.h has to know of a stream. */
+struct sections_split {
+	struct split_opts opts;
+	struct split_handler *handlers; /* owned; what opts points to, whose names point into struct sections */
+};
+
+/** sections_split_begin - @footers: the stream has them. Return: 0 or -ENOMEM. */
+int sections_split_begin(struct sections_split *ret, const struct sections *s, bool footers, struct sched *sched,
+                         struct err *err);
+
+/** sections_split_end - dividing is over, with @result: a cancel that was heard is taken. Return: @result. */
+int sections_split_end(struct sections_split *split, int result);
 
 #endif

@@ -4,7 +4,6 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "base/text.h"
 #include "coroutine/turn.h"
 #include "engine/channel/channel.h"
 #include "engine/devices/vmdesc.h"
@@ -55,31 +54,15 @@ struct tail {
 	uint8_t *buf; /* owned */
 	size_t bytes, room;
 	uint64_t off; /* of buf[0] in the stream */
-	struct split_opts opts;
-	struct split_handler *handlers; /* owned; what opts points to */
-	uint64_t look_ns;               /* of silence, before the end is looked for */
+	struct sections_split how;
+	uint64_t look_ns; /* of silence, before the end is looked for */
 };
-
-static may_park void tail_fini(struct tail *t)
-{
-	turn_free(t->opts.sched, t->buf, t->bytes);
-	free(t->handlers);
-}
 
 static int tail_init(struct tail *t, const struct load *l, struct err *err)
 {
 	*t = (struct tail){ .off = reader_off(&l->reader) };
 	t->look_ns = reply_is_awaited(&l->reply) ? LOOK_NS : LOOK_UNASKED_NS;
-	t->handlers = calloc(2 * SECTIONS_MAX, sizeof(*t->handlers));
-	if (!t->handlers)
-		return err_set(err, -ENOMEM, "no memory for the list of sections");
-	t->opts.footers = l->opts->send_section_footer;
-	t->opts.sched = l->reader.sched;
-	t->opts.live = t->handlers;
-	t->opts.live_count = sections_handlers(&l->sections, false, t->handlers);
-	t->opts.early = t->handlers + SECTIONS_MAX;
-	t->opts.early_count = sections_handlers(&l->sections, true, t->handlers + SECTIONS_MAX);
-	return 0;
+	return sections_split_begin(&t->how, &l->sections, l->opts->send_section_footer, l->reader.sched, err);
 }
 
 /* Move what the reader has over. Grows by what was received, never by what was announced. */
@@ -155,7 +138,7 @@ static int pass_over(const struct load *l, const uint8_t *p, size_t bytes, uint6
 /* As much as there can be is here, and the description is somewhere in it. Return: 1, 0 it is not, or the error. */
 static int find_end(const struct tail *t, const struct load *l, struct split_result *ret, struct err *err)
 {
-	int e = split_find_tail(ret, t->buf, t->bytes, &t->opts, err);
+	int e = split_find_tail(ret, t->buf, t->bytes, &t->how.opts, err);
 	size_t end;
 
 	if (e <= 0)
@@ -227,10 +210,10 @@ static int end_without(const struct split_tail *state, const struct tail *t, con
 	if (e != 0)
 		return e < 0 ? e : 0;
 	/* Whoever only looks sees what there is. */
-	if (l->opts->looking && t->opts.footers &&
-	    split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->opts, err) == 0)
+	if (l->opts->looking && t->how.opts.footers &&
+	    split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->how.opts, err) == 0)
 		return 0;
-	e = split_tail_end(state, t->buf, t->bytes, &t->opts, err);
+	e = split_tail_end(state, t->buf, t->bytes, &t->how.opts, err);
 	if (e == -ECANCELED)
 		return e;
 	return err_up(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", before its end",
@@ -272,7 +255,7 @@ static int after_silence(const struct split_tail *state, struct tail *t, struct 
 	if (e != 0)
 		return e;
 	if (state->miss.code)
-		return split_tail_end(state, t->buf, t->bytes, &t->opts, err);
+		return split_tail_end(state, t->buf, t->bytes, &t->how.opts, err);
 	/* Without a return path: no deadline, nobody's guest waits for us to give up. */
 	e = tail_more(t, &l->reader, silence_ns(t, l), err);
 	if (e == -ETIMEDOUT)
@@ -290,7 +273,7 @@ static int read_with_description(struct tail *t, struct load *l, struct split_re
 	int e;
 
 	for (;;) {
-		e = split_try_tail(&state, ret, t->buf, t->bytes, &t->opts, err);
+		e = split_try_tail(&state, ret, t->buf, t->bytes, &t->how.opts, err);
 		if (e > 0)
 			e = settle(t, l, ret, err);
 		if (e != 0)
@@ -325,7 +308,7 @@ static may_park int divide_when_quiet(const struct tail *t, struct split_result 
                                       struct err *err)
 {
 	uint64_t began_ns = clock_now_ns(), least_ns;
-	int e = split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->opts, err);
+	int e = split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->how.opts, err);
 
 	least_ns = QUIET_TIMES * (clock_now_ns() - began_ns);
 	*quiet_ns = 2 * *quiet_ns < QUIET_NS_MAX ? 2 * *quiet_ns : QUIET_NS_MAX;
@@ -343,10 +326,10 @@ static int divide_at_end(const struct tail *t, const struct load *l, struct spli
 		zeros--;
 	/* EOF is the first of them, or comes after the last bytes of a section's id. */
 	for (end = zeros + 1; e == -EPROTO && end <= zeros + 4 && end < t->bytes; end++)
-		e = split_by_footers(ret, t->buf, end, SPLIT_TAIL, &t->opts, err);
+		e = split_by_footers(ret, t->buf, end, SPLIT_TAIL, &t->how.opts, err);
 	if (e == 0)
 		return pass_over(l, t->buf + end - 1, t->bytes - end + 1, t->off + end - 1, err);
-	return e == -EPROTO ? split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->opts, err) : e;
+	return e == -EPROTO ? split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->how.opts, err) : e;
 }
 
 /*
@@ -408,81 +391,15 @@ int tail_check_end(struct load *l, struct err *err)
 	return n == -ETIMEDOUT ? 0 : (int)n;
 }
 
-/* A copy with a NUL after it: the description's own text has none between devices. */
-static char *device_text(const struct split_result *split, int32_t device)
-{
-	const char *text;
-	size_t bytes;
-	char *copy;
-
-	if (!split->desc || device < 0)
-		return NULL;
-	text = vmdesc_device_text(split->desc, (size_t)device, &bytes);
-	copy = malloc(bytes + 1);
-	if (!copy)
-		return NULL;
-	memcpy(copy, text, bytes);
-	copy[bytes] = '\0';
-	return copy;
-}
-
-static int deliver_section(struct load *l, const struct tail *t, const struct split_result *split,
-                           const struct split_section *sec, struct err *err)
-{
-	char name[256], *text = device_text(split, sec->device);
-	struct inm_device device = {
-		.name = split_name(name, t->buf, sec),
-		.instance_id = sec->instance_id,
-		.version_id = sec->version_id,
-		.data = t->buf + sec->body_off,
-		.bytes = sec->body_bytes,
-		.stream_offset = t->off + sec->body_off,
-		.description = text,
-		.split = sec->device >= 0 ? INM_SPLIT_DESCRIPTION : INM_SPLIT_FOOTERS,
-	};
-	int e = device_deliver(l, &device, err);
-
-	free(text);
-	return e;
-}
-
-/* The description has them first, in the order in which they came: match_early in split.c has seen to it. */
-static int describe_early(struct load *l, const struct split_result *split, struct err *err)
-{
-	int32_t k = 0;
-	int e = 0;
-
-	for (size_t i = 0; e == 0 && split->desc && l->ops->early_described && i < l->sections.count; i++) {
-		const struct section *sec = l->sections.list[i];
-		struct inm_device device = { .name = sec->name,
-			                     .instance_id = sec->instance_id,
-			                     .version_id = sec->version_id,
-			                     .bytes = sec->body_bytes,
-			                     .stream_offset = sec->body_off,
-			                     .split = INM_SPLIT_DESCRIPTION };
-		char *text;
-
-		if (sec->kind != SECTION_EARLY_DEVICE)
-			continue;
-		text = device_text(split, k++);
-		if (!text)
-			return err_set(err, -ENOMEM, "no memory for a description");
-		device.description = text;
-		e = l->ops->early_described(l->ops_opaque, &device, err);
-		free(text);
-	}
-	return e;
-}
-
 static int deliver_all(struct load *l, const struct tail *t, const struct split_result *split, struct err *err)
 {
 	int e = 0;
 
 	l->split_by_footers = split->way == SPLIT_BY_FOOTERS;
 	for (size_t i = 0; e == 0 && i < split->section_count; i++)
-		e = deliver_section(l, t, split, &split->sections[i], err);
+		e = device_deliver(l, t->buf, t->off, split, i, err);
 	if (e == 0)
-		e = describe_early(l, split, err);
+		e = device_describe_early(l, split, err);
 	TRACE(l->trace, t->off + split->eof_off, 0, "end of stream");
 	if (split->desc)
 		TRACE(l->trace, t->off + split->json_off, 0, "description: %zu bytes", split->json_bytes);
@@ -495,8 +412,9 @@ int tail_read(struct load *l, struct err *err)
 	struct tail t;
 	int e = tail_init(&t, l, err);
 
-	if (e == 0)
-		e = tail_take(&t, &l->reader, err);
+	if (e < 0)
+		return err_up(err, e, "device state from 0x%" PRIx64 " on", t.off);
+	e = tail_take(&t, &l->reader, err);
 	if (e == 0)
 		e = l->opts->suppress_vmdesc ? read_with_footers(&t, l, &split, err) :
 		                               read_with_description(&t, l, &split, err);
@@ -506,104 +424,8 @@ int tail_read(struct load *l, struct err *err)
 		e = deliver_all(l, &t, &split, err);
 	if (e == 0)
 		e = tail_check_end(l, err);
-	/* One that was heard while dividing is still pending. */
-	if (e == -ECANCELED)
-		co_take_cancel(l->reader.sched);
+	e = sections_split_end(&t.how, e);
 	split_result_fini(&split);
-	tail_fini(&t);
-	return e;
-}
-
-/* What is known of a section when its header has been read. */
-struct early {
-	char name[256];
-	size_t name_bytes;
-	uint32_t section_id, instance_id, version_id;
-	uint64_t body_off;
-	size_t body_bytes;
-};
-
-static int read_early_header(struct reader *r, struct early *sec, struct err *err)
-{
-	int e = reader_be32(r, &sec->section_id, err);
-
-	if (e == 0)
-		e = reader_str8(r, sec->name, &sec->name_bytes, err);
-	if (e == 0)
-		e = reader_be32(r, &sec->instance_id, err);
-	if (e == 0)
-		e = reader_be32(r, &sec->version_id, err);
-	if (e < 0)
-		return e;
-	if (sec->name_bytes == 0 || memchr(sec->name, '\0', sec->name_bytes))
-		return err_set(err, -EPROTO, "a section without a proper name");
-	sec->body_off = reader_off(r);
-	return 0;
-}
-
-static int find_early_end(struct load *l, struct early *sec, struct err *err)
-{
-	struct split_handler *handlers = calloc(2 * SECTIONS_MAX, sizeof(*handlers));
-	struct split_opts opts = { .footers = l->opts->send_section_footer, .sched = l->reader.sched };
-	struct reader *r = &l->reader;
-	size_t scan_off = 0;
-	ssize_t n = 1;
-	int e = 0;
-
-	if (!handlers)
-		return err_set(err, -ENOMEM, "no memory for the list of sections");
-	opts.live = handlers;
-	opts.live_count = sections_handlers(&l->sections, false, handlers);
-	opts.early = handlers + SECTIONS_MAX;
-	opts.early_count = sections_handlers(&l->sections, true, handlers + SECTIONS_MAX);
-	while (e == 0 && n > 0) {
-		e = split_early_end(&sec->body_bytes, &scan_off, reader_data(r), reader_buffered(r), sec->section_id,
-		                    &opts, err);
-		if (e == 0)
-			n = reader_fill(r, err);
-	}
-	/* One that was heard while dividing is still pending. */
-	if (e == -ECANCELED)
-		co_take_cancel(r->sched);
-	free(handlers);
-	if (e == 0)
-		e = n < 0 ? (int)n :
-		            err_set(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", inside",
-		                    reader_off(r) + reader_buffered(r));
-	return e < 0 ? e : 0;
-}
-
-int tail_read_early(struct load *l, struct err *err)
-{
-	struct early sec = { .name_bytes = 0 };
-	struct section *known;
-	struct inm_device device;
-	int e = read_early_header(&l->reader, &sec, err);
-
-	if (e == 0 && !l->opts->send_section_footer)
-		e = err_set(err, -EPROTO, "without section footers its end cannot be found");
-	if (e == 0)
-		e = find_early_end(l, &sec, err);
-	if (e < 0)
-		return err_up(err, e, "early section '%s'", TEXT_QUOTE(sec.name, sec.name_bytes));
-	e = sections_add(&l->sections, SECTION_EARLY_DEVICE, sec.name, sec.instance_id, sec.section_id, &known);
-	if (e < 0)
-		return err_set(err, e == -ENOMEM ? e : -EPROTO, "early section '%s': %s",
-		               TEXT_QUOTE(sec.name, sec.name_bytes),
-		               e == -EEXIST ? "its id or name was used before" : "too many sections");
-	known->version_id = sec.version_id;
-	known->body_bytes = sec.body_bytes;
-	known->body_off = sec.body_off;
-	device = (struct inm_device){
-		.name = sec.name,
-		.instance_id = sec.instance_id,
-		.version_id = sec.version_id,
-		.data = reader_data(&l->reader),
-		.bytes = sec.body_bytes,
-		.stream_offset = sec.body_off,
-		.split = INM_SPLIT_FOOTERS,
-	};
-	e = device_deliver(l, &device, err);
-	reader_skip(&l->reader, sec.body_bytes);
+	turn_free(l->reader.sched, t.buf, t.bytes);
 	return e;
 }

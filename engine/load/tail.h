@@ -34,7 +34,4 @@ may_park int tail_read(struct load *l, struct err *err);
  */
 may_park int tail_check_end(struct load *l, struct err *err);
 
-/** tail_read_early - a FULL section of the set-up phase, after its type byte; delivered at once */
-may_park int tail_read_early(struct load *l, struct err *err);
-
 #endif
