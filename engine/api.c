@@ -11,6 +11,7 @@
 #include "engine/last_error.h"
 #include "engine/recovery.h"
 #include "engine/switchover.h"
+#include "postcopy/own.h"
 
 #include <errno.h>
 #include <string.h>
@@ -295,7 +296,7 @@ int inm_pause(struct inm *inm)
 
 static struct block *find_range(const struct inm *inm, const void *addr, size_t bytes, uint64_t *ret_off)
 {
-	struct block *b = postcopy_find(&inm->postcopy, addr, ret_off);
+	struct block *b = own_find(&inm->postcopy, addr, ret_off);
 
 	return b && *ret_off <= b->used_bytes && bytes <= b->used_bytes - *ret_off ? b : NULL;
 }
@@ -346,6 +347,6 @@ int inm_ram_await(struct inm *inm, const void *addr, size_t bytes)
 		r = check_place(inm, &call.err);
 	/* The claim is nested in that of the call that runs the callback: nothing is held over the park. */
 	if (r == 0 && inm->postcopy.listening && bytes > 0)
-		r = postcopy_await_for_callback(&inm->postcopy, b, off, bytes);
+		r = own_await(&inm->postcopy, b, off, bytes);
 	return call_end(&call, r);
 }

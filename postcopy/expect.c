@@ -3,7 +3,7 @@
 #include "coroutine/reactor.h"
 #include "coroutine/turn.h"
 #include "memory/forget.h"
-#include "postcopy/postcopy.h"
+#include "postcopy/shared.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,19 +1,16 @@
 #include "postcopy/fault.h"
 
-#include "base/assert.h"
 #include "base/clock.h"
-#include "base/err.h"
 #include "base/log.h"
 #include "base/probe.h"
 #include "coroutine/io.h"
 #include "coroutine/look.h"
 #include "coroutine/reactor.h"
-#include "postcopy/postcopy.h"
+#include "postcopy/shared.h"
 #include "postcopy/show.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <string.h>
 #include <unistd.h>
 
 #define EVENTS_MAX 64
@@ -138,15 +135,6 @@ static void on_event(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
 	}
 }
 
-static int give_up(struct postcopy *pc, int result, const char *what)
-{
-	struct err err = ERR_NONE;
-
-	err_set(&err, result, "%s: %s", what, strerror(-result));
-	pc->failed(pc->opaque, result, &err);
-	return result;
-}
-
 ssize_t fault_poll(struct postcopy *pc)
 {
 	struct uffd_msg events[EVENTS_MAX];
@@ -203,7 +191,7 @@ int fault_read(void *arg)
 	for (;;) {
 		n = fault_poll(pc);
 		if (n < 0)
-			return give_up(pc, (int)n, "reading the userfaultfd");
+			return postcopy_give_up(pc, (int)n, "reading the userfaultfd");
 		if (n > 0)
 			looked(pc, true);
 		if (n == 0 && !looks_again(pc)) {
@@ -211,7 +199,7 @@ int fault_read(void *arg)
 			/* No deadline: the guest may never touch what is missing. */
 			r = io_poll(pc->reactor, pc->guest.fd, POLLIN, DEADLINE_NEVER);
 			if (r < 0)
-				return r == -ECANCELED ? r : give_up(pc, r, "waiting for the userfaultfd");
+				return r == -ECANCELED ? r : postcopy_give_up(pc, r, "waiting for the userfaultfd");
 			continue;
 		}
 		/* A guest that faults without end must not keep its pages from landing. */
@@ -219,38 +207,4 @@ int fault_read(void *arg)
 		if (r < 0)
 			return r;
 	}
-}
-
-/* Nothing will come any more: what is missing reads as zeros, so that the callback ends, and its result is ignored. */
-static void open_views(struct postcopy *pc)
-{
-	if (pc->opened)
-		return;
-	pc->opened = true;
-	for (size_t i = 0; i < pc->ram->count; i++)
-		if (pc->blocks[i].b->engine)
-			uffd_unregister(&pc->engine, pc->blocks[i].b->engine, pc->blocks[i].b->mapped_bytes);
-}
-
-void fault_engine(void *opaque, void *addr)
-{
-	struct postcopy *pc = opaque;
-	struct pblock *pb;
-	struct block *b;
-	uint64_t off;
-	int r;
-
-	pc->counts.engine_faults++;
-	b = postcopy_find(pc, addr, &off);
-	ASSERT(b); /* yield.h calls for addresses in engine views only */
-	pb = postcopy_block(pc, b);
-	r = postcopy_await(pc, b, off, 1);
-	if (r == -ECANCELED)
-		co_cancel_again(&pc->reactor->sched);
-	if (r == 0)
-		r = show_engine(pc, pb, off);
-	if (r < 0 && r != -ECANCELED)
-		give_up(pc, r, "showing a page to a device");
-	if (r < 0)
-		open_views(pc);
 }

@@ -19,7 +19,4 @@ ssize_t fault_poll(struct postcopy *pc);
 /** fault_read - the coroutine that reads events, many at a time, until it is cancelled. @arg: struct postcopy */
 may_park int fault_read(void *arg);
 
-/* An access of our own thread in the engine view: struct yield's fault. */
-void fault_engine(void *opaque, void *addr);
-
 #endif

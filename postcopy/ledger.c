@@ -6,7 +6,7 @@
 #include "coroutine/reactor.h"
 #include "memory/block.h"
 #include "postcopy/fault.h"
-#include "postcopy/postcopy.h"
+#include "postcopy/shared.h"
 
 #include <errno.h>
 #include <stdlib.h>

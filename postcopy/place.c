@@ -1,13 +1,11 @@
 #include "postcopy/place.h"
 
-#include "base/assert.h"
 #include "base/clock.h"
 #include "base/err.h"
-#include "base/log.h"
 #include "coroutine/io.h"
 #include "coroutine/reactor.h"
 #include "postcopy/fault.h"
-#include "postcopy/postcopy.h"
+#include "postcopy/shared.h"
 #include "postcopy/show.h"
 
 #include <errno.h>
@@ -80,7 +78,7 @@ static may_park int copy_page(struct postcopy *pc, struct block *b, size_t tpage
 	for (;;) {
 		/* While it, or one before it in the run, waited, the other channel may have brought this page, or an
 		 * event may have said that it is not wanted any more. Whoever waits for it comes back and finds out:
-		 * the ledger is about to forget it, and who called it received (postcopy_complete) may come later. */
+		 * the ledger is about to forget it, and who called it received (settle) may come later. */
 		if (block_is_received(b, tpage)) {
 			uffd_wake(&pc->guest, b->guest + off, bytes);
 			return 0;

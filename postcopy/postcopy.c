@@ -1,48 +1,17 @@
 #include "postcopy/postcopy.h"
 
 #include "base/assert.h"
-#include "base/clock.h"
 #include "base/err.h"
-#include "base/log.h"
 #include "coroutine/reactor.h"
 #include "coroutine/turn.h"
 #include "postcopy/expect.h"
 #include "postcopy/fault.h"
-#include "postcopy/show.h"
+#include "postcopy/own.h"
 #include "postcopy/vacate.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Not by bitmap_find_clear: where it finds none it looks on to the end of the block. */
-static bool all_set(const struct bitmap *bm, size_t first, size_t end)
-{
-	while (first < end) {
-		size_t in_word = 64 - first % 64, n = end - first < in_word ? end - first : in_word;
-		uint64_t mask = (n < 64 ? (1ull << n) - 1 : ~0ull) << (first % 64);
-
-		if (~bm->words[first / 64] & mask)
-			return false;
-		first += n;
-	}
-	return true;
-}
-
-bool pblock_complete(const struct pblock *pb, size_t unit)
-{
-	unsigned shift = block_unit_order(pb->b);
-	size_t first = unit << shift, end = (unit + 1) << shift, all = pb->b->received.nbits;
-
-#ifdef CONTROL_4096
-	return block_is_received(pb->b, first); /* only in the control of test_stress, which must then fail */
-#endif
-	if (shift == 0)
-		return block_is_received(pb->b, unit);
-	if (end > all)
-		end = all;
-	return all_set(&pb->b->received, first, end);
-}
 
 /* What this guest's memory needs of the kernel. */
 static uint64_t features_needed(const struct ram *ram)
@@ -229,7 +198,7 @@ int postcopy_listen(struct postcopy *pc, struct err *err)
 	group_init(&pc->senders, s, "page requests");
 	event_init(&pc->all_here, s, "the last page");
 	pc->yield.sched = s;
-	pc->yield.fault = fault_engine;
+	pc->yield.fault = own_fault;
 	pc->yield.stuck = pc->stuck;
 	pc->yield.opaque = pc;
 	pc->listening = true; /* so that postcopy_end takes back what comes now */
@@ -253,35 +222,6 @@ int postcopy_listen(struct postcopy *pc, struct err *err)
 	if (r == 0)
 		r = group_spawn_background(&pc->senders, "page requests", ledger_send, pc);
 	return r < 0 ? err_set(err, r, "no memory for a coroutine") : 0;
-}
-
-/* Tpages that are called received between two looks at the clock: 64 KiB of the bitmap. */
-#define COMPLETE_TPAGES (TURN_LOOK * 8)
-
-static void complete_block(struct postcopy *pc, struct pblock *pb)
-{
-	struct sched *s = &pc->reactor->sched;
-	size_t all = pb->b->received.nbits, n;
-
-	for (size_t t = 0; t < all; t += n) {
-		n = all - t < COMPLETE_TPAGES ? all - t : COMPLETE_TPAGES;
-		pc->missing_tpages -= block_mark_range(pb->b, t, n);
-		turn_spend_shielded(s, n / 8);
-	}
-	/* Others may ask while we yield, but not for what is received. */
-	for (size_t u = bitmap_find_set(&pb->asked, 0); u < pb->units; u = bitmap_find_set(&pb->asked, u + 1)) {
-		show_touched(pc, pb, u, false);
-		ledger_landed(pc, pb, u);
-		turn_spend_shielded(s, 2 * TURN_SYSCALL);
-	}
-}
-
-void postcopy_complete(struct postcopy *pc)
-{
-	for (size_t i = 0; i < pc->ram->count; i++)
-		if (pc->ram->blocks[i]->kind != BLOCK_IGNORED)
-			complete_block(pc, &pc->blocks[i]);
-	event_set(&pc->all_here);
 }
 
 /* Zeros again, by (2) of block.h: so much at a time. */
@@ -311,6 +251,9 @@ static may_park void forget_unit(struct postcopy *pc, const struct pblock *pb, s
 	}
 }
 
+/* Tpages that are gone through between two looks at the clock: 64 KiB of the bitmap. */
+#define LOOK_TPAGES (TURN_LOOK * 8)
+
 static may_park void forget_partial_units(struct postcopy *pc, struct pblock *pb)
 {
 	unsigned shift = block_unit_order(pb->b);
@@ -319,7 +262,7 @@ static may_park void forget_partial_units(struct postcopy *pc, struct pblock *pb
 	if (shift == 0)
 		return;
 	while (tpage < all) {
-		end = all - tpage < COMPLETE_TPAGES ? all : tpage + COMPLETE_TPAGES;
+		end = all - tpage < LOOK_TPAGES ? all : tpage + LOOK_TPAGES;
 		turn_spend_shielded(&pc->reactor->sched, (end - tpage) / 8);
 		tpage = bitmap_next_clear(&pb->b->received, tpage, end);
 		if (tpage == end)
@@ -361,78 +304,6 @@ int postcopy_resume(struct postcopy *pc)
 	ledger_offline(pc, false);
 	group_init(&pc->senders, &pc->reactor->sched, "page requests");
 	return group_spawn_background(&pc->senders, "page requests", ledger_send, pc);
-}
-
-/* ---- our own thread ---- */
-
-struct block *postcopy_find(const struct postcopy *pc, const void *addr, uint64_t *ret_off)
-{
-	struct pblock *pb = watched_find(&pc->guest_views, (uintptr_t)addr, ret_off);
-	const uint8_t *at = addr;
-
-	/* In the last page of a huge one there may be more than the block uses. */
-	if (pb)
-		return *ret_off < pb->b->used_bytes ? pb->b : NULL;
-	pb = watched_find(&pc->engine_views, (uintptr_t)addr, ret_off);
-	if (pb)
-		return pb->b;
-	/* Nothing is watched: in precopy, or for a part of the guest that is not. */
-	for (size_t i = 0; !pc->listening && i < pc->ram->count; i++) {
-		struct block *b = pc->ram->blocks[i];
-
-		if (b->guest && at >= b->guest && (uint64_t)(at - b->guest) < b->used_bytes) {
-			*ret_off = (uint64_t)(at - b->guest);
-			return b;
-		}
-		if (b->engine && at >= b->engine && (uint64_t)(at - b->engine) < b->mapped_bytes) {
-			*ret_off = (uint64_t)(at - b->engine);
-			return b;
-		}
-	}
-	return NULL;
-}
-
-int postcopy_await(struct postcopy *pc, struct block *b, uint64_t off, uint64_t bytes)
-{
-	struct pblock *pb = postcopy_block(pc, b);
-	size_t unit = off >> pb->b->unit_shift, end = ((off + bytes - 1) >> pb->b->unit_shift) + 1;
-	struct want *w;
-	int r;
-
-	/* All of them are asked for at once. */
-	for (size_t u = unit; u < end; u++) {
-		if (!pblock_complete(pb, u) && !ledger_want(pc, pb, u, 0, clock_now_ns()))
-			return -ENOMEM;
-		turn_spend_shielded(&pc->reactor->sched, 4 * TURN_STEP);
-	}
-	for (; unit < end; unit++) {
-		while (!pblock_complete(pb, unit)) {
-			w = ledger_want(pc, pb, unit, 0, clock_now_ns());
-			if (!w || pc->opened)
-				return w ? -ECANCELED : -ENOMEM;
-			/* No deadline: the migration's end is one. */
-			r = co_park(&pc->reactor->sched, &w->waiters, DEADLINE_NEVER, "missing page of", b->label);
-			if (r < 0)
-				return r;
-		}
-	}
-	return 0;
-}
-
-int postcopy_await_for_callback(struct postcopy *pc, struct block *b, uint64_t off, uint64_t bytes)
-{
-	const char *what = pc->yield.watched;
-	int r;
-
-	if (what)
-		yield_unwatch(&pc->yield);
-	r = postcopy_await(pc, b, off, bytes);
-	if (what)
-		yield_watch(&pc->yield, what);
-	/* The callback is told; what comes after it must be, too. */
-	if (r == -ECANCELED)
-		co_cancel_again(&pc->reactor->sched);
-	return r;
 }
 
 /* ---- the end ---- */

@@ -1,6 +1,6 @@
 #include "postcopy/prefetch.h"
 
-#include "postcopy/postcopy.h"
+#include "postcopy/shared.h"
 
 #include <stdlib.h>
 

@@ -4,8 +4,8 @@
 #include "base/log.h"
 #include "coroutine/reactor.h"
 #include "coroutine/turn.h"
-#include "postcopy/place.h"
-#include "postcopy/postcopy.h"
+#include "postcopy/shared.h"
+#include "postcopy/show.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -56,7 +56,7 @@ static void find_asked(const struct postcopy *pc, bool spare_unplugged, struct l
 				note(lost, w->pb, w->unit);
 }
 
-/* Tpages that are looked at between two looks at the clock. */
+/* Tpages that are gone through between two looks at the clock: 64 KiB of the bitmap. */
 #define LOOK_TPAGES (TURN_LOOK * 8)
 
 /* One that has an entry in the ledger is find_asked's. */
@@ -121,6 +121,32 @@ static int refuse(const struct lost *lost, struct err *err)
 	               lost->units, block_unit_bytes(lost->first->b), off, lost->first->b->label);
 }
 
+static may_park void complete_block(struct postcopy *pc, struct pblock *pb)
+{
+	struct sched *s = &pc->reactor->sched;
+	size_t all = pb->b->received.nbits, n;
+
+	for (size_t t = 0; t < all; t += n) {
+		n = all - t < LOOK_TPAGES ? all - t : LOOK_TPAGES;
+		pc->missing_tpages -= block_mark_range(pb->b, t, n);
+		turn_spend_shielded(s, n / 8);
+	}
+	/* Others may ask while we yield, but not for what is received. */
+	for (size_t u = bitmap_find_set(&pb->asked, 0); u < pb->units; u = bitmap_find_set(&pb->asked, u + 1)) {
+		show_touched(pc, pb, u, false);
+		ledger_landed(pc, pb, u);
+		turn_spend_shielded(s, 2 * TURN_SYSCALL);
+	}
+}
+
+static may_park void call_it_zeros(struct postcopy *pc)
+{
+	for (size_t i = 0; i < pc->ram->count; i++)
+		if (pc->ram->blocks[i]->kind != BLOCK_IGNORED)
+			complete_block(pc, &pc->blocks[i]);
+	event_set(&pc->all_here);
+}
+
 int settle(struct postcopy *pc, struct err *err)
 {
 	struct lost lost = find_lost(pc, true);
@@ -131,7 +157,7 @@ int settle(struct postcopy *pc, struct err *err)
 		return 0;
 	log_warn(pc->log, "%" PRIu64 " pages were announced, and neither sent nor asked for: they are zeros",
 	         pc->missing_tpages);
-	postcopy_complete(pc);
+	call_it_zeros(pc);
 	return 0;
 }
 

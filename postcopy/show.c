@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "postcopy/postcopy.h"
+#include "postcopy/shared.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -3,7 +3,7 @@
 #include "base/assert.h"
 #include "coroutine/reactor.h"
 #include "coroutine/turn.h"
-#include "postcopy/postcopy.h"
+#include "postcopy/shared.h"
 
 #include <errno.h>
 #include <stdbool.h>

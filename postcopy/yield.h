@@ -40,7 +40,7 @@
  *   the SIGBUS of a fault, at an instruction of a callback that accesses the engine view
  *     yield_unwatch, watch                    timer_settime(2), timerfd_settime(2), stores
  *     mask_of_frame, mask_to_frame            pthread_sigmask(3)
- *     fault (fault_engine)                    not what signal-safety(7) allows: it takes from the ledger, which may
+ *     fault (own_fault)                       not what signal-safety(7) allows: it takes from the ledger, which may
  *                                             call malloc(3), and parks. It need not: the signal is synchronous. What
  *                                             it interrupts is an access to guest memory in the embedder's code, which
  *                                             is in the middle of nothing of ours, nor of the allocator's or stdio's

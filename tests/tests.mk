@@ -82,7 +82,7 @@ $(NETEM_CONTROL): $(PROGRAM_OBJ) $(B)control-arrival-order/changed.o $(B)libinte
 # The same for the program: `inmigrate stress` must find what a file of postcopy/ does wrong; tests/program/test_stress.py
 # has the runs that do.
 STRESS_CONTROLS := show:NO_WAKE_AFTER_EEXIST place:PLACE_BEFORE_CLAIM place:EAGAIN_DONE fault:IGNORE_REMOVE \
-	postcopy:4096
+	pblock:4096
 define stress_control
 $(B)control-stress/$(2): $(srcdir)/postcopy/$(1).c $(PROGRAM_OBJ) $(B)libinternal.a
 	@mkdir -p $$(@D)

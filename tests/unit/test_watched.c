@@ -1,7 +1,8 @@
 /* Which block is at an address? */
 #include "tests/support/check_main.h"
 
-#include "postcopy/postcopy.h"
+#include "postcopy/pblock.h"
+#include "postcopy/watched.h"
 
 #define MANY 4096u
 #define STEP 0x10000u
