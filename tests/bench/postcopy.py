@@ -93,7 +93,7 @@ WALKS = (
 def guest_latency(console):
     """What the guest has said of its walk; None before."""
     with open(console, errors="replace") as f:
-        found = re.search(r"^walk 0 reads=(\S+) all=(\S+) slow=(\S+) sum=(\S+) max=(\S+) log2=(\S*)$", f.read(), re.M)
+        found = re.search(r"^walk 0 reads=(\S+) all=(\S+) slow=(\S+) sum=(\S+) max=(\S+) log2=(\S*)\n", f.read(), re.M)
     if not found:
         return None
     reads, walk, count, total, most = (int(found[i], 16) for i in range(1, 6))

@@ -1,7 +1,7 @@
 """recovery.py - the network is lost in postcopy and comes back: how long until the guest has the page it waits for
 
 The same source, the same guest and the same walk as in postcopy.py, at random, into inmigrate and into QEMU's own
-destination. Everything passes through tests/bench/tap.py, which resets all connections CUTS times in a migration and
+destination. Everything passes through tests/bench/recovery_notes.py, which resets all connections CUTS times in a migration and
 notes what passes when the source is back. One clock for both.
 
 (1) The clock starts when the new main connection has been made. Before that destination and source are paused and the
@@ -11,7 +11,7 @@ notes what passes when the source is back. One clock for both.
     the guest has been given its page, has run, and has touched another. That is the guest's view as far as the wire has
     it; under tcg QEMU's guest may take some 10 us longer for that than a thread.
 (3) In between is a turn of one side after another. A turn begins when this side has been sent the question, ends when
-    its answer has come, and contains one wake-up. "here" is the sum of the destination's. What the tap needs is in no
+    its answer has come, and contains one wake-up. "here" is the sum of the destination's. What the wire needs is in no
     turn, and in all sums.
 (4) What nobody waits for comes with PUSH bytes a second: a source counts by tenths of a second and sends all of one at
     its beginning. Without preempt a request that it reads behind that waits for the next tenth; those called
@@ -20,14 +20,14 @@ notes what passes when the source is back. One clock for both.
 (5) The guest's own clock has only its longest wait, QEMU's blocktime only sums: both have the pause in them, which
     lasts as long as this program wants. So there is no column of them.
 (6) `floor` is what the protocol cannot do without: five messages one behind the other (all bitmaps wanted; bitmaps;
-    RESUME; RESUME_ACK and request; page), each a half of a round trip through the tap between processes that only
+    RESUME; RESUME_ACK and request; page), each a half of a round trip through the wire between processes that only
     answer. With preempt there is another connection to be made behind the bitmaps; it is not in it.
 (7) inmigrate says itself (--stats, recovery.first_page_ms) how long the last recovery took, until the page was placed;
     no QEMU says that. It runs with -v here, and what it writes then is in its numbers.
 (8) QEMU's destination does not turn Nagle's algorithm off: the second of two small writes waits until the source's
     kernel has acknowledged the first, up to 40 ms when the source has nothing to say. How often bitmaps do is said in a
-    line of its own, because it depends on how fast they are read: 6 of 64 through this tap, and 8 of 24 without
-    any; more than half through a tap with a realtime priority, which therefore has none. A request waits likewise, for
+    line of its own, because it depends on how fast they are read: 6 of 64 through this wire, and 8 of 24 without
+    any; more than half through a wire with a realtime priority, which therefore has none. A request waits likewise, for
     the first page that is pushed.
 (9) The median of a migration's recoveries is one number; ratios are of one round, then the median.
 """
@@ -46,6 +46,7 @@ from machine import set_priority, wait_quiet, warm_free_memory
 from postcopy import LOW, Machines, PostcopyBench, Walk, WalkInmigrate, WalkQemu, WalkSource
 from qemu import Failed, MIB, Skipped, wait_until
 from signals import die_with_parent
+from wire import target_of
 
 CUTS = 8
 PUSH = 32 * MIB
@@ -53,7 +54,7 @@ SOME = 2 * MIB
 WALK_MAX = 2048 * MIB
 HALF_TRIPS = 5
 STALL_US = 30000
-TAP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tap.py")
+NOTES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recovery_notes.py")
 
 
 class Recovery(Walk):
@@ -74,13 +75,12 @@ RECOVERIES = (
 )
 
 
-class Tap:
-    """tests/bench/tap.py, and what it has seen."""
+class NotingWire:
+    """tests/bench/recovery_notes.py, and what it has seen."""
 
     def __init__(self):
-        self.child = subprocess.Popen([sys.executable, TAP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        self.child = subprocess.Popen([sys.executable, NOTES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                       start_new_session=True, preexec_fn=die_with_parent)
-        self.port = json.loads(self.child.stdout.readline())["port"]
 
     def order(self, **order):
         try:
@@ -88,13 +88,11 @@ class Tap:
             self.child.stdin.flush()
             return json.loads(self.child.stdout.readline())
         except (OSError, ValueError) as e:
-            raise Failed(f"the tap has ended: {e}") from None
+            raise Failed(f"the wire has ended: {e}") from None
 
     def target(self, uri):
-        """From "tcp:HOST:PORT". Returns where to connect to instead."""
-        host, port = uri[len("tcp:"):].rsplit(":", 1)
-        self.order(target=[host, int(port)])
-        return f"tcp:127.0.0.1:{self.port}"
+        """Returns where to connect to instead."""
+        return self.order(target=uri)["uri"]
 
     def close(self):
         self.child.stdin.close()
@@ -206,35 +204,35 @@ class RecoveryBench(PostcopyBench):
             made.append(lambda p=other, n=f"inmigrate-{number + 2}": RecoveryInmigrate(machines, p, n))
         return made
 
-    def recover(self, source, side, tap):
+    def recover(self, source, side, wire):
         """One loss, and back. Returns what was seen, and seconds from the cut to the new connection."""
         check = side.check
-        wait_until("pages to come", lambda: check() or tap.order(ask=True)["passed"] > SOME, 20)
-        cut_ns = tap.order(cut=True)["ns"]
+        wait_until("pages to come", lambda: check() or wire.order(ask=True)["passed"] > SOME, 20)
+        cut_ns = wire.order(cut=True)["ns"]
         source.paused(check)
         side.paused()
-        uri = tap.target(side.listen_again())
+        uri = wire.target(side.listen_again())
         time.sleep(0.05)          # whoever had to close something has
         source.come_back(uri, check)
 
         def over():
             check()
-            seen = tap.order(ask=True)
+            seen = wire.order(ask=True)
             return seen["over"] and seen["notes"]
         try:
             notes = wait_until("the guest to go on", over, 10, every=0.02)
             found = read_notes(notes)
         except (Failed, KeyError) as e:
-            raise Failed(f"{side.name}: {e!r}: {tap.order(ask=True)}; the source: {source.qemu.info()}") from None
+            raise Failed(f"{side.name}: {e!r}: {wire.order(ask=True)}; the source: {source.qemu.info()}") from None
         found["notes"] = notes
         found["away_ms"] = (notes[0][3] - cut_ns) / 1e6
         return found
 
     def once(self, source, side):
-        tap = Tap()
+        wire = NotingWire()
         source.again()
         try:
-            uri = tap.target(side.start())
+            uri = wire.target(side.start())
             for each in (source.qemu.process.child.pid, side.pid()):
                 set_priority(each, self.options.nice)
             wait_quiet(self.options.patience, below=1.2)   # the guest on hold takes a CPU
@@ -242,7 +240,7 @@ class RecoveryBench(PostcopyBench):
                 warm_free_memory((LOW + source.size) * 5 // 4, small=True)
             source.begin(uri)
             wait_until("the guest to run there", lambda: side.check() or side.runs(), 20, every=0.002)
-            recoveries = [self.recover(source, side, tap) for _ in range(CUTS)]
+            recoveries = [self.recover(source, side, wire) for _ in range(CUTS)]
             source.finish(side.check)
             side.landed()
         except Failed:
@@ -251,7 +249,7 @@ class RecoveryBench(PostcopyBench):
             raise
         finally:
             side.close()
-            tap.close()
+            wire.close()
         return {"side": side.name, "recoveries": recoveries, "own_ms": side.own_ms()}
 
     def variant(self, walk):
@@ -287,29 +285,29 @@ class RecoveryMachines(Machines):
 
 
 def round_trip_us(count=500):
-    """Of a few bytes, directly and through the tap: medians."""
+    """Of a few bytes, directly and through the wire: medians."""
     def answer(listener):
         conn = listener.accept()[0]
         conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while data := conn.recv(64):
             conn.sendall(data)
 
-    tap = Tap()
+    wire = NotingWire()
     found = {}
     try:
-        for name in ("direct", "tap"):
+        for name in ("direct", "wire"):
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 pid = os.fork()
                 if pid == 0:
                     answer(listener)
                     os._exit(0)
                 port = listener.getsockname()[1]
-                if name == "tap":
-                    port = int(tap.target(f"tcp:127.0.0.1:{port}").rsplit(":", 1)[1])
+                if name == "wire":
+                    port = target_of(wire.target(f"tcp:127.0.0.1:{port}"))[1]
                 found[name] = statistics.median(ask_often(port, count))
             os.waitpid(pid, 0)
     finally:
-        tap.close()
+        wire.close()
     return found
 
 
@@ -364,7 +362,7 @@ def print_recovery(walk, result, length):
         said = f"; says itself {statistics.median(own) * 1000:.0f}" if own else ""
         print(f"  {'':12}asked page: {asked[0]:.0f} to {asked[-1]:.0f}; goes on"
               f" {medians(every, 'goes_on'):.0f}; bitmaps stalled {stalled} of {len(every)}{said}")
-    print(f"  floor: {HALF_TRIPS} half round trips {HALF_TRIPS * trip['tap'] / 2:.0f} through the tap,"
+    print(f"  floor: {HALF_TRIPS} half round trips {HALF_TRIPS * trip['wire'] / 2:.0f} through the wire,"
           f" {HALF_TRIPS * trip['direct'] / 2:.0f} without it")
     result["ratios"] = {}
     for side in rounds[0]:

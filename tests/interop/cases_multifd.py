@@ -5,31 +5,74 @@ import random
 
 from cases import (Case, FAST, OTHER_UUID, PSK, PSK_IN, ROUNDS, RP, TLS_OUT, UUID, X509, X509_IN, certs, faster,
                    many_rounds, reached, refused_first_unix, tcp, unix)
-from proxy import Proxy
 from qemu import Failed, MIB, PAGE_BYTES
+from wire import MAIN, Wire, target_of
 
 NUMA = ("-smp", "2", "-object", "memory-backend-memfd,id=n0,size=64M", "-object", "memory-backend-memfd,id=n1,size=64M",
         "-numa", "node,memdev=n0,cpus=0", "-numa", "node,memdev=n1,cpus=1")
 
 
-def through_proxy(order, main_last=False, split=False):
+class Permuting(Wire):
+    """What a network may do to several connections, on purpose (doc/wire/channels.md 3): holds them until all are there, then
+    opens them to the destination in `order` (indexes in the order of arrival; 0 came first and is main).
+
+    main_last: nothing of main is passed on before every other connection has had bytes passed on, and a while longer.
+    split: the first bytes of every connection are passed on one by one.
+    """
+
+    SPLIT_BYTES, SPLIT_PAUSE_S = 12, 0.003
+    MAIN_DELAY_S = 0.3      # behind the last of the others
+
+    def __init__(self, target, order, main_last, split):
+        super().__init__(target)
+        self.order, self.main_last, self.split = order, main_last, split
+        self.sources = []
+        self.pairs = {}           # of an index
+        self.spoken = set()       # those of whose bytes some were passed on
+
+    def accepted(self, source):
+        """More than were expected: as they come."""
+        self.sources.append(source)
+        if len(self.sources) > len(self.order):
+            self.open(source)
+        elif len(self.sources) == len(self.order):
+            for index in self.order:
+                self.pairs[index] = self.open(self.sources[index])
+
+    def arrived(self, way, data):
+        if way is not way.pair.forth or way.count:
+            return data
+        return self.first_bytes(way.pair, data)
+
+    def first_bytes(self, pair, data):
+        if self.main_last and pair is self.pairs[0]:
+            while len(self.spoken) < len(self.order) - 1:
+                yield self.SPLIT_PAUSE_S
+            yield self.MAIN_DELAY_S
+        for at in range(min(self.SPLIT_BYTES, len(data)) if self.split else 0):
+            yield data[at:at + 1]
+            yield self.SPLIT_PAUSE_S
+        yield data[self.SPLIT_BYTES if self.split else 0:]
+        self.spoken.add(pair)
+
+    def check(self):
+        """The order was what it was to be: main is where its index says. Raises Failed."""
+        if None in self.pairs.values() or len(self.spoken) != len(self.order) or self.pairs[0].first != MAIN:
+            raise Failed(f"{len(self.sources)} connections came, {len(self.spoken)} of {len(self.order)} were passed on:"
+                         f" {[pair and pair.first for pair in self.pairs.values()]}")
+
+
+def permuting(order, main_last=False, split=False):
     """All connections of the source are held until they are there, and then opened in this order."""
     def transport(run):
         run.listen("tcp:127.0.0.1:0")
-        host, port = run.destination.address()[len("tcp:"):].rsplit(":", 1)
-        run.proxy = Proxy((host, int(port)), len(order), order, main_last, split)
-        run.migrate(run.proxy.uri())
+        run.wire = Permuting(target_of(run.destination.address()), order, main_last, split).begin()
+        run.migrate(run.wire.uri())
     return transport
 
 
 def as_permuted(run):
-    run.proxy.check()
-
-
-def close_proxy(run):
-    proxy = getattr(run, "proxy", None)
-    if proxy:
-        proxy.close()
+    run.wire.check()
 
 
 def multifd(name, channels=2, method="none", caps=(), params=None, in_params=None, **more):
@@ -41,8 +84,8 @@ def multifd(name, channels=2, method="none", caps=(), params=None, in_params=Non
 def permuted(order, number, quick=False):
     """One after the other: as it is, with main's bytes last, with first bytes one by one, with both."""
     return multifd("order-" + "".join(map(str, order)), channels=len(order) - 1, caps=RP if number % 3 else (),
-                   content_mib=16, transport=through_proxy(order, main_last=number & 1 > 0, split=number & 2 > 0),
-                   after=as_permuted, cleanup=close_proxy, quick=quick)
+                   content_mib=16, transport=permuting(order, main_last=number & 1 > 0, split=number & 2 > 0),
+                   after=as_permuted, quick=quick)
 
 
 def shuffled(seed):

@@ -4,40 +4,68 @@ A wire between source and destination is cut, three times in one migration; each
 told to come back (`migrate` with resume, HMP's `migrate -r`). In the end every page is there, and what touchers wrote.
 """
 
+import re
 import signal
 
 import cases_postcopy
 from cases_postcopy import IN_HUGE, Touched, pages_were_asked_for, postcopy, start_postcopy
 from qemu import Failed, MIB, PATIENT_SECONDS, wait_until
-from wire import Package, Wire
+from wire import MAIN, Wire, target_of
 
 # So slow that there is time to cut it; requests are served at once all the same with preempt.
 SLOW = {"max-bandwidth": 2 * MIB, "max-postcopy-bandwidth": 24 * MIB}
 CUTS = 3
 
+# Command PACKAGED, its four bytes of length, and the LISTEN it begins with (doc/wire/stream.md 2, 5.4).
+PACKAGED = re.compile(rb"\x08\x00\x07\x00\x04(....)\x08\x00\x04\x00\x00", re.DOTALL)
+PACKAGED_BYTES = 14
+
+
+class Losing(Wire):
+    """It cuts itself, once it is told where."""
+
+    def __init__(self, target):
+        super().__init__(target)
+        self.cut_at = None                # when so many bytes have passed; those that would be more are lost
+        self.behind_package = None        # set to an empty Package: by an end right behind the next package
+
+    def arrived(self, way, data):
+        if way is not way.pair.forth:
+            return data
+        if self.cut_at is not None and self.passed + len(data) >= self.cut_at:
+            return self.to_the_cut(b"", "reset")
+        if way.pair.first == MAIN and self.behind_package and self.behind_package.ends_in(data):
+            return self.to_the_cut(data[:self.behind_package.left], "end")
+        return data
+
+    def to_the_cut(self, data, how):
+        yield data
+        self.cut(how)
+        self.cut_at = self.behind_package = None
+
+
+class Package:
+    """Where the package ends in a stream that comes in pieces."""
+
+    def __init__(self):
+        self.tail, self.left = b"", None  # left: bytes of the package, and what is before it, in the piece to come
+
+    def ends_in(self, data):
+        if self.left is None:
+            found = PACKAGED.search(self.tail + data)
+            if found:
+                self.left = found.end(1) - len(self.tail) + int.from_bytes(found[1], "big")
+            self.tail = (self.tail + data)[-PACKAGED_BYTES:]
+        if self.left is not None and self.left > len(data):
+            self.left -= len(data)
+            return False
+        return self.left is not None
+
 
 def by_wire(run):
     run.listen("tcp:127.0.0.1:0", verbose=True)
-    run.wire = Wire(target_of(run.destination.address()))
+    run.wire = Losing(target_of(run.destination.address())).begin()
     run.migrate(run.wire.uri())
-
-
-def target_of(address):
-    host, port = address[len("tcp:"):].rsplit(":", 1)
-    return host, int(port)
-
-
-def close_wire(run):
-    wire = getattr(run, "wire", None)
-    if wire:
-        wire.close()
-
-
-def cut_and_close(more):
-    def cleanup(run):
-        close_wire(run)
-        more(run)
-    return cleanup
 
 
 def paused(run, times):
@@ -143,7 +171,6 @@ class Waiting(cases_postcopy.Postcopy):
 def recovery(name, preempt=True, during=None, kind=None, **more):
     more.setdefault("params", {})
     more["params"] = {**SLOW, **more["params"]}
-    more["cleanup"] = cut_and_close(more["cleanup"]) if "cleanup" in more else close_wire
     case = postcopy(name, "at-once", preempt, transport=by_wire, **{"during": during or cut_three_times(), **more})
     case.name = "recovery-" + name
     case.after = came_back

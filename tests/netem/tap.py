@@ -11,11 +11,11 @@ import struct
 import threading
 import time
 
+from wire import MAIN, MULTIFD
+
 ETH_P_ALL = 0x0003     # <linux/if_ether.h>: less does not show what goes out
 OUTGOING = 4            # <linux/if_packet.h>
 SYN, ACK, RST = 0x02, 0x10, 0x04
-MAIN = b"QEVM"
-MULTIFD = b"\x11\x22\x33\x44"
 SEEN_BYTES = 256
 CLOSE_SECONDS = 0.05
 DRAIN_SECONDS = 2

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""tap.py - between source and destination (tcp): passes everything on, cuts it, notes when what passes in a recovery
+"""recovery_notes.py - a wire (tests/support/wire.py) that notes when what passes in a recovery
 
-  tests/bench/tap.py        orders on standard input, answers on standard output, a line of JSON each
+  tests/bench/recovery_notes.py    orders on standard input, answers on standard output, a line of JSON each
 
 A process of its own with one thread, so that nobody waits for an interpreter's lock. One clock for both directions:
 
@@ -13,7 +13,7 @@ A process of its own with one thread, so that nobody waits for an interpreter's 
 (3) The first connection after a cut is main, the second one the preempt channel (doc/wire/channels.md 2.3). Both orders of
     accepting them are possible on a network, not over loopback with a source that connects one behind the other.
 
-Orders: {"target": [host, port]}  where to connect to from now on
+Orders: {"target": "tcp:..."}     where to connect to from now on; the answer has the URI to connect to instead
         {"cut": true}             end all connections by a reset, and look at the next ones; the answer has the time
         {"ask": true}             bytes passed since the last cut, notes, and whether (2) has been reached
 Python's standard library only.
@@ -21,13 +21,15 @@ Python's standard library only.
 
 import json
 import os
-import selectors
-import socket
 import struct
 import sys
 import time
 
-PIECE_BYTES = 1 << 18
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+from wire import Wire, target_of  # noqa: E402
+
 PAGE_BYTES = 4096
 SECTIONS = (2, 3)               # PART and END
 ZERO, PAGE, EOS, CONTINUE = 0x02, 0x08, 0x10, 0x20
@@ -152,153 +154,53 @@ class Parser:
         del self.buffer[:at]
 
 
-# ---- passing on ----
-
-class Way:
-    """One direction of a connection. What the receiver does not take waits here, and nothing is read meanwhile."""
-
-    def __init__(self, tap, source, to, forwards):
-        self.tap, self.source, self.to, self.forwards = tap, source, to, forwards
-        self.waiting = b""
-        self.read_ns = 0
-        self.parser = None
-        self.ended = False
-
-    def readable(self):
-        try:
-            data = self.source.recv(PIECE_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self.read_ns = time.monotonic_ns()
-        if not data:
-            self.ended = True
-            self._pass_end()
-            return
-        self._write(data)
-
-    def _write(self, data):
-        try:
-            sent = self.to.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.ended = True
-            sent = len(data)
-        now = time.monotonic_ns()
-        if self.forwards:
-            self.tap.passed += sent
-        if self.parser and not self.parser.recovery.over:
-            self.parser.feed(data[:sent], (self.read_ns, now))
-        self.waiting = data[sent:]
-
-    def writable(self):
-        self._write(self.waiting)
-        if not self.waiting and self.ended:
-            self._pass_end()
-
-    def _pass_end(self):
-        if not self.waiting:
-            try:
-                self.to.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass
-
-
-class Tap:
+class Noting(Wire):
     def __init__(self):
-        self.target = None
-        self.passed = 0
+        super().__init__()
         self.recovery = None
-        self.ways = {}           # of a socket: the one that reads it, and the one that writes to it
-        self.selector = selectors.EpollSelector()
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=16)
+        self.parsers = {}        # of a Way
         self.orders = b""
-        os.set_blocking(0, False)
-        self.selector.register(self.listener, selectors.EVENT_READ, self.accept)
-        self.selector.register(0, selectors.EVENT_READ, self.read_orders)
-        self.ended = False
-
-    def run(self):
-        self.say({"port": self.listener.getsockname()[1]})
-        while not self.ended:
-            for key, events in self.selector.select():
-                if key.data:
-                    key.data()
-                elif key.fileobj in self.ways:
-                    self.pass_on(self.ways[key.fileobj], events)
+        self.watch(sys.stdin.fileno(), self.read_orders)
 
     def say(self, answer):
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
-    # A socket is read for the one direction and written for the other.
-
-    def pass_on(self, ways, events):
-        reads, writes = ways
-        if events & selectors.EVENT_WRITE and writes.waiting:
-            writes.writable()
-        if events & selectors.EVENT_READ and not reads.waiting and not reads.ended:
-            reads.readable()
-        for way in ways:
-            self.watch(way.source)
-
-    def watch(self, sock):
-        reads, writes = self.ways[sock]
-        wanted = 0 if reads.waiting or reads.ended else selectors.EVENT_READ
-        wanted |= selectors.EVENT_WRITE if writes.waiting else 0
-        key = self.selector.get_map().get(sock)
-        if key and key.events != wanted:
-            self.selector.unregister(sock)
-        if wanted and not (key and key.events == wanted):
-            self.selector.register(sock, wanted)
-
-    def accept(self):
-        source = self.listener.accept()[0]
+    def accepted(self, source):
         read_ns = time.monotonic_ns()
-        try:
-            there = socket.create_connection(self.target, timeout=10)
-        except OSError:
-            source.close()
-            return
-        now = time.monotonic_ns()
-        for sock in (source, there):
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        forth, back = Way(self, source, there, True), Way(self, there, source, False)
-        if self.recovery:
-            self.look_at(forth, back, (read_ns, now))
-        self.ways[source], self.ways[there] = (forth, back), (back, forth)
-        for sock in (source, there):
-            self.watch(sock)
+        pair = self.open(source)
+        if pair and self.recovery:
+            self.look_at(pair, (read_ns, time.monotonic_ns()))
 
-    def look_at(self, forth, back, times):
+    def look_at(self, pair, times):
         recovery = self.recovery
         recovery.connections += 1
         if recovery.connections == 1:
             recovery.note("main", "", times)
-            forth.parser, back.parser = Parser(main_stream, recovery), Parser(return_path, recovery)
+            self.parsers[pair.forth] = Parser(main_stream, recovery)
+            self.parsers[pair.back] = Parser(return_path, recovery)
         else:
             recovery.note("preempt", "", times)
-            forth.parser = Parser(preempt_stream, recovery)
+            self.parsers[pair.forth] = Parser(preempt_stream, recovery)
 
-    def cut(self):
+    def went(self, way, data, now_ns):
+        super().went(way, data, now_ns)
+        parser = self.parsers.get(way)
+        if parser and not parser.recovery.over:
+            parser.feed(data, (way.read_ns, now_ns))
+
+    def begin_recovery(self):
         now = time.monotonic_ns()
-        for sock in self.ways:
-            if sock in self.selector.get_map():
-                self.selector.unregister(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            sock.close()
-        self.ways = {}
+        self.cut()
         self.passed = 0
+        self.parsers = {}
         self.recovery = Recovery()
         return now
 
     def read_orders(self):
-        data = os.read(0, 65536)
+        data = os.read(sys.stdin.fileno(), 65536)
         if not data:
-            self.ended = True
+            self.close()
         self.orders += data
         while b"\n" in self.orders:
             line, self.orders = self.orders.split(b"\n", 1)
@@ -307,9 +209,10 @@ class Tap:
     def obey(self, order):
         answer = {}
         if "target" in order:
-            self.target = tuple(order["target"])
+            self.target = target_of(order["target"])
+            answer["uri"] = self.uri()
         elif "cut" in order:
-            answer["ns"] = self.cut()
+            answer["ns"] = self.begin_recovery()
         else:
             answer = {"passed": self.passed}
             if self.recovery:
@@ -318,4 +221,4 @@ class Tap:
 
 
 if __name__ == "__main__":
-    Tap().run()
+    Noting().run()
