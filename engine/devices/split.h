@@ -33,6 +33,8 @@ struct sched;
 struct vmdesc;
 
 #define SPLIT_SECTIONS_MAX 65536
+/* Sources count from 0: where nothing tells a section's end, a larger id is none. */
+#define SPLIT_ID_MAX 0xffffffu
 /* Places that look like the end of a section: each section has one, and hardly any are elsewhere but in a trap. */
 #define SPLIT_FEET_MAX (4 * SPLIT_SECTIONS_MAX)
 /* What dividing takes beside the bytes that are divided, at most (test_held_split). */
@@ -67,7 +69,7 @@ struct split_section {
 	uint32_t section_id;
 	uint32_t instance_id;
 	uint32_t version_id;
-	int32_t device; /* index in the description; -1 without one, or where it does not fit: find_end in split.c */
+	int32_t device; /* index in the description; -1 without one, or where it does not fit (split_description.c) */
 	uint8_t name_bytes;
 };
 
@@ -100,10 +102,6 @@ void split_result_fini(struct split_result *r);
 
 /** split_name - the section's name as a C string. Return: @ret_name. */
 const char *split_name(char ret_name[static 256], const uint8_t *buf, const struct split_section *s);
-
-/** split_find - the section of that name and instance, or NULL */
-const struct split_section *split_find(const struct split_result *r, const uint8_t *buf, const char *name,
-                                       uint32_t instance_id);
 
 /**
  * split_by_description - divide a tail with its description
@@ -158,6 +156,9 @@ int split_find_tail(struct split_result *ret, const uint8_t *buf, size_t bytes, 
 int split_tail_end(const struct split_tail *tail, const uint8_t *buf, size_t bytes, const struct split_opts *opts,
                    struct err *err);
 
+/** split_ends_with_description - is the last byte that of a description, whatever it says? */
+bool split_ends_with_description(const uint8_t *buf, size_t bytes);
+
 enum split_mode {
 	SPLIT_TAIL,    /* FULL sections, then EOF as the last byte: a stream that ends without a description */
 	SPLIT_PACKAGE, /* LISTEN, FULL sections, PINGs between and after them, RUN (doc/wire/stream.md 2, 5.4) */
@@ -189,18 +190,5 @@ int split_by_footers(struct split_result *ret, const uint8_t *buf, size_t bytes,
  */
 int split_early_end(size_t *ret_body_bytes, size_t *scan_off, const uint8_t *body, size_t bytes, uint32_t section_id,
                     const struct split_opts *opts, struct err *err);
-
-struct split_globalstate {
-	char run_state[101];       /* "running", "paused", ... NUL-terminated, printable */
-	bool has_vm_was_suspended; /* sources from 9.0 on may set it */
-	bool vm_was_suspended;
-};
-
-/**
- * split_globalstate - the body of the section `globalstate`: in what state was the guest?
- * Return: 0, -EPROTO.
- * Source: doc/wire/stream.md 7.5
- */
-int split_globalstate(struct split_globalstate *ret, const uint8_t *body, size_t bytes, struct err *err);
 
 #endif

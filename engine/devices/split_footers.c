@@ -98,7 +98,7 @@ static int plausible_head(struct split_section *ret, const uint8_t *buf, size_t 
 	if (r <= 0)
 		return r;
 	/* Versions are signed at the source, and some are dates: QEMU's eeprom has 20061113. */
-	return ret->section_id <= 0xffffff && ret->version_id <= INT32_MAX ? 1 : -1;
+	return ret->section_id <= SPLIT_ID_MAX && ret->version_id <= INT32_MAX ? 1 : -1;
 }
 
 /* ---- gaps: what stands between a footer and the next section ---- */
@@ -260,7 +260,7 @@ static int find_feet(struct search *s)
 		at++;
 		r = turn_spend_pending(s->opts->sched, TURN_STEP / 2);
 		if (s->bytes - off < FOOTER_BYTES || s->buf[off + 1] != 0)
-			continue; /* ids above 0xffffff are not plausible */
+			continue; /* above SPLIT_ID_MAX */
 		if (r == 0 && gap_at(s, off + FOOTER_BYTES, &head, NULL) != GAP_BAD)
 			r = add_foot(s, off);
 	}

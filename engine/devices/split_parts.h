@@ -1,5 +1,5 @@
 /*
- * split_parts.h - what both ways of splitting share; not for others
+ * split_parts.h - what the ways of splitting share; not for others
  */
 #ifndef ENGINE_DEVICES_SPLIT_PARTS_H
 #define ENGINE_DEVICES_SPLIT_PARTS_H
@@ -31,5 +31,19 @@ int split_push_command(struct split_build *b, const struct split_command *c, str
 /** split_check_unique - by (2) of split.h. Return: 0, -EPROTO, -ENOMEM. */
 int split_check_unique(const struct split_result *r, const uint8_t *buf, const struct split_opts *opts,
                        struct err *err);
+
+/** split_wrong_element - the story of what is at @off, where @want should be. Return: -EPROTO. */
+int split_wrong_element(const uint8_t *buf, size_t bytes, size_t off, const char *want, struct err *err);
+
+/**
+ * split_walk_sections - headers, sizes and footers only: fails at once where the description is of something else
+ * Return: 0; -EPROTO, -E2BIG, -ENOMEM, -ECANCELED.
+ */
+int split_walk_sections(struct split_build *b, const struct vmdesc *d, const uint8_t *buf, size_t bytes,
+                        const struct split_opts *opts, struct err *err);
+
+/** split_walk_bodies - the headers of subsections in all bodies. Return: 0, -EPROTO, -ECANCELED. */
+int split_walk_bodies(const struct split_result *res, const struct vmdesc *d, const uint8_t *buf, struct sched *sched,
+                      struct err *err);
 
 #endif

@@ -6,6 +6,7 @@
 #include "engine/devices/split.h"
 #include "engine/devices/vmdesc.h"
 #include "engine/load/load.h"
+#include "engine/stream/globalstate.h"
 #include "engine/stream/trace.h"
 #include "inmigrate.h"
 
@@ -17,17 +18,13 @@
 /* The run state decides whether the guest may run here; a section that cannot be read must not decide by accident. */
 static int note_run_state(struct load *l, const struct inm_device *device, struct err *err)
 {
-	struct split_globalstate state;
 	int e;
 
 	if (strcmp(device->name, "globalstate") != 0)
 		return 0;
-	e = split_globalstate(&state, device->data, device->bytes, err);
-	if (e < 0)
-		return e;
-	memcpy(l->run_state, state.run_state, sizeof(l->run_state));
-	l->has_run_state = true;
-	return 0;
+	e = globalstate_parse(l->run_state, device->data, device->bytes, err);
+	l->has_run_state = e == 0;
+	return e;
 }
 
 static may_park int deliver(struct load *l, const struct inm_device *device, struct err *err)

@@ -14,6 +14,7 @@
 #include "engine/load/sections.h"
 #include "engine/ram/ram.h"
 #include "engine/stream/configuration.h"
+#include "engine/stream/globalstate.h"
 #include "engine/stream/reader.h"
 #include "engine/stream/reply.h"
 
@@ -96,8 +97,8 @@ struct load {
 	struct package package;
 	bool switched_over;
 	bool has_run_state;
-	char run_state[101]; /* of the guest at the source */
-	uint32_t devices;    /* delivered */
+	char run_state[GLOBALSTATE_NAME_MAX + 1]; /* of the guest at the source */
+	uint32_t devices;                         /* delivered */
 	bool split_by_footers;
 };
 

@@ -10,8 +10,8 @@
 #include "engine/load/device.h"
 #include "engine/load/load.h"
 #include "engine/options/options.h"
+#include "engine/stream/element.h"
 #include "engine/stream/trace.h"
-#include "engine/stream/wire.h"
 #include "inmigrate.h"
 
 #include <errno.h>
@@ -168,22 +168,6 @@ static uint64_t silence_ns(const struct tail *t, const struct load *l)
 	return end && reply_is_awaited(&l->reply) ? deadline_after_ns(SILENT_NS) : DEADLINE_NEVER;
 }
 
-/* A description, where there should be none? Its text has no zero byte, and EOF before it is one. */
-static bool ends_with_description(const struct tail *t)
-{
-	size_t room = t->bytes < VMDESC_BYTES_MAX ? t->bytes : VMDESC_BYTES_MAX;
-	const uint8_t *end = t->buf + t->bytes, *zero;
-
-	if (room == 0 || end[-1] != '}')
-		return false;
-	zero = memrchr(end - room, 0, room);
-	/* The length that follows EOF may have zeros, too. */
-	for (const uint8_t *p = zero; p && p >= end - room && zero - p <= 5; p--)
-		if (end - p > 6 && p[0] == WIRE_EOF && p[1] == WIRE_VMDESCRIPTION && be32_load(p + 2) == end - p - 6)
-			return true;
-	return false;
-}
-
 static int refuse_description(struct err *err)
 {
 	return err_set(err, -EPROTO,
@@ -193,7 +177,7 @@ static int refuse_description(struct err *err)
 
 static int refuse_silence(const struct tail *t, const struct load *l, struct err *err)
 {
-	if (l->opts->suppress_vmdesc && ends_with_description(t))
+	if (l->opts->suppress_vmdesc && split_ends_with_description(t->buf, t->bytes))
 		return refuse_description(err);
 	return err_set(err, -EPROTO,
 	               "the source sends nothing any more at 0x%" PRIx64 ", and its device state cannot "
@@ -296,11 +280,13 @@ static int read_with_description(struct tail *t, struct load *l, struct split_re
 /* The last bytes are EOF, and before it the footer of a section, if there is any. */
 static bool may_be_whole(const struct tail *t)
 {
-	const uint8_t *end = t->buf + t->bytes;
+	uint32_t id;
 
-	if (t->bytes == 0 || end[-1] != WIRE_EOF)
+	if (t->bytes == 0 || t->buf[t->bytes - 1] != WIRE_EOF)
 		return false;
-	return t->bytes == 1 || (t->bytes > 5 && end[-6] == WIRE_SECTION_FOOTER && end[-5] == 0);
+	if (t->bytes <= FOOTER_BYTES)
+		return t->bytes == 1;
+	return element_footer(&id, t->buf + t->bytes - 1 - FOOTER_BYTES, FOOTER_BYTES) > 0 && id <= SPLIT_ID_MAX;
 }
 
 /* Return: 0 it was whole; -ECANCELED; or it was not, and @quiet_ns is how long the next silence must be. */
@@ -360,7 +346,7 @@ static int read_with_footers(struct tail *t, struct load *l, struct split_result
 	if (e < 0)
 		return e;
 	e = divide_at_end(t, l, ret, err);
-	if (e == -EPROTO && ends_with_description(t))
+	if (e == -EPROTO && split_ends_with_description(t->buf, t->bytes))
 		return refuse_description(err);
 	if (e == -EPROTO)
 		return err_up(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", before its end",

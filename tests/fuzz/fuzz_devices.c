@@ -12,6 +12,7 @@
 #include "engine/devices/devices_json.h"
 #include "engine/devices/split.h"
 #include "engine/devices/vmdesc.h"
+#include "engine/stream/globalstate.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -106,7 +107,7 @@ static void one_device(const uint8_t *buf, size_t bytes)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct split_opts opts = { .live = live, .live_count = 2 };
-	struct split_globalstate g;
+	char run_state[GLOBALSTATE_NAME_MAX + 1];
 	struct err err = ERR_NONE;
 
 	if (size < 1)
@@ -130,7 +131,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		one_device(data + 1, size - 1);
 		break;
 	case 4:
-		split_globalstate(&g, data + 1, size - 1, &err);
+		globalstate_parse(run_state, data + 1, size - 1, &err);
 		break;
 	default:
 		try_tail(data + 1, size - 1, &opts);

@@ -1,4 +1,5 @@
 #include "engine/devices/split.h"
+#include "engine/stream/globalstate.h"
 
 #include <errno.h>
 
@@ -69,7 +70,7 @@ START_TEST(test_split_without_a_description_by_footers)
 	struct tail *t = tail_named("10.0-pc-nodesc.tail");
 	struct split_result r = SPLIT_RESULT_NONE;
 	struct split_tail state = { 0 };
-	struct split_globalstate g;
+	char run_state[GLOBALSTATE_NAME_MAX + 1];
 	const struct split_section *s;
 	struct err err = ERR_NONE;
 
@@ -79,10 +80,10 @@ START_TEST(test_split_without_a_description_by_footers)
 	ck_assert_int_eq(split_by_footers(&r, t->buf, t->bytes, SPLIT_TAIL, &plain, &err), 0);
 	check_result(&r, t->buf, t->bytes);
 	ck_assert_uint_gt(r.section_count, 20);
-	s = split_find(&r, t->buf, "globalstate", 0);
+	s = tail_section(&r, t->buf, "globalstate");
 	ck_assert_ptr_nonnull(s);
-	ck_assert_int_eq(split_globalstate(&g, t->buf + s->body_off, s->body_bytes, &err), 0);
-	ck_assert_str_eq(g.run_state, "prelaunch");
+	ck_assert_int_eq(globalstate_parse(run_state, t->buf + s->body_off, s->body_bytes, &err), 0);
+	ck_assert_str_eq(run_state, "prelaunch");
 	ck_assert_int_eq(split_by_footers(&r, t->buf, t->bytes - 1, SPLIT_TAIL, &plain, &err), -EPROTO);
 	split_result_fini(&r);
 	tail_free(t);
@@ -106,7 +107,7 @@ static void check_package(struct tail *t)
 		ck_assert_uint_eq(r.commands[i].section, i == 0 ? 0 : r.section_count);
 	}
 	ck_assert_uint_eq(be32_load(t->buf + r.commands[1].payload_off), 3);
-	ck_assert_ptr_nonnull(split_find(&r, t->buf, "globalstate", 0));
+	ck_assert_ptr_nonnull(tail_section(&r, t->buf, "globalstate"));
 	split_result_fini(&r);
 	/* Cut or lengthened, or read as a tail, it is not a package. */
 	for (size_t n = 0; n<t->bytes; n += n + 400> t->bytes ? 1 : 97)

@@ -113,6 +113,18 @@ static inline void for_each_tail(const char *ending, void (*test)(struct tail *t
 	globfree(&g);
 }
 
+/* The section of that name and instance 0, or NULL. */
+static inline const struct split_section *tail_section(const struct split_result *r, const uint8_t *buf,
+                                                       const char *name)
+{
+	char buffer[256];
+
+	for (size_t i = 0; i < r->section_count; i++)
+		if (r->sections[i].instance_id == 0 && !strcmp(split_name(buffer, buf, &r->sections[i]), name))
+			return &r->sections[i];
+	return NULL;
+}
+
 /* What split_try_tail says to the whole, which must be "complete". */
 static inline struct split_result tail_split(const struct tail *t)
 {
