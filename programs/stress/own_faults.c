@@ -1,16 +1,22 @@
-#include "programs/stress.h"
+#include "programs/stress/own_faults.h"
 
 #include "base/clock.h"
 #include "coroutine/co.h"
 #include "coroutine/group.h"
 #include "coroutine/io.h"
-#include "coroutine/reactor.h"
 #include "postcopy/postcopy.h"
+#include "programs/stress/block.h"
+#include "programs/stress/check.h"
+#include "programs/stress/random.h"
+#include "programs/stress/story.h"
+#include "programs/stress/stress.h"
+#include "programs/stress/toucher.h"
+#include "programs/stress/waiter.h"
 
 #include <errno.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <string.h>
-
-/* Faults of the engine's own thread: what a device callback does that touches memory which has not arrived. */
 
 static may_park int own_wait(struct stress *s, uint64_t *random)
 {

@@ -1,29 +1,28 @@
-#include "programs/stress_result.h"
+#include "programs/stress/limit.h"
 
 #include "base/clock.h"
 #include "base/err.h"
 #include "postcopy/uffd.h"
+#include "programs/stress/kinds.h"
+#include "programs/stress/move.h"
+#include "programs/stress/options.h"
+#include "programs/stress/result.h"
 
 #include <errno.h>
 #include <linux/memfd.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-/* What the kernel can do at most: threads that touch page after page, and a loop that does nothing but answer. */
 
 #define LIMIT_NS (200 * NS_PER_MS)
 #define LIMIT_BYTES (8ul << 20)
 #define EVENTS_MAX 64
-
-struct move_args {
-	uint64_t dst, src, len, mode;
-	int64_t move;
-};
 
 struct limit {
 	enum stress_place place;
@@ -62,7 +61,6 @@ static void *touch_all(void *arg)
 static int resolve(struct limit *l, uint64_t addr)
 {
 	uint8_t *at = l->guest + ((addr - (uintptr_t)l->guest) & ~(l->page - 1)), *src = l->other + (at - l->guest);
-	struct move_args m = { (uintptr_t)at, (uintptr_t)src, l->page, 0, 0 };
 
 	switch (l->place) {
 	case PLACE_COPY:
@@ -72,7 +70,7 @@ static int resolve(struct limit *l, uint64_t addr)
 	case PLACE_ZERO:
 		return uffd_zeropage(&l->u, at, l->page).error;
 	default:
-		return ioctl(l->u.fd, _IOWR(0xAA, 0x05, struct move_args), &m) < 0 ? -errno : 0;
+		return move_ioctl(l->u.fd, at, src, l->page);
 	}
 }
 

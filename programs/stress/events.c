@@ -1,18 +1,24 @@
-#include "programs/stress.h"
+#include "programs/stress/events.h"
 
 #include "base/clock.h"
+#include "programs/stress/block.h"
+#include "programs/stress/check.h"
+#include "programs/stress/kinds.h"
+#include "programs/stress/phases.h"
+#include "programs/stress/random.h"
+#include "programs/stress/story.h"
+#include "programs/stress/stress.h"
+#include "programs/stress/waiter.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-/*
- * What a balloon, a hot-unplug, a monitor that rearranges its memory and one that forks do to guest memory while it
- * arrives. The kernel holds each of them up until its event has been read.
- */
 
 /* A balloon gives back a run of pages; a huge page at a time. */
 #define REMOVE_UNITS_MAX 16u

@@ -1,23 +1,16 @@
-/*
- * inmigrate stress - beat on userfaultfd as a migrating guest does, and check every byte; see inmigrate-stress(1)
- */
-#include "base/clock.h"
+#include "programs/stress/options.h"
+
 #include "base/parse.h"
 #include "programs/cli/complain.h"
-#include "programs/cli/progress.h"
-#include "programs/stress/command.h"
-#include "programs/stress_result.h"
+#include "programs/stress/kinds.h"
 
 #include <errno.h>
 #include <getopt.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char help_text[] =
         "usage: inmigrate stress [OPTION]...\n"
@@ -46,18 +39,6 @@ static const char help_text[] =
 static const double event_rate_usual[EVENT_COUNT] = {
 	[EVENT_REMOVE] = 500, [EVENT_UNMAP] = 50, [EVENT_REMAP] = 50, [EVENT_FORK] = 10
 };
-
-#define MATRIX_SECONDS 180
-#define SECONDS 10
-
-/* Set by a signal, seen by every thread. */
-static atomic_int interrupted;
-
-static void on_interrupt(int sig)
-{
-	(void)sig;
-	interrupted = 1;
-}
 
 /* ---- values ---- */
 
@@ -191,11 +172,6 @@ static const struct option long_options[] = {
 	{ 0 },
 };
 
-struct arguments {
-	struct stress_options opts;
-	bool matrix, seconds_given;
-};
-
 static int set_name(const char *value, const char *const *names, unsigned count, unsigned *bits)
 {
 	int found = parse_name(value, names, count);
@@ -215,7 +191,7 @@ static int set_number(const char *value, uint64_t min, uint64_t max, uint64_t *r
 	return 0;
 }
 
-static int set_seconds(const char *value, struct arguments *a)
+static int set_seconds(const char *value, struct stress_arguments *a)
 {
 	double seconds;
 
@@ -268,7 +244,7 @@ static int set_touchers(const char *value, struct stress_options *o)
 	return r;
 }
 
-static int set_option(int option, char *value, struct arguments *a)
+static int set_option(int option, char *value, struct stress_arguments *a)
 {
 	static const char *const progress_names[] = { "auto", "always", "never" };
 	struct stress_options *o = &a->opts;
@@ -328,8 +304,7 @@ static const char *name_of(int option)
 	return "?";
 }
 
-/* Return: 0; EXIT_USAGE after saying why; -1: help was given. */
-static int parse(int argc, char **argv, struct arguments *a)
+int options_parse(struct stress_arguments *a, int argc, char **argv)
 {
 	char why[160];
 	int option;
@@ -356,94 +331,4 @@ static int parse(int argc, char **argv, struct arguments *a)
 	if (a->seconds_given && a->opts.faults)
 		return usage_error("stress", "--seconds and --faults exclude each other");
 	return 0;
-}
-
-static void set_defaults(struct arguments *a)
-{
-	struct stress_options *o = &a->opts;
-	unsigned huge_2m = 1u << MEMORY_HUGE_2M, huge_1g = 1u << MEMORY_HUGE_1G;
-
-	if (!a->seconds_given)
-		o->duration_ns = (a->matrix ? MATRIX_SECONDS : SECONDS) * NS_PER_S;
-	/* The matrix has defaults of its own. */
-	if (a->matrix)
-		return;
-	if (!o->memories)
-		o->memories = 1u << MEMORY_MEMFD;
-	if (!o->bytes)
-		o->bytes = o->memories & huge_1g ? 1ull << 30 : o->memories & huge_2m ? 16u << 20 : 64u << 20;
-}
-
-/* ---- a run ---- */
-
-static int write_results(const struct stress_options *opts, const struct stress_result *r)
-{
-	int failed = 0;
-
-	stress_print(opts, r);
-	fflush(stdout);
-	if (opts->json && stress_write_json(opts, r, opts->json) < 0)
-		failed = 1;
-	if (opts->plot && stress_plot(opts, r, opts->plot) < 0)
-		failed = 1;
-	return r->failed || failed ? EXIT_FAILED : 0;
-}
-
-static void report_and_exit(const struct stress_options *opts, struct stress_result *r)
-{
-	write_results(opts, r);
-	_exit(EXIT_FAILED);
-}
-
-static void measure_limits(const struct stress_options *opts, struct stress_result *r)
-{
-	for (unsigned m = 0; m < MEMORY_COUNT; m++)
-		for (unsigned p = 0; p < PLACE_COUNT; p++)
-			if (opts->memories & 1u << m)
-				limit_measure(opts, (enum stress_memory)m, (enum stress_place)p, &r->limit[m][p]);
-}
-
-static int run(struct stress_options *opts)
-{
-	struct stress_result *r = calloc(1, sizeof(*r));
-	char why[200];
-	int status = EXIT_FAILED;
-
-	if (!r)
-		return fail("stress: no memory");
-	opts->report_and_exit = report_and_exit;
-	opts->interrupted = &interrupted;
-	signal(SIGINT, on_interrupt);
-	signal(SIGTERM, on_interrupt);
-	if (!stress_can(opts, why))
-		fail("stress: this cannot be done here: %s", why);
-	else {
-		if (!opts->quiet_limit)
-			measure_limits(opts, r);
-		if (stress_run(opts, r) == 0)
-			status = write_results(opts, r);
-	}
-	free(r);
-	return status;
-}
-
-int cmd_stress(int argc, char **argv)
-{
-	struct arguments a = { .opts = { .touchers = 4,
-		                         .pattern = PATTERN_RANDOM,
-		                         .duplicates = 0.02,
-		                         .seed = 1,
-		                         .progress = PROGRESS_AUTO } };
-	int r = parse(argc, argv, &a);
-
-	if (r != 0)
-		return r < 0 ? EXIT_LANDED : r;
-	set_defaults(&a);
-	if (a.matrix) {
-		a.opts.interrupted = &interrupted;
-		signal(SIGINT, on_interrupt);
-		signal(SIGTERM, on_interrupt);
-		return stress_matrix(&a.opts);
-	}
-	return run(&a.opts);
 }

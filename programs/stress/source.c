@@ -1,4 +1,4 @@
-#include "programs/stress.h"
+#include "programs/stress/source.h"
 
 #include "base/clock.h"
 #include "base/err.h"
@@ -7,21 +7,28 @@
 #include "coroutine/io.h"
 #include "coroutine/reactor.h"
 #include "coroutine/wait.h"
+#include "memory/block.h"
 #include "postcopy/place.h"
 #include "postcopy/postcopy.h"
+#include "programs/stress/block.h"
+#include "programs/stress/check.h"
+#include "programs/stress/content.h"
+#include "programs/stress/kinds.h"
+#include "programs/stress/move.h"
+#include "programs/stress/options.h"
+#include "programs/stress/phases.h"
+#include "programs/stress/random.h"
+#include "programs/stress/story.h"
+#include "programs/stress/stress.h"
 
 #include <errno.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-
-/*
- * The page source: what a network and a QEMU would be. A request becomes an item in a heap ordered by the time of its
- * answer; one coroutine moves what is due to a queue, and several take it from there and place it: as many channels, so
- * that one that has to wait for an event of the userfaultfd does not hold up the others, and two huge pages arrive
- * piece by piece at the same time.
- */
+#include <sys/uio.h>
 
 #define ITEMS_MAX (1u << 16)
 #define CHANNELS 4u
@@ -58,69 +65,6 @@ struct source {
 	uint64_t random;
 	struct channel channels[CHANNELS];
 };
-
-/* ---- moving a page in: a placement the library does not have ---- */
-
-struct uffdio_move_args {
-	uint64_t dst, src, len, mode;
-	int64_t move;
-};
-
-#define UFFDIO_MOVE_PAGE _IOWR(0xAA, 0x05, struct uffdio_move_args)
-
-/* Unmapped, or moved: the event that says which has not been read. */
-#define GONE_TRIES 1000u
-
-static int move_once(struct stress *s, uint8_t *dst, uint8_t *src)
-{
-	struct uffdio_move_args m = { .dst = (uintptr_t)dst, .src = (uintptr_t)src, .len = TPAGE_BYTES };
-
-	if (ioctl(s->pc->guest.fd, UFFDIO_MOVE_PAGE, &m) < 0)
-		return -errno;
-	return m.move == TPAGE_BYTES ? 0 : -EIO;
-}
-
-/* As copy_page of postcopy/place.c, which says why each step is there. */
-static may_park int place_by_move(struct stress *s, struct sblock *sb, uint32_t page, const uint8_t *bytes,
-                                  uint8_t *src)
-{
-	struct postcopy *pc = s->pc;
-	struct pblock *pb = postcopy_block(pc, sb->b);
-	uint64_t deadline_ns = deadline_after_ns(PLACE_PATIENCE_NS);
-	unsigned gone = 0;
-	uint8_t *dst;
-	int r;
-
-	for (;;) {
-		if (block_is_received(sb->b, page)) {
-			pc->counts.duplicates++;
-			return 0;
-		}
-		/* Written each time: what a fork shares cannot be moved (EBUSY), and a write ends the sharing. */
-		memcpy(src, bytes, TPAGE_BYTES);
-		dst = sb->b->guest + (uint64_t)page * TPAGE_BYTES;
-		r = move_once(s, dst, src);
-		if ((r != -EAGAIN && r != -EBUSY && (r != -ENOENT || gone++ >= GONE_TRIES)) ||
-		    clock_now_ns() > deadline_ns)
-			break;
-		pc->counts.place_retries++;
-		r = io_sleep_until(s->reactor, deadline_after_ns(50 * NS_PER_US));
-		if (r == -ECANCELED)
-			return r;
-	}
-	if (r == -EEXIST || r == -ENOENT)
-		uffd_wake(&pc->guest, dst, TPAGE_BYTES);
-	else if (r < 0)
-		return r;
-	block_mark_received(sb->b, page);
-	pc->missing_tpages--;
-	pc->counts.pages++;
-	if (bitmap_test(&pb->asked, page))
-		ledger_landed(pc, pb, page);
-	if (postcopy_all_here(pc))
-		event_set(&pc->all_here);
-	return 0;
-}
 
 /* ---- when ---- */
 
@@ -267,8 +211,8 @@ static may_park int send_chunk(struct channel *ch, struct sblock *sb, uint32_t p
 	s->result.placed_by[place] += count;
 	if (place == PLACE_MOVE && sblock_is_anonymous(sb)) {
 		for (uint32_t i = 0; r == 0 && i < count; i++)
-			r = place_by_move(s, sb, page + i, ch->bytes + (size_t)i * TPAGE_BYTES,
-			                  ch->staging + (size_t)i * TPAGE_BYTES);
+			r = move_page(s, sb, page + i, ch->bytes + (size_t)i * TPAGE_BYTES,
+			              ch->staging + (size_t)i * TPAGE_BYTES);
 		if (r < 0 && r != -ECANCELED)
 			check_failed(s, "moving pages of '%s' from page %u on: %s", sb->name, page, strerror(-r));
 		return r;
@@ -355,7 +299,7 @@ static may_park int run_channel(void *arg)
 			event_set(&src->idle);
 	}
 	if (r != -ECANCELED)
-		run_give_up(src->s);
+		phase_give_up(src->s);
 	return r;
 }
 
@@ -441,7 +385,7 @@ static may_park int run_push(void *arg)
 	}
 }
 
-int source_push_rest(struct stress *s)
+may_park int source_push_rest(struct stress *s)
 {
 	struct source *src = s->source;
 	uint32_t n;

@@ -1,10 +1,15 @@
-#include "programs/stress_result.h"
+#include "programs/stress/plot.h"
 
 #include "programs/cli/complain.h"
 #include "programs/cli/human.h"
+#include "programs/stress/latency.h"
+#include "programs/stress/options.h"
+#include "programs/stress/report.h"
+#include "programs/stress/result.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>

@@ -1,9 +1,16 @@
-#include "programs/stress_result.h"
+#include "programs/stress/matrix.h"
 
 #include "base/clock.h"
 #include "programs/cli/complain.h"
 #include "programs/cli/human.h"
 #include "programs/cli/progress.h"
+#include "programs/stress/can.h"
+#include "programs/stress/kinds.h"
+#include "programs/stress/latency.h"
+#include "programs/stress/options.h"
+#include "programs/stress/report.h"
+#include "programs/stress/result.h"
+#include "programs/stress/run.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,18 +18,13 @@
 #include <jansson.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-/*
- * Every kind of memory, placed in every way, touched in every pattern, under every sort of event: a short run each, in
- * a process of its own, so that a run that cannot end does not end the others. What is not a dimension (delay,
- * duplicates, own faults, prefetch) changes from case to case.
- */
 
 /* Columns: without events, under each, under all. */
 #define COLUMNS (EVENT_COUNT + 2u)

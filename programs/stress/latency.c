@@ -1,6 +1,9 @@
-#include "programs/stress_result.h"
+#include "programs/stress/latency.h"
 
 #include "base/histogram.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
 
 _Static_assert(LATENCY_OCTAVES == HISTOGRAM_OCTAVES, "its steps are those of base/histogram.h");
 

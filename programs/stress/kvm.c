@@ -1,22 +1,23 @@
-#include "programs/stress.h"
+#include "programs/stress/kvm.h"
 
 #include "base/clock.h"
 #include "programs/cli/complain.h"
+#include "programs/stress/block.h"
+#include "programs/stress/check.h"
+#include "programs/stress/options.h"
+#include "programs/stress/stress.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-/*
- * A guest of one page of code for each vCPU, in 32-bit protected mode without paging: what it touches faults in the
- * kernel, inside KVM. It accesses one word of a page, says so, copies the page to a page of its own when it is asked
- * to, and says that.
- */
 
 #if defined(__x86_64__)
 

@@ -1,14 +1,23 @@
-#include "programs/stress.h"
+#include "programs/stress/watch.h"
 
 #include "base/clock.h"
 #include "postcopy/postcopy.h"
+#include "postcopy/uffd.h"
 #include "programs/cli/complain.h"
 #include "programs/cli/human.h"
-#include "programs/listen/report.h"
+#include "programs/cli/progress.h"
+#include "programs/stress/block.h"
+#include "programs/stress/check.h"
+#include "programs/stress/latency.h"
+#include "programs/stress/result.h"
+#include "programs/stress/stress.h"
+#include "programs/stress/tally.h"
+#include "programs/stress/toucher.h"
+#include "programs/stress/waiter.h"
 
 #include <inttypes.h>
-#include <signal.h>
-#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,7 +109,7 @@ static enum verdict judge(struct stress *s, struct waiter *w, uint64_t now_ns, u
 /* What has been found is told now: nobody can be joined any more, and a process that ends takes them along. */
 static _Noreturn void end_here(struct stress *s)
 {
-	run_sum_up(s);
+	tally_unfinished(s);
 	progress_stop(&s->progress);
 	if (s->opts.report_and_exit)
 		s->opts.report_and_exit(&s->opts, &s->result);

@@ -1,105 +1,47 @@
-#include "programs/stress.h"
+#include "programs/stress/run.h"
 
-#include "base/assert.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "coroutine/co.h"
 #include "coroutine/group.h"
 #include "coroutine/io.h"
 #include "coroutine/reactor.h"
+#include "coroutine/wait.h"
 #include "postcopy/postcopy.h"
 #include "programs/cli/complain.h"
+#include "programs/cli/progress.h"
+#include "programs/stress/check.h"
+#include "programs/stress/events.h"
+#include "programs/stress/kinds.h"
+#include "programs/stress/kvm.h"
+#include "programs/stress/options.h"
+#include "programs/stress/own_faults.h"
+#include "programs/stress/phases.h"
+#include "programs/stress/result.h"
+#include "programs/stress/rival.h"
+#include "programs/stress/source.h"
+#include "programs/stress/stress.h"
+#include "programs/stress/tally.h"
+#include "programs/stress/toucher.h"
+#include "programs/stress/waiter.h"
+#include "programs/stress/watch.h"
+#include "programs/stress/world.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #define BEAT_NS (20 * NS_PER_MS)
 #define OWN_FAULTS_MAX 8u
 /* All pages have been sent: so long may the last ones take. */
 #define LAST_PAGES_NS (5 * NS_PER_S)
-
-/* ---- phases ---- */
-
-enum stress_phase phase_next(struct stress *s, unsigned *seen)
-{
-	enum stress_phase phase;
-
-	pthread_mutex_lock(&s->phase_lock);
-	while (s->phase_number == *seen)
-		pthread_cond_wait(&s->phase_changed, &s->phase_lock);
-	*seen = s->phase_number;
-	phase = s->phase;
-	pthread_mutex_unlock(&s->phase_lock);
-	return phase;
-}
-
-static void tell_conductor(struct stress *s)
-{
-	/* Cannot fail: it would have to be read less than once in 2^64 writes. */
-	if (eventfd_write(s->arrived_fd, 1) < 0)
-		abort();
-}
-
-void phase_done(struct stress *s)
-{
-	pthread_mutex_lock(&s->phase_lock);
-	if (++s->arrived == s->participants)
-		tell_conductor(s);
-	pthread_mutex_unlock(&s->phase_lock);
-}
-
-void run_give_up(struct stress *s)
-{
-	atomic_store(&s->given_up, true);
-	atomic_store(&s->stop, true);
-	tell_conductor(s);
-}
-
-static void phase_begin(struct stress *s, enum stress_phase phase)
-{
-	pthread_mutex_lock(&s->phase_lock);
-	s->phase = phase;
-	s->phase_number++;
-	s->arrived = 0;
-	atomic_store(&s->touching, phase == PHASE_TOUCH ? s->opts.touchers : 0);
-	pthread_cond_broadcast(&s->phase_changed);
-	pthread_mutex_unlock(&s->phase_lock);
-}
-
-static bool all_arrived(struct stress *s)
-{
-	bool all;
-
-	pthread_mutex_lock(&s->phase_lock);
-	all = s->arrived == s->participants;
-	pthread_mutex_unlock(&s->phase_lock);
-	return all;
-}
-
-/* Until every thread is through. Parks. */
-static may_park int phase_await(struct stress *s)
-{
-	eventfd_t n;
-	ssize_t r;
-
-	while (!all_arrived(s)) {
-		/* No deadline: the watcher finds who does not come. */
-		r = io_read(s->reactor, s->arrived_fd, &n, sizeof(n), RING_OFF_CURRENT, DEADLINE_NEVER);
-		if (r < 0)
-			return (int)r;
-		/* Wakes whoever waits for a page. */
-		if (atomic_load(&s->given_up))
-			postcopy_end(s->pc);
-	}
-	return 0;
-}
 
 /* ---- a round ---- */
 
@@ -118,31 +60,6 @@ static void begin_postcopy(struct stress *s, const struct log *log)
 		                    .request = source_request,
 		                    .opaque = s,
 		                    .prefetch_on = !s->opts.prefetch_off };
-}
-
-/* The quantiles are those of the last round: a round is long enough. */
-static void add_counts(struct stress *s)
-{
-	struct stress_result *r = &s->result;
-	const struct postcopy *pc = s->pc;
-
-	r->rounds++;
-	r->faults += pc->counts.faults;
-	r->faults_local += pc->counts.faults_local;
-	r->engine_faults += pc->counts.engine_faults;
-	r->placed += pc->counts.pages;
-	r->duplicates += pc->counts.duplicates;
-	r->removed += pc->counts.removed;
-	r->again += pc->counts.place_retries;
-	r->requests += pc->ledger.requests;
-	r->requested_pages += pc->ledger.requested_pages;
-	r->guessed_pages += pc->ledger.guessed_pages;
-	r->guess_hits += pc->prefetch.hits;
-	r->guess_waste += pc->prefetch.waste;
-	r->placed_mean_ns = pc->blocktime.count ? pc->blocktime.sum_ns / pc->blocktime.count : 0;
-	r->placed_p50_ns = blocktime_quantile(&pc->blocktime, 500);
-	r->placed_p99_ns = blocktime_quantile(&pc->blocktime, 990);
-	r->pages_walked += s->pages;
 }
 
 static may_park int await_last_page(struct stress *s)
@@ -212,7 +129,7 @@ static may_park int run_round(struct stress *s, const struct log *log)
 	r = touch_and_walk(s, &source);
 	group_cancel(&source);
 	group_join(&source);
-	add_counts(s);
+	tally_round(s);
 	s->faults_before = s->result.faults;
 	atomic_store(&s->faults, s->result.faults);
 	s->pc->counts.faults = 0;
@@ -250,15 +167,6 @@ static may_park int run_beats(void *arg)
 }
 
 /* ---- a run ---- */
-
-struct waiter *waiter_new(struct stress *s, const char *fmt, unsigned number)
-{
-	struct waiter *w = &s->waiters[s->waiter_count++];
-
-	snprintf(w->name, sizeof(w->name), fmt, number); /* NOLINT: formats of ours */
-	w->stress = s;
-	return w;
-}
 
 static void make_waiters(struct stress *s)
 {
@@ -303,46 +211,6 @@ static int make_threads(struct stress *s, struct threads *threads)
 	return r;
 }
 
-static void note_cpu(struct stress *s, double *ret_engine_ms, double *ret_all_ms)
-{
-	struct rusage engine, all;
-
-	getrusage(RUSAGE_THREAD, &engine);
-	getrusage(RUSAGE_SELF, &all);
-	*ret_engine_ms = (double)(engine.ru_utime.tv_sec + engine.ru_stime.tv_sec) * 1e3 +
-	                 (double)(engine.ru_utime.tv_usec + engine.ru_stime.tv_usec) / 1e3;
-	*ret_all_ms = (double)(all.ru_utime.tv_sec + all.ru_stime.tv_sec) * 1e3 +
-	              (double)(all.ru_utime.tv_usec + all.ru_stime.tv_usec) / 1e3;
-	s->result.context_switches = (uint64_t)all.ru_nvcsw;
-}
-
-static void sum_up(struct stress *s)
-{
-	struct stress_result *r = &s->result;
-
-	memset(&r->latency, 0, sizeof(r->latency));
-	r->touches = r->waits = r->marks_checked = 0;
-	for (unsigned i = 0; i < s->opts.touchers; i++) {
-		const struct toucher *t = &s->touchers[i];
-
-		latency_merge(&r->latency, &t->latency);
-		r->touches += atomic_load(&t->touches);
-		r->waits += atomic_load(&t->waits);
-		r->marks_checked += atomic_load(&t->marks_checked);
-	}
-	r->elapsed_ns = clock_now_ns() - s->begin_ns;
-	r->touch_ns = s->touch_ns;
-	r->idle_pages = s->idle_pages;
-	r->switches = s->reactor->sched.switches;
-}
-
-/* For a run that is stopped in the middle: what the round under way has so far. */
-void run_sum_up(struct stress *s)
-{
-	add_counts(s);
-	sum_up(s);
-}
-
 static int drive(struct stress *s)
 {
 	struct threads threads = { .count = 0 };
@@ -353,7 +221,7 @@ static int drive(struct stress *s)
 
 	if (r < 0)
 		return fail("stress: %u threads cannot be had: %s", s->opts.touchers, strerror(-r)), r;
-	note_cpu(s, &engine_ms, &all_ms);
+	tally_cpu(s, &engine_ms, &all_ms);
 	s->begin_ns = clock_now_ns();
 	s->beats = &beats;
 	group_init(&conductor, &s->reactor->sched, "stress");
@@ -372,12 +240,12 @@ static int drive(struct stress *s)
 		return fail("stress: the reactor: %s", strerror(-r)), r;
 	atomic_store(&s->over, true);
 	pthread_join(watcher, NULL);
-	note_cpu(s, &engine_end_ms, &all_end_ms);
+	tally_cpu(s, &engine_end_ms, &all_end_ms);
 	s->result.engine_cpu_ms = engine_end_ms - engine_ms;
 	s->result.cpu_ms = all_end_ms - all_ms;
 	for (unsigned i = 0; i < threads.count; i++)
 		pthread_join(threads.each[i], NULL);
-	sum_up(s);
+	tally_threads(s);
 	return 0;
 }
 

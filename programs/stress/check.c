@@ -1,10 +1,18 @@
-#include "programs/stress.h"
+#include "programs/stress/check.h"
 
 #include "postcopy/postcopy.h"
+#include "programs/stress/block.h"
+#include "programs/stress/content.h"
+#include "programs/stress/kinds.h"
+#include "programs/stress/result.h"
+#include "programs/stress/story.h"
+#include "programs/stress/stress.h"
 
-#include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -1,13 +1,16 @@
-#include "programs/stress_result.h"
+#include "programs/stress/report.h"
 
 #include "programs/cli/complain.h"
 #include "programs/cli/human.h"
+#include "programs/stress/kinds.h"
+#include "programs/stress/latency.h"
+#include "programs/stress/options.h"
+#include "programs/stress/result.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- what was asked for ---- */
