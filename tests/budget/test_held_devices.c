@@ -59,7 +59,9 @@ static char *make_text(const struct text_plan *plan, size_t bytes_max, size_t *r
 	return text;
 }
 
-START_TEST(test_a_description_holds_no_more_than_a_multiple_of_its_text)
+TEST_CASE("devices", 120);
+
+TEST_ROWS(test_a_description_holds_no_more_than_a_multiple_of_its_text, texts)
 {
 	const struct text_plan *plan = &texts[_i];
 	struct vmdesc *d = NULL;
@@ -74,7 +76,6 @@ START_TEST(test_a_description_holds_no_more_than_a_multiple_of_its_text)
 	vmdesc_free(d);
 	free(text);
 }
-END_TEST
 
 /* ---- as JSON ---------------------------------------------------------------------------------------------------- */
 
@@ -153,7 +154,7 @@ static int count_bytes(const char *text, size_t bytes, void *sum)
 	return 0;
 }
 
-START_TEST(test_devices_as_json_hold_no_more_than_their_budget)
+TEST_ROWS(test_devices_as_json_hold_no_more_than_their_budget, bombs)
 {
 	const struct bomb *bomb = &bombs[_i];
 	size_t limit, text_bytes = 0;
@@ -174,7 +175,6 @@ START_TEST(test_devices_as_json_hold_no_more_than_their_budget)
 	ck_assert_uint_eq(json_array_size(json_object_get(sh.doc, "devices")) + sh.not_shown, bomb->count);
 	json_decref(sh.doc);
 }
-END_TEST
 
 /* Real ones take a tenth of what they may. */
 static void check_real(struct tail *t)
@@ -199,24 +199,10 @@ static void check_real(struct tail *t)
 	split_result_fini(&r);
 }
 
-START_TEST(test_devices_of_real_sources_stay_far_below_their_budget)
+TEST(test_devices_of_real_sources_stay_far_below_their_budget)
 {
 	struct held held;
 
 	held_begin(&held); /* where nothing can be measured, nothing is */
 	for_each_tail(".tail", check_real);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("held_devices");
-	TCase *t = suite_case(s, "devices", 120);
-
-	tcase_add_loop_test(t, test_a_description_holds_no_more_than_a_multiple_of_its_text, 0,
-	                    sizeof(texts) / sizeof(texts[0]));
-	tcase_add_loop_test(t, test_devices_as_json_hold_no_more_than_their_budget, 0,
-	                    sizeof(bombs) / sizeof(bombs[0]));
-	tcase_add_test(t, test_devices_of_real_sources_stay_far_below_their_budget);
-	return s;
 }

@@ -57,7 +57,9 @@ static unsigned fill_windows(unsigned channels, unsigned log)
 	return channels;
 }
 
-START_TEST(test_a_zstd_channel_holds_no_more_than_level_20_needs)
+TEST_CASE("windows", 120);
+
+TEST(test_a_zstd_channel_holds_no_more_than_level_20_needs)
 {
 	struct held held;
 
@@ -70,9 +72,8 @@ START_TEST(test_a_zstd_channel_holds_no_more_than_level_20_needs)
 		held_within(&held, (32u << 20) + (2u << 20), "the zstd window of a channel");
 	}
 }
-END_TEST
 
-START_TEST(test_zstd_channels_hold_no_more_than_their_limit_together)
+TEST(test_zstd_channels_hold_no_more_than_their_limit_together)
 {
 	struct options opts;
 	struct held held;
@@ -88,7 +89,6 @@ START_TEST(test_zstd_channels_hold_no_more_than_their_limit_together)
 	held_within(&held, (256u << 20) + (4u << 20), "the zstd windows of 255 channels, 256 MiB allowed");
 	close_decoders(MULTIFD_CHANNELS_MAX);
 }
-END_TEST
 
 /* Pages that are hard to shrink; each comes again, behind more than the windows of lower levels. */
 static enum wire_how fill_noise(void *opaque, unsigned block, uint64_t tpage, unsigned round, uint8_t *page)
@@ -102,7 +102,7 @@ static enum wire_how fill_noise(void *opaque, unsigned block, uint64_t tpage, un
 }
 
 /* A whole guest from a source at the highest level that there is, and one more channel than the limit has room for. */
-START_TEST(test_a_source_at_level_20_lands_or_is_refused_by_name)
+TEST_EACH(test_a_source_at_level_20_lands_or_is_refused_by_name, 2)
 {
 	static const struct wire_block block = { .name = "pc.ram", .bytes = 20 << 20 };
 	static const struct multifd_opts m = { .channels = 2,
@@ -127,9 +127,8 @@ START_TEST(test_a_source_at_level_20_lands_or_is_refused_by_name)
 	held_within(&held, (20u << 20) + 2 * (35u << 20) + (4u << 20), "two channels at level 20, and 20 MiB of RAM");
 	several_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_zlib_channel_holds_its_fixed_window)
+TEST(test_a_zlib_channel_holds_its_fixed_window)
 {
 	struct wire_encoder *enc = wire_encoder_new(MULTIFD_ZLIB);
 	struct iovec iov = { landed, PAGE };
@@ -147,17 +146,4 @@ START_TEST(test_a_zlib_channel_holds_its_fixed_window)
 	held_within(&held, MULTIFD_CHANNELS_MAX * (44u << 10) + (1u << 20), "zlib on 255 channels");
 	close_decoders(MULTIFD_CHANNELS_MAX);
 	wire_encoder_free(enc);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("held_multifd");
-	TCase *t = suite_case(s, "windows", 120);
-
-	tcase_add_test(t, test_a_zstd_channel_holds_no_more_than_level_20_needs);
-	tcase_add_test(t, test_zstd_channels_hold_no_more_than_their_limit_together);
-	tcase_add_loop_test(t, test_a_source_at_level_20_lands_or_is_refused_by_name, 0, 2);
-	tcase_add_test(t, test_a_zlib_channel_holds_its_fixed_window);
-	return s;
 }

@@ -34,8 +34,10 @@ static const struct inm_ops *careless_ops(void)
 
 #define STATE_BYTES ((size_t)48 << 20)
 
+TEST_CASE("source", 120);
+
 /* Two ways to the end: all of it comes, or it breaks off. */
-START_TEST(test_device_state_is_held_once)
+TEST_EACH(test_device_state_is_held_once, 2)
 {
 	const struct wire_field field = { .name = "buffer", .kind = WIRE_BUFFER, .bytes = STATE_BYTES, .value = 0x55 };
 	const struct wire_vmsd vmsd = { .name = "d", .version = 1, .fields = &field, .field_count = 1 };
@@ -54,10 +56,9 @@ START_TEST(test_device_state_is_held_once)
 	            _i ? "48 MiB of device state that breaks off" : "48 MiB of device state");
 	scene_end(&s);
 }
-END_TEST
 
 /* 512 MiB are announced, and some pages come. */
-START_TEST(test_a_package_is_held_as_it_comes)
+TEST(test_a_package_is_held_as_it_comes)
 {
 	static const struct pc_block block = { .name = "pc.ram", .pages = 1024, .backing = EMB_MEMFD };
 	struct held held;
@@ -75,10 +76,9 @@ START_TEST(test_a_package_is_held_as_it_comes)
 	held_within(&held, 6 * (1024 * PC_PAGE) + FIXED_BYTES, "a package of 512 MiB that does not come");
 	pc_end(&s);
 }
-END_TEST
 
 /* As many sections before the first round as there may be, the longest that there may be among them. */
-START_TEST(test_early_sections_hold_little)
+TEST(test_early_sections_hold_little)
 {
 	static const struct wire_device early = { .name = "early", .data = "x", .bytes = 1 };
 	uint8_t *section = calloc(1, 300 + (1 << 20));
@@ -112,12 +112,11 @@ START_TEST(test_early_sections_hold_little)
 	held_within(&held, FIXED_BYTES + SECTIONS_MAX * 512, "1016 early sections");
 	scene_end(&s);
 }
-END_TEST
 
 #define BLOCK_BYTES_EACH (8u << 10)
 
 /* The embedder has agreed to each of them. Names as long as they may be, and each with a page. */
-START_TEST(test_blocks_hold_little_beside_their_ram)
+TEST(test_blocks_hold_little_beside_their_ram)
 {
 	uint8_t *memory = mmap(NULL, RAM_BLOCKS_MAX * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct ram ram = { 0 };
@@ -139,10 +138,9 @@ START_TEST(test_blocks_hold_little_beside_their_ram)
 	ram_fini(&ram);
 	munmap(memory, RAM_BLOCKS_MAX * 4096);
 }
-END_TEST
 
 /* Of 64 GiB: which pages are here, and in postcopy which are to come, and which were asked for. */
-START_TEST(test_what_is_known_of_pages_is_bits_and_nothing_before_they_come)
+TEST(test_what_is_known_of_pages_is_bits_and_nothing_before_they_come)
 {
 	size_t tpages = (64ull << 30) >> 12;
 	struct bitmap received, asked;
@@ -162,11 +160,10 @@ START_TEST(test_what_is_known_of_pages_is_bits_and_nothing_before_they_come)
 	bitmap_fini(&asked);
 	coverage_fini(&expected);
 }
-END_TEST
 
 #define CHANNELS 16u
 
-START_TEST(test_multifd_channels_hold_a_packet_each)
+TEST(test_multifd_channels_hold_a_packet_each)
 {
 	static const struct wire_block block = { .name = "pc.ram", .bytes = 32 << 20 };
 	struct held held;
@@ -181,19 +178,4 @@ START_TEST(test_multifd_channels_hold_a_packet_each)
 	held_within(&held, (32u << 20) + FIXED_BYTES + CHANNELS * (MULTIFD_PACKET_PAGE_BYTES + (64u << 10)),
 	            "16 multifd channels and 32 MiB of RAM");
 	several_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("held_source");
-	TCase *t = suite_case(s, "source", 120);
-
-	tcase_add_loop_test(t, test_device_state_is_held_once, 0, 2);
-	tcase_add_test(t, test_a_package_is_held_as_it_comes);
-	tcase_add_test(t, test_early_sections_hold_little);
-	tcase_add_test(t, test_blocks_hold_little_beside_their_ram);
-	tcase_add_test(t, test_what_is_known_of_pages_is_bits_and_nothing_before_they_come);
-	tcase_add_test(t, test_multifd_channels_hold_a_packet_each);
-	return s;
 }

@@ -66,8 +66,10 @@ static int divide(enum split_mode mode, struct split_result *r)
 	return split_by_footers(r, buf, bytes, mode, &opts, &err);
 }
 
+TEST_CASE("split", 120);
+
 /* Ends of sections, and nothing else: each is plausible, since a section follows. */
-START_TEST(test_a_package_of_footers_holds_little)
+TEST_EACH(test_a_package_of_footers_holds_little, 2)
 {
 	struct split_result r = SPLIT_RESULT_NONE;
 	struct held held;
@@ -89,10 +91,9 @@ START_TEST(test_a_package_of_footers_holds_little)
 	printf("of a package of %zu bytes\n", bytes);
 	free(buf);
 }
-END_TEST
 
 /* As many sections as there may be, and as many false ends. */
-START_TEST(test_as_many_sections_as_possible_hold_little)
+TEST_EACH(test_as_many_sections_as_possible_hold_little, 2)
 {
 	enum split_mode mode = _i ? SPLIT_PACKAGE : SPLIT_TAIL;
 	struct split_result r = SPLIT_RESULT_NONE;
@@ -122,15 +123,4 @@ START_TEST(test_as_many_sections_as_possible_hold_little)
 	held_within(&held, SPLIT_BYTES_MAX, _i ? "a package of 65536 sections" : "a tail of 65536 sections");
 	split_result_fini(&r);
 	free(buf);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("held_split");
-	TCase *t = suite_case(s, "split", 120);
-
-	tcase_add_loop_test(t, test_a_package_of_footers_holds_little, 0, 2);
-	tcase_add_loop_test(t, test_as_many_sections_as_possible_hold_little, 0, 2);
-	return s;
 }

@@ -58,7 +58,9 @@ static void part(void)
 		close(strangers[i]);
 }
 
-START_TEST(test_silent_strangers_hold_little)
+TEST_CASE("strangers", 120);
+
+TEST(test_silent_strangers_hold_little)
 {
 	struct held held;
 	struct several s;
@@ -75,10 +77,9 @@ START_TEST(test_silent_strangers_hold_little)
 	part();
 	several_end(&s);
 }
-END_TEST
 
 /* Each says that it is multifd channel 0, and waits: more than may do so. */
-START_TEST(test_connections_that_claim_to_be_a_channel_hold_little)
+TEST(test_connections_that_claim_to_be_a_channel_hold_little)
 {
 	const struct multifd_opts m = { .channels = 1, .method = WIRE_MULTIFD_ZSTD };
 	struct wire hello = { 0 };
@@ -101,7 +102,6 @@ START_TEST(test_connections_that_claim_to_be_a_channel_hold_little)
 	wire_fini(&hello);
 	several_end(&s);
 }
-END_TEST
 
 #if HAVE_GNUTLS
 
@@ -123,7 +123,7 @@ static void send_hellos(struct several *s, unsigned rounds)
 	printf("%zu bytes sent on %u connections\n", sent, STRANGERS);
 }
 
-START_TEST(test_strangers_inside_tls_hold_no_more_than_a_connection_may)
+TEST_EACH(test_strangers_inside_tls_hold_no_more_than_a_connection_may, 2)
 {
 	/* One round less than the limit, so that all stay; and without an end, so that none does. */
 	unsigned rounds = _i ? 200 : 7;
@@ -146,19 +146,5 @@ START_TEST(test_strangers_inside_tls_hold_no_more_than_a_connection_may)
 	several_end(&s);
 	tls_dir_remove(dir);
 }
-END_TEST
 
 #endif
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("held_strangers");
-	TCase *t = suite_case(s, "strangers", 120);
-
-	tcase_add_test(t, test_silent_strangers_hold_little);
-	tcase_add_test(t, test_connections_that_claim_to_be_a_channel_hold_little);
-#if HAVE_GNUTLS
-	tcase_add_loop_test(t, test_strangers_inside_tls_hold_no_more_than_a_connection_may, 0, 2);
-#endif
-	return s;
-}

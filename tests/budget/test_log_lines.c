@@ -56,8 +56,10 @@ static void within_budget(const char *what, uint64_t begin_ns)
 	ck_assert_uint_ge(sums, 1);
 }
 
+TEST_CASE("lines", 120);
+
 /* Five bytes that mean nothing here, again and again, and a guest that lands behind them. */
-START_TEST(test_what_a_source_says_in_vain_is_not_logged_each_time)
+TEST(test_what_a_source_says_in_vain_is_not_logged_each_time)
 {
 	struct wire flood = { 0 };
 	struct scene s;
@@ -77,7 +79,6 @@ START_TEST(test_what_a_source_says_in_vain_is_not_logged_each_time)
 	wire_fini(&flood);
 	scene_end(&s);
 }
-END_TEST
 
 static int connect_to(const char *address)
 {
@@ -102,7 +103,7 @@ static const struct visit {
 };
 
 /* Channels that are taken, and leave before the main channel comes, have a topic of their own. */
-START_TEST(test_strangers_are_not_logged_each_time)
+TEST_ROWS(test_strangers_are_not_logged_each_time, visits)
 {
 	const struct visit *v = &visits[_i];
 	uint64_t begin_ns = clock_now_ns();
@@ -134,10 +135,9 @@ START_TEST(test_strangers_are_not_logged_each_time)
 	within_budget(v->what, begin_ns);
 	several_end(&s);
 }
-END_TEST
 
 /* It comes back with all that a recovery takes, and is gone again; in the end it lands. */
-START_TEST(test_a_source_that_comes_and_goes_is_not_logged_each_time)
+TEST_EACH(test_a_source_that_comes_and_goes_is_not_logged_each_time, 2)
 {
 	struct pc_opts o = { .log = count, .preempt = _i ? PC_LATE : PC_NO_PREEMPT, .touch = { .threads = 1 } };
 	struct rec_opts back = rec_back(_i ? REC_NEW : REC_NO_PREEMPT);
@@ -159,16 +159,4 @@ START_TEST(test_a_source_that_comes_and_goes_is_not_logged_each_time)
 	/* The losses, the returns, and the main channels; preempt channels have a larger burst of their own. */
 	ck_assert_uint_le(logged_lines, 3 * (LOG_BURST + 2 * seconds) + 20 + (_i ? LOSSES : 0));
 	ck_assert_uint_ge(sums, 1);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("log_lines");
-	TCase *t = suite_case(s, "lines", 120);
-
-	tcase_add_test(t, test_what_a_source_says_in_vain_is_not_logged_each_time);
-	tcase_add_loop_test(t, test_strangers_are_not_logged_each_time, 0, sizeof(visits) / sizeof(visits[0]));
-	tcase_add_loop_test(t, test_a_source_that_comes_and_goes_is_not_logged_each_time, 0, 2);
-	return s;
 }

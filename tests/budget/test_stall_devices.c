@@ -45,7 +45,9 @@ static void run(struct roomy *r, struct wire *w, const struct land_opts *o, cons
 	roomy_end(r);
 }
 
-START_TEST(test_a_package_of_footers_does_not_hold_up_others)
+TEST_CASE("devices", 120);
+
+TEST(test_a_package_of_footers_does_not_hold_up_others)
 {
 	static const struct land_opts o = { .caps = postcopy, .return_path = true, .end = SOURCE_END_CLOSE };
 	struct roomy r = { .bytes = 16 * MIB, .backing = ROOMY_MEMFD, .guest_view = true };
@@ -68,10 +70,9 @@ START_TEST(test_a_package_of_footers_does_not_hold_up_others)
 	ck_assert_msg(strstr(r.error, "package"), "%s", r.error);
 	free(list);
 }
-END_TEST
 
 /* After each pause the state looks whole: dividing it again must not cost what all of it costs. */
-START_TEST(test_a_state_that_drips_is_not_divided_after_every_byte)
+TEST(test_a_state_that_drips_is_not_divided_after_every_byte)
 {
 	struct source_pause pauses[30];
 	const struct land_opts o = { .params = suppressed,
@@ -98,10 +99,9 @@ START_TEST(test_a_state_that_drips_is_not_divided_after_every_byte)
 	run(&r, &w, &o, "a state that drips");
 	free(list);
 }
-END_TEST
 
 /* Eight megabytes of description: the most that is taken. */
-START_TEST(test_a_large_description_does_not_hold_up_others)
+TEST(test_a_large_description_does_not_hold_up_others)
 {
 	static const struct land_opts o = { .return_path = false };
 	struct wire_block *list = roomy_names(1, 4, MIB);
@@ -128,10 +128,9 @@ START_TEST(test_a_large_description_does_not_hold_up_others)
 	ck_assert_uint_eq(r.devices, 40000);
 	free(list);
 }
-END_TEST
 
 /* Every eighth byte may begin a description, and none is one. */
-START_TEST(test_false_descriptions_do_not_hold_up_others)
+TEST(test_false_descriptions_do_not_hold_up_others)
 {
 	static const struct land_opts o = { .end = SOURCE_END_CLOSE };
 	struct wire_block *list = roomy_names(1, 4, MIB);
@@ -150,17 +149,4 @@ START_TEST(test_false_descriptions_do_not_hold_up_others)
 	run(&r, &w, &o, "false descriptions");
 	ck_assert_int_lt(r.result, 0);
 	free(list);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("stall_devices");
-	TCase *t = suite_case(s, "devices", 120);
-
-	tcase_add_test(t, test_a_package_of_footers_does_not_hold_up_others);
-	tcase_add_test(t, test_a_state_that_drips_is_not_divided_after_every_byte);
-	tcase_add_test(t, test_a_large_description_does_not_hold_up_others);
-	tcase_add_test(t, test_false_descriptions_do_not_hold_up_others);
-	return s;
 }

@@ -56,7 +56,9 @@ static struct stall run(co_fn *fn, unsigned count)
 	return seen;
 }
 
-START_TEST(test_a_coroutine_that_does_not_yield_is_seen_and_named)
+TEST_CASE("kit", 60);
+
+TEST(test_a_coroutine_that_does_not_yield_is_seen_and_named)
 {
 	struct stall seen = run(hog, 1);
 
@@ -65,9 +67,8 @@ START_TEST(test_a_coroutine_that_does_not_yield_is_seen_and_named)
 	ck_assert_str_eq(seen.turn_of, "the first");
 	ck_assert_uint_ge(seen.cpu_ns, 15 * NS_PER_MS);
 }
-END_TEST
 
-START_TEST(test_work_that_spends_its_turn_stays_inside_the_budget)
+TEST(test_work_that_spends_its_turn_stays_inside_the_budget)
 {
 	struct stall seen;
 
@@ -77,10 +78,9 @@ START_TEST(test_work_that_spends_its_turn_stays_inside_the_budget)
 	seen = run(considerate, WORKERS);
 	stall_check(&seen, "five that yield");
 }
-END_TEST
 
 /* The embedder's own loop waits, too. */
-START_TEST(test_a_dispatch_ends_although_there_is_more_to_do)
+TEST(test_a_dispatch_ends_although_there_is_more_to_do)
 {
 	uint64_t began_ns, took_ns, worst_ns = 0;
 	unsigned dispatches = 0;
@@ -101,16 +101,4 @@ START_TEST(test_a_dispatch_ends_although_there_is_more_to_do)
 	printf("%u dispatches, the longest %.2f ms\n", dispatches, (double)worst_ns / 1e6);
 	ck_assert_uint_gt(dispatches, 5);
 	ck_assert_uint_le(worst_ns, 2 * STALL_BUDGET_NS);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("stall_kit");
-	TCase *t = suite_case(s, "kit", 60);
-
-	tcase_add_test(t, test_a_coroutine_that_does_not_yield_is_seen_and_named);
-	tcase_add_test(t, test_work_that_spends_its_turn_stays_inside_the_budget);
-	tcase_add_test(t, test_a_dispatch_ends_although_there_is_more_to_do);
-	return s;
 }

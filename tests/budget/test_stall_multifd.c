@@ -72,31 +72,19 @@ static void play(const char *method, uint32_t flag, enum emb_backing backing, un
 	stall_check(&seen, what);
 }
 
-START_TEST(test_many_channels_of_zlib_do_not_hold_up_others)
+TEST_CASE("multifd", 120);
+
+TEST(test_many_channels_of_zlib_do_not_hold_up_others)
 {
 	play("zlib", WIRE_MULTIFD_ZLIB, EMB_ANON, CHANNELS);
 }
-END_TEST
 
-START_TEST(test_many_channels_of_zstd_do_not_hold_up_others)
+TEST(test_many_channels_of_zstd_do_not_hold_up_others)
 {
 	play("zstd", WIRE_MULTIFD_ZSTD, EMB_ANON, CHANNELS);
 }
-END_TEST
 
-START_TEST(test_many_channels_of_plain_pages_do_not_hold_up_others)
+TEST(test_many_channels_of_plain_pages_do_not_hold_up_others)
 {
 	play("none", 0, EMB_MEMFD, CHANNELS_PLAIN);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("stall_multifd");
-	TCase *t = suite_case(s, "multifd", 120);
-
-	tcase_add_test(t, test_many_channels_of_zlib_do_not_hold_up_others);
-	tcase_add_test(t, test_many_channels_of_zstd_do_not_hold_up_others);
-	tcase_add_test(t, test_many_channels_of_plain_pages_do_not_hold_up_others);
-	return s;
 }

@@ -23,8 +23,10 @@ static void put_package(struct wire *w)
 	wire_package_end(w, package);
 }
 
+TEST_CASE("postcopy", 120);
+
 /* Discarded, listened for, half of them sent, and the source goes away: a pause, and then the embedder's patience. */
-START_TEST(test_postcopy_of_4096_blocks_does_not_hold_up_others)
+TEST(test_postcopy_of_4096_blocks_does_not_hold_up_others)
 {
 	static const struct land_opts o = {
 		.caps = postcopy, .return_path = true, .end = SOURCE_END_CLOSE, .deadline_ms = 3000
@@ -56,7 +58,6 @@ START_TEST(test_postcopy_of_4096_blocks_does_not_hold_up_others)
 	free(list);
 	roomy_end(&r);
 }
-END_TEST
 
 /* The longest that the kernel takes to make one of @count huge pages, when it is touched. */
 static uint64_t first_touch_ns(uint8_t *area, uint64_t count)
@@ -76,7 +77,7 @@ static uint64_t first_touch_ns(uint8_t *area, uint64_t count)
  * One page for each huge one. What the kernel takes to make a huge page of zeros is a figure that we cannot change: 0.1
  * to 9 ms for 2 MiB, and the embedder has chosen it. No turn may have more than one of them.
  */
-START_TEST(test_pages_scattered_over_huge_ones_do_not_hold_up_others)
+TEST(test_pages_scattered_over_huge_ones_do_not_hold_up_others)
 {
 	const uint64_t count = 128, spare = 64; /* the spare ones are for us */
 	struct wire_block *list = roomy_names(1, 4, count * 2 * MIB);
@@ -104,10 +105,9 @@ START_TEST(test_pages_scattered_over_huge_ones_do_not_hold_up_others)
 	free(list);
 	roomy_end(&r);
 }
-END_TEST
 
 /* Elements that say nothing, as many as fit into a megabyte: commands, empty sections, flushes. */
-START_TEST(test_floods_of_small_elements_do_not_hold_up_others)
+TEST(test_floods_of_small_elements_do_not_hold_up_others)
 {
 	struct wire_block *list = roomy_names(1, 4, MIB);
 	struct roomy r = { .bytes = MIB };
@@ -137,16 +137,4 @@ START_TEST(test_floods_of_small_elements_do_not_hold_up_others)
 	wire_fini(&w);
 	free(list);
 	roomy_end(&r);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("stall_postcopy");
-	TCase *t = suite_case(s, "postcopy", 120);
-
-	tcase_add_test(t, test_postcopy_of_4096_blocks_does_not_hold_up_others);
-	tcase_add_test(t, test_pages_scattered_over_huge_ones_do_not_hold_up_others);
-	tcase_add_test(t, test_floods_of_small_elements_do_not_hold_up_others);
-	return s;
 }

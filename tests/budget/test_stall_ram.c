@@ -42,7 +42,9 @@ static void end(struct roomy *r, struct wire *w)
 	roomy_end(r);
 }
 
-START_TEST(test_ranges_that_overlap_are_discarded_once_and_do_not_hold_up_others)
+TEST_CASE("ram", 120);
+
+TEST(test_ranges_that_overlap_are_discarded_once_and_do_not_hold_up_others)
 {
 	struct wire_range *ranges = calloc(RANGES, sizeof(*ranges));
 	struct wire w = { 0 };
@@ -60,10 +62,9 @@ START_TEST(test_ranges_that_overlap_are_discarded_once_and_do_not_hold_up_others
 	free(ranges);
 	end(&r, &w);
 }
-END_TEST
 
 /* All but one page, again and again: each time some thirty bytes. */
-START_TEST(test_a_range_that_is_named_again_costs_a_look)
+TEST(test_a_range_that_is_named_again_costs_a_look)
 {
 	const struct wire_range all = { 0, TIB - WIRE_TPAGE_BYTES };
 	struct wire w = { 0 };
@@ -77,9 +78,8 @@ START_TEST(test_a_range_that_is_named_again_costs_a_look)
 	ck_assert_uint_lt(r.seen.cpu_ns, 300 * NS_PER_MS);
 	end(&r, &w);
 }
-END_TEST
 
-START_TEST(test_announced_discarded_and_listened_for_a_large_guest_does_not_hold_up_others)
+TEST(test_announced_discarded_and_listened_for_a_large_guest_does_not_hold_up_others)
 {
 	const struct wire_range all = { 0, 16 * TIB - WIRE_TPAGE_BYTES };
 	struct wire w = { 0 };
@@ -97,10 +97,9 @@ START_TEST(test_announced_discarded_and_listened_for_a_large_guest_does_not_hold
 	play(&r, &w, "16 TiB");
 	end(&r, &w);
 }
-END_TEST
 
 /* What is given back is there: the kernel's work goes with the pages. */
-START_TEST(test_giving_back_what_has_come_does_not_hold_up_others)
+TEST(test_giving_back_what_has_come_does_not_hold_up_others)
 {
 	const uint64_t bytes = 256ull << 20;
 	const struct wire_range all = { 0, bytes };
@@ -118,17 +117,4 @@ START_TEST(test_giving_back_what_has_come_does_not_hold_up_others)
 	play(&r, &w, "256 MiB, received and discarded");
 	ck_assert_uint_eq(r.stats.discarded_pages, bytes / WIRE_TPAGE_BYTES);
 	end(&r, &w);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("stall_ram");
-	TCase *t = suite_case(s, "ram", 120);
-
-	tcase_add_test(t, test_ranges_that_overlap_are_discarded_once_and_do_not_hold_up_others);
-	tcase_add_test(t, test_a_range_that_is_named_again_costs_a_look);
-	tcase_add_test(t, test_announced_discarded_and_listened_for_a_large_guest_does_not_hold_up_others);
-	tcase_add_test(t, test_giving_back_what_has_come_does_not_hold_up_others);
-	return s;
 }

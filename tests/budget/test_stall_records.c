@@ -38,19 +38,19 @@ static void play_records(const char *what, unsigned blocks, unsigned name_bytes)
 	roomy_end(&r);
 }
 
-START_TEST(test_records_of_one_block_do_not_hold_up_others)
+TEST_CASE("records", 120);
+
+TEST(test_records_of_one_block_do_not_hold_up_others)
 {
 	play_records("records of one block", 1, 4);
 }
-END_TEST
 
-START_TEST(test_records_that_name_the_last_of_4096_blocks_do_not_hold_up_others)
+TEST(test_records_that_name_the_last_of_4096_blocks_do_not_hold_up_others)
 {
 	play_records("records that name the last of 4096 blocks", BLOCKS, 4);
 }
-END_TEST
 
-START_TEST(test_a_list_of_4096_blocks_with_long_names_does_not_hold_up_others)
+TEST(test_a_list_of_4096_blocks_with_long_names_does_not_hold_up_others)
 {
 	struct wire_block *list = roomy_names(BLOCKS, 250, WIRE_TPAGE_BYTES);
 	struct roomy r = { .bytes = (uint64_t)BLOCKS * WIRE_TPAGE_BYTES };
@@ -68,13 +68,12 @@ START_TEST(test_a_list_of_4096_blocks_with_long_names_does_not_hold_up_others)
 	free(list);
 	roomy_end(&r);
 }
-END_TEST
 
 /*
  * Each block is given twice, and the embedder's view is in as many pieces as there are blocks. So the list of mappings
  * that they are compared by is as long as it gets (memory/views.h).
  */
-START_TEST(test_comparing_the_views_of_4096_blocks_does_not_hold_up_others)
+TEST(test_comparing_the_views_of_4096_blocks_does_not_hold_up_others)
 {
 	struct wire_block *list = roomy_names(BLOCKS, 250, WIRE_TPAGE_BYTES);
 	struct roomy r = { .bytes = (uint64_t)BLOCKS * WIRE_TPAGE_BYTES, .backing = ROOMY_MEMFD, .guest_view = true };
@@ -93,17 +92,4 @@ START_TEST(test_comparing_the_views_of_4096_blocks_does_not_hold_up_others)
 	wire_fini(&w);
 	free(list);
 	roomy_end(&r);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("stall_records");
-	TCase *t = suite_case(s, "records", 120);
-
-	tcase_add_test(t, test_records_of_one_block_do_not_hold_up_others);
-	tcase_add_test(t, test_records_that_name_the_last_of_4096_blocks_do_not_hold_up_others);
-	tcase_add_test(t, test_a_list_of_4096_blocks_with_long_names_does_not_hold_up_others);
-	tcase_add_test(t, test_comparing_the_views_of_4096_blocks_does_not_hold_up_others);
-	return s;
 }

@@ -35,29 +35,28 @@ static void answers(struct scene *s, int *where, int code, const char *callback)
 	scene_end(s);
 }
 
-START_TEST(test_ram_block_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest)
+TEST_CASE("answers", 4);
+
+TEST_ROWS(test_ram_block_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest, no_answers)
 {
 	struct scene s;
 
 	answers(&s, &s.e.fail_ram_block, no_answers[_i], "the callback for block 'pc.ram'");
 }
-END_TEST
 
-START_TEST(test_device_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest)
+TEST_ROWS(test_device_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest, no_answers)
 {
 	struct scene s;
 
 	answers(&s, &s.e.fail_device, no_answers[_i], "the callback for device 'timer'");
 }
-END_TEST
 
-START_TEST(test_ready_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest)
+TEST_ROWS(test_ready_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest, no_answers)
 {
 	struct scene s;
 
 	answers(&s, &s.e.fail_start, no_answers[_i], "the callback ready");
 }
-END_TEST
 
 static int positive_early(void *opaque, const struct inm_device *device)
 {
@@ -65,7 +64,7 @@ static int positive_early(void *opaque, const struct inm_device *device)
 	return device->description ? 7 : -EIO;
 }
 
-START_TEST(test_early_described_that_returns_no_errno_fails_by_name)
+TEST(test_early_described_that_returns_no_errno_fails_by_name)
 {
 	static const struct wire_device early = {
 		.name = "0000:00:05.0/virtio-mem-device-early", .version_id = 1, .data = "0123456789abcdef", .bytes = 16
@@ -79,7 +78,6 @@ START_TEST(test_early_described_that_returns_no_errno_fails_by_name)
 	check_names(s.e.error, "the callback for early device '0000:00:05.0/virtio-mem-device-early'", 7);
 	scene_end(&s);
 }
-END_TEST
 
 static int a_positive_one(struct pc *s, const struct inm_device *device)
 {
@@ -89,7 +87,7 @@ static int a_positive_one(struct pc *s, const struct inm_device *device)
 }
 
 /* In the package, which the source has nothing left to recover. */
-START_TEST(test_in_postcopy_a_positive_answer_of_a_device_never_starts_the_guest)
+TEST_EACH(test_in_postcopy_a_positive_answer_of_a_device_never_starts_the_guest, 2)
 {
 	struct pc s;
 
@@ -102,22 +100,4 @@ START_TEST(test_in_postcopy_a_positive_answer_of_a_device_never_starts_the_guest
 	ck_assert_int_eq(s.e.stats.state, INM_STATE_FAILED);
 	ck_assert_uint_eq(s.e.start_calls, 0);
 	pc_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	const int count = sizeof(no_answers) / sizeof(no_answers[0]);
-	Suite *s = suite_create("answers");
-	TCase *t = tcase_create("answers");
-
-	tcase_add_loop_test(t, test_ram_block_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest, 0,
-	                    count);
-	tcase_add_loop_test(t, test_device_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest, 0,
-	                    count);
-	tcase_add_loop_test(t, test_ready_that_returns_no_errno_fails_by_name_and_the_source_keeps_its_guest, 0, count);
-	tcase_add_test(t, test_early_described_that_returns_no_errno_fails_by_name);
-	tcase_add_loop_test(t, test_in_postcopy_a_positive_answer_of_a_device_never_starts_the_guest, 0, 2);
-	suite_add_tcase(s, t);
-	return s;
 }

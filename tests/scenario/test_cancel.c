@@ -60,7 +60,9 @@ static bool cancel_after(unsigned dispatches, size_t chunk_bytes, bool return_pa
 	return took < dispatches;
 }
 
-START_TEST(test_cancel_after_any_dispatch_gives_everything_back)
+TEST_CASE("dispatch", 300);
+
+TEST(test_cancel_after_any_dispatch_gives_everything_back)
 {
 	unsigned k = 0;
 
@@ -68,9 +70,8 @@ START_TEST(test_cancel_after_any_dispatch_gives_everything_back)
 		k++;
 	ck_assert_uint_gt(k, 20);
 }
-END_TEST
 
-START_TEST(test_cancel_after_any_dispatch_of_a_fast_stream_gives_everything_back)
+TEST(test_cancel_after_any_dispatch_of_a_fast_stream_gives_everything_back)
 {
 	unsigned k = 0;
 
@@ -78,9 +79,8 @@ START_TEST(test_cancel_after_any_dispatch_of_a_fast_stream_gives_everything_back
 		k++;
 	ck_assert_uint_gt(k, 1);
 }
-END_TEST
 
-START_TEST(test_free_after_any_dispatch_gives_everything_back)
+TEST(test_free_after_any_dispatch_gives_everything_back)
 {
 	bool over = false;
 
@@ -104,9 +104,8 @@ START_TEST(test_free_after_any_dispatch_gives_everything_back)
 		scene_end(&s); /* frees it, however far it came */
 	}
 }
-END_TEST
 
-START_TEST(test_free_before_listen_gives_everything_back)
+TEST(test_free_before_listen_gives_everything_back)
 {
 	struct scene s;
 
@@ -115,9 +114,8 @@ START_TEST(test_free_before_listen_gives_everything_back)
 	scene_end(&s);
 	inm_free(NULL);
 }
-END_TEST
 
-START_TEST(test_free_while_listening_gives_everything_back)
+TEST(test_free_while_listening_gives_everything_back)
 {
 	struct scene s;
 
@@ -127,9 +125,8 @@ START_TEST(test_free_while_listening_gives_everything_back)
 	ck_assert_int_eq(inm_dispatch(s.e.inm), 1);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_cancel_while_listening_gives_everything_back)
+TEST(test_cancel_while_listening_gives_everything_back)
 {
 	struct scene s;
 
@@ -143,9 +140,8 @@ START_TEST(test_cancel_while_listening_gives_everything_back)
 	ck_assert_int_eq(inm_get_state(s.e.inm), INM_STATE_CANCELLED);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_cancel_after_landing_changes_nothing)
+TEST(test_cancel_after_landing_changes_nothing)
 {
 	struct scene s;
 	struct pump p;
@@ -166,7 +162,6 @@ START_TEST(test_cancel_after_landing_changes_nothing)
 	pump_close(&p);
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- from callbacks ---------------------------------------------------------------------------------------- */
 
@@ -177,7 +172,9 @@ static void cancel_inside(struct scene *s)
 	scene_end(s);
 }
 
-START_TEST(test_cancel_from_ram_block_is_heard)
+TEST_CASE("callbacks", 60);
+
+TEST(test_cancel_from_ram_block_is_heard)
 {
 	for (unsigned i = 1; i <= 2; i++) {
 		struct scene s;
@@ -191,9 +188,8 @@ START_TEST(test_cancel_from_ram_block_is_heard)
 		scene_end(&s);
 	}
 }
-END_TEST
 
-START_TEST(test_cancel_from_any_device_callback_is_heard)
+TEST(test_cancel_from_any_device_callback_is_heard)
 {
 	for (unsigned i = 1; i <= 6; i++) {
 		struct scene s;
@@ -207,9 +203,8 @@ START_TEST(test_cancel_from_any_device_callback_is_heard)
 		scene_end(&s);
 	}
 }
-END_TEST
 
-START_TEST(test_cancel_from_start_vcpus_ends_one_way_or_the_other)
+TEST(test_cancel_from_start_vcpus_ends_one_way_or_the_other)
 {
 	struct scene s;
 
@@ -217,9 +212,8 @@ START_TEST(test_cancel_from_start_vcpus_ends_one_way_or_the_other)
 	s.e.cancel_in_start = 1;
 	cancel_inside(&s);
 }
-END_TEST
 
-START_TEST(test_cancel_from_any_state_callback_ends_one_way_or_the_other)
+TEST(test_cancel_from_any_state_callback_ends_one_way_or_the_other)
 {
 	for (unsigned i = 1; i <= 3; i++) { /* setup, active, completed */
 		struct scene s;
@@ -229,7 +223,6 @@ START_TEST(test_cancel_from_any_state_callback_ends_one_way_or_the_other)
 		cancel_inside(&s);
 	}
 }
-END_TEST
 
 /* ---- from elsewhere ---------------------------------------------------------------------------------------- */
 
@@ -258,7 +251,9 @@ static void warm_up(void)
 	ck_assert_int_eq(pthread_join(thread, NULL), 0);
 }
 
-START_TEST(test_cancel_from_another_thread_is_heard_at_any_time)
+TEST_CASE("elsewhere", 60);
+
+TEST(test_cancel_from_another_thread_is_heard_at_any_time)
 {
 	warm_up();
 	for (unsigned i = 0; i < 40; i++) {
@@ -283,7 +278,6 @@ START_TEST(test_cancel_from_another_thread_is_heard_at_any_time)
 		scene_end(&s);
 	}
 }
-END_TEST
 
 static struct inm *volatile to_cancel;
 
@@ -293,7 +287,7 @@ static void on_alarm(int sig)
 	inm_cancel(to_cancel);
 }
 
-START_TEST(test_cancel_from_a_signal_handler_is_heard)
+TEST(test_cancel_from_a_signal_handler_is_heard)
 {
 	const struct itimerval soon = { .it_value = { .tv_usec = 20000 } };
 	struct sigaction act = { .sa_handler = on_alarm }, old;
@@ -310,36 +304,4 @@ START_TEST(test_cancel_from_a_signal_handler_is_heard)
 	sigaction(SIGALRM, &old, NULL);
 	pump_close(&p);
 	scene_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("cancel");
-	TCase *t = tcase_create("dispatch");
-
-	tcase_set_timeout(t, 300);
-	tcase_add_test(t, test_cancel_after_any_dispatch_gives_everything_back);
-	tcase_add_test(t, test_cancel_after_any_dispatch_of_a_fast_stream_gives_everything_back);
-	tcase_add_test(t, test_free_after_any_dispatch_gives_everything_back);
-	tcase_add_test(t, test_free_before_listen_gives_everything_back);
-	tcase_add_test(t, test_free_while_listening_gives_everything_back);
-	tcase_add_test(t, test_cancel_while_listening_gives_everything_back);
-	tcase_add_test(t, test_cancel_after_landing_changes_nothing);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("callbacks");
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_cancel_from_ram_block_is_heard);
-	tcase_add_test(t, test_cancel_from_any_device_callback_is_heard);
-	tcase_add_test(t, test_cancel_from_start_vcpus_ends_one_way_or_the_other);
-	tcase_add_test(t, test_cancel_from_any_state_callback_ends_one_way_or_the_other);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("elsewhere");
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_cancel_from_another_thread_is_heard_at_any_time);
-	tcase_add_test(t, test_cancel_from_a_signal_handler_is_heard);
-	suite_add_tcase(s, t);
-	return s;
 }

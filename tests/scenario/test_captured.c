@@ -222,7 +222,9 @@ static void learn(struct stage *st, struct capture *c)
 	census_take(&st->before);
 }
 
-START_TEST(test_the_whole_stream_lands)
+TEST_CASE("captured", 3600, .unchecked = { capture_all });
+
+TEST(test_the_whole_stream_lands)
 {
 	struct stage st;
 
@@ -235,7 +237,6 @@ START_TEST(test_the_whole_stream_lands)
 	}
 	stage_end(&st);
 }
-END_TEST
 
 /* ---- cuts ------------------------------------------------------------------------------------------------------- */
 
@@ -292,30 +293,26 @@ static void cut_all(enum part part, size_t step)
 	stage_end(&st);
 }
 
-START_TEST(test_every_prefix_of_the_first_64_kib_is_refused)
+TEST(test_every_prefix_of_the_first_64_kib_is_refused)
 {
 	cut_all(HEAD, scene_env("CAPTURED_EVERY", 1));
 }
-END_TEST
 
-START_TEST(test_every_prefix_that_ends_in_the_device_state_is_refused)
+TEST(test_every_prefix_that_ends_in_the_device_state_is_refused)
 {
 	cut_all(STATE, scene_env("CAPTURED_EVERY", 1));
 }
-END_TEST
 
 /* Of a text in which nothing but its end matters, and of pages. */
-START_TEST(test_a_prefix_that_ends_in_the_description_is_refused)
+TEST(test_a_prefix_that_ends_in_the_description_is_refused)
 {
 	cut_all(DESCRIPTION, scene_env("CAPTURED_STEP", 31));
 }
-END_TEST
 
-START_TEST(test_a_prefix_that_ends_in_the_pages_is_refused)
+TEST(test_a_prefix_that_ends_in_the_pages_is_refused)
 {
 	cut_all(BETWEEN, scene_env("CAPTURED_STEP", 241));
 }
-END_TEST
 
 /* ---- damage ----------------------------------------------------------------------------------------------------- */
 
@@ -478,7 +475,7 @@ static int wait_with_progress(pid_t pid, const volatile struct shared *shared)
 	return status;
 }
 
-START_TEST(test_no_mutation_crashes_hangs_or_takes_memory)
+TEST(test_no_mutation_crashes_hangs_or_takes_memory)
 {
 	unsigned long count = scene_env("MUTATIONS", 5000), first = scene_env("MUTATION_FIRST", 1);
 	volatile struct shared *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -504,22 +501,4 @@ START_TEST(test_no_mutation_crashes_hangs_or_takes_memory)
 		              (unsigned long long)shared->landed, count);
 	printf("%lu mutations, of which %llu landed\n", count, (unsigned long long)shared->landed);
 	munmap((void *)shared, 4096);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("captured");
-	TCase *t = tcase_create("captured");
-
-	tcase_add_unchecked_fixture(t, capture_all, NULL);
-	tcase_set_timeout(t, 3600);
-	tcase_add_test(t, test_the_whole_stream_lands);
-	tcase_add_test(t, test_every_prefix_of_the_first_64_kib_is_refused);
-	tcase_add_test(t, test_every_prefix_that_ends_in_the_device_state_is_refused);
-	tcase_add_test(t, test_a_prefix_that_ends_in_the_description_is_refused);
-	tcase_add_test(t, test_a_prefix_that_ends_in_the_pages_is_refused);
-	tcase_add_test(t, test_no_mutation_crashes_hangs_or_takes_memory);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -65,7 +65,9 @@ static void wait_a_while(struct several *s, unsigned claims)
 	several_settle(s);
 }
 
-START_TEST(test_channels_that_strangers_hold_do_not_keep_the_source_out)
+TEST_CASE("claims", 60);
+
+TEST_EACH(test_channels_that_strangers_hold_do_not_keep_the_source_out, 8)
 {
 	bool tcp = _i & 1, sync = _i & 2, closes = _i & 4;
 
@@ -90,10 +92,9 @@ START_TEST(test_channels_that_strangers_hold_do_not_keep_the_source_out)
 		several_end(&s);
 	}
 }
-END_TEST
 
 /* They come later than the source's own, from another host. */
-START_TEST(test_strangers_do_not_take_the_place_of_channels_that_are_there)
+TEST_EACH(test_strangers_do_not_take_the_place_of_channels_that_are_there, 2)
 {
 	struct order_real r;
 	struct several s;
@@ -111,10 +112,9 @@ START_TEST(test_strangers_do_not_take_the_place_of_channels_that_are_there)
 		ck_assert(s.lines[i].report.peer_closed);
 	several_end(&s);
 }
-END_TEST
 
 /* Main is at its first sync point, and only strangers claim channel 0: the source's own is on its way. */
-START_TEST(test_a_channel_that_only_a_stranger_claims_is_waited_for)
+TEST_EACH(test_a_channel_that_only_a_stranger_claims_is_waited_for, 2)
 {
 	struct order_real r;
 	struct several s;
@@ -130,10 +130,9 @@ START_TEST(test_a_channel_that_only_a_stranger_claims_is_waited_for)
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
 /* Where nobody's host can be told, on a unix socket: a claim that is older than main is not believed at once. */
-START_TEST(test_a_channel_that_came_before_main_does_not_keep_a_slow_one_out)
+TEST_EACH(test_a_channel_that_came_before_main_does_not_keep_a_slow_one_out, 2)
 {
 	struct order_real r;
 	struct several s;
@@ -150,10 +149,9 @@ START_TEST(test_a_channel_that_came_before_main_does_not_keep_a_slow_one_out)
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
 /* A source with several addresses: nobody else has come by the deadline. */
-START_TEST(test_channels_from_another_address_are_taken_when_no_others_come)
+TEST(test_channels_from_another_address_are_taken_when_no_others_come)
 {
 	struct order_real r;
 	struct several s;
@@ -166,9 +164,8 @@ START_TEST(test_channels_from_another_address_are_taken_when_no_others_come)
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_flood_of_claims_is_bounded_and_does_not_keep_the_source_out)
+TEST(test_a_flood_of_claims_is_bounded_and_does_not_keep_the_source_out)
 {
 	struct order_real r;
 	struct several s;
@@ -188,10 +185,9 @@ START_TEST(test_a_flood_of_claims_is_bounded_and_does_not_keep_the_source_out)
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
 /* A claim holds nothing of what a channel needs to receive: that is made when it is chosen. */
-START_TEST(test_a_claim_has_no_buffers)
+TEST(test_a_claim_has_no_buffers)
 {
 	struct order_real r;
 	struct several s;
@@ -205,10 +201,9 @@ START_TEST(test_a_claim_has_no_buffers)
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
 /* Its source has lost main and writes here: nobody would ever notice. */
-START_TEST(test_channels_without_a_main_channel_are_closed)
+TEST_EACH(test_channels_without_a_main_channel_are_closed, 2)
 {
 	struct order_real r;
 	struct several s;
@@ -227,9 +222,8 @@ START_TEST(test_channels_without_a_main_channel_are_closed)
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
-START_TEST(test_channels_wait_for_a_main_channel_that_is_slow)
+TEST(test_channels_wait_for_a_main_channel_that_is_slow)
 {
 	struct order_real r;
 	struct several s;
@@ -243,24 +237,4 @@ START_TEST(test_channels_wait_for_a_main_channel_that_is_slow)
 	order_finish(&s, &r);
 	several_check_landed(&s);
 	several_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("claims");
-	TCase *t = tcase_create("claims");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, test_channels_that_strangers_hold_do_not_keep_the_source_out, 0, 8);
-	tcase_add_loop_test(t, test_strangers_do_not_take_the_place_of_channels_that_are_there, 0, 2);
-	tcase_add_loop_test(t, test_a_channel_that_only_a_stranger_claims_is_waited_for, 0, 2);
-	tcase_add_loop_test(t, test_a_channel_that_came_before_main_does_not_keep_a_slow_one_out, 0, 2);
-	tcase_add_test(t, test_channels_from_another_address_are_taken_when_no_others_come);
-	tcase_add_test(t, test_a_flood_of_claims_is_bounded_and_does_not_keep_the_source_out);
-	tcase_add_test(t, test_a_claim_has_no_buffers);
-	tcase_add_loop_test(t, test_channels_without_a_main_channel_are_closed, 0, 2);
-	tcase_add_test(t, test_channels_wait_for_a_main_channel_that_is_slow);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -92,8 +92,10 @@ static size_t list_end_of_honest(void)
 	return end;
 }
 
+TEST_CASE("contest", 120);
+
 /* At every byte of it. */
-START_TEST(test_a_main_channel_that_ends_before_its_list_of_blocks_leaves_its_place)
+TEST_EACH(test_a_main_channel_that_ends_before_its_list_of_blocks_leaves_its_place, 2)
 {
 	size_t end = list_end_of_honest();
 
@@ -101,9 +103,8 @@ START_TEST(test_a_main_channel_that_ends_before_its_list_of_blocks_leaves_its_pl
 	for (size_t upto = 1; upto < end; upto += _i == RESETS ? 5 : 1)
 		stranger_then_source(upto, (enum way)_i);
 }
-END_TEST
 
-START_TEST(test_a_main_channel_that_is_silent_before_its_list_of_blocks_keeps_nobody_out)
+TEST(test_a_main_channel_that_is_silent_before_its_list_of_blocks_keeps_nobody_out)
 {
 	size_t end = list_end_of_honest();
 
@@ -113,10 +114,9 @@ START_TEST(test_a_main_channel_that_is_silent_before_its_list_of_blocks_keeps_no
 		stranger_then_source(upto, STAYS);
 	stranger_then_source(end - 1, STAYS);
 }
-END_TEST
 
 /* Many that have fallen silent, each with a section begun: they do not have their patience one after the other. */
-START_TEST(test_many_that_are_silent_keep_nobody_out_for_long)
+TEST(test_many_that_are_silent_keep_nobody_out_for_long)
 {
 	uint64_t began_ns;
 	struct several s;
@@ -133,10 +133,9 @@ START_TEST(test_many_that_are_silent_keep_nobody_out_for_long)
 	              (unsigned long long)((clock_now_ns() - began_ns) / NS_PER_MS));
 	several_end(&s);
 }
-END_TEST
 
 /* The source has begun to load, and others come that begin as it did: it is not displaced. */
-START_TEST(test_a_source_that_goes_on_is_not_displaced)
+TEST(test_a_source_that_goes_on_is_not_displaced)
 {
 	struct several s;
 	struct order_real r;
@@ -154,10 +153,9 @@ START_TEST(test_a_source_that_goes_on_is_not_displaced)
 	ck_assert_msg(strstr(said, "a second main channel"), "%s", said);
 	several_end(&s);
 }
-END_TEST
 
 /* Not all of a list is none: the embedder is not asked for the blocks that came. */
-START_TEST(test_no_block_is_asked_for_before_the_list_is_whole)
+TEST(test_no_block_is_asked_for_before_the_list_is_whole)
 {
 	struct several s;
 	unsigned line;
@@ -172,10 +170,9 @@ START_TEST(test_no_block_is_asked_for_before_the_list_is_whole)
 	ck_assert_uint_eq(s.scene.e.ram_block_calls, s.scene.e.block_count);
 	several_end(&s);
 }
-END_TEST
 
 /* From then on its end is the migration's. */
-START_TEST(test_a_main_channel_that_ends_after_its_list_of_blocks_is_an_error)
+TEST(test_a_main_channel_that_ends_after_its_list_of_blocks_is_an_error)
 {
 	struct several s;
 	unsigned line;
@@ -189,10 +186,9 @@ START_TEST(test_a_main_channel_that_ends_after_its_list_of_blocks_is_an_error)
 	several_check_failed(&s, -ENODATA, "closed|multifd");
 	several_end(&s);
 }
-END_TEST
 
 /* What was dropped can be read, and is forgotten when another one lands. */
-START_TEST(test_an_attempt_that_was_dropped_is_said_at_the_default_level)
+TEST(test_an_attempt_that_was_dropped_is_said_at_the_default_level)
 {
 	struct several s;
 	unsigned line;
@@ -205,10 +201,9 @@ START_TEST(test_an_attempt_that_was_dropped_is_said_at_the_default_level)
 	land_honest(&s);
 	several_end(&s);
 }
-END_TEST
 
 /* With one connection nobody else can come: its end is an error, wherever it is. */
-START_TEST(test_a_single_connection_that_ends_early_is_an_error)
+TEST_EACH(test_a_single_connection_that_ends_early_is_an_error, 5)
 {
 	struct scene s;
 
@@ -216,23 +211,4 @@ START_TEST(test_a_single_connection_that_ends_early_is_an_error)
 	scene_land(&s, &(struct land_opts){ .stop_at = 4 + 4 * (size_t)_i, .end = SOURCE_END_CLOSE });
 	ck_assert_int_eq(s.e.result, -ENODATA);
 	scene_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("contest");
-	TCase *t = tcase_create("contest");
-
-	tcase_set_timeout(t, 120);
-	tcase_add_loop_test(t, test_a_main_channel_that_ends_before_its_list_of_blocks_leaves_its_place, 0, 2);
-	tcase_add_test(t, test_a_main_channel_that_is_silent_before_its_list_of_blocks_keeps_nobody_out);
-	tcase_add_test(t, test_many_that_are_silent_keep_nobody_out_for_long);
-	tcase_add_test(t, test_a_source_that_goes_on_is_not_displaced);
-	tcase_add_test(t, test_no_block_is_asked_for_before_the_list_is_whole);
-	tcase_add_test(t, test_a_main_channel_that_ends_after_its_list_of_blocks_is_an_error);
-	tcase_add_test(t, test_an_attempt_that_was_dropped_is_said_at_the_default_level);
-	tcase_add_loop_test(t, test_a_single_connection_that_ends_early_is_an_error, 0, 5);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -71,7 +71,9 @@ static void lands_in_order(const struct multifd_opts *m, const struct several_op
 	several_end(&s);
 }
 
-START_TEST(test_every_order_of_main_and_up_to_three_channels_lands)
+TEST_CASE("order", 120);
+
+TEST_EACH(test_every_order_of_main_and_up_to_three_channels_lands, MANNERS)
 {
 	for (unsigned channels = 1; channels <= 3; channels++)
 		for (unsigned nth = 0; nth < order_count(channels + 1); nth++)
@@ -83,9 +85,8 @@ START_TEST(test_every_order_of_main_and_up_to_three_channels_lands)
 				lands_in_order(&m, NULL, order, (enum manner)_i);
 			}
 }
-END_TEST
 
-START_TEST(test_every_order_lands_over_tcp)
+TEST(test_every_order_lands_over_tcp)
 {
 	for (unsigned nth = 0; nth < order_count(4); nth++) {
 		const struct multifd_opts m = {
@@ -97,9 +98,8 @@ START_TEST(test_every_order_lands_over_tcp)
 		lands_in_order(&m, &(struct several_opts){ .tcp = true }, order, (enum manner)(nth % MANNERS));
 	}
 }
-END_TEST
 
-START_TEST(test_random_orders_of_eight_channels_land)
+TEST(test_random_orders_of_eight_channels_land)
 {
 	unsigned long seed = scene_env("TEST_SEED", 20240704);
 
@@ -112,19 +112,4 @@ START_TEST(test_random_orders_of_eight_channels_land)
 		order_nth((unsigned)rand() % order_count(9), 9, order);
 		lands_in_order(&m, NULL, order, (enum manner)(i % MANNERS));
 	}
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("discovery");
-	TCase *t = tcase_create("order");
-
-	/* These must all fail in a build that goes by the order of arrival (control arrival-order). */
-	tcase_set_timeout(t, 120);
-	tcase_add_loop_test(t, test_every_order_of_main_and_up_to_three_channels_lands, 0, MANNERS);
-	tcase_add_test(t, test_every_order_lands_over_tcp);
-	tcase_add_test(t, test_random_orders_of_eight_channels_land);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -37,24 +37,24 @@ static void cancel_at(unsigned k, unsigned nth, bool by_free, size_t chunk_bytes
 	several_end(&s);
 }
 
-START_TEST(test_cancel_at_any_dispatch_of_the_set_up_gives_everything_back)
+TEST_CASE("cancel", 120);
+
+TEST_EACH(test_cancel_at_any_dispatch_of_the_set_up_gives_everything_back, 2)
 {
 	for (unsigned k = 0; k < 40; k++)
 		for (unsigned nth = 0; nth < 24; nth += 5)
 			cancel_at(k, nth, false, _i ? 17 : 4);
 }
-END_TEST
 
-START_TEST(test_free_at_any_dispatch_of_the_set_up_gives_everything_back)
+TEST_EACH(test_free_at_any_dispatch_of_the_set_up_gives_everything_back, 2)
 {
 	for (unsigned k = 0; k < 40; k++)
 		for (unsigned nth = 0; nth < 24; nth += 5)
 			cancel_at(k, nth, true, _i ? 17 : 4);
 }
-END_TEST
 
 /* The bytes that complete a connection and the end of the migration come in the same turn. */
-START_TEST(test_a_channel_that_is_being_handed_over_while_all_ends_is_given_back)
+TEST(test_a_channel_that_is_being_handed_over_while_all_ends_is_given_back)
 {
 	for (unsigned last = 0; last < 3; last++)
 		for (unsigned turns = 0; turns < 6; turns++)
@@ -83,18 +83,4 @@ START_TEST(test_a_channel_that_is_being_handed_over_while_all_ends_is_given_back
 				}
 				several_end(&s);
 			}
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("discovery_cancel");
-	TCase *t = tcase_create("cancel");
-
-	tcase_set_timeout(t, 120);
-	tcase_add_loop_test(t, test_cancel_at_any_dispatch_of_the_set_up_gives_everything_back, 0, 2);
-	tcase_add_loop_test(t, test_free_at_any_dispatch_of_the_set_up_gives_everything_back, 0, 2);
-	tcase_add_test(t, test_a_channel_that_is_being_handed_over_while_all_ends_is_given_back);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -47,7 +47,9 @@ static void scan(const char *address)
 	_exit(0);
 }
 
-START_TEST(test_ten_thousand_connections_of_a_scanner_disturb_nobody)
+TEST_CASE("crowds", 60);
+
+TEST(test_ten_thousand_connections_of_a_scanner_disturb_nobody)
 {
 	const struct multifd_opts m = { .channels = 2, .return_path = true };
 	unsigned fds, fds_max = 0, turns = 0;
@@ -83,10 +85,9 @@ START_TEST(test_ten_thousand_connections_of_a_scanner_disturb_nobody)
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
 /* Who has gone takes no place: silent ones that came long after them are all let in. */
-START_TEST(test_strangers_that_have_gone_are_not_counted)
+TEST(test_strangers_that_have_gone_are_not_counted)
 {
 	const struct multifd_opts m = { .channels = 2 };
 	struct wire nothing = { 0 };
@@ -105,10 +106,9 @@ START_TEST(test_strangers_that_have_gone_are_not_counted)
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
 /* More silent ones than are let in. The source that comes then must get in all the same. */
-START_TEST(test_silent_strangers_in_any_number_do_not_keep_the_source_out)
+TEST(test_silent_strangers_in_any_number_do_not_keep_the_source_out)
 {
 	const struct multifd_opts m = { .channels = 2 };
 	struct wire nothing = { 0 };
@@ -131,10 +131,9 @@ START_TEST(test_silent_strangers_in_any_number_do_not_keep_the_source_out)
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
 /* The same in the middle of their TLS handshakes. */
-START_TEST(test_a_crowd_that_stalls_its_tls_handshakes_ends_nothing)
+TEST(test_a_crowd_that_stalls_its_tls_handshakes_ends_nothing)
 {
 	static const char *const params[] = { "tls-creds", "t", "tls-creds-type", "anon", NULL };
 	const struct multifd_opts m = { .channels = 2 };
@@ -158,7 +157,6 @@ START_TEST(test_a_crowd_that_stalls_its_tls_handshakes_ends_nothing)
 	several_end(&s);
 	wire_fini(&hello);
 }
-END_TEST
 
 /* ---- who goes when there are too many -------------------------------------------------------------------------- */
 
@@ -195,7 +193,7 @@ static void close_all(const int *fds, unsigned count)
 #define HOST(last) (0x7f000000u + (last))
 
 /* The source's main channel has connected and waits for its others, as a 7.2 source's does in a slow set-up. */
-START_TEST(test_a_flood_from_elsewhere_does_not_end_a_silent_main_channel)
+TEST(test_a_flood_from_elsewhere_does_not_end_a_silent_main_channel)
 {
 	const struct multifd_opts m = { .channels = 2, .return_path = true };
 	int fds[FLOOD], alone;
@@ -227,10 +225,9 @@ START_TEST(test_a_flood_from_elsewhere_does_not_end_a_silent_main_channel)
 	close(alone);
 	several_end(&s);
 }
-END_TEST
 
 /* Where no address has more than another, it is the oldest that goes. */
-START_TEST(test_of_many_addresses_the_oldest_connection_goes)
+TEST(test_of_many_addresses_the_oldest_connection_goes)
 {
 	const struct multifd_opts m = { .channels = 2 };
 	const unsigned gone = CONNECTIONS_UNKNOWN_MAX - m.channels;
@@ -253,10 +250,9 @@ START_TEST(test_of_many_addresses_the_oldest_connection_goes)
 	close_all(fds, 2 * CONNECTIONS_UNKNOWN_MAX);
 	several_end(&s);
 }
-END_TEST
 
 /* The count of an address goes down when its connections end: it is not held against it later. */
-START_TEST(test_an_address_whose_connections_have_ended_is_not_the_one_that_has_most)
+TEST(test_an_address_whose_connections_have_ended_is_not_the_one_that_has_most)
 {
 	const struct multifd_opts m = { .channels = 2 };
 	int fds[CONNECTIONS_UNKNOWN_MAX], other[CONNECTIONS_UNKNOWN_MAX];
@@ -282,22 +278,4 @@ START_TEST(test_an_address_whose_connections_have_ended_is_not_the_one_that_has_
 	close_all(fds, 2);
 	close(kept);
 	several_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("discovery_crowds");
-	TCase *t = tcase_create("crowds");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_ten_thousand_connections_of_a_scanner_disturb_nobody);
-	tcase_add_test(t, test_a_crowd_that_stalls_its_tls_handshakes_ends_nothing);
-	tcase_add_test(t, test_strangers_that_have_gone_are_not_counted);
-	tcase_add_test(t, test_silent_strangers_in_any_number_do_not_keep_the_source_out);
-	tcase_add_test(t, test_a_flood_from_elsewhere_does_not_end_a_silent_main_channel);
-	tcase_add_test(t, test_of_many_addresses_the_oldest_connection_goes);
-	tcase_add_test(t, test_an_address_whose_connections_have_ended_is_not_the_one_that_has_most);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -11,7 +11,9 @@
 
 /* ---- numbers that differ --------------------------------------------------------------------------------------- */
 
-START_TEST(test_fewer_channels_than_expected_are_a_named_error_by_the_deadline)
+TEST_CASE("numbers", 60);
+
+TEST_EACH(test_fewer_channels_than_expected_are_a_named_error_by_the_deadline, 3)
 {
 	static const struct {
 		unsigned there, here;
@@ -30,10 +32,9 @@ START_TEST(test_fewer_channels_than_expected_are_a_named_error_by_the_deadline)
 	ck_assert_uint_eq(source_reply_value(&s.lines[0].report, WIRE_RP_SHUT, 0), 1);
 	several_end(&s);
 }
-END_TEST
 
 /* The refused channel is what the source will fail of; the error that follows from it names the cause. */
-START_TEST(test_more_channels_than_expected_are_refused_and_named_in_the_final_error)
+TEST_EACH(test_more_channels_than_expected_are_refused_and_named_in_the_final_error, 3)
 {
 	static const unsigned rows[][2] = { { 2, 1 }, { 4, 2 }, { 3, 2 } };
 	const struct multifd_opts m = { .channels = rows[_i][0] };
@@ -55,13 +56,12 @@ START_TEST(test_more_channels_than_expected_are_refused_and_named_in_the_final_e
 	several_check_failed(&s, -ENODATA, "multifd-channels");
 	several_end(&s);
 }
-END_TEST
 
 /*
  * A 7.2 source with a return path has failed then, and says so to its user, but keeps its main connection open and
  * silent: waiting for its end would be waiting for ever.
  */
-START_TEST(test_more_channels_than_expected_are_an_error_though_the_source_stays)
+TEST(test_more_channels_than_expected_are_an_error_though_the_source_stays)
 {
 	const struct multifd_opts m = { .channels = 4, .return_path = true };
 	struct several s;
@@ -75,10 +75,9 @@ START_TEST(test_more_channels_than_expected_are_an_error_though_the_source_stays
 	ck_assert_int_lt(s.result, 0);
 	several_end(&s);
 }
-END_TEST
 
 /* Its first round has begun, its other channels have ended, and main stays, silent in the middle of a section. */
-START_TEST(test_a_source_that_fails_in_its_first_round_and_stays_is_an_error)
+TEST(test_a_source_that_fails_in_its_first_round_and_stays_is_an_error)
 {
 	const struct multifd_opts m = { .channels = 4, .return_path = true, .per_section = true };
 	struct several s;
@@ -96,10 +95,9 @@ START_TEST(test_a_source_that_fails_in_its_first_round_and_stays_is_an_error)
 	ck_assert_int_lt(s.result, 0);
 	several_end(&s);
 }
-END_TEST
 
 /* Main never speaks, and nobody asked for more than warnings: whoever watches knows what to change. Once is enough. */
-START_TEST(test_a_channel_that_is_refused_for_its_id_is_said_at_the_default_level)
+TEST(test_a_channel_that_is_refused_for_its_id_is_said_at_the_default_level)
 {
 	const struct multifd_opts m = { .channels = 6 };
 	const char *words = "set multifd-channels to the same on both sides", *first;
@@ -117,12 +115,13 @@ START_TEST(test_a_channel_that_is_refused_for_its_id_is_said_at_the_default_leve
 	ck_assert_int_eq(s.result, 1);
 	several_end(&s);
 }
-END_TEST
 
 /* ---- the source dies ------------------------------------------------------------------------------------------- */
 
+TEST_CASE("deaths", 120);
+
 /* After the @nth of its connections; main is the first. */
-START_TEST(test_a_source_that_dies_between_channels_is_a_named_error)
+TEST(test_a_source_that_dies_between_channels_is_a_named_error)
 {
 	for (unsigned alive = 1; alive <= 3; alive++) {
 		const struct multifd_opts m = { .channels = 3 };
@@ -142,14 +141,13 @@ START_TEST(test_a_source_that_dies_between_channels_is_a_named_error)
 		several_end(&s);
 	}
 }
-END_TEST
 
 /*
  * The third channel has not come when the first one ends, which has sent nothing: it will never send its SYNC, so
  * nothing is to be waited for, and the missing one is not what went wrong. Main waits for the channels by then (0), or
  * has told its blocks and will come to wait (1); the channel is closed, or reset (2).
  */
-START_TEST(test_a_channel_that_ends_while_another_is_missing_is_a_named_error_at_once)
+TEST_EACH(test_a_channel_that_ends_while_another_is_missing_is_a_named_error_at_once, 3)
 {
 	const struct multifd_opts m = { .channels = 3 };
 	const struct linger reset = { 1, 0 };
@@ -177,10 +175,9 @@ START_TEST(test_a_channel_that_ends_while_another_is_missing_is_a_named_error_at
 	several_check_failed(&s, _i == 2 ? -ECONNRESET : -ENODATA, "channel 0");
 	several_end(&s);
 }
-END_TEST
 
 /* In any moment of the set-up all connections end at once; then it is freed. */
-START_TEST(test_a_source_that_dies_at_any_step_leaves_nothing)
+TEST(test_a_source_that_dies_at_any_step_leaves_nothing)
 {
 	for (unsigned k = 0; k < 60; k++) {
 		const struct multifd_opts m = { .channels = 3 };
@@ -200,27 +197,4 @@ START_TEST(test_a_source_that_dies_at_any_step_leaves_nothing)
 		ck_assert_int_ne(s.result, 0);
 		several_end(&s);
 	}
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("discovery_ends");
-	TCase *t = tcase_create("numbers");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, test_fewer_channels_than_expected_are_a_named_error_by_the_deadline, 0, 3);
-	tcase_add_loop_test(t, test_more_channels_than_expected_are_refused_and_named_in_the_final_error, 0, 3);
-	tcase_add_test(t, test_more_channels_than_expected_are_an_error_though_the_source_stays);
-	tcase_add_test(t, test_a_source_that_fails_in_its_first_round_and_stays_is_an_error);
-	tcase_add_test(t, test_a_channel_that_is_refused_for_its_id_is_said_at_the_default_level);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("deaths");
-	tcase_set_timeout(t, 120);
-	tcase_add_test(t, test_a_source_that_dies_between_channels_is_a_named_error);
-	tcase_add_loop_test(t, test_a_channel_that_ends_while_another_is_missing_is_a_named_error_at_once, 0, 3);
-	tcase_add_test(t, test_a_source_that_dies_at_any_step_leaves_nothing);
-	suite_add_tcase(s, t);
-	return s;
 }

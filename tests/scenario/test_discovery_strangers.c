@@ -90,7 +90,9 @@ static void meet(struct several *s, const struct stranger *st, const struct wire
 		ck_assert_msg(!s->lines[line].report.peer_closed, "%s: it was closed", st->what);
 }
 
-START_TEST(test_a_stranger_changes_nothing)
+TEST_CASE("strangers", 60);
+
+TEST_ROWS(test_a_stranger_changes_nothing, strangers)
 {
 	const struct stranger *st = &strangers[_i];
 
@@ -124,10 +126,9 @@ START_TEST(test_a_stranger_changes_nothing)
 		wire_fini(&w);
 	}
 }
-END_TEST
 
 /* One that was channel 0 by all it said, and went: its place is free for the one that comes with the guest. */
-START_TEST(test_a_channel_that_went_before_main_came_leaves_its_place)
+TEST_EACH(test_a_channel_that_went_before_main_came_leaves_its_place, 2)
 {
 	const struct multifd_opts m = { .channels = 2 };
 	struct several s;
@@ -147,13 +148,12 @@ START_TEST(test_a_channel_that_went_before_main_came_leaves_its_place)
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
 /*
  * All of them had come, with their first packets, and main was lost on the way: a connection of another attempt is not
  * one too many, in whatever order they come.
  */
-START_TEST(test_all_channels_of_an_attempt_that_failed_leave_their_places)
+TEST_EACH(test_all_channels_of_an_attempt_that_failed_leave_their_places, 4)
 {
 	static const unsigned orders[][3] = { { 0, 1, 2 }, { 1, 2, 0 }, { 2, 0, 1 }, { 2, 1, 0 } };
 	const struct multifd_opts m = { .channels = 2 };
@@ -178,9 +178,8 @@ START_TEST(test_all_channels_of_an_attempt_that_failed_leave_their_places)
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_silent_stranger_is_closed_at_its_deadline_and_no_one_waits_for_it)
+TEST(test_a_silent_stranger_is_closed_at_its_deadline_and_no_one_waits_for_it)
 {
 	const struct multifd_opts m = { .channels = 2 };
 	uint64_t began_ns = clock_now_ns(), took_ns;
@@ -203,10 +202,9 @@ START_TEST(test_a_silent_stranger_is_closed_at_its_deadline_and_no_one_waits_for
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
 /* A byte a second: the deadline is the connection's as a whole and does not begin anew with each byte. */
-START_TEST(test_a_byte_now_and_then_does_not_hold_a_place)
+TEST(test_a_byte_now_and_then_does_not_hold_a_place)
 {
 	const struct multifd_opts m = { .channels = 2 };
 	uint64_t began_ns = clock_now_ns(), took_ns;
@@ -229,9 +227,8 @@ START_TEST(test_a_byte_now_and_then_does_not_hold_a_place)
 	several_end(&s);
 	wire_fini(&bytes);
 }
-END_TEST
 
-START_TEST(test_nobody_can_connect_after_completion)
+TEST_EACH(test_nobody_can_connect_after_completion, 2)
 {
 	const struct multifd_opts m = { .channels = 2 };
 	struct several s;
@@ -245,10 +242,9 @@ START_TEST(test_nobody_can_connect_after_completion)
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
 /* Between the last byte and the source's close there is a moment in which the destination still listens. */
-START_TEST(test_connections_while_the_source_takes_its_leave_change_nothing)
+TEST(test_connections_while_the_source_takes_its_leave_change_nothing)
 {
 	const struct multifd_opts m = { .channels = 2, .return_path = true };
 	struct several s;
@@ -269,22 +265,4 @@ START_TEST(test_connections_while_the_source_takes_its_leave_change_nothing)
 	several_finish(&s);
 	several_check_landed(&s);
 	several_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("discovery_strangers");
-	TCase *t = tcase_create("strangers");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, test_a_stranger_changes_nothing, 0, sizeof(strangers) / sizeof(strangers[0]));
-	tcase_add_loop_test(t, test_a_channel_that_went_before_main_came_leaves_its_place, 0, 2);
-	tcase_add_loop_test(t, test_all_channels_of_an_attempt_that_failed_leave_their_places, 0, 4);
-	tcase_add_test(t, test_a_silent_stranger_is_closed_at_its_deadline_and_no_one_waits_for_it);
-	tcase_add_test(t, test_a_byte_now_and_then_does_not_hold_a_place);
-	tcase_add_loop_test(t, test_nobody_can_connect_after_completion, 0, 2);
-	tcase_add_test(t, test_connections_while_the_source_takes_its_leave_change_nothing);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -95,7 +95,9 @@ static void run_until_said(struct several *s, const char *words)
 	ck_assert_msg(strstr(said, words), "no '%s' in: %s", words, said);
 }
 
-START_TEST(test_a_source_that_leaves_after_the_handshake_and_why)
+TEST_CASE("distrust", 60);
+
+TEST_ROWS(test_a_source_that_leaves_after_the_handshake_and_why, departures)
 {
 	const struct departure *d = &departures[_i];
 	const struct multifd_opts m = { .channels = 2 };
@@ -124,7 +126,6 @@ START_TEST(test_a_source_that_leaves_after_the_handshake_and_why)
 	several_end(&s);
 	tls_dir_remove(dir);
 }
-END_TEST
 
 static void act_main(struct tls_peer *p)
 {
@@ -133,7 +134,7 @@ static void act_main(struct tls_peer *p)
 }
 
 /* Whose main channel is there, does trust us: what ends later has another reason. */
-START_TEST(test_who_leaves_behind_the_main_channel_is_not_said_to_distrust_us)
+TEST(test_who_leaves_behind_the_main_channel_is_not_said_to_distrust_us)
 {
 	const struct multifd_opts m = { .channels = 2 };
 	char dir[64];
@@ -156,10 +157,9 @@ START_TEST(test_who_leaves_behind_the_main_channel_is_not_said_to_distrust_us)
 	several_end(&s);
 	tls_dir_remove(dir);
 }
-END_TEST
 
 /* Over a descriptor it is the migration itself that ends. */
-START_TEST(test_a_source_that_does_not_trust_us_over_a_descriptor_is_a_named_error)
+TEST(test_a_source_that_does_not_trust_us_over_a_descriptor_is_a_named_error)
 {
 	char dir[64];
 	const char *const params[] = { "tls-creds", "t", "tls-creds-dir", dir, "tls-creds-type", "x509", NULL };
@@ -182,32 +182,12 @@ START_TEST(test_a_source_that_does_not_trust_us_over_a_descriptor_is_a_named_err
 	scene_end(&s);
 	tls_dir_remove(dir);
 }
-END_TEST
 
 #else
 
-START_TEST(test_discovery_inside_tls_is_not_tested)
+TEST(test_discovery_inside_tls_is_not_tested)
 {
 	test_skip("built without GnuTLS");
 }
-END_TEST
 
 #endif
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("discovery_tls");
-	TCase *t = tcase_create("distrust");
-
-	tcase_set_timeout(t, 60);
-#if HAVE_GNUTLS
-	tcase_add_loop_test(t, test_a_source_that_leaves_after_the_handshake_and_why, 0,
-	                    sizeof(departures) / sizeof(departures[0]));
-	tcase_add_test(t, test_who_leaves_behind_the_main_channel_is_not_said_to_distrust_us);
-	tcase_add_test(t, test_a_source_that_does_not_trust_us_over_a_descriptor_is_a_named_error);
-#else
-	tcase_add_test(t, test_discovery_inside_tls_is_not_tested);
-#endif
-	suite_add_tcase(s, t);
-	return s;
-}

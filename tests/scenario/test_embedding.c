@@ -17,7 +17,9 @@ static const struct land_opts with_return_path = { .return_path = true };
 
 /* ---- devices ----------------------------------------------------------------------------------------------- */
 
-START_TEST(test_devices_arrive_in_order_with_their_exact_bytes_and_description)
+TEST_CASE("told", 60);
+
+TEST(test_devices_arrive_in_order_with_their_exact_bytes_and_description)
 {
 	struct scene s;
 
@@ -35,9 +37,8 @@ START_TEST(test_devices_arrive_in_order_with_their_exact_bytes_and_description)
 	ck_assert_int_eq(s.e.stats.split, INM_SPLIT_DESCRIPTION);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_without_a_description_devices_are_split_by_their_footers)
+TEST(test_without_a_description_devices_are_split_by_their_footers)
 {
 	static const char *const params[] = { "suppress-vmdesc", "on", NULL };
 	struct scene s;
@@ -53,9 +54,8 @@ START_TEST(test_without_a_description_devices_are_split_by_their_footers)
 	}
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_stream_without_footers_is_split_by_its_description)
+TEST(test_a_stream_without_footers_is_split_by_its_description)
 {
 	static const char *const params[] = { "send-section-footer", "off", NULL };
 	struct scene s;
@@ -65,9 +65,8 @@ START_TEST(test_a_stream_without_footers_is_split_by_its_description)
 	scene_check_landed(&s);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_stream_without_configuration_lands_where_none_is_expected)
+TEST(test_a_stream_without_configuration_lands_where_none_is_expected)
 {
 	static const char *const params[] = { "send-configuration", "off", NULL };
 	struct scene s;
@@ -77,9 +76,8 @@ START_TEST(test_a_stream_without_configuration_lands_where_none_is_expected)
 	scene_check_landed(&s);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_device_of_the_setup_phase_is_delivered_before_any_page)
+TEST(test_a_device_of_the_setup_phase_is_delivered_before_any_page)
 {
 	static const struct wire_device early = {
 		.name = "0000:00:05.0/virtio-mem-device-early", .version_id = 1, .data = "0123456789abcdef", .bytes = 16
@@ -92,9 +90,8 @@ START_TEST(test_a_device_of_the_setup_phase_is_delivered_before_any_page)
 	ck_assert_str_eq(s.e.devices[0].name, early.name);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_without_a_device_callback_the_states_are_checked_and_dropped)
+TEST(test_without_a_device_callback_the_states_are_checked_and_dropped)
 {
 	struct inm_ops ops = embedder_ops;
 	struct scene s;
@@ -107,7 +104,6 @@ START_TEST(test_without_a_device_callback_the_states_are_checked_and_dropped)
 	ck_assert_uint_eq(embedder_compare(&s.e, &s.image), 0);
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- run state, states, trace ------------------------------------------------------------------------------ */
 
@@ -122,21 +118,19 @@ static void run_state_is(const char *sent, const char *told)
 	scene_end(&s);
 }
 
-START_TEST(test_the_run_state_is_that_of_globalstate)
+TEST(test_the_run_state_is_that_of_globalstate)
 {
 	run_state_is("running", "running");
 	run_state_is("paused", "paused");
 	run_state_is("postmigrate", "postmigrate");
 }
-END_TEST
 
-START_TEST(test_without_globalstate_there_is_no_run_state)
+TEST(test_without_globalstate_there_is_no_run_state)
 {
 	run_state_is("", "(null)");
 }
-END_TEST
 
-START_TEST(test_states_are_setup_active_completed)
+TEST(test_states_are_setup_active_completed)
 {
 	char text[200];
 	struct scene s;
@@ -146,9 +140,8 @@ START_TEST(test_states_are_setup_active_completed)
 	ck_assert_str_eq(embedder_states(&s.e, text, sizeof(text)), "setup active completed");
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_trace_has_a_line_for_every_element)
+TEST(test_trace_has_a_line_for_every_element)
 {
 	struct inm_ops ops = embedder_ops;
 	struct scene s;
@@ -160,7 +153,6 @@ START_TEST(test_trace_has_a_line_for_every_element)
 	ck_assert_uint_gt(s.e.trace_lines, s.wire.body_count + 10);
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- the return path --------------------------------------------------------------------------------------- */
 
@@ -177,31 +169,30 @@ static void replies_are(const struct honest_opts *opts, const struct land_opts *
 	scene_end(&s);
 }
 
-START_TEST(test_the_replies_are_pong_and_last_shut_0)
+TEST_CASE("replies", 60);
+
+TEST(test_the_replies_are_pong_and_last_shut_0)
 {
 	replies_are(&(struct honest_opts){ .return_path = true }, &with_return_path, "PONG 1, SHUT 0");
 }
-END_TEST
 
-START_TEST(test_switchover_ack_is_sent_once_to_a_source_that_waits_for_it)
+TEST(test_switchover_ack_is_sent_once_to_a_source_that_waits_for_it)
 {
 	static const char *const caps[] = { "switchover-ack", NULL };
 
 	replies_are(&(struct honest_opts){ .return_path = true, .machine = "pc-i440fx-8.1" },
 	            &(struct land_opts){ .return_path = true, .caps = caps }, "SWITCHOVER_ACK, PONG 1, SHUT 0");
 }
-END_TEST
 
-START_TEST(test_switchover_ack_is_not_sent_unasked_to_a_source_that_counts_them)
+TEST(test_switchover_ack_is_not_sent_unasked_to_a_source_that_counts_them)
 {
 	static const char *const caps[] = { "switchover-ack", NULL };
 
 	replies_are(&(struct honest_opts){ .return_path = true, .machine = "pc-i440fx-11.1" },
 	            &(struct land_opts){ .return_path = true, .caps = caps }, "PONG 1, SHUT 0");
 }
-END_TEST
 
-START_TEST(test_every_ping_is_answered_with_its_value_in_order)
+TEST(test_every_ping_is_answered_with_its_value_in_order)
 {
 	char text[400];
 	struct scene s;
@@ -220,7 +211,6 @@ START_TEST(test_every_ping_is_answered_with_its_value_in_order)
 	                 "PONG 1, PONG 7, PONG 8, PONG 4294967295, SHUT 0");
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- the embedder says no ---------------------------------------------------------------------------------- */
 
@@ -234,7 +224,7 @@ static void refused(struct scene *s, int code, const char *word)
 	ck_assert_int_eq(s->e.stats.state, INM_STATE_FAILED);
 }
 
-START_TEST(test_a_refused_block_ends_the_migration_and_the_source_is_told)
+TEST(test_a_refused_block_ends_the_migration_and_the_source_is_told)
 {
 	struct scene s;
 
@@ -244,9 +234,8 @@ START_TEST(test_a_refused_block_ends_the_migration_and_the_source_is_told)
 	ck_assert_uint_eq(s.e.start_calls, 0);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_refused_device_ends_the_migration_and_the_source_is_told)
+TEST(test_a_refused_device_ends_the_migration_and_the_source_is_told)
 {
 	struct scene s;
 
@@ -258,9 +247,8 @@ START_TEST(test_a_refused_device_ends_the_migration_and_the_source_is_told)
 	ck_assert_uint_eq(s.e.start_calls, 0);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_refused_start_ends_the_migration_and_the_source_is_told)
+TEST(test_a_refused_start_ends_the_migration_and_the_source_is_told)
 {
 	char text[200];
 	struct scene s;
@@ -272,11 +260,12 @@ START_TEST(test_a_refused_start_ends_the_migration_and_the_source_is_told)
 	ck_assert_str_eq(embedder_states(&s.e, text, sizeof(text)), "setup active failed");
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- transports, and the two ways to run ------------------------------------------------------------------- */
 
-START_TEST(test_a_stream_lands_over_a_pipe)
+TEST_CASE("running", 60);
+
+TEST(test_a_stream_lands_over_a_pipe)
 {
 	struct scene s;
 
@@ -285,7 +274,6 @@ START_TEST(test_a_stream_lands_over_a_pipe)
 	scene_check_landed(&s);
 	scene_end(&s);
 }
-END_TEST
 
 static void lands_at(const char *uri)
 {
@@ -298,13 +286,12 @@ static void lands_at(const char *uri)
 	scene_end(&s);
 }
 
-START_TEST(test_a_stream_lands_over_tcp)
+TEST(test_a_stream_lands_over_tcp)
 {
 	lands_at("tcp:127.0.0.1:0");
 }
-END_TEST
 
-START_TEST(test_a_stream_lands_over_a_unix_socket)
+TEST(test_a_stream_lands_over_a_unix_socket)
 {
 	char dir[TEMP_NAME_BYTES], uri[100];
 
@@ -315,9 +302,8 @@ START_TEST(test_a_stream_lands_over_a_unix_socket)
 	unlink(uri + 5);
 	ck_assert_int_eq(rmdir(dir), 0);
 }
-END_TEST
 
-START_TEST(test_run_and_dispatch_give_the_same)
+TEST(test_run_and_dispatch_give_the_same)
 {
 	struct scene a, b;
 
@@ -333,9 +319,8 @@ START_TEST(test_run_and_dispatch_give_the_same)
 	scene_end(&b);
 	scene_end(&a);
 }
-END_TEST
 
-START_TEST(test_the_descriptor_ends_a_poll_that_sleeps_on_it)
+TEST(test_the_descriptor_ends_a_poll_that_sleeps_on_it)
 {
 	static const char *const where[] = { "START", "record", "PART", "END", "FULL", "vmdesc" };
 	struct source_pause pauses[6];
@@ -350,9 +335,8 @@ START_TEST(test_the_descriptor_ends_a_poll_that_sleeps_on_it)
 	ck_assert_uint_eq(s.e.lost_wakeups, 0);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_run_and_dispatch_give_the_same_error)
+TEST(test_run_and_dispatch_give_the_same_error)
 {
 	const struct land_opts by_dispatch = { .by_dispatch = true };
 	struct scene a, b;
@@ -367,11 +351,10 @@ START_TEST(test_run_and_dispatch_give_the_same_error)
 	scene_end(&b);
 	scene_end(&a);
 }
-END_TEST
 
 /* ---- deadlines --------------------------------------------------------------------------------------------- */
 
-START_TEST(test_run_until_ends_in_time_while_the_source_is_silent_and_goes_on_later)
+TEST(test_run_until_ends_in_time_while_the_source_is_silent_and_goes_on_later)
 {
 	struct pump p;
 	struct scene s;
@@ -400,9 +383,8 @@ START_TEST(test_run_until_ends_in_time_while_the_source_is_silent_and_goes_on_la
 	pump_close(&p);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_deadline_in_the_past_returns_at_once)
+TEST(test_a_deadline_in_the_past_returns_at_once)
 {
 	struct pump p;
 	struct scene s;
@@ -414,48 +396,4 @@ START_TEST(test_a_deadline_in_the_past_returns_at_once)
 	ck_assert_int_eq(inm_run_until(s.e.inm, 0), -ETIMEDOUT);
 	pump_close(&p);
 	scene_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("embedding");
-	TCase *t = tcase_create("told");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_devices_arrive_in_order_with_their_exact_bytes_and_description);
-	tcase_add_test(t, test_without_a_description_devices_are_split_by_their_footers);
-	tcase_add_test(t, test_a_stream_without_footers_is_split_by_its_description);
-	tcase_add_test(t, test_a_stream_without_configuration_lands_where_none_is_expected);
-	tcase_add_test(t, test_a_device_of_the_setup_phase_is_delivered_before_any_page);
-	tcase_add_test(t, test_without_a_device_callback_the_states_are_checked_and_dropped);
-	tcase_add_test(t, test_the_run_state_is_that_of_globalstate);
-	tcase_add_test(t, test_without_globalstate_there_is_no_run_state);
-	tcase_add_test(t, test_states_are_setup_active_completed);
-	tcase_add_test(t, test_trace_has_a_line_for_every_element);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("replies");
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_the_replies_are_pong_and_last_shut_0);
-	tcase_add_test(t, test_switchover_ack_is_sent_once_to_a_source_that_waits_for_it);
-	tcase_add_test(t, test_switchover_ack_is_not_sent_unasked_to_a_source_that_counts_them);
-	tcase_add_test(t, test_every_ping_is_answered_with_its_value_in_order);
-	tcase_add_test(t, test_a_refused_block_ends_the_migration_and_the_source_is_told);
-	tcase_add_test(t, test_a_refused_device_ends_the_migration_and_the_source_is_told);
-	tcase_add_test(t, test_a_refused_start_ends_the_migration_and_the_source_is_told);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("running");
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_a_stream_lands_over_a_pipe);
-	tcase_add_test(t, test_a_stream_lands_over_tcp);
-	tcase_add_test(t, test_a_stream_lands_over_a_unix_socket);
-	tcase_add_test(t, test_run_and_dispatch_give_the_same);
-	tcase_add_test(t, test_the_descriptor_ends_a_poll_that_sleeps_on_it);
-	tcase_add_test(t, test_run_and_dispatch_give_the_same_error);
-	tcase_add_test(t, test_run_until_ends_in_time_while_the_source_is_silent_and_goes_on_later);
-	tcase_add_test(t, test_a_deadline_in_the_past_returns_at_once);
-	suite_add_tcase(s, t);
-	return s;
 }

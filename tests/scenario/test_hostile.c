@@ -380,12 +380,14 @@ static const struct hostile_row command_rows[] = {
 	{ "SWITCHOVER_START of 1 byte", AT_ELEMENT, RAW("\x08\0\x0b\0\1x"), .code = -EPROTO, .words = "SWITCHOVER" },
 };
 
+TEST_CASE("frame", 30);
+
 /*
  * Without a return path the source closes after its last byte (doc/wire/stream.md 1.6); until then more may come, and
  * must not. They are refused when nothing comes any more: before, what looks complete may be inside the state of a
  * device.
  */
-START_TEST(test_bytes_that_come_after_a_complete_stream_are_refused)
+TEST(test_bytes_that_come_after_a_complete_stream_are_refused)
 {
 	struct scene s;
 	struct pump p;
@@ -411,38 +413,20 @@ START_TEST(test_bytes_that_come_after_a_complete_stream_are_refused)
 	pump_close(&p);
 	scene_end(&s);
 }
-END_TEST
 
 #define COUNT(rows) ((int)(sizeof(rows) / sizeof((rows)[0])))
 
-START_TEST(test_a_lie_in_the_frame_is_refused_by_name_and_offset)
+TEST_ROWS(test_a_lie_in_the_frame_is_refused_by_name_and_offset, frame_rows)
 {
 	hostile_check(&frame_rows[_i]);
 }
-END_TEST
 
-START_TEST(test_a_lie_in_a_command_is_refused_by_name_and_offset)
+TEST_ROWS(test_a_lie_in_a_command_is_refused_by_name_and_offset, command_rows)
 {
 	hostile_check(&command_rows[_i]);
 }
-END_TEST
 
-START_TEST(test_a_lie_in_the_tail_is_refused_and_the_guest_does_not_start)
+TEST_ROWS(test_a_lie_in_the_tail_is_refused_and_the_guest_does_not_start, tail_rows)
 {
 	hostile_check(&tail_rows[_i]);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("hostile");
-	TCase *t = tcase_create("frame");
-
-	tcase_set_timeout(t, 30);
-	tcase_add_loop_test(t, test_a_lie_in_the_frame_is_refused_by_name_and_offset, 0, COUNT(frame_rows));
-	tcase_add_loop_test(t, test_a_lie_in_a_command_is_refused_by_name_and_offset, 0, COUNT(command_rows));
-	tcase_add_loop_test(t, test_a_lie_in_the_tail_is_refused_and_the_guest_does_not_start, 0, COUNT(tail_rows));
-	tcase_add_test(t, test_bytes_that_come_after_a_complete_stream_are_refused);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -381,33 +381,19 @@ static const struct hostile_row coded_rows[] = {
 
 #define COUNT(rows) ((int)(sizeof(rows) / sizeof((rows)[0])))
 
-START_TEST(test_a_lie_in_the_block_list_is_refused_by_name_and_offset)
+TEST_CASE("ram", 30);
+
+TEST_ROWS(test_a_lie_in_the_block_list_is_refused_by_name_and_offset, block_rows)
 {
 	hostile_check(&block_rows[_i]);
 }
-END_TEST
 
-START_TEST(test_a_lie_in_a_record_is_refused_by_name_and_offset)
+TEST_ROWS(test_a_lie_in_a_record_is_refused_by_name_and_offset, record_rows)
 {
 	hostile_check(&record_rows[_i]);
 }
-END_TEST
 
-START_TEST(test_a_lie_in_a_coded_page_is_refused_by_name_and_offset)
+TEST_ROWS(test_a_lie_in_a_coded_page_is_refused_by_name_and_offset, coded_rows)
 {
 	hostile_check(&coded_rows[_i]);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("hostile ram");
-	TCase *t = tcase_create("ram");
-
-	tcase_set_timeout(t, 30);
-	tcase_add_loop_test(t, test_a_lie_in_the_block_list_is_refused_by_name_and_offset, 0, COUNT(block_rows));
-	tcase_add_loop_test(t, test_a_lie_in_a_record_is_refused_by_name_and_offset, 0, COUNT(record_rows));
-	tcase_add_loop_test(t, test_a_lie_in_a_coded_page_is_refused_by_name_and_offset, 0, COUNT(coded_rows));
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -118,7 +118,9 @@ static int kernel_idle_s(void)
 	return value;
 }
 
-START_TEST(test_what_the_address_says_of_keepalive_comes_before_the_parameters)
+TEST_CASE("keepalive", 60);
+
+TEST_ROWS(test_what_the_address_says_of_keepalive_comes_before_the_parameters, rows)
 {
 	struct kept want = rows[_i].kept;
 	uint64_t end_ns = deadline_after_ns(5 * NS_PER_S);
@@ -142,13 +144,12 @@ START_TEST(test_what_the_address_says_of_keepalive_comes_before_the_parameters)
 	close(far);
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- inm_recover ----------------------------------------------------------------------------------------------- */
 
 static const struct pc_block blocks[] = { { "pc.ram", 64, EMB_MEMFD }, { "vga.vram", 16, EMB_MEMFD } };
 
-START_TEST(test_the_address_of_inm_recover_has_its_own)
+TEST(test_the_address_of_inm_recover_has_its_own)
 {
 	static const char uri[] = "tcp:127.0.0.1:0,keep-alive-count=2,keep-alive-idle=3,keep-alive-interval=4";
 	const struct kept want = { 1, 3, 4, 2, 11000 };
@@ -169,18 +170,4 @@ START_TEST(test_the_address_of_inm_recover_has_its_own)
 	check_kept(near, &want, uri);
 	close(far);
 	rec_give_up(&r);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("keepalive");
-	TCase *t = tcase_create("keepalive");
-
-	tcase_add_loop_test(t, test_what_the_address_says_of_keepalive_comes_before_the_parameters, 0,
-	                    sizeof(rows) / sizeof(rows[0]));
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_the_address_of_inm_recover_has_its_own);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -62,7 +62,9 @@ static struct inm *made(const char *kernel_faults)
 	return inm;
 }
 
-START_TEST(test_listening_is_refused_by_default_and_the_error_says_what_to_permit)
+TEST_CASE("listening", 20);
+
+TEST_EACH(test_listening_is_refused_by_default_and_the_error_says_what_to_permit, 2)
 {
 	static const char *const hints[] = { "CAP_SYS_PTRACE", "vm.unprivileged_userfaultfd=1",
 		                             "postcopy-kernel-faults=off" };
@@ -85,9 +87,8 @@ START_TEST(test_listening_is_refused_by_default_and_the_error_says_what_to_permi
 	inm_free(inm);
 	become(0);
 }
-END_TEST
 
-START_TEST(test_without_postcopy_nothing_is_asked_for)
+TEST(test_without_postcopy_nothing_is_asked_for)
 {
 	struct inm *inm;
 
@@ -99,10 +100,11 @@ START_TEST(test_without_postcopy_nothing_is_asked_for)
 	inm_free(inm);
 	become(0);
 }
-END_TEST
+
+TEST_CASE("privileges", 60);
 
 /* A monitor that gives its privileges up once it listens. */
-START_TEST(test_privileges_lost_before_the_source_came_refuse_it_in_time)
+TEST(test_privileges_lost_before_the_source_came_refuse_it_in_time)
 {
 	struct pc s;
 
@@ -114,10 +116,9 @@ START_TEST(test_privileges_lost_before_the_source_came_refuse_it_in_time)
 	pc_check_failed(&s, -EPERM, "faults inside the kernel (KVM, vhost) cannot be served");
 	pc_end(&s);
 }
-END_TEST
 
 /* What was there when the source was let in is kept for the switch. */
-START_TEST(test_privileges_lost_after_the_source_came_are_not_needed)
+TEST(test_privileges_lost_after_the_source_came_are_not_needed)
 {
 	struct pc s;
 
@@ -130,9 +131,8 @@ START_TEST(test_privileges_lost_after_the_source_came_are_not_needed)
 	pc_check_landed(&s);
 	pc_end(&s);
 }
-END_TEST
 
-START_TEST(test_faults_of_user_mode_are_enough_for_a_guest_that_has_no_others)
+TEST(test_faults_of_user_mode_are_enough_for_a_guest_that_has_no_others)
 {
 	struct pc s;
 
@@ -143,19 +143,4 @@ START_TEST(test_faults_of_user_mode_are_enough_for_a_guest_that_has_no_others)
 	become(0);
 	pc_check_landed(&s);
 	pc_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("kernel_faults");
-	TCase *t = suite_case(s, "listening", 20);
-
-	tcase_add_loop_test(t, test_listening_is_refused_by_default_and_the_error_says_what_to_permit, 0, 2);
-	tcase_add_test(t, test_without_postcopy_nothing_is_asked_for);
-	t = suite_case(s, "privileges", 60);
-	tcase_add_test(t, test_privileges_lost_before_the_source_came_refuse_it_in_time);
-	tcase_add_test(t, test_privileges_lost_after_the_source_came_are_not_needed);
-	tcase_add_test(t, test_faults_of_user_mode_are_enough_for_a_guest_that_has_no_others);
-	return s;
 }

@@ -163,7 +163,9 @@ static void check_nothing_to_run(struct inm *inm)
 	ck_assert_int_eq(inm_get_state(inm), INM_STATE_NONE);
 }
 
-START_TEST(test_run_without_a_listen_that_worked_is_a_mistake_and_no_success)
+TEST_CASE("lifecycle", 60);
+
+TEST(test_run_without_a_listen_that_worked_is_a_mistake_and_no_success)
 {
 	static const char *const bad[] = { "tcp:127.0.0.1:1:2",      "nonsense", "unix:/nonexistent/folder/socket",
 		                           "file:/nonexistent/file", "fd:9999",  "tcp:127.0.0.1:0,to=zero" };
@@ -179,9 +181,8 @@ START_TEST(test_run_without_a_listen_that_worked_is_a_mistake_and_no_success)
 	}
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_after_a_listen_that_failed_one_that_works_lands_and_no_error_stays)
+TEST(test_after_a_listen_that_failed_one_that_works_lands_and_no_error_stays)
 {
 	struct tale t;
 
@@ -198,9 +199,8 @@ START_TEST(test_after_a_listen_that_failed_one_that_works_lands_and_no_error_sta
 	ck_assert_str_eq(inm_error(t.s.e.inm), "no error");
 	tale_end(&t);
 }
-END_TEST
 
-START_TEST(test_the_story_of_a_failed_migration_is_not_overwritten)
+TEST(test_the_story_of_a_failed_migration_is_not_overwritten)
 {
 	struct scene s;
 	char story[1024];
@@ -227,7 +227,6 @@ START_TEST(test_the_story_of_a_failed_migration_is_not_overwritten)
 	ck_assert_int_eq(inm_run(s.e.inm), -EPROTO);
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- codes that mean something else ------------------------------------------------------------------------- */
 
@@ -250,24 +249,22 @@ static void callback_fails_with(int code, unsigned where, bool by_dispatch)
 	scene_end(&s);
 }
 
-START_TEST(test_a_migration_that_timed_out_inside_has_failed_and_is_not_still_under_way)
+TEST(test_a_migration_that_timed_out_inside_has_failed_and_is_not_still_under_way)
 {
 	for (unsigned where = 0; where < 3; where++)
 		for (unsigned by_dispatch = 0; by_dispatch < 2; by_dispatch++)
 			callback_fails_with(-ETIMEDOUT, where, by_dispatch);
 }
-END_TEST
 
-START_TEST(test_a_callback_that_says_cancelled_is_a_failure_with_a_story)
+TEST(test_a_callback_that_says_cancelled_is_a_failure_with_a_story)
 {
 	for (unsigned where = 0; where < 3; where++)
 		callback_fails_with(-ECANCELED, where, where % 2);
 }
-END_TEST
 
 /* ---- in which order ----------------------------------------------------------------------------------------- */
 
-START_TEST(test_the_guest_is_accepted_then_the_source_told_then_the_guest_run)
+TEST(test_the_guest_is_accepted_then_the_source_told_then_the_guest_run)
 {
 	struct tale t;
 
@@ -278,9 +275,8 @@ START_TEST(test_the_guest_is_accepted_then_the_source_told_then_the_guest_run)
 	ck_assert_str_eq(t.trail, "setup active ready SHUT-0 start_vcpus completed");
 	tale_end(&t);
 }
-END_TEST
 
-START_TEST(test_without_a_return_path_the_guest_is_accepted_and_run)
+TEST(test_without_a_return_path_the_guest_is_accepted_and_run)
 {
 	struct tale t;
 
@@ -291,9 +287,8 @@ START_TEST(test_without_a_return_path_the_guest_is_accepted_and_run)
 	ck_assert_str_eq(t.trail, "setup active ready start_vcpus completed");
 	tale_end(&t);
 }
-END_TEST
 
-START_TEST(test_a_guest_that_is_refused_is_never_run_and_the_source_told_so)
+TEST(test_a_guest_that_is_refused_is_never_run_and_the_source_told_so)
 {
 	struct tale t;
 
@@ -307,7 +302,6 @@ START_TEST(test_a_guest_that_is_refused_is_never_run_and_the_source_told_so)
 	ck_assert_uint_eq(source_reply_value(&t.p.report, WIRE_RP_SHUT, 0), 1);
 	tale_end(&t);
 }
-END_TEST
 
 /* Either it is over there, or it is over here. */
 static void check_one_guest(struct tale *t, int result)
@@ -322,7 +316,7 @@ static void check_one_guest(struct tale *t, int result)
 	ck_assert_msg(result != 0 || strstr(t->trail, "SHUT-0 start_vcpus completed"), "%s", t->trail);
 }
 
-START_TEST(test_a_cancel_at_any_step_leaves_the_guest_to_exactly_one_side)
+TEST(test_a_cancel_at_any_step_leaves_the_guest_to_exactly_one_side)
 {
 	struct inm_ops ops = tale_ops();
 	unsigned landed = 0, cancelled = 0;
@@ -342,9 +336,8 @@ START_TEST(test_a_cancel_at_any_step_leaves_the_guest_to_exactly_one_side)
 	}
 	ck_assert_uint_gt(cancelled, 20);
 }
-END_TEST
 
-START_TEST(test_a_cancel_from_ready_is_heard_and_one_from_start_vcpus_is_too_late)
+TEST(test_a_cancel_from_ready_is_heard_and_one_from_start_vcpus_is_too_late)
 {
 	struct tale t;
 	int r;
@@ -359,10 +352,9 @@ START_TEST(test_a_cancel_from_ready_is_heard_and_one_from_start_vcpus_is_too_lat
 	check_one_guest(&t, r);
 	tale_end(&t);
 }
-END_TEST
 
 /* The one moment in which neither side has the guest: the reply is on its way and cannot be taken back. */
-START_TEST(test_a_cancel_while_the_source_is_being_told_is_too_late)
+TEST(test_a_cancel_while_the_source_is_being_told_is_too_late)
 {
 	struct tale t;
 	size_t drained = 0;
@@ -397,7 +389,6 @@ START_TEST(test_a_cancel_while_the_source_is_being_told_is_too_late)
 	check_one_guest(&t, r);
 	tale_end(&t);
 }
-END_TEST
 
 /* ---- a source that goes, or stays ---------------------------------------------------------------------------- */
 
@@ -443,21 +434,19 @@ static void source_closes_at_once(bool by_tcp, bool return_path)
 		ck_assert_int_eq(rmdir(dir), 0);
 }
 
-START_TEST(test_a_source_that_closes_instead_of_waiting_keeps_its_guest)
+TEST(test_a_source_that_closes_instead_of_waiting_keeps_its_guest)
 {
 	source_closes_at_once(true, true);
 	source_closes_at_once(false, true);
 }
-END_TEST
 
-START_TEST(test_a_source_without_return_path_that_closes_has_given_its_guest_away)
+TEST(test_a_source_without_return_path_that_closes_has_given_its_guest_away)
 {
 	source_closes_at_once(true, false);
 	source_closes_at_once(false, false);
 }
-END_TEST
 
-START_TEST(test_a_source_without_return_path_that_stays_connected_is_not_waited_for)
+TEST(test_a_source_without_return_path_that_stays_connected_is_not_waited_for)
 {
 	struct tale t;
 	uint64_t sent_ns = 0;
@@ -477,10 +466,9 @@ START_TEST(test_a_source_without_return_path_that_stays_connected_is_not_waited_
 	ck_assert(t.p.fd >= 0 || t.p.report.peer_closed);
 	tale_end(&t);
 }
-END_TEST
 
 /* Accepting may take long, a disk is written meanwhile: a source that goes away in that time has not waited either. */
-START_TEST(test_a_source_that_closes_while_the_guest_is_being_accepted_keeps_it)
+TEST(test_a_source_that_closes_while_the_guest_is_being_accepted_keeps_it)
 {
 	struct inm_ops ops = tale_ops();
 	struct tale t;
@@ -496,7 +484,6 @@ START_TEST(test_a_source_that_closes_while_the_guest_is_being_accepted_keeps_it)
 	ck_assert_msg(strstr(inm_error(t.s.e.inm), "without waiting to be told"), "%s", inm_error(t.s.e.inm));
 	tale_end(&t);
 }
-END_TEST
 
 /* ---- no guest without memory --------------------------------------------------------------------------------- */
 
@@ -545,7 +532,7 @@ static void does_not_land(enum live live, unsigned devices, const char *why)
 	tale_end(&t);
 }
 
-START_TEST(test_a_stream_without_ram_does_not_land)
+TEST(test_a_stream_without_ram_does_not_land)
 {
 	does_not_land(LIVE_NONE, 0, "before RAM has ended");
 	does_not_land(LIVE_NONE, 4, "the source closed the stream");
@@ -553,31 +540,4 @@ START_TEST(test_a_stream_without_ram_does_not_land)
 	does_not_land(LIVE_BITMAPS, 4, "before RAM has ended");
 	does_not_land(LIVE_RAM_WITHOUT_A_LIST, 0, "ram");
 	does_not_land(LIVE_RAM_WITHOUT_A_LIST, 4, "ram");
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("lifecycle");
-	TCase *t = tcase_create("lifecycle");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_run_without_a_listen_that_worked_is_a_mistake_and_no_success);
-	tcase_add_test(t, test_after_a_listen_that_failed_one_that_works_lands_and_no_error_stays);
-	tcase_add_test(t, test_the_story_of_a_failed_migration_is_not_overwritten);
-	tcase_add_test(t, test_a_migration_that_timed_out_inside_has_failed_and_is_not_still_under_way);
-	tcase_add_test(t, test_a_callback_that_says_cancelled_is_a_failure_with_a_story);
-	tcase_add_test(t, test_the_guest_is_accepted_then_the_source_told_then_the_guest_run);
-	tcase_add_test(t, test_without_a_return_path_the_guest_is_accepted_and_run);
-	tcase_add_test(t, test_a_guest_that_is_refused_is_never_run_and_the_source_told_so);
-	tcase_add_test(t, test_a_cancel_at_any_step_leaves_the_guest_to_exactly_one_side);
-	tcase_add_test(t, test_a_cancel_from_ready_is_heard_and_one_from_start_vcpus_is_too_late);
-	tcase_add_test(t, test_a_cancel_while_the_source_is_being_told_is_too_late);
-	tcase_add_test(t, test_a_source_that_closes_instead_of_waiting_keeps_its_guest);
-	tcase_add_test(t, test_a_source_without_return_path_that_closes_has_given_its_guest_away);
-	tcase_add_test(t, test_a_source_without_return_path_that_stays_connected_is_not_waited_for);
-	tcase_add_test(t, test_a_source_that_closes_while_the_guest_is_being_accepted_keeps_it);
-	tcase_add_test(t, test_a_stream_without_ram_does_not_land);
-	suite_add_tcase(s, t);
-	return s;
 }

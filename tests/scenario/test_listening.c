@@ -86,7 +86,9 @@ static void dispatch_for(struct inm *inm, unsigned ms)
 
 /* ---- strangers ----------------------------------------------------------------------------------------- */
 
-START_TEST(test_of_too_many_silent_strangers_the_oldest_go_and_the_source_gets_in)
+TEST_CASE("listening", 60);
+
+TEST(test_of_too_many_silent_strangers_the_oldest_go_and_the_source_gets_in)
 {
 	int strangers[STRANGERS];
 	struct source src;
@@ -115,7 +117,6 @@ START_TEST(test_of_too_many_silent_strangers_the_oldest_go_and_the_source_gets_i
 	}
 	scene_end(&s);
 }
-END_TEST
 
 /*
  * An embedder during whose callbacks somebody else connects and says that he is the source: all at once, or a part
@@ -184,7 +185,7 @@ static void rivals(struct rival v, bool return_path, const char *uri)
 	scene_end(&v.s);
 }
 
-START_TEST(test_a_second_source_is_closed_whenever_it_comes)
+TEST(test_a_second_source_is_closed_whenever_it_comes)
 {
 	struct folder f;
 	char by_unix[100];
@@ -202,7 +203,6 @@ START_TEST(test_a_second_source_is_closed_whenever_it_comes)
 	}
 	folder_end(&f);
 }
-END_TEST
 
 /* ---- listening from a callback ------------------------------------------------------------------------- */
 
@@ -263,7 +263,7 @@ static void listen_from_callback(const char *uri, bool works)
 	scene_end(&f.s);
 }
 
-START_TEST(test_a_listen_from_inside_a_callback_fails_or_works_like_any_other)
+TEST(test_a_listen_from_inside_a_callback_fails_or_works_like_any_other)
 {
 	listen_from_callback("unix:/nonexistent/folder/socket", false);
 	listen_from_callback("file:/nonexistent/file", false);
@@ -271,7 +271,6 @@ START_TEST(test_a_listen_from_inside_a_callback_fails_or_works_like_any_other)
 	listen_from_callback("nonsense", false);
 	listen_from_callback("tcp:127.0.0.1:0", true);
 }
-END_TEST
 
 /* ---- unix sockets of others ---------------------------------------------------------------------------- */
 
@@ -286,7 +285,7 @@ static int bind_unix(const char *path)
 	return fd;
 }
 
-START_TEST(test_a_unix_socket_that_somebody_listens_at_is_left_alone)
+TEST(test_a_unix_socket_that_somebody_listens_at_is_left_alone)
 {
 	struct embedder other;
 	struct folder f;
@@ -310,9 +309,8 @@ START_TEST(test_a_unix_socket_that_somebody_listens_at_is_left_alone)
 	ck_assert_int_eq(access(folder_at(&f, "", "socket"), F_OK), -1);
 	folder_end(&f);
 }
-END_TEST
 
-START_TEST(test_a_stale_unix_socket_is_replaced_and_anything_else_is_not)
+TEST(test_a_stale_unix_socket_is_replaced_and_anything_else_is_not)
 {
 	struct folder f;
 	struct scene s;
@@ -336,9 +334,8 @@ START_TEST(test_a_stale_unix_socket_is_replaced_and_anything_else_is_not)
 	scene_end(&s);
 	folder_end(&f);
 }
-END_TEST
 
-START_TEST(test_at_the_end_a_unix_socket_of_somebody_else_stays)
+TEST(test_at_the_end_a_unix_socket_of_somebody_else_stays)
 {
 	struct folder f;
 	struct scene s;
@@ -358,7 +355,6 @@ START_TEST(test_at_the_end_a_unix_socket_of_somebody_else_stays)
 	scene_end(&s);
 	folder_end(&f);
 }
-END_TEST
 
 /* ---- descriptors --------------------------------------------------------------------------------------- */
 
@@ -367,7 +363,7 @@ static bool is_open(int fd)
 	return fcntl(fd, F_GETFD) >= 0;
 }
 
-START_TEST(test_a_descriptor_is_taken_also_when_the_call_fails)
+TEST(test_a_descriptor_is_taken_also_when_the_call_fails)
 {
 	struct scene s;
 	struct pump p;
@@ -391,10 +387,9 @@ START_TEST(test_a_descriptor_is_taken_also_when_the_call_fails)
 	pump_close(&p);
 	scene_end(&s);
 }
-END_TEST
 
 /* At once: later, the source would be waiting, with its guest stopped. The command of exec: is not even started. */
-START_TEST(test_what_needs_more_connections_is_refused_on_a_single_one)
+TEST_EACH(test_what_needs_more_connections_is_refused_on_a_single_one, 6)
 {
 	static const char *const uris[] = { "fd", "exec:exit 0", "file:/dev/null" };
 	const char *cap = _i % 2 ? "postcopy-preempt" : "multifd", *uri = uris[_i / 2];
@@ -421,9 +416,8 @@ START_TEST(test_what_needs_more_connections_is_refused_on_a_single_one)
 	ck_assert_int_eq(waitpid(-1, NULL, WNOHANG), -1);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_descriptor_is_not_inherited)
+TEST(test_a_descriptor_is_not_inherited)
 {
 	struct scene s;
 	struct pump p;
@@ -438,9 +432,8 @@ START_TEST(test_a_descriptor_is_not_inherited)
 	pump_close(&p);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_file_descriptor_is_read_from_where_it_stands)
+TEST(test_a_file_descriptor_is_read_from_where_it_stands)
 {
 	struct scene s;
 	int fd;
@@ -455,9 +448,8 @@ START_TEST(test_a_file_descriptor_is_read_from_where_it_stands)
 	scene_check_landed(&s);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_fifo_is_refused_by_name_and_not_waited_for)
+TEST(test_a_fifo_is_refused_by_name_and_not_waited_for)
 {
 	struct folder f;
 	struct scene s;
@@ -472,7 +464,6 @@ START_TEST(test_a_fifo_is_refused_by_name_and_not_waited_for)
 	scene_end(&s);
 	folder_end(&f);
 }
-END_TEST
 
 static int number(int fd, int level, int name)
 {
@@ -483,7 +474,7 @@ static int number(int fd, int level, int name)
 	return value;
 }
 
-START_TEST(test_a_tcp_connection_by_descriptor_gets_keepalive_too)
+TEST(test_a_tcp_connection_by_descriptor_gets_keepalive_too)
 {
 	static const char *const params[] = {
 		"keepalive-idle", "7", "keepalive-interval", "3", "keepalive-count", "4", "tcp-user-timeout",
@@ -517,7 +508,6 @@ START_TEST(test_a_tcp_connection_by_descriptor_gets_keepalive_too)
 	close(listener);
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- exec: --------------------------------------------------------------------------------------------- */
 
@@ -535,7 +525,7 @@ static const char *value_of(const char *text, const char *key, char buf[static 1
 /* The C library keeps two realtime signals to itself: what can be ignored is all below them. */
 #define ORDINARY_SIGNALS 0x7fffffffull
 
-START_TEST(test_the_command_of_exec_inherits_no_signals_and_no_input_and_is_reaped)
+TEST(test_the_command_of_exec_inherits_no_signals_and_no_input_and_is_reaped)
 {
 	char said[8192] = "", value[100], command[300];
 	struct sigaction ignore = { .sa_handler = SIG_IGN }, old_pipe, old_int;
@@ -586,9 +576,8 @@ START_TEST(test_the_command_of_exec_inherits_no_signals_and_no_input_and_is_reap
 	close(input[1]);
 	folder_end(&f);
 }
-END_TEST
 
-START_TEST(test_the_command_of_exec_ends_with_the_migration)
+TEST(test_the_command_of_exec_ends_with_the_migration)
 {
 	struct scene s;
 
@@ -601,29 +590,4 @@ START_TEST(test_the_command_of_exec_ends_with_the_migration)
 	ck_assert_int_eq(waitpid(-1, NULL, WNOHANG), -1);
 	ck_assert_int_eq(errno, ECHILD);
 	scene_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("listening");
-	TCase *t = tcase_create("listening");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_of_too_many_silent_strangers_the_oldest_go_and_the_source_gets_in);
-	tcase_add_test(t, test_a_second_source_is_closed_whenever_it_comes);
-	tcase_add_test(t, test_a_listen_from_inside_a_callback_fails_or_works_like_any_other);
-	tcase_add_test(t, test_a_unix_socket_that_somebody_listens_at_is_left_alone);
-	tcase_add_test(t, test_a_stale_unix_socket_is_replaced_and_anything_else_is_not);
-	tcase_add_test(t, test_at_the_end_a_unix_socket_of_somebody_else_stays);
-	tcase_add_test(t, test_a_descriptor_is_taken_also_when_the_call_fails);
-	tcase_add_loop_test(t, test_what_needs_more_connections_is_refused_on_a_single_one, 0, 6);
-	tcase_add_test(t, test_a_descriptor_is_not_inherited);
-	tcase_add_test(t, test_a_file_descriptor_is_read_from_where_it_stands);
-	tcase_add_test(t, test_a_fifo_is_refused_by_name_and_not_waited_for);
-	tcase_add_test(t, test_a_tcp_connection_by_descriptor_gets_keepalive_too);
-	tcase_add_test(t, test_the_command_of_exec_inherits_no_signals_and_no_input_and_is_reaped);
-	tcase_add_test(t, test_the_command_of_exec_ends_with_the_migration);
-	suite_add_tcase(s, t);
-	return s;
 }

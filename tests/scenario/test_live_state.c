@@ -97,7 +97,9 @@ static const struct live_case good[] = {
 	     "\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\1"),
 };
 
-START_TEST(test_a_live_state_reaches_the_embedder_byte_for_byte)
+TEST_CASE("live_state", 60);
+
+TEST_ROWS(test_a_live_state_reaches_the_embedder_byte_for_byte, good)
 {
 	const struct live_case *c = &good[_i];
 	struct scene s;
@@ -114,9 +116,8 @@ START_TEST(test_a_live_state_reaches_the_embedder_byte_for_byte)
 	ck_assert_uint_eq(got.lasts[INM_LIVE_END], 1);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_long_body_comes_in_pieces)
+TEST(test_a_long_body_comes_in_pieces)
 {
 	static uint8_t part[4 + 8 + 65535 * 16 + 8];
 	struct live_case c = good[0];
@@ -133,9 +134,8 @@ START_TEST(test_a_long_body_comes_in_pieces)
 	ck_assert_uint_eq(got.lasts[INM_LIVE_PART], 2);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_an_embedder_without_a_place_for_it_refuses_it_at_its_start)
+TEST_EACH(test_an_embedder_without_a_place_for_it_refuses_it_at_its_start, 4)
 {
 	struct scene s;
 
@@ -145,9 +145,8 @@ START_TEST(test_an_embedder_without_a_place_for_it_refuses_it_at_its_start)
 	              "%s", s.e.error);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_refusal_of_a_piece_ends_the_migration)
+TEST(test_a_refusal_of_a_piece_ends_the_migration)
 {
 	struct scene s;
 
@@ -157,9 +156,8 @@ START_TEST(test_a_refusal_of_a_piece_ends_the_migration)
 	ck_assert_msg(strstr(s.e.error, "spapr/htab"), "%s", s.e.error);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_positive_answer_to_a_piece_is_a_mistake_and_not_success)
+TEST(test_a_positive_answer_to_a_piece_is_a_mistake_and_not_success)
 {
 	struct scene s;
 
@@ -171,9 +169,8 @@ START_TEST(test_a_positive_answer_to_a_piece_is_a_mistake_and_not_success)
 	ck_assert_uint_eq(got.pieces, 1);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_lies_about_a_live_state_are_named)
+TEST_EACH(test_lies_about_a_live_state_are_named, 6)
 {
 	static const struct {
 		struct live_case c;
@@ -193,22 +190,4 @@ START_TEST(test_lies_about_a_live_state_are_named)
 	ck_assert_int_eq(land_it(&s, true), -EPROTO);
 	ck_assert_msg(strstr(s.e.error, bad[_i].why) && strstr(s.e.error, bad[_i].c.name), "%s", s.e.error);
 	scene_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("live_state");
-	TCase *t = tcase_create("live_state");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, test_a_live_state_reaches_the_embedder_byte_for_byte, 0,
-	                    (int)(sizeof(good) / sizeof(good[0])));
-	tcase_add_test(t, test_a_long_body_comes_in_pieces);
-	tcase_add_loop_test(t, test_an_embedder_without_a_place_for_it_refuses_it_at_its_start, 0, 4);
-	tcase_add_test(t, test_a_refusal_of_a_piece_ends_the_migration);
-	tcase_add_test(t, test_a_positive_answer_to_a_piece_is_a_mistake_and_not_success);
-	tcase_add_loop_test(t, test_lies_about_a_live_state_are_named, 0, 6);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -108,7 +108,9 @@ static void *hold_all_pages(size_t *ret_bytes)
 	return p;
 }
 
-START_TEST(test_huge_pages_that_are_not_there_are_an_error_before_the_first_page)
+TEST_CASE("huge pages", 60, .unchecked = { pool_fill, huge_pool_restore });
+
+TEST(test_huge_pages_that_are_not_there_are_an_error_before_the_first_page)
 {
 	size_t held_bytes;
 	void *held;
@@ -129,7 +131,6 @@ START_TEST(test_huge_pages_that_are_not_there_are_an_error_before_the_first_page
 	if (held)
 		munmap(held, held_bytes);
 }
-END_TEST
 
 static void lands_in_huge_pages(uint64_t bytes, uint64_t fd_offset)
 {
@@ -143,26 +144,23 @@ static void lands_in_huge_pages(uint64_t bytes, uint64_t fd_offset)
 	huge_end(&h);
 }
 
-START_TEST(test_a_block_of_whole_huge_pages_lands)
+TEST(test_a_block_of_whole_huge_pages_lands)
 {
 	lands_in_huge_pages(2 * HUGE_POOL_BYTES, 0);
 }
-END_TEST
 
-START_TEST(test_a_block_that_ends_inside_a_huge_page_lands_and_leaves_the_rest_alone)
+TEST(test_a_block_that_ends_inside_a_huge_page_lands_and_leaves_the_rest_alone)
 {
 	lands_in_huge_pages(HUGE_POOL_BYTES + 5 * WIRE_TPAGE_BYTES, 0);
 	lands_in_huge_pages(WIRE_TPAGE_BYTES, 0);
 }
-END_TEST
 
-START_TEST(test_a_block_that_begins_at_a_later_huge_page_lands)
+TEST(test_a_block_that_begins_at_a_later_huge_page_lands)
 {
 	lands_in_huge_pages(HUGE_POOL_BYTES + WIRE_TPAGE_BYTES, HUGE_POOL_BYTES);
 }
-END_TEST
 
-START_TEST(test_huge_host_pages_take_target_pages_in_any_order)
+TEST(test_huge_host_pages_take_target_pages_in_any_order)
 {
 	const uint64_t bytes = 4u << 20;
 	const struct wire_block blocks[] = { { .name = "huge", .bytes = bytes } };
@@ -176,7 +174,6 @@ START_TEST(test_huge_host_pages_take_target_pages_in_any_order)
 	scene_check_landed(&s);
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- answers that cannot be -------------------------------------------------------------------------------------- */
 
@@ -190,7 +187,9 @@ static int give_odd_offset(void *opaque, struct inm_ram_block *said)
 	return r;
 }
 
-START_TEST(test_an_offset_that_does_not_fit_the_file_is_refused)
+TEST_CASE("answers", 60);
+
+TEST(test_an_offset_that_does_not_fit_the_file_is_refused)
 {
 	static const uint64_t offsets[] = { 1,          WIRE_TPAGE_BYTES * 3, 1ull << 62, INT64_MAX - 4095,
 		                            1ull << 63, UINT64_MAX - 4095,    UINT64_MAX };
@@ -208,7 +207,6 @@ START_TEST(test_an_offset_that_does_not_fit_the_file_is_refused)
 		scene_end(&s);
 	}
 }
-END_TEST
 
 /* ---- shared with the source -------------------------------------------------------------------------------------- */
 
@@ -292,7 +290,7 @@ static void share(struct sharer *sh, bool capability, bool page_of_shared)
 	scene_land(&sh->s, &(struct land_opts){ .ops = &ops, .caps = capability ? ignore_shared : NULL });
 }
 
-START_TEST(test_a_block_that_is_shared_with_the_source_needs_no_memory_and_lands)
+TEST(test_a_block_that_is_shared_with_the_source_needs_no_memory_and_lands)
 {
 	struct sharer sh;
 
@@ -306,9 +304,8 @@ START_TEST(test_a_block_that_is_shared_with_the_source_needs_no_memory_and_lands
 	ck_assert_uint_eq(embedder_block(&sh.s.e, "own")->host[3 * WIRE_TPAGE_BYTES], 4);
 	scene_end(&sh.s);
 }
-END_TEST
 
-START_TEST(test_a_page_of_a_shared_block_is_refused)
+TEST(test_a_page_of_a_shared_block_is_refused)
 {
 	struct sharer sh;
 
@@ -317,9 +314,8 @@ START_TEST(test_a_page_of_a_shared_block_is_refused)
 	ck_assert_ptr_nonnull(strstr(sh.s.e.error, "pc.ram"));
 	scene_end(&sh.s);
 }
-END_TEST
 
-START_TEST(test_a_block_is_not_ignored_without_the_capability)
+TEST(test_a_block_is_not_ignored_without_the_capability)
 {
 	struct sharer sh;
 
@@ -330,7 +326,6 @@ START_TEST(test_a_block_is_not_ignored_without_the_capability)
 	ck_assert_uint_eq(sh.s.e.start_calls, 0);
 	scene_end(&sh.s);
 }
-END_TEST
 
 /* The embedder has memory of its own for the block that the source shares: zeros, or whatever it says. */
 static int answer_own(void *opaque, struct inm_ram_block *said)
@@ -359,7 +354,7 @@ static void own_shared(struct sharer *sh, int (*answer)(void *opaque, struct inm
 	scene_land(&sh->s, &(struct land_opts){ .ops = &ops, .caps = ignore_shared });
 }
 
-START_TEST(test_memory_that_is_shared_and_that_nobody_gave_is_no_zeros)
+TEST(test_memory_that_is_shared_and_that_nobody_gave_is_no_zeros)
 {
 	struct sharer sh;
 
@@ -369,9 +364,8 @@ START_TEST(test_memory_that_is_shared_and_that_nobody_gave_is_no_zeros)
 	ck_assert_uint_eq(sh.s.e.start_calls, 0);
 	scene_end(&sh.s);
 }
-END_TEST
 
-START_TEST(test_memory_that_is_shared_and_holds_something_lands)
+TEST(test_memory_that_is_shared_and_holds_something_lands)
 {
 	struct sharer sh;
 
@@ -379,7 +373,6 @@ START_TEST(test_memory_that_is_shared_and_holds_something_lands)
 	ck_assert_msg(sh.s.e.result == 0, "%s", sh.s.e.error);
 	scene_end(&sh.s);
 }
-END_TEST
 
 /* ---- the list of blocks is complete ---- */
 
@@ -411,7 +404,7 @@ static void land_listed(struct scene *s, int answer)
 	scene_land(s, &(struct land_opts){ .ops = &ops, .caps = ignore_shared });
 }
 
-START_TEST(test_the_embedder_is_told_once_that_all_blocks_are_known_before_the_first_page)
+TEST(test_the_embedder_is_told_once_that_all_blocks_are_known_before_the_first_page)
 {
 	struct scene s;
 
@@ -422,9 +415,8 @@ START_TEST(test_the_embedder_is_told_once_that_all_blocks_are_known_before_the_f
 	ck_assert_uint_eq(listed_stats.received_pages, 0);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_list_that_the_embedder_refuses_ends_the_migration_before_the_first_page)
+TEST(test_a_list_that_the_embedder_refuses_ends_the_migration_before_the_first_page)
 {
 	struct scene s;
 
@@ -434,33 +426,4 @@ START_TEST(test_a_list_that_the_embedder_refuses_ends_the_migration_before_the_f
 	ck_assert_uint_eq(s.e.start_calls, 0);
 	ck_assert_uint_eq(s.e.stats.received_pages, 0);
 	scene_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("memory");
-	TCase *t = tcase_create("huge pages");
-
-	tcase_add_unchecked_fixture(t, pool_fill, huge_pool_restore);
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_huge_pages_that_are_not_there_are_an_error_before_the_first_page);
-	tcase_add_test(t, test_a_block_of_whole_huge_pages_lands);
-	tcase_add_test(t, test_a_block_that_ends_inside_a_huge_page_lands_and_leaves_the_rest_alone);
-	tcase_add_test(t, test_a_block_that_begins_at_a_later_huge_page_lands);
-	tcase_add_test(t, test_huge_host_pages_take_target_pages_in_any_order);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("answers");
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_an_offset_that_does_not_fit_the_file_is_refused);
-	tcase_add_test(t, test_a_block_that_is_shared_with_the_source_needs_no_memory_and_lands);
-	tcase_add_test(t, test_a_page_of_a_shared_block_is_refused);
-	tcase_add_test(t, test_a_block_is_not_ignored_without_the_capability);
-	tcase_add_test(t, test_memory_that_is_shared_and_that_nobody_gave_is_no_zeros);
-	tcase_add_test(t, test_memory_that_is_shared_and_holds_something_lands);
-	tcase_add_test(t, test_the_embedder_is_told_once_that_all_blocks_are_known_before_the_first_page);
-	tcase_add_test(t, test_a_list_that_the_embedder_refuses_ends_the_migration_before_the_first_page);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -66,8 +66,10 @@ static void skip_where_it_cannot(struct pc *s, int r)
 	ck_abort_msg("MADV_COLLAPSE: %s", strerror(-r));
 }
 
+TEST_CASE("missing", 60, .checked = { pc_need });
+
 /* The guest touches all pages, of which each third one came in precopy, others stale, and many never. */
-START_TEST(test_a_huge_page_that_the_kernel_makes_of_holes_does_not_stand_for_pages_to_come)
+TEST_EACH(test_a_huge_page_that_the_kernel_makes_of_holes_does_not_stand_for_pages_to_come, 4)
 {
 	struct pc s;
 
@@ -88,10 +90,9 @@ START_TEST(test_a_huge_page_that_the_kernel_makes_of_holes_does_not_stand_for_pa
 	pc_check_landed(&s);
 	pc_end(&s);
 }
-END_TEST
 
 /* Given by its address alone: what is given back there stays in the file behind it, and nobody would wait for it. */
-START_TEST(test_a_shared_mapping_without_its_descriptor_is_refused_for_postcopy)
+TEST_EACH(test_a_shared_mapping_without_its_descriptor_is_refused_for_postcopy, 2)
 {
 	struct pc s;
 	uint8_t *guest;
@@ -104,16 +105,4 @@ START_TEST(test_a_shared_mapping_without_its_descriptor_is_refused_for_postcopy)
 	pc_finish(&s);
 	pc_check_failed(&s, -EINVAL, "a shared mapping");
 	pc_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("missing");
-	TCase *t = suite_case(s, "missing", 60);
-
-	tcase_add_checked_fixture(t, pc_need, NULL);
-	tcase_add_loop_test(t, test_a_huge_page_that_the_kernel_makes_of_holes_does_not_stand_for_pages_to_come, 0, 4);
-	tcase_add_loop_test(t, test_a_shared_mapping_without_its_descriptor_is_refused_for_postcopy, 0, 2);
-	return s;
 }

@@ -194,7 +194,9 @@ static void run_myself(struct sinner *me)
 	ck_assert_str_eq(inm_last_error(), "inm_dispatch: called from a callback (EDEADLK)");
 }
 
-START_TEST(test_to_run_from_a_callback_is_refused_and_the_guest_lands)
+TEST_CASE("callbacks", 60);
+
+TEST_EACH(test_to_run_from_a_callback_is_refused_and_the_guest_lands, PLACES)
 {
 	struct sinner me;
 
@@ -203,7 +205,6 @@ START_TEST(test_to_run_from_a_callback_is_refused_and_the_guest_lands)
 	check_landed(&me, sinner_play(&me));
 	sinner_end(&me);
 }
-END_TEST
 
 /* What may be asked and set in a callback. */
 static void ask_everything(struct sinner *me)
@@ -226,7 +227,7 @@ static void ask_everything(struct sinner *me)
 	ck_assert_str_ne(inm_error(inm), "no error");
 }
 
-START_TEST(test_all_other_calls_may_be_made_from_any_callback)
+TEST_EACH(test_all_other_calls_may_be_made_from_any_callback, PLACES)
 {
 	struct sinner me;
 
@@ -237,7 +238,6 @@ START_TEST(test_all_other_calls_may_be_made_from_any_callback)
 	ck_assert_int_eq(strcmp(inm_error(me.s.e.inm), "no error") == 0, _i != IN_START && _i != IN_COMPLETED);
 	sinner_end(&me);
 }
-END_TEST
 
 static void run_elsewhere(struct sinner *me)
 {
@@ -257,7 +257,7 @@ static void run_elsewhere(struct sinner *me)
 	embedder_fini(&e); /* frees it, too */
 }
 
-START_TEST(test_a_callback_may_carry_through_a_migration_on_another_reactor)
+TEST_EACH(test_a_callback_may_carry_through_a_migration_on_another_reactor, PLACES)
 {
 	struct sinner me;
 
@@ -266,7 +266,6 @@ START_TEST(test_a_callback_may_carry_through_a_migration_on_another_reactor)
 	check_landed(&me, sinner_play(&me));
 	sinner_end(&me);
 }
-END_TEST
 
 /* ---- a callback frees ---------------------------------------------------------------------------------------- */
 
@@ -279,7 +278,7 @@ static void free_myself(struct sinner *me)
 	inm_free(me->s.e.inm); /* twice changes nothing */
 }
 
-START_TEST(test_to_free_in_a_callback_cancels_and_the_object_lives_until_it_is_freed_again)
+TEST_EACH(test_to_free_in_a_callback_cancels_and_the_object_lives_until_it_is_freed_again, PLACES)
 {
 	struct sinner me;
 	int r;
@@ -299,7 +298,6 @@ START_TEST(test_to_free_in_a_callback_cancels_and_the_object_lives_until_it_is_f
 	}
 	sinner_end(&me);
 }
-END_TEST
 
 static void free_other(struct sinner *me)
 {
@@ -316,7 +314,7 @@ static void make_other(struct sinner *me, bool listening)
 		ck_assert_int_eq(inm_listen(me->other, "tcp:127.0.0.1:0"), 0);
 }
 
-START_TEST(test_to_free_another_migration_in_a_callback_cancels_that_one_only)
+TEST(test_to_free_another_migration_in_a_callback_cancels_that_one_only)
 {
 	for (unsigned listening = 0; listening < 2; listening++) {
 		struct sinner me;
@@ -333,7 +331,6 @@ START_TEST(test_to_free_another_migration_in_a_callback_cancels_that_one_only)
 		sinner_end(&me);
 	}
 }
-END_TEST
 
 static void free_reactor(struct sinner *me)
 {
@@ -343,7 +340,7 @@ static void free_reactor(struct sinner *me)
 	        "%s", inm_last_error());
 }
 
-START_TEST(test_a_reactor_is_not_freed_in_a_callback)
+TEST_EACH(test_a_reactor_is_not_freed_in_a_callback, PLACES)
 {
 	struct sinner me;
 
@@ -352,9 +349,8 @@ START_TEST(test_a_reactor_is_not_freed_in_a_callback)
 	check_landed(&me, sinner_play(&me));
 	sinner_end(&me);
 }
-END_TEST
 
-START_TEST(test_a_reactor_with_migrations_is_not_freed)
+TEST(test_a_reactor_with_migrations_is_not_freed)
 {
 	struct sinner me;
 
@@ -368,7 +364,6 @@ START_TEST(test_a_reactor_with_migrations_is_not_freed)
 	inm_reactor_free(me.reactor);
 	sinner_end(&me);
 }
-END_TEST
 
 /* ---- another thread ------------------------------------------------------------------------------------------ */
 
@@ -418,7 +413,9 @@ static void others_call(struct sinner *me)
 	on_thread(me, call_all);
 }
 
-START_TEST(test_while_a_thread_runs_it_others_are_refused_and_the_guest_lands)
+TEST_CASE("threads", 60);
+
+TEST(test_while_a_thread_runs_it_others_are_refused_and_the_guest_lands)
 {
 	struct sinner me;
 
@@ -428,7 +425,6 @@ START_TEST(test_while_a_thread_runs_it_others_are_refused_and_the_guest_lands)
 	ck_assert_str_eq(inm_error(me.s.e.inm), "no error");
 	sinner_end(&me);
 }
-END_TEST
 
 static void *dispatch_elsewhere(void *arg)
 {
@@ -444,7 +440,7 @@ static void *dispatch_elsewhere(void *arg)
 	return NULL;
 }
 
-START_TEST(test_a_reactor_belongs_to_the_thread_that_ran_it_first)
+TEST(test_a_reactor_belongs_to_the_thread_that_ran_it_first)
 {
 	struct sinner me;
 
@@ -456,7 +452,6 @@ START_TEST(test_a_reactor_belongs_to_the_thread_that_ran_it_first)
 	on_thread(&me, dispatch_elsewhere);
 	sinner_end(&me);
 }
-END_TEST
 
 static void *free_elsewhere(void *arg)
 {
@@ -473,7 +468,7 @@ static void others_free(struct sinner *me)
 	on_thread(me, free_elsewhere);
 }
 
-START_TEST(test_to_free_on_another_thread_while_it_runs_cancels)
+TEST(test_to_free_on_another_thread_while_it_runs_cancels)
 {
 	struct sinner me;
 
@@ -482,9 +477,8 @@ START_TEST(test_to_free_on_another_thread_while_it_runs_cancels)
 	ck_assert_int_eq(sinner_play(&me), -ECANCELED);
 	sinner_end(&me);
 }
-END_TEST
 
-START_TEST(test_to_free_on_another_thread_while_it_is_under_way_cancels)
+TEST(test_to_free_on_another_thread_while_it_is_under_way_cancels)
 {
 	struct sinner me;
 
@@ -495,7 +489,6 @@ START_TEST(test_to_free_on_another_thread_while_it_is_under_way_cancels)
 	ck_assert_int_eq(sinner_play(&me), -ECANCELED);
 	sinner_end(&me);
 }
-END_TEST
 
 static void *free_the_ended(void *arg)
 {
@@ -507,7 +500,7 @@ static void *free_the_ended(void *arg)
 }
 
 /* With a deadline set by inm_dispatch still under way in the kernel, which only the other thread could end. */
-START_TEST(test_one_that_has_ended_can_be_freed_on_any_thread)
+TEST(test_one_that_has_ended_can_be_freed_on_any_thread)
 {
 	pthread_t thread;
 	struct scene s;
@@ -527,10 +520,9 @@ START_TEST(test_one_that_has_ended_can_be_freed_on_any_thread)
 	pump_close(&p);
 	scene_end(&s);
 }
-END_TEST
 
 /* Listening, never run: the thread that frees it may run it. */
-START_TEST(test_one_that_nobody_has_run_can_be_freed_on_any_thread)
+TEST(test_one_that_nobody_has_run_can_be_freed_on_any_thread)
 {
 	pthread_t thread;
 	struct scene s;
@@ -544,11 +536,12 @@ START_TEST(test_one_that_nobody_has_run_can_be_freed_on_any_thread)
 	s.e.inm = NULL;
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- the descriptor ------------------------------------------------------------------------------------------ */
 
-START_TEST(test_an_embedder_that_closes_the_reactor_s_descriptor_is_told)
+TEST_CASE("descriptor", 4);
+
+TEST(test_an_embedder_that_closes_the_reactor_s_descriptor_is_told)
 {
 	struct sinner me;
 	int fd;
@@ -566,37 +559,4 @@ START_TEST(test_an_embedder_that_closes_the_reactor_s_descriptor_is_told)
 		;
 	ck_assert_int_eq(inm_run_until(me.s.e.inm, deadline_after_ns(50 * NS_PER_MS)), -ETIMEDOUT);
 	sinner_end(&me);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("misuse");
-	TCase *t = tcase_create("callbacks");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, test_to_run_from_a_callback_is_refused_and_the_guest_lands, 0, PLACES);
-	tcase_add_loop_test(t, test_all_other_calls_may_be_made_from_any_callback, 0, PLACES);
-	tcase_add_loop_test(t, test_a_callback_may_carry_through_a_migration_on_another_reactor, 0, PLACES);
-	tcase_add_loop_test(t, test_to_free_in_a_callback_cancels_and_the_object_lives_until_it_is_freed_again, 0,
-	                    PLACES);
-	tcase_add_test(t, test_to_free_another_migration_in_a_callback_cancels_that_one_only);
-	tcase_add_loop_test(t, test_a_reactor_is_not_freed_in_a_callback, 0, PLACES);
-	tcase_add_test(t, test_a_reactor_with_migrations_is_not_freed);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("threads");
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_while_a_thread_runs_it_others_are_refused_and_the_guest_lands);
-	tcase_add_test(t, test_a_reactor_belongs_to_the_thread_that_ran_it_first);
-	tcase_add_test(t, test_to_free_on_another_thread_while_it_runs_cancels);
-	tcase_add_test(t, test_to_free_on_another_thread_while_it_is_under_way_cancels);
-	tcase_add_test(t, test_one_that_has_ended_can_be_freed_on_any_thread);
-	tcase_add_test(t, test_one_that_nobody_has_run_can_be_freed_on_any_thread);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("descriptor");
-	tcase_add_test(t, test_an_embedder_that_closes_the_reactor_s_descriptor_is_told);
-	suite_add_tcase(s, t);
-	return s;
 }

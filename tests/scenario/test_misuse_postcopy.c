@@ -52,7 +52,9 @@ static void may_not_wait(struct pc *s)
 	ck_assert_int_eq(inm_ram_await(inm, s, 1), -EFAULT);
 }
 
-START_TEST(test_nobody_waits_for_a_page_outside_of_a_callback)
+TEST_CASE("waiting", 60, .checked = { pc_need });
+
+TEST(test_nobody_waits_for_a_page_outside_of_a_callback)
 {
 	struct pc s;
 
@@ -63,7 +65,6 @@ START_TEST(test_nobody_waits_for_a_page_outside_of_a_callback)
 	land_it(&s);
 	end(&s);
 }
-END_TEST
 
 static struct pc *logged;
 static unsigned log_refusals;
@@ -78,7 +79,7 @@ static void wait_in_log(void *opaque, enum inm_log_level level, const char *text
 		log_refusals += inm_ram_await(logged->e.inm, pc_guest(logged, 0, MISSING), 1) == -EDEADLK;
 }
 
-START_TEST(test_the_log_callback_does_not_wait_for_a_page)
+TEST(test_the_log_callback_does_not_wait_for_a_page)
 {
 	struct pc s;
 
@@ -92,7 +93,6 @@ START_TEST(test_the_log_callback_does_not_wait_for_a_page)
 	land_it(&s);
 	end(&s);
 }
-END_TEST
 
 /* ---- another migration on the same reactor ------------------------------------------------------------------- */
 
@@ -135,7 +135,7 @@ static void act_in_another(struct pc *s, void (*act)(struct pc *s))
 	inm_free(o.inm);
 }
 
-START_TEST(test_a_callback_of_another_migration_does_not_wait_for_a_page)
+TEST(test_a_callback_of_another_migration_does_not_wait_for_a_page)
 {
 	struct pc s;
 
@@ -146,7 +146,6 @@ START_TEST(test_a_callback_of_another_migration_does_not_wait_for_a_page)
 	land_it(&s);
 	end(&s);
 }
-END_TEST
 
 static void free_it(struct pc *s)
 {
@@ -155,7 +154,9 @@ static void free_it(struct pc *s)
 	ck_assert_int_eq(inm_get_state(s->e.inm), INM_STATE_POSTCOPY_ACTIVE);
 }
 
-START_TEST(test_to_free_one_whose_callback_waits_from_a_callback_of_another_cancels_it)
+TEST_CASE("freeing", 60, .checked = { pc_need });
+
+TEST(test_to_free_one_whose_callback_waits_from_a_callback_of_another_cancels_it)
 {
 	struct pc s;
 
@@ -170,11 +171,10 @@ START_TEST(test_to_free_one_whose_callback_waits_from_a_callback_of_another_canc
 	ck_assert_uint_eq(s.vcpu_starts, 0);
 	end(&s);
 }
-END_TEST
 
 /* ---- freed while a callback waits ------------------------------------------------------------------------------ */
 
-START_TEST(test_to_free_one_whose_callback_waits_lets_the_callback_return_first)
+TEST(test_to_free_one_whose_callback_waits_lets_the_callback_return_first)
 {
 	struct pc s;
 
@@ -187,7 +187,6 @@ START_TEST(test_to_free_one_whose_callback_waits_lets_the_callback_return_first)
 	ck_assert_int_eq(s.e.states[s.e.state_count - 1], INM_STATE_CANCELLED);
 	end(&s);
 }
-END_TEST
 
 static unsigned read_byte;
 
@@ -200,7 +199,7 @@ static int touch_the_engine_view(struct pc *s, const struct inm_device *device)
 	return 0;
 }
 
-START_TEST(test_to_free_one_whose_callback_has_faulted_lets_it_read_zeros_and_return)
+TEST(test_to_free_one_whose_callback_has_faulted_lets_it_read_zeros_and_return)
 {
 	struct pc s;
 
@@ -214,7 +213,6 @@ START_TEST(test_to_free_one_whose_callback_has_faulted_lets_it_read_zeros_and_re
 	ck_assert(s.device_ended);
 	end(&s);
 }
-END_TEST
 
 static int free_myself(struct pc *s, const struct inm_device *device)
 {
@@ -224,7 +222,7 @@ static int free_myself(struct pc *s, const struct inm_device *device)
 	return 0;
 }
 
-START_TEST(test_to_free_in_a_callback_of_the_package_cancels_before_the_guest_runs)
+TEST(test_to_free_in_a_callback_of_the_package_cancels_before_the_guest_runs)
 {
 	struct pc s;
 
@@ -234,28 +232,4 @@ START_TEST(test_to_free_in_a_callback_of_the_package_cancels_before_the_guest_ru
 	ck_assert_int_eq(s.result, -ECANCELED);
 	ck_assert_uint_eq(s.vcpu_starts, 0);
 	end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("misuse in postcopy");
-	TCase *t = tcase_create("waiting");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_checked_fixture(t, pc_need, NULL);
-	tcase_add_test(t, test_nobody_waits_for_a_page_outside_of_a_callback);
-	tcase_add_test(t, test_the_log_callback_does_not_wait_for_a_page);
-	tcase_add_test(t, test_a_callback_of_another_migration_does_not_wait_for_a_page);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("freeing");
-	tcase_set_timeout(t, 60);
-	tcase_add_checked_fixture(t, pc_need, NULL);
-	tcase_add_test(t, test_to_free_one_whose_callback_waits_from_a_callback_of_another_cancels_it);
-	tcase_add_test(t, test_to_free_one_whose_callback_waits_lets_the_callback_return_first);
-	tcase_add_test(t, test_to_free_one_whose_callback_has_faulted_lets_it_read_zeros_and_return);
-	tcase_add_test(t, test_to_free_in_a_callback_of_the_package_cancels_before_the_guest_runs);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -62,7 +62,9 @@ static void lands(const struct multifd_opts *m, const struct several_opts *o, si
 	several_end(&s);
 }
 
-START_TEST(test_every_era_and_compression_lands_over_one_to_four_channels)
+TEST_CASE("ways", 120);
+
+TEST_EACH(test_every_era_and_compression_lands_over_one_to_four_channels, MULTIFD_ERAS)
 {
 	const struct multifd_era *era = &multifd_eras[_i];
 
@@ -76,9 +78,8 @@ START_TEST(test_every_era_and_compression_lands_over_one_to_four_channels)
 				lands(&m, &(struct several_opts){ .anon = channels % 2 }, 0);
 			}
 }
-END_TEST
 
-START_TEST(test_full_packets_of_several_blocks_land)
+TEST_EACH(test_full_packets_of_several_blocks_land, MULTIFD_ERAS)
 {
 	for (unsigned i = 0; i < 3; i++)
 		for (unsigned channels = 1; channels <= 4; channels += 3) {
@@ -91,9 +92,8 @@ START_TEST(test_full_packets_of_several_blocks_land)
 			lands(&m, &(struct several_opts){ .anon = true }, channels * 5000);
 		}
 }
-END_TEST
 
-START_TEST(test_delivery_in_pieces_of_any_size_changes_nothing)
+TEST(test_delivery_in_pieces_of_any_size_changes_nothing)
 {
 	static const size_t sizes[] = { 13, 63, 64, 65, 1343, 1344, 1345, 4096, 5440 };
 
@@ -104,18 +104,16 @@ START_TEST(test_delivery_in_pieces_of_any_size_changes_nothing)
 			lands(&m, NULL, sizes[i]);
 		}
 }
-END_TEST
 
-START_TEST(test_delivery_byte_by_byte_changes_nothing)
+TEST(test_delivery_byte_by_byte_changes_nothing)
 {
 	struct multifd_opts m = multifd_opts_of(&multifd_eras[0], 2, 0);
 
 	m.rounds = 1;
 	lands(&m, NULL, 1);
 }
-END_TEST
 
-START_TEST(test_packets_of_one_page_land)
+TEST_EACH(test_packets_of_one_page_land, MULTIFD_ERAS)
 {
 	for (unsigned i = 0; i < 3; i++) {
 		struct multifd_opts m = multifd_opts_of(&multifd_eras[_i], 3, multifd_methods[i]);
@@ -126,9 +124,8 @@ START_TEST(test_packets_of_one_page_land)
 		lands(&m, NULL, 0);
 	}
 }
-END_TEST
 
-START_TEST(test_a_channel_that_never_carries_a_page_lands_the_others)
+TEST(test_a_channel_that_never_carries_a_page_lands_the_others)
 {
 	for (unsigned i = 0; i < MULTIFD_ERAS; i++) {
 		struct multifd_opts m = multifd_opts_of(&multifd_eras[i], 3, 0);
@@ -138,10 +135,9 @@ START_TEST(test_a_channel_that_never_carries_a_page_lands_the_others)
 		lands(&m, NULL, 0);
 	}
 }
-END_TEST
 
 /* A SYNC packet is the last thing before its sync point, with pages or without: what follows may be long in coming. */
-START_TEST(test_nothing_needs_to_follow_a_sync_packet_with_pages)
+TEST_EACH(test_nothing_needs_to_follow_a_sync_packet_with_pages, 2)
 {
 	for (unsigned i = 0; i < 3; i++) {
 		struct multifd_opts m = multifd_opts_of(&multifd_eras[_i], 2, multifd_methods[i]);
@@ -150,10 +146,9 @@ START_TEST(test_nothing_needs_to_follow_a_sync_packet_with_pages)
 		lands(&m, &(struct several_opts){ .anon = i == 0 }, 0);
 	}
 }
-END_TEST
 
 /* Only what is told in the parameter counts, where it is told. */
-START_TEST(test_the_way_of_syncing_can_be_told)
+TEST(test_the_way_of_syncing_can_be_told)
 {
 	static const char *const on[] = { "multifd-flush-after-each-section", "on", NULL };
 	static const char *const off[] = { "multifd-flush-after-each-section", "off", NULL };
@@ -163,9 +158,8 @@ START_TEST(test_the_way_of_syncing_can_be_told)
 	m = multifd_opts_of(&multifd_eras[2], 2, 0);
 	lands(&m, &(struct several_opts){ .params = off }, 0);
 }
-END_TEST
 
-START_TEST(test_two_hundred_and_fifty_five_channels_land)
+TEST(test_two_hundred_and_fifty_five_channels_land)
 {
 	struct multifd_opts m = multifd_opts_of(&multifd_eras[2], 255, 0);
 
@@ -174,10 +168,9 @@ START_TEST(test_two_hundred_and_fifty_five_channels_land)
 	m.block_count = MULTIFD_BIG_BLOCKS;
 	lands(&m, NULL, 0);
 }
-END_TEST
 
 /* All connected before one of them speaks: a source over a slow network, or in the middle of its TLS handshakes. */
-START_TEST(test_two_hundred_and_fifty_five_channels_may_connect_before_any_speaks)
+TEST(test_two_hundred_and_fifty_five_channels_may_connect_before_any_speaks)
 {
 	struct multifd_opts m = multifd_opts_of(&multifd_eras[2], 255, 0);
 	struct several s;
@@ -190,7 +183,6 @@ START_TEST(test_two_hundred_and_fifty_five_channels_may_connect_before_any_speak
 	several_check_landed(&s);
 	several_end(&s);
 }
-END_TEST
 
 /* ---- the barrier: a later copy of a page never loses to an earlier one (doc/wire/multifd.md 5.3) --------------- */
 
@@ -239,26 +231,25 @@ static void any_laggard_lands(const struct multifd_era *era, wire_fill_fn *fill,
 		}
 }
 
-START_TEST(test_a_page_rewritten_on_another_channel_each_round_ends_as_sent_last)
+TEST_CASE("barrier", 60);
+
+TEST_EACH(test_a_page_rewritten_on_another_channel_each_round_ends_as_sent_last, MULTIFD_ERAS)
 {
 	any_laggard_lands(&multifd_eras[_i], fill_all, NULL);
 }
-END_TEST
 
-START_TEST(test_a_page_rewritten_on_channels_and_in_the_main_stream_ends_as_sent_last)
+TEST_EACH(test_a_page_rewritten_on_channels_and_in_the_main_stream_ends_as_sent_last, MULTIFD_ERAS)
 {
 	any_laggard_lands(&multifd_eras[_i], fill_all, route_around);
 }
-END_TEST
 
-START_TEST(test_zero_pages_and_content_by_turns_end_as_sent_last)
+TEST_EACH(test_zero_pages_and_content_by_turns_end_as_sent_last, MULTIFD_ERAS)
 {
 	any_laggard_lands(&multifd_eras[_i], fill_by_turns, NULL);
 }
-END_TEST
 
 /* No channel is read beyond its SYNC, and main is not read beyond its sync point, until all are there. */
-START_TEST(test_nobody_passes_a_sync_point_alone)
+TEST_EACH(test_nobody_passes_a_sync_point_alone, MULTIFD_ERAS)
 {
 	for (unsigned laggard = 0; laggard < 3; laggard++) {
 		struct multifd_opts m = multifd_opts_of(&multifd_eras[_i], 2, 0);
@@ -281,34 +272,4 @@ START_TEST(test_nobody_passes_a_sync_point_alone)
 		several_check_landed(&s);
 		several_end(&s);
 	}
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("multifd");
-	TCase *t = tcase_create("ways");
-
-	tcase_set_timeout(t, 120);
-	tcase_add_loop_test(t, test_every_era_and_compression_lands_over_one_to_four_channels, 0, MULTIFD_ERAS);
-	tcase_add_loop_test(t, test_full_packets_of_several_blocks_land, 0, MULTIFD_ERAS);
-	tcase_add_loop_test(t, test_packets_of_one_page_land, 0, MULTIFD_ERAS);
-	tcase_add_test(t, test_delivery_in_pieces_of_any_size_changes_nothing);
-	tcase_add_test(t, test_delivery_byte_by_byte_changes_nothing);
-	tcase_add_test(t, test_a_channel_that_never_carries_a_page_lands_the_others);
-	tcase_add_loop_test(t, test_nothing_needs_to_follow_a_sync_packet_with_pages, 0, 2);
-	tcase_add_test(t, test_the_way_of_syncing_can_be_told);
-	tcase_add_test(t, test_two_hundred_and_fifty_five_channels_land);
-	tcase_add_test(t, test_two_hundred_and_fifty_five_channels_may_connect_before_any_speaks);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("barrier");
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, test_a_page_rewritten_on_another_channel_each_round_ends_as_sent_last, 0, MULTIFD_ERAS);
-	tcase_add_loop_test(t, test_a_page_rewritten_on_channels_and_in_the_main_stream_ends_as_sent_last, 0,
-	                    MULTIFD_ERAS);
-	tcase_add_loop_test(t, test_zero_pages_and_content_by_turns_end_as_sent_last, 0, MULTIFD_ERAS);
-	tcase_add_loop_test(t, test_nobody_passes_a_sync_point_alone, 0, MULTIFD_ERAS);
-	suite_add_tcase(s, t);
-	return s;
 }

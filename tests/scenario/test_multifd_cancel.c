@@ -27,7 +27,9 @@ static bool cancelled_at(unsigned dispatches, const struct multifd_opts *m, size
 	return over;
 }
 
-START_TEST(test_cancel_after_any_dispatch_gives_everything_back)
+TEST_CASE("cancel", 120);
+
+TEST_EACH(test_cancel_after_any_dispatch_gives_everything_back, 3)
 {
 	struct multifd_opts m = { .channels = 3, .rounds = 2, .return_path = true, .method = multifd_methods[_i] };
 	unsigned k = 0;
@@ -36,9 +38,8 @@ START_TEST(test_cancel_after_any_dispatch_gives_everything_back)
 		k++;
 	ck_assert_uint_gt(k, 20);
 }
-END_TEST
 
-START_TEST(test_cancel_while_a_worker_receives_a_packet_gives_everything_back)
+TEST(test_cancel_while_a_worker_receives_a_packet_gives_everything_back)
 {
 	struct multifd_opts m = { .channels = 2, .blocks = multifd_big_blocks, .block_count = MULTIFD_BIG_BLOCKS };
 	struct several s;
@@ -53,9 +54,8 @@ START_TEST(test_cancel_while_a_worker_receives_a_packet_gives_everything_back)
 	several_check_failed(&s, -ECANCELED, NULL);
 	several_end(&s);
 }
-END_TEST
 
-START_TEST(test_free_in_the_middle_gives_everything_back)
+TEST(test_free_in_the_middle_gives_everything_back)
 {
 	struct multifd_opts m = { .channels = 3, .rounds = 2, .method = multifd_methods[1] };
 
@@ -72,18 +72,4 @@ START_TEST(test_free_in_the_middle_gives_everything_back)
 			several_turn(&s);
 		several_end(&s);
 	}
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("multifd_cancel");
-	TCase *t = tcase_create("cancel");
-
-	tcase_set_timeout(t, 120);
-	tcase_add_loop_test(t, test_cancel_after_any_dispatch_gives_everything_back, 0, 3);
-	tcase_add_test(t, test_cancel_while_a_worker_receives_a_packet_gives_everything_back);
-	tcase_add_test(t, test_free_in_the_middle_gives_everything_back);
-	suite_add_tcase(s, t);
-	return s;
 }

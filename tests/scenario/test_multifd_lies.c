@@ -164,7 +164,9 @@ static const struct lie lies[] = {
 	{ "the end inside a payload", put_half_payload, -ENODATA, "middle of a packet", .ends = true },
 };
 
-START_TEST(test_a_lie_on_a_channel_is_a_named_error)
+TEST_CASE("lies", 60);
+
+TEST_ROWS(test_a_lie_on_a_channel_is_a_named_error, lies)
 {
 	const struct lie *lie = &lies[_i];
 	struct multifd_opts m = { .channels = 2, .method = lie->method, .return_path = true };
@@ -195,10 +197,9 @@ START_TEST(test_a_lie_on_a_channel_is_a_named_error)
 	wire_fini(&lying);
 	several_end(&s);
 }
-END_TEST
 
 /* The end of a channel before its last SYNC is seen while main is read, too, and by whoever is in the midst of it. */
-START_TEST(test_a_channel_that_ends_early_fails_the_migration_at_any_border)
+TEST(test_a_channel_that_ends_early_fails_the_migration_at_any_border)
 {
 	struct multifd_opts m = { .channels = 2, .rounds = 3, .packet_pages = 2 };
 	unsigned border = 0;
@@ -228,10 +229,9 @@ START_TEST(test_a_channel_that_ends_early_fails_the_migration_at_any_border)
 	}
 	ck_assert_uint_gt(border, 5);
 }
-END_TEST
 
 /* After the last sync point the channels' ends, clean or not, are no news: all pages have come. */
-START_TEST(test_the_end_of_channels_behind_the_last_sync_point_is_no_error)
+TEST(test_the_end_of_channels_behind_the_last_sync_point_is_no_error)
 {
 	for (unsigned i = 0; i < MULTIFD_ERAS; i++) {
 		struct multifd_opts m = multifd_opts_of(&multifd_eras[i], 3, 0);
@@ -249,18 +249,4 @@ START_TEST(test_the_end_of_channels_behind_the_last_sync_point_is_no_error)
 		several_check_landed(&s);
 		several_end(&s);
 	}
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("multifd_lies");
-	TCase *t = tcase_create("lies");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, test_a_lie_on_a_channel_is_a_named_error, 0, sizeof(lies) / sizeof(lies[0]));
-	tcase_add_test(t, test_a_channel_that_ends_early_fails_the_migration_at_any_border);
-	tcase_add_test(t, test_the_end_of_channels_behind_the_last_sync_point_is_no_error);
-	suite_add_tcase(s, t);
-	return s;
 }

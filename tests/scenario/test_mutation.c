@@ -249,7 +249,9 @@ static int wait_with_progress(pid_t pid, const volatile struct shared *shared)
 	return status;
 }
 
-START_TEST(test_no_mutation_crashes_hangs_or_takes_memory)
+TEST_CASE("mutation", 1800);
+
+TEST(test_no_mutation_crashes_hangs_or_takes_memory)
 {
 	unsigned long count = scene_env("MUTATIONS", 2000), first = scene_env("MUTATION_FIRST", 1);
 	volatile struct shared *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -275,9 +277,8 @@ START_TEST(test_no_mutation_crashes_hangs_or_takes_memory)
 	printf("%lu mutations, of which %llu landed\n", count, (unsigned long long)shared->landed);
 	munmap((void *)shared, 4096);
 }
-END_TEST
 
-START_TEST(test_without_damage_the_same_streams_land)
+TEST(test_without_damage_the_same_streams_land)
 {
 	struct bench b;
 
@@ -295,17 +296,4 @@ START_TEST(test_without_damage_the_same_streams_land)
 	honest_image_fini(&b.scene.image);
 	wire_fini(&b.scene.wire);
 	census_free(&b.scene.before);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("mutation");
-	TCase *t = tcase_create("mutation");
-
-	tcase_set_timeout(t, 1800);
-	tcase_add_test(t, test_without_damage_the_same_streams_land);
-	tcase_add_test(t, test_no_mutation_crashes_hangs_or_takes_memory);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -102,11 +102,13 @@ static void lose_preempt(struct pc *s)
 	pc_close_line(s, PC_PREEMPT);
 }
 
+TEST_CASE("listen", 60);
+
 /*
  * The source has no guest any more when LISTEN is carried out, so a channel that is lost in the middle of it is a
  * pause; and it is noticed, although it has never said a word.
  */
-START_TEST(test_a_silent_preempt_channel_that_is_lost_during_LISTEN_is_a_pause)
+TEST_EACH(test_a_silent_preempt_channel_that_is_lost_during_LISTEN_is_a_pause, 2)
 {
 	static bool (*const times[])(struct pc * s) = { listening_begins, pages_are_counted };
 	struct hog h = { .is_time = times[_i], .act = lose_preempt };
@@ -128,7 +130,6 @@ START_TEST(test_a_silent_preempt_channel_that_is_lost_during_LISTEN_is_a_pause)
 	ck_assert_msg(strstr(inm_error(s.e.inm), "the preempt channel"), "%s", inm_error(s.e.inm));
 	pc_give_up(&s);
 }
-END_TEST
 
 /* ---- the package ---- */
 
@@ -163,7 +164,9 @@ static bool has_pong_4(struct pc *s)
 	return false;
 }
 
-START_TEST(test_a_PING_that_comes_while_the_package_is_freed_is_answered)
+TEST_CASE("package", 60);
+
+TEST(test_a_PING_that_comes_while_the_package_is_freed_is_answered)
 {
 	struct pc s;
 
@@ -181,7 +184,6 @@ START_TEST(test_a_PING_that_comes_while_the_package_is_freed_is_answered)
 	pc_free(&s);
 	pc_end(&s);
 }
-END_TEST
 
 /* ---- RESUME ---- */
 
@@ -190,11 +192,13 @@ static bool goes_on(struct rec *r)
 	return inm_get_state(r->s.e.inm) == INM_STATE_POSTCOPY_ACTIVE;
 }
 
+TEST_CASE("resume", 60);
+
 /*
  * Another one has taken its place in the turn in which RESUME came: its coroutine does not park before the answer, so a
  * cancel would come too late. It does not go on; the next one does.
  */
-START_TEST(test_an_attempt_that_has_lost_its_place_does_not_go_on)
+TEST(test_an_attempt_that_has_lost_its_place_does_not_go_on)
 {
 	static const struct pc_block memory[2] = { { "pc.ram", 64, EMB_MEMFD }, { "vga.vram", 16, EMB_ANON } };
 	struct pc_opts o = rec_story(memory, REC_NEW);
@@ -214,18 +218,4 @@ START_TEST(test_an_attempt_that_has_lost_its_place_does_not_go_on)
 	r.losses++;
 	rec_forget(&r);
 	rec_recover_and_finish(&r, REC_NEW);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("parks");
-	TCase *t = suite_case(s, "listen", 60);
-
-	tcase_add_loop_test(t, test_a_silent_preempt_channel_that_is_lost_during_LISTEN_is_a_pause, 0, 2);
-	t = suite_case(s, "resume", 60);
-	tcase_add_test(t, test_an_attempt_that_has_lost_its_place_does_not_go_on);
-	t = suite_case(s, "package", 60);
-	tcase_add_test(t, test_a_PING_that_comes_while_the_package_is_freed_is_answered);
-	return s;
 }

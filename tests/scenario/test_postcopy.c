@@ -93,7 +93,9 @@ static uint64_t missing_units(const struct pc *s)
 
 static const unsigned precopied[] = { 0, 50, 90, 100 };
 
-START_TEST(test_what_is_pushed_lands)
+TEST_CASE("pushed", 30, HUGE_POOL);
+
+TEST_EACH(test_what_is_pushed_lands, BACKINGS)
 {
 	struct pc s;
 
@@ -104,20 +106,20 @@ START_TEST(test_what_is_pushed_lands)
 		pc_end(&s);
 	}
 }
-END_TEST
 
-START_TEST(test_a_source_of_today_lands)
+TEST_EACH(test_a_source_of_today_lands, BACKINGS)
 {
 	struct pc s;
 
 	lands(&s, with_backing((unsigned)_i, (struct pc_opts){ .modern = true, .precopied = 50, .preempt = PC_LATE }));
 	pc_end(&s);
 }
-END_TEST
 
 /* ---- the guest touches what is missing --------------------------------------------------------------------------- */
 
-START_TEST(test_touched_pages_are_asked_for_once_and_land)
+TEST_CASE("touched", 30, HUGE_POOL);
+
+TEST_EACH(test_touched_pages_are_asked_for_once_and_land, BACKINGS *PC_ORDERS)
 {
 	static const unsigned threads[] = { 1, 4, 16 };
 	struct pc s;
@@ -134,9 +136,8 @@ START_TEST(test_touched_pages_are_asked_for_once_and_land)
 		pc_end(&s);
 	}
 }
-END_TEST
 
-START_TEST(test_pages_are_touched_while_they_are_pushed)
+TEST_EACH(test_pages_are_touched_while_they_are_pushed, BACKINGS)
 {
 	struct pc s;
 
@@ -147,9 +148,8 @@ START_TEST(test_pages_are_touched_while_they_are_pushed)
 		pc_end(&s);
 	}
 }
-END_TEST
 
-START_TEST(test_a_page_that_many_wait_for_is_asked_for_once)
+TEST(test_a_page_that_many_wait_for_is_asked_for_once)
 {
 	const struct pc_touch touch = { .threads = 16, .order = PC_SAME_PAGE };
 	struct pc s;
@@ -167,9 +167,8 @@ START_TEST(test_a_page_that_many_wait_for_is_asked_for_once)
 	ck_assert_uint_ge(s.e.stats.faults, 16);
 	pc_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_slow_source_keeps_only_those_waiting_who_touch)
+TEST(test_a_slow_source_keeps_only_those_waiting_who_touch)
 {
 	struct pc s;
 
@@ -178,9 +177,8 @@ START_TEST(test_a_slow_source_keeps_only_those_waiting_who_touch)
 		ck_assert_uint_ge(s.e.stats.fault_p50_ns, 18 * NS_PER_MS);
 	pc_end(&s);
 }
-END_TEST
 
-START_TEST(test_pages_asked_for_ahead_are_asked_for_once)
+TEST_EACH(test_pages_asked_for_ahead_are_asked_for_once, BACKINGS)
 {
 	struct pc s;
 
@@ -190,10 +188,9 @@ START_TEST(test_pages_asked_for_ahead_are_asked_for_once)
 		ck_assert_uint_gt(s.e.stats.prefetch_pages, 0);
 	pc_end(&s);
 }
-END_TEST
 
 /* The block is named when it changes, and not otherwise (doc/wire/stream.md 3); the source looks at each. */
-START_TEST(test_requests_name_the_block_when_it_changes)
+TEST(test_requests_name_the_block_when_it_changes)
 {
 	struct pc s;
 
@@ -202,11 +199,12 @@ START_TEST(test_requests_name_the_block_when_it_changes)
 	ck_assert_uint_eq(s.unnamed_requests, 331);
 	pc_end(&s);
 }
-END_TEST
 
 /* ---- what the guest wrote stays ---------------------------------------------------------------------------------- */
 
-START_TEST(test_late_copies_do_not_overwrite_what_the_guest_wrote)
+TEST_CASE("written", 30, HUGE_POOL);
+
+TEST_EACH(test_late_copies_do_not_overwrite_what_the_guest_wrote, BACKINGS)
 {
 	struct pc s;
 
@@ -221,9 +219,8 @@ START_TEST(test_late_copies_do_not_overwrite_what_the_guest_wrote)
 		pc_end(&s);
 	}
 }
-END_TEST
 
-START_TEST(test_writers_and_pushed_pages_do_not_disturb_each_other)
+TEST_EACH(test_writers_and_pushed_pages_do_not_disturb_each_other, BACKINGS)
 {
 	struct pc s;
 
@@ -234,13 +231,14 @@ START_TEST(test_writers_and_pushed_pages_do_not_disturb_each_other)
 	                               .touch = { .threads = 8, .order = PC_SCATTERED, .write = true, .passes = 4 } }));
 	pc_end(&s);
 }
-END_TEST
 
 /* ---- the preempt channel ----------------------------------------------------------------------------------------- */
 
 static const enum pc_preempt whens[] = { PC_BEFORE_MAIN, PC_EARLY, PC_LATE, PC_WITH_PACKAGE, PC_AFTER_PACKAGE };
 
-START_TEST(test_the_preempt_channel_may_come_at_any_time)
+TEST_CASE("preempt", 30, HUGE_POOL);
+
+TEST_EACH(test_the_preempt_channel_may_come_at_any_time, BACKINGS)
 {
 	struct pc s;
 
@@ -255,9 +253,8 @@ START_TEST(test_the_preempt_channel_may_come_at_any_time)
 			pc_end(&s);
 		}
 }
-END_TEST
 
-START_TEST(test_the_preempt_channel_may_be_silent_to_its_end)
+TEST_EACH(test_the_preempt_channel_may_be_silent_to_its_end, BACKINGS)
 {
 	struct pc s;
 
@@ -272,9 +269,8 @@ START_TEST(test_the_preempt_channel_may_be_silent_to_its_end)
 			pc_end(&s);
 		}
 }
-END_TEST
 
-START_TEST(test_a_huge_page_may_come_by_both_channels)
+TEST_RANGE(test_a_huge_page_may_come_by_both_channels, 2, BACKINGS)
 {
 	struct pc s;
 
@@ -288,7 +284,6 @@ START_TEST(test_a_huge_page_may_come_by_both_channels)
 		pc_end(&s);
 	}
 }
-END_TEST
 
 static bool has_touched_all_of_it(struct pc *s)
 {
@@ -296,7 +291,7 @@ static bool has_touched_all_of_it(struct pc *s)
 }
 
 /* Until the last piece is there nobody sees any of it. */
-START_TEST(test_half_a_huge_page_is_not_shown)
+TEST(test_half_a_huge_page_is_not_shown)
 {
 	const struct pc_touch touch = { .threads = 1 };
 	struct pc_opts o = with_backing(
@@ -319,11 +314,12 @@ START_TEST(test_half_a_huge_page_is_not_shown)
 	pc_check_landed(&s);
 	pc_end(&s);
 }
-END_TEST
 
 /* ---- beside multifd, and inside TLS ------------------------------------------------------------------------------ */
 
-START_TEST(test_multifd_channels_may_stay_to_the_end)
+TEST_CASE("company", 30, HUGE_POOL);
+
+TEST_EACH(test_multifd_channels_may_stay_to_the_end, 2 * BACKINGS)
 {
 	struct pc s;
 
@@ -338,9 +334,8 @@ START_TEST(test_multifd_channels_may_stay_to_the_end)
 			pc_end(&s);
 		}
 }
-END_TEST
 
-START_TEST(test_postcopy_lands_inside_tls)
+TEST_RANGE(test_postcopy_lands_inside_tls, PC_NO_PREEMPT, PC_AFTER_PACKAGE + 1)
 {
 	struct pc s;
 
@@ -350,57 +345,4 @@ START_TEST(test_postcopy_lands_inside_tls)
 	                            .quiet = true,
 	                            .touch = { .threads = 2, .write = true } });
 	pc_end(&s);
-}
-END_TEST
-
-static void fill_pool(void)
-{
-	huge_pool_fill(HUGE_PAGES);
-}
-
-static TCase *with_pool(const char *name)
-{
-	TCase *t = tcase_create(name);
-
-	tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
-	tcase_set_timeout(t, 30);
-	return t;
-}
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("postcopy");
-	TCase *t = with_pool("pushed");
-
-	tcase_add_loop_test(t, test_what_is_pushed_lands, 0, BACKINGS);
-	tcase_add_loop_test(t, test_a_source_of_today_lands, 0, BACKINGS);
-	suite_add_tcase(s, t);
-
-	t = with_pool("touched");
-	tcase_add_loop_test(t, test_touched_pages_are_asked_for_once_and_land, 0, BACKINGS * PC_ORDERS);
-	tcase_add_loop_test(t, test_pages_are_touched_while_they_are_pushed, 0, BACKINGS);
-	tcase_add_test(t, test_a_page_that_many_wait_for_is_asked_for_once);
-	tcase_add_test(t, test_a_slow_source_keeps_only_those_waiting_who_touch);
-	tcase_add_loop_test(t, test_pages_asked_for_ahead_are_asked_for_once, 0, BACKINGS);
-	tcase_add_test(t, test_requests_name_the_block_when_it_changes);
-	suite_add_tcase(s, t);
-
-	t = with_pool("written");
-	tcase_add_loop_test(t, test_late_copies_do_not_overwrite_what_the_guest_wrote, 0, BACKINGS);
-	tcase_add_loop_test(t, test_writers_and_pushed_pages_do_not_disturb_each_other, 0, BACKINGS);
-	suite_add_tcase(s, t);
-
-	t = with_pool("preempt");
-	tcase_add_loop_test(t, test_the_preempt_channel_may_come_at_any_time, 0, BACKINGS);
-	tcase_add_loop_test(t, test_the_preempt_channel_may_be_silent_to_its_end, 0, BACKINGS);
-	tcase_add_loop_test(t, test_a_huge_page_may_come_by_both_channels, 2, BACKINGS);
-	tcase_add_test(t, test_half_a_huge_page_is_not_shown);
-	suite_add_tcase(s, t);
-
-	t = with_pool("company");
-	tcase_add_loop_test(t, test_multifd_channels_may_stay_to_the_end, 0, 2 * BACKINGS);
-	tcase_add_loop_test(t, test_postcopy_lands_inside_tls, PC_NO_PREEMPT, PC_AFTER_PACKAGE + 1);
-	suite_add_tcase(s, t);
-
-	return s;
 }

@@ -331,25 +331,25 @@ static void is_refused(const struct pc_opts *o, int code, const char *words)
 	pc_end(&s);
 }
 
-START_TEST(test_what_does_not_belong_there_is_named_and_told)
+TEST_CASE("refused", 20);
+
+TEST_EACH(test_what_does_not_belong_there_is_named_and_told, LIES)
 {
 	const struct lie *lie = &lies[_i];
 
 	is_refused(&(struct pc_opts){ .precopied = 50, .inject_at = lie->at, .inject = lie->put }, lie->code,
 	           lie->words);
 }
-END_TEST
 
-START_TEST(test_advise_must_fit_this_side)
+TEST(test_advise_must_fit_this_side)
 {
 	is_refused(&(struct pc_opts){ .summary = 0x201000 }, -EINVAL, "page sizes 0x201000");
 	is_refused(&(struct pc_opts){ .summary = 0x2000 }, -EINVAL, "page sizes 0x2000");
 	is_refused(&(struct pc_opts){ .advised_tpage_bytes = 0x2000 }, -EPROTO, "target pages of 0x2000");
 	is_refused(&(struct pc_opts){ .no_advise = true }, -EPROTO, "not advised");
 }
-END_TEST
 
-START_TEST(test_a_package_has_a_length_a_beginning_and_an_end)
+TEST(test_a_package_has_a_length_a_beginning_and_an_end)
 {
 	is_refused(&(struct pc_opts){ .package_lies = true, .package_bytes = 0 }, -EPROTO, "a package of 0 bytes");
 	is_refused(&(struct pc_opts){ .package_lies = true, .package_bytes = UINT32_MAX }, -EPROTO,
@@ -359,10 +359,9 @@ START_TEST(test_a_package_has_a_length_a_beginning_and_an_end)
 	is_refused(&(struct pc_opts){ .no_run = true }, -EPROTO, "package");
 	is_refused(&(struct pc_opts){ .no_run = true, .no_listen = true, .no_devices = true }, -EPROTO, "package");
 }
-END_TEST
 
 /* It says that more comes than does: nothing is allocated in advance, and its end is an end of the stream. */
-START_TEST(test_a_package_that_ends_early_is_an_end_of_the_stream)
+TEST(test_a_package_that_ends_early_is_an_end_of_the_stream)
 {
 	struct pc s;
 
@@ -378,7 +377,6 @@ START_TEST(test_a_package_that_ends_early_is_an_end_of_the_stream)
 	ck_assert_uint_eq(s.vcpu_starts, 0);
 	pc_end(&s);
 }
-END_TEST
 
 /* ---- behind the package, before RUN: a callback waits meanwhile -------------------------------------------------- */
 
@@ -400,7 +398,7 @@ static const struct lie late_lies[] = {
 #define LATE_LIES ((int)(sizeof(late_lies) / sizeof(late_lies[0])))
 
 /* From a source that has the guest until it hears PONG 0x42. */
-START_TEST(test_a_lie_behind_the_package_ends_it_as_long_as_the_source_can_go_on)
+TEST_EACH(test_a_lie_behind_the_package_ends_it_as_long_as_the_source_can_go_on, LATE_LIES)
 {
 	const struct lie *lie = &late_lies[_i];
 	struct pc s;
@@ -422,10 +420,9 @@ START_TEST(test_a_lie_behind_the_package_ends_it_as_long_as_the_source_can_go_on
 	ck_assert_uint_eq(s.request_count, 1);
 	pc_end(&s);
 }
-END_TEST
 
 /* When the devices are here, the guest is in two halves and nobody but the embedder gives it up. */
-START_TEST(test_a_lie_behind_the_package_is_a_pause_where_the_source_cannot_go_on)
+TEST_EACH(test_a_lie_behind_the_package_is_a_pause_where_the_source_cannot_go_on, 2 * LATE_LIES)
 {
 	const struct lie *lie = &late_lies[_i / 2];
 	bool runs = _i % 2;
@@ -444,7 +441,6 @@ START_TEST(test_a_lie_behind_the_package_is_a_pause_where_the_source_cannot_go_o
 	pc_check_cancelled(&s);
 	pc_end(&s);
 }
-END_TEST
 
 /* ---- honest discards --------------------------------------------------------------------------------------------- */
 
@@ -483,8 +479,10 @@ static void page_by_page(struct pc *s, struct wire *w)
 		discard_range(w, i * PC_PAGE, PC_PAGE);
 }
 
+TEST_CASE("discards", 20, HUGE_POOL);
+
 /* More than the source's own: what is discarded comes again, so all of it is sent here. */
-START_TEST(test_discards_of_every_form_land)
+TEST_EACH(test_discards_of_every_form_land, 4)
 {
 	static pc_inject_fn *const forms[] = { many_ranges, whole_blocks, overlapping_ranges, page_by_page };
 	struct pc s;
@@ -499,7 +497,6 @@ START_TEST(test_discards_of_every_form_land)
 		pc_end(&s);
 	}
 }
-END_TEST
 
 /* ---- pages larger than the wire's -------------------------------------------------------------------------------- */
 
@@ -515,7 +512,7 @@ static void from_the_middle(struct pc *s, struct wire *w)
 	discard_range(w, PC_PAGE, PC_HUGE_BYTES);
 }
 
-START_TEST(test_huge_pages_are_discarded_whole)
+TEST(test_huge_pages_are_discarded_whole)
 {
 	static const struct pc_block blocks[] = { { RAM, 1024, EMB_HUGETLB } };
 
@@ -529,24 +526,4 @@ START_TEST(test_huge_pages_are_discarded_whole)
 	                .blocks = blocks, .block_count = 1, .inject_at = PC_AFTER_DISCARD, .inject = from_the_middle },
 	        -EPROTO, "no whole pages");
 	is_refused(&(struct pc_opts){ .blocks = blocks, .block_count = 1, .summary = PC_PAGE }, -EINVAL, "page sizes");
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("postcopy_commands");
-	TCase *t = suite_case(s, "refused", 20);
-
-	tcase_add_loop_test(t, test_what_does_not_belong_there_is_named_and_told, 0, LIES);
-	tcase_add_test(t, test_advise_must_fit_this_side);
-	tcase_add_test(t, test_a_package_has_a_length_a_beginning_and_an_end);
-	tcase_add_test(t, test_a_package_that_ends_early_is_an_end_of_the_stream);
-	tcase_add_loop_test(t, test_a_lie_behind_the_package_ends_it_as_long_as_the_source_can_go_on, 0, LATE_LIES);
-	tcase_add_loop_test(t, test_a_lie_behind_the_package_is_a_pause_where_the_source_cannot_go_on, 0,
-	                    2 * LATE_LIES);
-
-	t = huge_pool_case(s, "discards", 20);
-	tcase_add_loop_test(t, test_discards_of_every_form_land, 0, 4);
-	tcase_add_test(t, test_huge_pages_are_discarded_whole);
-	return s;
 }

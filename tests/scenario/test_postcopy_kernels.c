@@ -124,8 +124,10 @@ static const struct pc_block memories[][2] = {
 };
 #define MEMORIES 3
 
+TEST_CASE("played", 60, HUGE_POOL);
+
 /* A toucher has to be woken, and every byte has to be right, whatever a placement says. */
-START_TEST(test_placements_that_fail_are_read_the_same_from_every_kernel)
+TEST_EACH(test_placements_that_fail_are_read_the_same_from_every_kernel, TRICKS *MEMORIES)
 {
 	struct pc s;
 
@@ -148,7 +150,6 @@ START_TEST(test_placements_that_fail_are_read_the_same_from_every_kernel)
 	if ((_i / MEMORIES != PART_OLD && _i / MEMORIES != PART_NEW) || _i % MEMORIES == 0)
 		ck_assert_uint_gt(played[_i / MEMORIES], 0);
 }
-END_TEST
 
 /* ---- what is watched --------------------------------------------------------------------------------------------- */
 
@@ -231,8 +232,10 @@ static bool lists_flags(void)
 	return there;
 }
 
+TEST_CASE("watched", 60, HUGE_POOL);
+
 /* Of what the source says only what fits reaches the kernel: the ranges are the embedder's. */
-START_TEST(test_only_what_the_embedder_gave_is_watched)
+TEST_EACH(test_only_what_the_embedder_gave_is_watched, MEMORIES)
 {
 	struct range none[1];
 	struct pc s;
@@ -254,7 +257,6 @@ START_TEST(test_only_what_the_embedder_gave_is_watched)
 		pc_end(&s);
 	}
 }
-END_TEST
 
 static struct inm_ops before;
 static int disk = -1;
@@ -275,7 +277,7 @@ static int on_disk(void *opaque, struct inm_ram_block *block)
 }
 
 /* Not at LISTEN: the source has stopped its guest by then. */
-START_TEST(test_memory_that_cannot_be_watched_is_refused_before_the_switch)
+TEST(test_memory_that_cannot_be_watched_is_refused_before_the_switch)
 {
 	char path[] = "/var/tmp/inmigrate-test-XXXXXX";
 	struct statfs fs;
@@ -296,18 +298,4 @@ START_TEST(test_memory_that_cannot_be_watched_is_refused_before_the_switch)
 	ck_assert_int_eq(munmap(on_disk_addr, 16 * PC_PAGE), 0);
 	pc_end(&s);
 	close(disk);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("postcopy_kernels");
-	TCase *t = huge_pool_case(s, "played", 60);
-
-	tcase_add_loop_test(t, test_placements_that_fail_are_read_the_same_from_every_kernel, 0, TRICKS * MEMORIES);
-
-	t = huge_pool_case(s, "watched", 60);
-	tcase_add_loop_test(t, test_only_what_the_embedder_gave_is_watched, 0, MEMORIES);
-	tcase_add_test(t, test_memory_that_cannot_be_watched_is_refused_before_the_switch);
-	return s;
 }

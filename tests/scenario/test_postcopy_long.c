@@ -103,7 +103,9 @@ static void report(const struct sums *sums, uint64_t took_ns)
 	fflush(stdout);
 }
 
-START_TEST(test_no_fault_is_lost_and_no_byte_is_wrong)
+TEST_CASE("long", getenv("FAULTS") ? 0 : 60, HUGE_POOL);
+
+TEST(test_no_fault_is_lost_and_no_byte_is_wrong)
 {
 	const char *text = getenv("FAULTS");
 	uint64_t wanted = text ? strtoull(text, NULL, 10) : 0, began_ns = clock_now_ns(), told_ns = began_ns;
@@ -121,14 +123,4 @@ START_TEST(test_no_fault_is_lost_and_no_byte_is_wrong)
 	ck_assert_uint_gt(sums.duplicates, 0);
 	if (wanted)
 		report(&sums, clock_now_ns() - began_ns);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("postcopy_long");
-	TCase *t = huge_pool_case(s, "long", getenv("FAULTS") ? 0 : 60);
-
-	tcase_add_test(t, test_no_fault_is_lost_and_no_byte_is_wrong);
-	return s;
 }

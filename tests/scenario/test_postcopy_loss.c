@@ -132,26 +132,26 @@ static void lose(int memory, enum cut which, unsigned records, size_t torn_bytes
 	pc_give_up(&s);
 }
 
-START_TEST(test_a_loss_at_the_end_of_a_record_is_a_pause)
+TEST_CASE("pause", 60, HUGE_POOL);
+
+TEST_EACH(test_a_loss_at_the_end_of_a_record_is_a_pause, MEMORIES *CUTS)
 {
 	for (unsigned records = 0; records <= PAGES_SENT; records++)
 		lose(_i / CUTS, (enum cut)(_i % CUTS), records, 0);
 }
-END_TEST
 
 static const size_t torn[] = { 1, 7, 8, 9, 20, 300, 4000 };
 
-START_TEST(test_a_loss_in_the_middle_of_a_record_is_a_pause)
+TEST_EACH(test_a_loss_in_the_middle_of_a_record_is_a_pause, 2 * MEMORIES)
 {
 	for (unsigned i = 0; i < sizeof(torn) / sizeof(torn[0]); i++)
 		lose(_i / 2, _i % 2 ? CUT_PREEMPT : CUT_MAIN, 2, torn[i]);
 }
-END_TEST
 
 /* ---- on the way from the package to the end ---------------------------------------------------------------------- */
 
 /* Main breaks off between the package and PING 4, when the guest has just been started. */
-START_TEST(test_a_loss_right_behind_the_package_is_a_pause)
+TEST_EACH(test_a_loss_right_behind_the_package_is_a_pause, CUTS)
 {
 	const struct pc_opts o = opts_of(0);
 	struct pc s;
@@ -167,12 +167,13 @@ START_TEST(test_a_loss_right_behind_the_package_is_a_pause)
 		pc_give_up(&s);
 	}
 }
-END_TEST
 
 /* ---- before the guest runs --------------------------------------------------------------------------------------- */
 
+TEST_CASE("failure", 20);
+
 /* Up to PONG 0x42 the source still has its guest: it fails, and the source is told where it can be. */
-START_TEST(test_a_loss_before_the_source_gave_the_guest_away_is_a_failure)
+TEST_EACH(test_a_loss_before_the_source_gave_the_guest_away_is_a_failure, CUTS)
 {
 	const char *error;
 	struct pc s;
@@ -200,19 +201,4 @@ START_TEST(test_a_loss_before_the_source_gave_the_guest_away_is_a_failure)
 	ck_assert_int_eq(s.device_result, -ECANCELED);
 	ck_assert_uint_eq(pc_reply_count(&s, WIRE_RP_SHUT), _i == CUT_PREEMPT);
 	pc_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("postcopy_loss");
-	TCase *t = huge_pool_case(s, "pause", 60);
-
-	tcase_add_loop_test(t, test_a_loss_at_the_end_of_a_record_is_a_pause, 0, MEMORIES * CUTS);
-	tcase_add_loop_test(t, test_a_loss_in_the_middle_of_a_record_is_a_pause, 0, 2 * MEMORIES);
-	tcase_add_loop_test(t, test_a_loss_right_behind_the_package_is_a_pause, 0, CUTS);
-
-	t = suite_case(s, "failure", 20);
-	tcase_add_loop_test(t, test_a_loss_before_the_source_gave_the_guest_away_is_a_failure, 0, CUTS);
-	return s;
 }

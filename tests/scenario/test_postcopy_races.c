@@ -81,7 +81,9 @@ static struct inm_stats stats(struct pc *s)
 	return st;
 }
 
-START_TEST(test_pages_removed_in_the_middle_of_a_run_are_counted_once_and_stay_zeros)
+TEST_CASE("races", 90);
+
+TEST(test_pages_removed_in_the_middle_of_a_run_are_counted_once_and_stay_zeros)
 {
 	struct remover r = { .bytes = 4 * PC_PAGE, .advice = MADV_DONTNEED, .cpu = -1 };
 	struct pc s;
@@ -111,9 +113,8 @@ START_TEST(test_pages_removed_in_the_middle_of_a_run_are_counted_once_and_stay_z
 	              inm_state_name(inm_get_state(s.e.inm)), s.result);
 	pc_give_up(&s);
 }
-END_TEST
 
-START_TEST(test_a_page_that_cannot_be_written_is_not_received)
+TEST(test_a_page_that_cannot_be_written_is_not_received)
 {
 	struct rlimit was, none;
 	struct pc s;
@@ -139,9 +140,8 @@ START_TEST(test_a_page_that_cannot_be_written_is_not_received)
 	ck_assert_uint_eq(stats(&s).remaining_pages, 1);
 	pc_give_up(&s);
 }
-END_TEST
 
-START_TEST(test_a_cancel_in_the_turn_of_the_loss_is_heard)
+TEST_EACH(test_a_cancel_in_the_turn_of_the_loss_is_heard, 2)
 {
 	struct pc s;
 
@@ -160,7 +160,6 @@ START_TEST(test_a_cancel_in_the_turn_of_the_loss_is_heard)
 	pc_check_cancelled(&s);
 	pc_end(&s);
 }
-END_TEST
 
 static uint64_t seen_by_device;
 static int touch_missing(struct pc *s, const struct inm_device *device)
@@ -178,7 +177,7 @@ static void put_garbage(struct pc *s, struct wire *w)
 	wire_u8(w, 0x77);
 }
 
-START_TEST(test_a_guest_whose_device_read_zeros_because_of_a_failure_is_not_started)
+TEST_EACH(test_a_guest_whose_device_read_zeros_because_of_a_failure_is_not_started, 2)
 {
 	struct pc s;
 
@@ -198,9 +197,8 @@ START_TEST(test_a_guest_whose_device_read_zeros_because_of_a_failure_is_not_star
 	pc_free(&s);
 	pc_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_lie_right_behind_the_package_keeps_the_guest_at_the_source)
+TEST(test_a_lie_right_behind_the_package_keeps_the_guest_at_the_source)
 {
 	struct pc s;
 
@@ -213,7 +211,6 @@ START_TEST(test_a_lie_right_behind_the_package_keeps_the_guest_at_the_source)
 	pc_free(&s);
 	pc_end(&s);
 }
-END_TEST
 
 static void spin_until(struct pc *s, bool (*cond)(struct pc *s), unsigned ms)
 {
@@ -228,7 +225,7 @@ static bool has_retried(struct pc *s)
 	return stats(s).place_retries > 0;
 }
 
-START_TEST(test_who_waits_for_a_page_that_is_being_placed_when_the_network_fails_goes_on)
+TEST(test_who_waits_for_a_page_that_is_being_placed_when_the_network_fails_goes_on)
 {
 	struct remover r = { .bytes = PC_PAGE, .advice = MADV_REMOVE, .cpu = 0 };
 	struct sched_param fifo = { .sched_priority = 10 }, other = { 0 };
@@ -267,7 +264,6 @@ START_TEST(test_who_waits_for_a_page_that_is_being_placed_when_the_network_fails
 	              stats(&s).outstanding_faults);
 	pc_give_up(&s);
 }
-END_TEST
 
 static const struct pc_block odd[] = { { "pc.ram", 512 + 37, EMB_HUGETLB } };
 static int await_r1, await_r2;
@@ -281,7 +277,9 @@ static int await_behind_the_end(struct pc *s, const struct inm_device *device)
 	return 0;
 }
 
-START_TEST(test_an_address_behind_the_end_of_a_block_is_refused)
+TEST_CASE("huge", 40, HUGE_POOL);
+
+TEST(test_an_address_behind_the_end_of_a_block_is_refused)
 {
 	struct pc s;
 
@@ -293,7 +291,6 @@ START_TEST(test_an_address_behind_the_end_of_a_block_is_refused)
 	pc_check_landed(&s);
 	pc_end(&s);
 }
-END_TEST
 
 static bool preempt_is_closed(struct pc *s)
 {
@@ -302,8 +299,10 @@ static bool preempt_is_closed(struct pc *s)
 	return recv(s->lines[PC_PREEMPT].fd, &c, 1, MSG_DONTWAIT) == 0;
 }
 
+TEST_CASE("races", 90);
+
 /* Not at once: it might be of the network that is back. */
-START_TEST(test_a_silent_preempt_channel_is_closed_at_a_pause)
+TEST(test_a_silent_preempt_channel_is_closed_at_a_pause)
 {
 	struct pc s;
 
@@ -319,7 +318,6 @@ START_TEST(test_a_silent_preempt_channel_is_closed_at_a_pause)
 	pc_free(&s);
 	pc_end(&s);
 }
-END_TEST
 
 /* Of all threads of the test: those that remove never rest, so it goes on as time does that others leave to us. */
 #define FLOOD_CPU_NS (6 * NS_PER_S)
@@ -332,7 +330,7 @@ static uint64_t cpu_ns(void)
 	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
-START_TEST(test_a_flood_of_removals_does_not_stop_the_pages)
+TEST_EACH(test_a_flood_of_removals_does_not_stop_the_pages, 5)
 {
 	static const int counts[] = { 1, 2, 4 };
 	const int threads = counts[_i % 3];
@@ -363,24 +361,4 @@ START_TEST(test_a_flood_of_removals_does_not_stop_the_pages)
 		remover_end(&s, &r[i]);
 	pc_give_up(&s);
 	ck_assert_msg(took_ns < FLOOD_CPU_NS, "%llu ms of CPU", (unsigned long long)(took_ns / NS_PER_MS));
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("postcopy_races");
-	TCase *t = suite_case(s, "races", 90);
-
-	tcase_add_test(t, test_pages_removed_in_the_middle_of_a_run_are_counted_once_and_stay_zeros);
-	tcase_add_test(t, test_a_page_that_cannot_be_written_is_not_received);
-	tcase_add_loop_test(t, test_a_cancel_in_the_turn_of_the_loss_is_heard, 0, 2);
-	tcase_add_loop_test(t, test_a_guest_whose_device_read_zeros_because_of_a_failure_is_not_started, 0, 2);
-	tcase_add_test(t, test_a_lie_right_behind_the_package_keeps_the_guest_at_the_source);
-	tcase_add_test(t, test_who_waits_for_a_page_that_is_being_placed_when_the_network_fails_goes_on);
-	tcase_add_test(t, test_a_silent_preempt_channel_is_closed_at_a_pause);
-	/* But four threads that discard anonymous memory without a pause: two cores leave no gap then. */
-	tcase_add_loop_test(t, test_a_flood_of_removals_does_not_stop_the_pages, 0, 5);
-	t = huge_pool_case(s, "huge", 40);
-	tcase_add_test(t, test_an_address_behind_the_end_of_a_block_is_refused);
-	return s;
 }

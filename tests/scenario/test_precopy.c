@@ -76,37 +76,34 @@ static void lands(const struct honest_opts *opts, const struct land_opts *land_o
 	scene_end(&s);
 }
 
-START_TEST(test_every_page_of_an_honest_stream_lands)
+TEST_CASE("ways", 120);
+
+TEST(test_every_page_of_an_honest_stream_lands)
 {
 	lands(&(struct honest_opts){ 0 }, &plain);
 }
-END_TEST
 
-START_TEST(test_a_stream_of_one_round_lands)
+TEST(test_a_stream_of_one_round_lands)
 {
 	lands(&(struct honest_opts){ .rounds = 1 }, &plain);
 }
-END_TEST
 
-START_TEST(test_of_several_rounds_the_last_write_wins)
+TEST(test_of_several_rounds_the_last_write_wins)
 {
 	lands(&(struct honest_opts){ .rounds = 5, .fill = fill_all }, &plain);
 }
-END_TEST
 
-START_TEST(test_naming_the_block_in_every_record_changes_nothing)
+TEST(test_naming_the_block_in_every_record_changes_nothing)
 {
 	lands(&(struct honest_opts){ .name_every_page = true, .rounds = 3 }, &plain);
 }
-END_TEST
 
-START_TEST(test_switchover_start_is_accepted)
+TEST(test_switchover_start_is_accepted)
 {
 	lands(&(struct honest_opts){ .switchover_start = true, .machine = "pc-i440fx-10.0" }, &plain);
 }
-END_TEST
 
-START_TEST(test_eight_blocks_with_long_and_short_names_land)
+TEST(test_eight_blocks_with_long_and_short_names_land)
 {
 	char longest[256];
 	struct wire_block blocks[8];
@@ -121,9 +118,8 @@ START_TEST(test_eight_blocks_with_long_and_short_names_land)
 	blocks[5].name = "/"; /* one byte, and not a file name */
 	lands(&(struct honest_opts){ .blocks = blocks, .block_count = 8 }, &plain);
 }
-END_TEST
 
-START_TEST(test_delivery_in_pieces_of_any_size_changes_nothing)
+TEST(test_delivery_in_pieces_of_any_size_changes_nothing)
 {
 	static const size_t sizes[] = { 2, 3, 7, 63, 4095, 4096, 4097, 65536 };
 
@@ -131,9 +127,8 @@ START_TEST(test_delivery_in_pieces_of_any_size_changes_nothing)
 		lands(&(struct honest_opts){ .return_path = true },
 		      &(struct land_opts){ .return_path = true, .chunk_bytes = sizes[i] });
 }
-END_TEST
 
-START_TEST(test_delivery_byte_by_byte_changes_nothing)
+TEST(test_delivery_byte_by_byte_changes_nothing)
 {
 	struct scene s;
 	struct pump p;
@@ -146,9 +141,8 @@ START_TEST(test_delivery_byte_by_byte_changes_nothing)
 	scene_check_landed(&s);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_pauses_at_element_borders_change_nothing)
+TEST(test_pauses_at_element_borders_change_nothing)
 {
 	static const char *const where[] = { "configuration", "START", "record", "PART",  "END",
 		                             "FULL",          "body",  "EOF",    "vmdesc" };
@@ -164,11 +158,12 @@ START_TEST(test_pauses_at_element_borders_change_nothing)
 	scene_check_landed(&s);
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- kinds of pages ---------------------------------------------------------------------------------------- */
 
-START_TEST(test_zero_pages_never_touch_fresh_memory)
+TEST_CASE("pages", 60);
+
+TEST(test_zero_pages_never_touch_fresh_memory)
 {
 	struct stat before, after;
 	struct scene s;
@@ -182,9 +177,8 @@ START_TEST(test_zero_pages_never_touch_fresh_memory)
 	ck_assert_uint_eq(s.e.stats.zero_pages, 20);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_zero_pages_never_touch_fresh_anonymous_memory)
+TEST(test_zero_pages_never_touch_fresh_anonymous_memory)
 {
 	unsigned char resident[16];
 	struct emb_block *b;
@@ -201,15 +195,13 @@ START_TEST(test_zero_pages_never_touch_fresh_anonymous_memory)
 	scene_check_landed(&s);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_zero_page_over_earlier_content_zeroes_it)
+TEST(test_a_zero_page_over_earlier_content_zeroes_it)
 {
 	lands(&(struct honest_opts){ .fill = fill_then_zero }, &plain);
 }
-END_TEST
 
-START_TEST(test_in_dirty_memory_zero_pages_are_written_and_unsent_pages_are_kept)
+TEST(test_in_dirty_memory_zero_pages_are_written_and_unsent_pages_are_kept)
 {
 	struct emb_block *b;
 	struct scene s;
@@ -236,9 +228,8 @@ START_TEST(test_in_dirty_memory_zero_pages_are_written_and_unsent_pages_are_kept
 			ck_assert_uint_eq(b->host[i * PAGE + k], i == 3 ? 0 : EMB_PREFILL);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_xbzrle_deltas_are_applied)
+TEST(test_xbzrle_deltas_are_applied)
 {
 	static const char *const caps[] = { "xbzrle", NULL };
 	struct scene s;
@@ -250,9 +241,8 @@ START_TEST(test_xbzrle_deltas_are_applied)
 	ck_assert_uint_eq(s.e.stats.xbzrle_pages, s.image.xbzrle_records);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_compressed_pages_are_inflated)
+TEST(test_compressed_pages_are_inflated)
 {
 	static const char *const caps[] = { "compress", NULL };
 	struct scene s;
@@ -264,11 +254,12 @@ START_TEST(test_compressed_pages_are_inflated)
 	ck_assert_uint_eq(s.e.stats.compressed_pages, s.image.compress_records);
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- kinds of memory --------------------------------------------------------------------------------------- */
 
-START_TEST(test_the_embedders_anonymous_memory_is_filled)
+TEST_CASE("memory", 60);
+
+TEST(test_the_embedders_anonymous_memory_is_filled)
 {
 	struct scene s;
 
@@ -280,9 +271,8 @@ START_TEST(test_the_embedders_anonymous_memory_is_filled)
 	scene_check_landed(&s);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_zero_page_over_earlier_content_zeroes_anonymous_memory)
+TEST(test_a_zero_page_over_earlier_content_zeroes_anonymous_memory)
 {
 	struct scene s;
 
@@ -294,9 +284,8 @@ START_TEST(test_a_zero_page_over_earlier_content_zeroes_anonymous_memory)
 	scene_check_landed(&s);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_resizable_block_takes_a_shorter_length)
+TEST(test_a_resizable_block_takes_a_shorter_length)
 {
 	struct emb_block *b;
 	struct scene s;
@@ -313,9 +302,8 @@ START_TEST(test_a_resizable_block_takes_a_shorter_length)
 		ck_assert_uint_eq(b->host[i], 0);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_the_descriptor_of_a_block_may_be_closed_after_the_call)
+TEST(test_the_descriptor_of_a_block_may_be_closed_after_the_call)
 {
 	struct scene s;
 
@@ -326,9 +314,8 @@ START_TEST(test_the_descriptor_of_a_block_may_be_closed_after_the_call)
 	scene_check_landed(&s);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_each_block_is_asked_for_once_with_its_length)
+TEST(test_each_block_is_asked_for_once_with_its_length)
 {
 	struct scene s;
 
@@ -341,9 +328,8 @@ START_TEST(test_each_block_is_asked_for_once_with_its_length)
 	}
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_the_numbers_are_those_of_the_stream)
+TEST(test_the_numbers_are_those_of_the_stream)
 {
 	struct scene s;
 
@@ -362,44 +348,4 @@ START_TEST(test_the_numbers_are_those_of_the_stream)
 	ck_assert_uint_eq(s.e.stats.devices, s.wire.body_count);
 	ck_assert_uint_gt(s.e.stats.total_ns, 0);
 	scene_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("precopy");
-	TCase *t = tcase_create("ways");
-
-	tcase_set_timeout(t, 120);
-	tcase_add_test(t, test_every_page_of_an_honest_stream_lands);
-	tcase_add_test(t, test_a_stream_of_one_round_lands);
-	tcase_add_test(t, test_of_several_rounds_the_last_write_wins);
-	tcase_add_test(t, test_naming_the_block_in_every_record_changes_nothing);
-	tcase_add_test(t, test_switchover_start_is_accepted);
-	tcase_add_test(t, test_eight_blocks_with_long_and_short_names_land);
-	tcase_add_test(t, test_delivery_in_pieces_of_any_size_changes_nothing);
-	tcase_add_test(t, test_delivery_byte_by_byte_changes_nothing);
-	tcase_add_test(t, test_pauses_at_element_borders_change_nothing);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("pages");
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_zero_pages_never_touch_fresh_memory);
-	tcase_add_test(t, test_zero_pages_never_touch_fresh_anonymous_memory);
-	tcase_add_test(t, test_a_zero_page_over_earlier_content_zeroes_it);
-	tcase_add_test(t, test_in_dirty_memory_zero_pages_are_written_and_unsent_pages_are_kept);
-	tcase_add_test(t, test_xbzrle_deltas_are_applied);
-	tcase_add_test(t, test_compressed_pages_are_inflated);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("memory");
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_the_embedders_anonymous_memory_is_filled);
-	tcase_add_test(t, test_a_zero_page_over_earlier_content_zeroes_anonymous_memory);
-	tcase_add_test(t, test_a_resizable_block_takes_a_shorter_length);
-	tcase_add_test(t, test_the_descriptor_of_a_block_may_be_closed_after_the_call);
-	tcase_add_test(t, test_each_block_is_asked_for_once_with_its_length);
-	tcase_add_test(t, test_the_numbers_are_those_of_the_stream);
-	suite_add_tcase(s, t);
-	return s;
 }

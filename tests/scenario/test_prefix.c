@@ -70,19 +70,19 @@ static void cuts(bool return_path, size_t from, size_t to, size_t step)
 	census_free(&s.before);
 }
 
-START_TEST(test_a_stream_cut_at_any_byte_never_lands)
+TEST_CASE("prefix", 600);
+
+TEST(test_a_stream_cut_at_any_byte_never_lands)
 {
 	cuts(false, 1, SIZE_MAX, 1);
 }
-END_TEST
 
-START_TEST(test_a_stream_with_return_path_cut_at_any_byte_never_lands)
+TEST(test_a_stream_with_return_path_cut_at_any_byte_never_lands)
 {
 	cuts(true, 1, SIZE_MAX, 1);
 }
-END_TEST
 
-START_TEST(test_an_empty_stream_never_lands)
+TEST(test_an_empty_stream_never_lands)
 {
 	struct scene s;
 
@@ -90,9 +90,8 @@ START_TEST(test_an_empty_stream_never_lands)
 	ck_assert_ptr_null(cut(&s, 0, false));
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_the_uncut_stream_lands)
+TEST(test_the_uncut_stream_lands)
 {
 	struct scene s;
 
@@ -102,9 +101,8 @@ START_TEST(test_the_uncut_stream_lands)
 	scene_check_landed(&s);
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_large_stream_cut_at_any_element_never_lands)
+TEST(test_a_large_stream_cut_at_any_element_never_lands)
 {
 	struct scene s;
 
@@ -116,10 +114,9 @@ START_TEST(test_a_large_stream_cut_at_any_element_never_lands)
 	}
 	scene_end(&s);
 }
-END_TEST
 
 /* Pages whole and far apart: the cuts inside of one are alike, so PREFIX_STEP is a prime beside their size. */
-START_TEST(test_a_large_stream_cut_anywhere_never_lands)
+TEST(test_a_large_stream_cut_anywhere_never_lands)
 {
 	size_t step = scene_env("PREFIX_STEP", 97);
 	struct scene s;
@@ -133,9 +130,8 @@ START_TEST(test_a_large_stream_cut_anywhere_never_lands)
 	}
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_a_reset_connection_never_lands)
+TEST(test_a_reset_connection_never_lands)
 {
 	static const char *const where[] = { "PART", "END", "FULL", "vmdesc" };
 
@@ -151,22 +147,4 @@ START_TEST(test_a_reset_connection_never_lands)
 		ck_assert_uint_eq(s.e.start_calls, 0);
 		scene_end(&s);
 	}
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("prefix");
-	TCase *t = tcase_create("prefix");
-
-	tcase_set_timeout(t, 600);
-	tcase_add_test(t, test_the_uncut_stream_lands);
-	tcase_add_test(t, test_an_empty_stream_never_lands);
-	tcase_add_test(t, test_a_stream_cut_at_any_byte_never_lands);
-	tcase_add_test(t, test_a_stream_with_return_path_cut_at_any_byte_never_lands);
-	tcase_add_test(t, test_a_large_stream_cut_at_any_element_never_lands);
-	tcase_add_test(t, test_a_large_stream_cut_anywhere_never_lands);
-	tcase_add_test(t, test_a_reset_connection_never_lands);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -141,7 +141,9 @@ static off_t streams_give_back(struct streams *st)
 	return written;
 }
 
-START_TEST(test_a_precopy_migration_changes_nothing_in_its_process_and_prints_nothing)
+TEST_CASE("process", 60);
+
+TEST_EACH(test_a_precopy_migration_changes_nothing_in_its_process_and_prints_nothing, 2)
 {
 	struct inm_ops ops = embedder_ops;
 	struct process after;
@@ -169,7 +171,6 @@ START_TEST(test_a_precopy_migration_changes_nothing_in_its_process_and_prints_no
 	check_same(&before, &after, 0);
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- SIGBUS, in postcopy -------------------------------------------------------------------------------------- */
 
@@ -186,8 +187,10 @@ static void land_all(struct pc *s)
 	pc_check_landed(s);
 }
 
+TEST_CASE("postcopy", 60, .checked = { pc_need });
+
 /* With a handler of the embedder's, and blocked, before; each in turn. */
-START_TEST(test_in_postcopy_only_sigbus_is_handled_and_all_is_as_before_at_the_end)
+TEST_EACH(test_in_postcopy_only_sigbus_is_handled_and_all_is_as_before_at_the_end, 8)
 {
 	struct sigaction own = { .sa_handler = on_sigbus, .sa_flags = SA_RESTART };
 	struct process now;
@@ -227,7 +230,6 @@ START_TEST(test_in_postcopy_only_sigbus_is_handled_and_all_is_as_before_at_the_e
 	look_at(&now);
 	check_same(&before, &now, 0);
 }
-END_TEST
 
 /* ---- in a handler of the embedder's --------------------------------------------------------------------------- */
 
@@ -248,8 +250,10 @@ static void on_alarm(int sig)
 	errno = saved;
 }
 
+TEST_CASE("process", 60);
+
 /* All that may be called there but inm_cancel, in a storm of signals; see test_cancel for that one. */
-START_TEST(test_what_a_signal_handler_may_call_disturbs_nothing)
+TEST(test_what_a_signal_handler_may_call_disturbs_nothing)
 {
 	const struct itimerval often = { { 0, 200 }, { 0, 200 } }, never = { { 0, 0 }, { 0, 0 } };
 	struct sigaction act = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
@@ -275,7 +279,6 @@ START_TEST(test_what_a_signal_handler_may_call_disturbs_nothing)
 	pump_close(&p);
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- a child of the embedder's -------------------------------------------------------------------------------- */
 
@@ -298,7 +301,7 @@ static void reap_all(int sig)
 }
 
 /* The command of exec: is a child of the process, and SIGCHLD comes; the library neither handles nor needs it. */
-START_TEST(test_the_command_of_exec_lands_whatever_the_embedder_does_with_its_children)
+TEST_EACH(test_the_command_of_exec_lands_whatever_the_embedder_does_with_its_children, 5)
 {
 	void (*const handlers[])(int sig) = { SIG_DFL, SIG_IGN, on_child, SIG_DFL, reap_all };
 	struct sigaction act = { .sa_handler = handlers[_i], .sa_flags = SA_RESTART | (_i == 3 ? SA_NOCLDWAIT : 0) };
@@ -321,24 +324,4 @@ START_TEST(test_the_command_of_exec_lands_whatever_the_embedder_does_with_its_ch
 	ck_assert_int_eq(children, _i == 2 ? 1 : 0);
 	unlink(path);
 	scene_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("process");
-	TCase *t = tcase_create("process");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, test_a_precopy_migration_changes_nothing_in_its_process_and_prints_nothing, 0, 2);
-	tcase_add_test(t, test_what_a_signal_handler_may_call_disturbs_nothing);
-	tcase_add_loop_test(t, test_the_command_of_exec_lands_whatever_the_embedder_does_with_its_children, 0, 5);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("postcopy");
-	tcase_set_timeout(t, 60);
-	tcase_add_checked_fixture(t, pc_need, NULL);
-	tcase_add_loop_test(t, test_in_postcopy_only_sigbus_is_handled_and_all_is_as_before_at_the_end, 0, 8);
-	suite_add_tcase(s, t);
-	return s;
 }

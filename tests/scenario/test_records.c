@@ -182,7 +182,9 @@ static void play(uint64_t seed)
 	scene_end(&s);
 }
 
-START_TEST(test_of_records_in_any_order_the_last_one_of_each_page_stays)
+TEST_CASE("records", 120);
+
+TEST(test_of_records_in_any_order_the_last_one_of_each_page_stays)
 {
 	unsigned long first = scene_env("RECORDS_SEED", 0);
 
@@ -193,10 +195,9 @@ START_TEST(test_of_records_in_any_order_the_last_one_of_each_page_stays)
 	for (uint64_t seed = 1; seed <= 60; seed++)
 		play(seed);
 }
-END_TEST
 
 /* Runs of all lengths, each ended by something else than the next page: what is read ahead must not be kept. */
-START_TEST(test_a_run_of_pages_may_end_anywhere)
+TEST(test_a_run_of_pages_may_end_anywhere)
 {
 	uint8_t page[WIRE_TPAGE_BYTES];
 	struct model m;
@@ -225,17 +226,4 @@ START_TEST(test_a_run_of_pages_may_end_anywhere)
 	scene_land(&s, &(struct land_opts){ 0 });
 	scene_check_landed(&s);
 	scene_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("records");
-	TCase *t = tcase_create("records");
-
-	tcase_set_timeout(t, 120);
-	tcase_add_test(t, test_of_records_in_any_order_the_last_one_of_each_page_stays);
-	tcase_add_test(t, test_a_run_of_pages_may_end_anywhere);
-	suite_add_tcase(s, t);
-	return s;
 }

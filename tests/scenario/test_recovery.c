@@ -81,7 +81,9 @@ static void check_asked_again(struct rec *r)
 }
 
 /* Faults that were outstanding at the loss, and faults of the time when nobody could be asked. */
-START_TEST(test_what_is_waited_for_is_asked_for_again_behind_the_ack)
+TEST_CASE("small", 60);
+
+TEST_EACH(test_what_is_waited_for_is_asked_for_again_behind_the_ack, HUGE_MEMORY *REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
 	struct pc_opts o = opts_of(_i / REC_STYLES, style);
@@ -111,10 +113,9 @@ START_TEST(test_what_is_waited_for_is_asked_for_again_behind_the_ack)
 		rec_answer_and_finish(&r);
 	}
 }
-END_TEST
 
 /* With all that waits for it: the library's thread is free, and the threads stay where they are. */
-START_TEST(test_nobody_goes_on_while_it_is_paused)
+TEST_EACH(test_nobody_goes_on_while_it_is_paused, HUGE_MEMORY)
 {
 	const struct pc_opts o = opts_of(_i, REC_NEW);
 	unsigned long touched;
@@ -132,11 +133,10 @@ START_TEST(test_nobody_goes_on_while_it_is_paused)
 	ck_assert(rec_all_wait(&r));
 	rec_recover_and_finish(&r, REC_NEW);
 }
-END_TEST
 
 /* ---- losses in a row --------------------------------------------------------------------------------------------- */
 
-START_TEST(test_the_network_may_be_lost_again_and_again)
+TEST_EACH(test_the_network_may_be_lost_again_and_again, HUGE_MEMORY *REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
 	struct pc_opts o = opts_of(_i / REC_STYLES, style);
@@ -161,10 +161,9 @@ START_TEST(test_the_network_may_be_lost_again_and_again)
 	rec_limit(&r, PC_MAIN, SIZE_MAX);
 	rec_finish(&r);
 }
-END_TEST
 
 /* Main has come to its end, and pages that were promised on the preempt channel are lost with it: main goes on anew. */
-START_TEST(test_a_loss_behind_the_end_of_main_reopens_its_sections)
+TEST_EACH(test_a_loss_behind_the_end_of_main_reopens_its_sections, HUGE_MEMORY)
 {
 	const struct pc_opts o = opts_of(_i, REC_NEW);
 	struct rec r;
@@ -182,11 +181,10 @@ START_TEST(test_a_loss_behind_the_end_of_main_reopens_its_sections)
 	ck_assert(rec_pause(&r, (enum rec_cut)(1 + _i % 2), false));
 	rec_recover_and_finish(&r, REC_NEW);
 }
-END_TEST
 
 /* ---- the dialogue fails ------------------------------------------------------------------------------------------ */
 
-START_TEST(test_the_dialogue_may_break_at_any_byte)
+TEST_EACH(test_the_dialogue_may_break_at_any_byte, HUGE_MEMORY *REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
 	const struct pc_opts o = opts_of(_i / REC_STYLES, style);
@@ -203,9 +201,8 @@ START_TEST(test_the_dialogue_may_break_at_any_byte)
 	check_asked_again(&r);
 	rec_answer_and_finish(&r);
 }
-END_TEST
 
-START_TEST(test_the_dialogue_may_break_at_any_step)
+TEST_EACH(test_the_dialogue_may_break_at_any_step, HUGE_MEMORY *REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
 	const struct pc_opts o = opts_of(_i / REC_STYLES, style);
@@ -231,10 +228,9 @@ START_TEST(test_the_dialogue_may_break_at_any_step)
 	check_asked_again(&r);
 	rec_answer_and_finish(&r);
 }
-END_TEST
 
 /* The source goes while its answer is being written: RESUME_ACK has gone out, or is about to. */
-START_TEST(test_an_ack_that_nobody_reads_is_a_loss_like_others)
+TEST_EACH(test_an_ack_that_nobody_reads_is_a_loss_like_others, HUGE_MEMORY *REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
 	const struct pc_opts o = opts_of(_i / REC_STYLES, style);
@@ -260,7 +256,6 @@ START_TEST(test_an_ack_that_nobody_reads_is_a_loss_like_others)
 	rec_answer_and_finish(&r);
 	wire_fini(&script);
 }
-END_TEST
 
 /* ---- inside a bitmap --------------------------------------------------------------------------------------------- */
 
@@ -292,7 +287,9 @@ static void stop_inside_a_bitmap(struct rec *r)
 	rec_check_state(r, INM_STATE_POSTCOPY_RECOVER);
 }
 
-START_TEST(test_a_loss_inside_a_bitmap_is_tried_again)
+TEST_CASE("small", 60);
+
+TEST_EACH(test_a_loss_inside_a_bitmap_is_tried_again, 2)
 {
 	struct rec r;
 
@@ -319,7 +316,6 @@ START_TEST(test_a_loss_inside_a_bitmap_is_tried_again)
 	}
 	rec_give_up(&r);
 }
-END_TEST
 
 /* ---- huge pages -------------------------------------------------------------------------------------------------- */
 
@@ -339,7 +335,9 @@ static void send_stale(struct rec *r, unsigned line, uint64_t first, uint64_t en
 }
 
 /* Pieces on one channel or on both; each loss leaves others. Nothing of them may be seen in the end. */
-START_TEST(test_half_a_huge_page_comes_anew)
+TEST_CASE("huge", 60, HUGE_POOL);
+
+TEST_EACH(test_half_a_huge_page_comes_anew, 2)
 {
 	enum rec_style style = _i ? REC_NEW : REC_NO_PREEMPT;
 	const struct pc_opts o = opts_of(HUGE_MEMORY, style);
@@ -360,7 +358,6 @@ START_TEST(test_half_a_huge_page_comes_anew)
 	check_asked_again(&r);
 	rec_answer_and_finish(&r);
 }
-END_TEST
 
 /* ---- memory is given back ---------------------------------------------------------------------------------------- */
 
@@ -369,7 +366,9 @@ static bool has_gone_on(struct rec *r)
 	return pc_touched(&r->s) >= r->s.ram[0].unit_pages;
 }
 
-START_TEST(test_what_is_removed_while_it_is_paused_is_not_asked_for)
+TEST_CASE("small", 60);
+
+TEST_EACH(test_what_is_removed_while_it_is_paused_is_not_asked_for, HUGE_MEMORY)
 {
 	struct pc_opts o = opts_of(_i, REC_NEW);
 	const struct rec_opts back = rec_back(REC_NEW);
@@ -396,9 +395,8 @@ START_TEST(test_what_is_removed_while_it_is_paused_is_not_asked_for)
 	ck_assert_uint_eq(pc_asked_times(&r.s, 0, r.s.ram[0].unit_pages), 1);
 	rec_answer_and_finish(&r);
 }
-END_TEST
 
-START_TEST(test_it_completes_when_all_that_was_missing_is_removed)
+TEST_EACH(test_it_completes_when_all_that_was_missing_is_removed, HUGE_MEMORY)
 {
 	const struct pc_opts o = opts_of(_i, REC_NEW);
 	struct rec r;
@@ -411,11 +409,12 @@ START_TEST(test_it_completes_when_all_that_was_missing_is_removed)
 	r.lost_at_end = true;
 	rec_finish(&r);
 }
-END_TEST
 
 /* ---- inside TLS -------------------------------------------------------------------------------------------------- */
 
-START_TEST(test_it_recovers_inside_tls)
+TEST_CASE("tls", 60);
+
+TEST_EACH(test_it_recovers_inside_tls, REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)_i;
 	struct pc_opts o = opts_of(0, style);
@@ -437,7 +436,6 @@ START_TEST(test_it_recovers_inside_tls)
 		rec_answer_and_finish(&r);
 	}
 }
-END_TEST
 
 /* ---- cancelled --------------------------------------------------------------------------------------------------- */
 
@@ -468,7 +466,9 @@ static bool cancel_at(const struct pc_opts *o, enum rec_style style, unsigned nt
 	return under_way;
 }
 
-START_TEST(test_a_cancel_at_any_turn_of_a_recovery_gives_everything_back)
+TEST_CASE("cancel", 60);
+
+TEST_EACH(test_a_cancel_at_any_turn_of_a_recovery_gives_everything_back, 2 * REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
 	const struct pc_opts o = opts_of(_i / REC_STYLES % 2, style);
@@ -480,37 +480,15 @@ START_TEST(test_a_cancel_at_any_turn_of_a_recovery_gives_everything_back)
 	ck_assert_uint_ge(turns, chunk_bytes ? 10 : 5);
 	ck_assert_uint_lt(turns, 300);
 }
-END_TEST
 
-static void add_all(TCase *t, int first, int end)
-{
-	tcase_add_loop_test(t, test_what_is_waited_for_is_asked_for_again_behind_the_ack, first * REC_STYLES,
-	                    end * REC_STYLES);
-	tcase_add_loop_test(t, test_a_loss_behind_the_end_of_main_reopens_its_sections, first, end);
-	tcase_add_loop_test(t, test_nobody_goes_on_while_it_is_paused, first, end);
-	tcase_add_loop_test(t, test_the_network_may_be_lost_again_and_again, first * REC_STYLES, end * REC_STYLES);
-	tcase_add_loop_test(t, test_the_dialogue_may_break_at_any_byte, first * REC_STYLES, end * REC_STYLES);
-	tcase_add_loop_test(t, test_the_dialogue_may_break_at_any_step, first * REC_STYLES, end * REC_STYLES);
-	tcase_add_loop_test(t, test_an_ack_that_nobody_reads_is_a_loss_like_others, first * REC_STYLES,
-	                    end * REC_STYLES);
-	tcase_add_loop_test(t, test_what_is_removed_while_it_is_paused_is_not_asked_for, first, end);
-	tcase_add_loop_test(t, test_it_completes_when_all_that_was_missing_is_removed, first, end);
-}
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("recovery");
-	TCase *t = suite_case(s, "small", 60);
-
-	/* Others may have the pool while what needs none of it runs. */
-	add_all(t, 0, HUGE_MEMORY);
-	tcase_add_loop_test(t, test_a_loss_inside_a_bitmap_is_tried_again, 0, 2);
-	t = huge_pool_case(s, "huge", 60);
-	add_all(t, HUGE_MEMORY, MEMORIES);
-	tcase_add_loop_test(t, test_half_a_huge_page_comes_anew, 0, 2);
-	t = suite_case(s, "tls", 60);
-	tcase_add_loop_test(t, test_it_recovers_inside_tls, 0, REC_STYLES);
-	t = suite_case(s, "cancel", 60);
-	tcase_add_loop_test(t, test_a_cancel_at_any_turn_of_a_recovery_gives_everything_back, 0, 2 * REC_STYLES);
-	return s;
-}
+/* Others may have the pool while what needs none of it runs. */
+TEST_CASE("huge", 60, HUGE_POOL);
+TEST_AGAIN(test_what_is_waited_for_is_asked_for_again_behind_the_ack, HUGE_MEMORY *REC_STYLES, MEMORIES *REC_STYLES);
+TEST_AGAIN(test_a_loss_behind_the_end_of_main_reopens_its_sections, HUGE_MEMORY, MEMORIES);
+TEST_AGAIN(test_nobody_goes_on_while_it_is_paused, HUGE_MEMORY, MEMORIES);
+TEST_AGAIN(test_the_network_may_be_lost_again_and_again, HUGE_MEMORY *REC_STYLES, MEMORIES *REC_STYLES);
+TEST_AGAIN(test_the_dialogue_may_break_at_any_byte, HUGE_MEMORY *REC_STYLES, MEMORIES *REC_STYLES);
+TEST_AGAIN(test_the_dialogue_may_break_at_any_step, HUGE_MEMORY *REC_STYLES, MEMORIES *REC_STYLES);
+TEST_AGAIN(test_an_ack_that_nobody_reads_is_a_loss_like_others, HUGE_MEMORY *REC_STYLES, MEMORIES *REC_STYLES);
+TEST_AGAIN(test_what_is_removed_while_it_is_paused_is_not_asked_for, HUGE_MEMORY, MEMORIES);
+TEST_AGAIN(test_it_completes_when_all_that_was_missing_is_removed, HUGE_MEMORY, MEMORIES);

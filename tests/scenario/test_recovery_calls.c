@@ -32,7 +32,9 @@ static bool has_asked(struct rec *r)
 	return pc_asked(&r->s);
 }
 
-START_TEST(test_pause_is_for_a_guest_in_two_halves)
+TEST_CASE("calls", 30);
+
+TEST_EACH(test_pause_is_for_a_guest_in_two_halves, REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)_i;
 	const struct pc_opts o = rec_story(blocks, style);
@@ -69,10 +71,9 @@ START_TEST(test_pause_is_for_a_guest_in_two_halves)
 	ck_assert_int_eq(inm_pause(r.s.e.inm), -EINVAL);
 	rec_finish(&r);
 }
-END_TEST
 
 /* Up to PONG 0x42 it would start its guest again if it lost the connection. */
-START_TEST(test_a_pause_is_not_asked_of_a_source_that_would_take_its_guest_back)
+TEST(test_a_pause_is_not_asked_of_a_source_that_would_take_its_guest_back)
 {
 	struct pc_opts o = rec_story(blocks, REC_NEW);
 	struct rec r;
@@ -88,7 +89,6 @@ START_TEST(test_a_pause_is_not_asked_of_a_source_that_would_take_its_guest_back)
 	ck_assert_msg(strstr(r.s.said, "inm_pause"), "%s", r.s.said);
 	rec_answer_and_finish(&r);
 }
-END_TEST
 
 /* ---- inm_recover ------------------------------------------------------------------------------------------------- */
 
@@ -98,7 +98,7 @@ static void check_refused(struct rec *r, const char *uri, int code)
 	              inm_state_name(inm_get_state(r->s.e.inm)));
 }
 
-START_TEST(test_recover_is_for_a_paused_migration)
+TEST(test_recover_is_for_a_paused_migration)
 {
 	const struct pc_opts o = rec_story(blocks, REC_NEW);
 	struct rec_opts back = rec_back(REC_NEW);
@@ -125,10 +125,9 @@ START_TEST(test_recover_is_for_a_paused_migration)
 	check_refused(&r, "tcp:127.0.0.1:0", -EBUSY);
 	rec_answer_and_finish(&r);
 }
-END_TEST
 
 /* Elsewhere, at the same place again, twice without a turn between, after an address that cannot be had. */
-START_TEST(test_recover_moves_to_another_address)
+TEST_EACH(test_recover_moves_to_another_address, 5 * REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)(_i / 5);
 	char first[160], uri[200];
@@ -170,9 +169,8 @@ START_TEST(test_recover_moves_to_another_address)
 	rec_check_state(&r, INM_STATE_POSTCOPY_PAUSED);
 	rec_recover_and_finish(&r, style);
 }
-END_TEST
 
-START_TEST(test_recover_takes_a_connection)
+TEST_EACH(test_recover_takes_a_connection, 2)
 {
 	enum rec_style style = _i ? REC_NEW : REC_NO_PREEMPT;
 	int pair[2];
@@ -188,7 +186,6 @@ START_TEST(test_recover_takes_a_connection)
 	r.s.lines[PC_MAIN].fd = pair[0];
 	rec_recover_and_finish(&r, style);
 }
-END_TEST
 
 static void (*state_changed_before)(void *opaque, enum inm_state state);
 static struct rec *recovering;
@@ -200,7 +197,7 @@ static void move_at_once(void *opaque, enum inm_state state)
 		rec_move(recovering, "tcp:127.0.0.1:0");
 }
 
-START_TEST(test_recover_may_be_called_when_the_pause_is_told)
+TEST_EACH(test_recover_may_be_called_when_the_pause_is_told, REC_STYLES)
 {
 	struct rec r;
 
@@ -212,7 +209,6 @@ START_TEST(test_recover_may_be_called_when_the_pause_is_told)
 	ck_assert_int_eq(strncmp(r.s.address, "tcp:", 4), 0);
 	rec_recover_and_finish(&r, (enum rec_style)_i);
 }
-END_TEST
 
 /* With a loop of the embedder's own, as inm_dispatch says: only when the descriptor is readable. */
 static bool polled_until(struct rec *r, enum inm_state state, unsigned ms, struct pump *p)
@@ -231,7 +227,7 @@ static bool polled_until(struct rec *r, enum inm_state state, unsigned ms, struc
 }
 
 /* A connection; and an address behind one that could not be had: nothing else makes the descriptor readable. */
-START_TEST(test_recover_wakes_a_loop_that_sleeps)
+TEST_EACH(test_recover_wakes_a_loop_that_sleeps, 2)
 {
 	struct pc_opts o = rec_story(blocks, REC_NO_PREEMPT);
 	struct wire w = { 0 };
@@ -266,7 +262,6 @@ START_TEST(test_recover_wakes_a_loop_that_sleeps)
 	rec_give_up(&r);
 	wire_fini(&w);
 }
-END_TEST
 
 /* ---- before the guest runs here ---------------------------------------------------------------------------------- */
 
@@ -279,7 +274,7 @@ static bool has_failed(struct rec *r)
  * The source has its guest, and hears that it may go on with it: it has only stopped to send. Up to the end of the
  * package, and then, where it asks whether the guest is ours, until it hears that.
  */
-START_TEST(test_a_loss_before_run_is_a_failure_that_the_source_hears_of)
+TEST_EACH(test_a_loss_before_run_is_a_failure_that_the_source_hears_of, 4)
 {
 	struct pc_opts o = rec_story(blocks, REC_NEW);
 	size_t at;
@@ -302,21 +297,4 @@ START_TEST(test_a_loss_before_run_is_a_failure_that_the_source_hears_of)
 	check_refused(&r, "tcp:127.0.0.1:0", -EBUSY);
 	pc_check_failed(&r.s, r.s.result, "end|closed|ended");
 	rec_end(&r);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("recovery_calls");
-	TCase *t = suite_case(s, "calls", 30);
-
-	tcase_add_loop_test(t, test_pause_is_for_a_guest_in_two_halves, 0, REC_STYLES);
-	tcase_add_test(t, test_a_pause_is_not_asked_of_a_source_that_would_take_its_guest_back);
-	tcase_add_test(t, test_recover_is_for_a_paused_migration);
-	tcase_add_loop_test(t, test_recover_moves_to_another_address, 0, 5 * REC_STYLES);
-	tcase_add_loop_test(t, test_recover_takes_a_connection, 0, 2);
-	tcase_add_loop_test(t, test_recover_wakes_a_loop_that_sleeps, 0, 2);
-	tcase_add_loop_test(t, test_recover_may_be_called_when_the_pause_is_told, 0, REC_STYLES);
-	tcase_add_loop_test(t, test_a_loss_before_run_is_a_failure_that_the_source_hears_of, 0, 4);
-	return s;
 }

@@ -139,7 +139,9 @@ static size_t pages_of(int memory, enum mode mode)
 	return mode == PUSHED_WITH_PREEMPT ? 256 : 512;
 }
 
-START_TEST(test_a_cut_behind_each_record_loses_nothing)
+TEST_CASE("records", 600);
+
+TEST_EACH(test_a_cut_behind_each_record_loses_nothing, HUGE_MEMORY *MODES)
 {
 	bool all = scene_env("CUTS", CUTS_DEFAULT) >= CUTS_ALL;
 	enum mode mode = (enum mode)(_i % MODES);
@@ -156,9 +158,10 @@ START_TEST(test_a_cut_behind_each_record_loses_nothing)
 	/* A few pages have come before. */
 	ck_assert_uint_ge(places, pages_of(memory, mode) * 3 / 4 / (memory == HUGE_MEMORY && !all ? STRIDE : 1));
 }
-END_TEST
 
-START_TEST(test_a_cut_at_any_byte_loses_nothing)
+TEST_CASE("bytes", 600);
+
+TEST_EACH(test_a_cut_at_any_byte_loses_nothing, HUGE_MEMORY *MODES)
 {
 	uint64_t seed = scene_env("CUTS_SEED", 1) * MEMORIES * MODES + (uint64_t)_i;
 	size_t bytes = pages_of(_i / MODES, (enum mode)(_i % MODES)) * PC_PAGE * 3 / 4;
@@ -171,23 +174,10 @@ START_TEST(test_a_cut_at_any_byte_loses_nothing)
 	}
 	ck_assert_uint_ge(cut, cuts * 8 / 10);
 }
-END_TEST
 
-static void add(Suite *s, const char *name, bool pool, const TTest *test)
-{
-	TCase *t = pool ? huge_pool_case(s, name, 600) : suite_case(s, name, 600);
+/* Others may have the pool while what needs none of it runs. */
+TEST_CASE("records_huge", 600, HUGE_POOL);
+TEST_AGAIN(test_a_cut_behind_each_record_loses_nothing, HUGE_MEMORY *MODES, MEMORIES *MODES);
 
-	tcase_add_loop_test(t, test, pool ? HUGE_MEMORY * MODES : 0, (pool ? MEMORIES : HUGE_MEMORY) * MODES);
-}
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("recovery_cuts");
-
-	add(s, "records", false, test_a_cut_behind_each_record_loses_nothing);
-	add(s, "bytes", false, test_a_cut_at_any_byte_loses_nothing);
-	/* Others may have the pool. */
-	add(s, "records_huge", true, test_a_cut_behind_each_record_loses_nothing);
-	add(s, "bytes_huge", true, test_a_cut_at_any_byte_loses_nothing);
-	return s;
-}
+TEST_CASE("bytes_huge", 600, HUGE_POOL);
+TEST_AGAIN(test_a_cut_at_any_byte_loses_nothing, HUGE_MEMORY *MODES, MEMORIES *MODES);

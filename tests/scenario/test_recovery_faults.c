@@ -95,8 +95,10 @@ static void pauses(struct rec *r)
 	rec_settle(r);
 }
 
+TEST_CASE("faults", 30);
+
 /* A page that has come and cannot be shown: who waits for it goes on when it can. */
-START_TEST(test_a_page_that_cannot_be_shown_strands_nobody)
+TEST(test_a_page_that_cannot_be_shown_strands_nobody)
 {
 	const struct pc_opts o = story(REC_NO_PREEMPT, 1); /* another thread there would wake it */
 	struct rec r;
@@ -107,9 +109,8 @@ START_TEST(test_a_page_that_cannot_be_shown_strands_nobody)
 	pauses(&r);
 	rec_recover_and_finish(&r, REC_NO_PREEMPT);
 }
-END_TEST
 
-START_TEST(test_faults_that_could_not_be_read_are_read_after_the_recovery)
+TEST(test_faults_that_could_not_be_read_are_read_after_the_recovery)
 {
 	const struct pc_opts o = story(REC_NO_PREEMPT, REC_THREADS);
 	struct rec r;
@@ -120,9 +121,8 @@ START_TEST(test_faults_that_could_not_be_read_are_read_after_the_recovery)
 	pauses(&r);
 	rec_recover_and_finish(&r, REC_NO_PREEMPT);
 }
-END_TEST
 
-START_TEST(test_a_recovery_without_memory_is_one_that_failed)
+TEST(test_a_recovery_without_memory_is_one_that_failed)
 {
 	const struct pc_opts o = story(REC_NO_PREEMPT, REC_THREADS);
 	const struct rec_opts back = rec_back(REC_NO_PREEMPT);
@@ -136,10 +136,9 @@ START_TEST(test_a_recovery_without_memory_is_one_that_failed)
 	pauses(&r);
 	rec_recover_and_finish(&r, REC_NO_PREEMPT);
 }
-END_TEST
 
 /* After LISTEN it would be too late: the source sends its package once. */
-START_TEST(test_a_package_that_nobody_can_load_fails_before_pages_are_watched)
+TEST(test_a_package_that_nobody_can_load_fails_before_pages_are_watched)
 {
 	struct pc s;
 
@@ -152,10 +151,9 @@ START_TEST(test_a_package_that_nobody_can_load_fails_before_pages_are_watched)
 	pc_check_failed(&s, -ENOMEM, "no memory for a coroutine");
 	pc_end(&s);
 }
-END_TEST
 
 /* The kernel has given up probing it: it is as lost as one that has ended. */
-START_TEST(test_a_silent_preempt_channel_that_times_out_is_a_pause)
+TEST(test_a_silent_preempt_channel_that_times_out_is_a_pause)
 {
 	const struct pc_opts o = story(REC_NEW, REC_THREADS);
 	struct rec r;
@@ -166,10 +164,9 @@ START_TEST(test_a_silent_preempt_channel_that_times_out_is_a_pause)
 	pauses(&r);
 	rec_recover_and_finish(&r, REC_NEW);
 }
-END_TEST
 
 /* Its first bytes, in the turn in which it is closed because main was lost: it is not the channel of the recovery. */
-START_TEST(test_the_lost_preempt_channel_does_not_become_the_next_one)
+TEST(test_the_lost_preempt_channel_does_not_become_the_next_one)
 {
 	const struct pc_opts o = story(REC_NEW, REC_THREADS);
 	struct rec r;
@@ -182,19 +179,4 @@ START_TEST(test_the_lost_preempt_channel_does_not_become_the_next_one)
 	ck_assert_ptr_null(r.s.e.inm->preempt.ch);
 	pauses(&r);
 	rec_recover_and_finish(&r, REC_NEW);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("recovery_faults");
-	TCase *t = suite_case(s, "faults", 30);
-
-	tcase_add_test(t, test_a_page_that_cannot_be_shown_strands_nobody);
-	tcase_add_test(t, test_faults_that_could_not_be_read_are_read_after_the_recovery);
-	tcase_add_test(t, test_a_recovery_without_memory_is_one_that_failed);
-	tcase_add_test(t, test_a_package_that_nobody_can_load_fails_before_pages_are_watched);
-	tcase_add_test(t, test_a_silent_preempt_channel_that_times_out_is_a_pause);
-	tcase_add_test(t, test_the_lost_preempt_channel_does_not_become_the_next_one);
-	return s;
 }

@@ -43,7 +43,9 @@ static void keep_old(struct rec *r, int ret_fds[static 2])
 	rec_forget(r);
 }
 
-START_TEST(test_a_source_that_is_back_early_is_kept_until_the_loss_shows)
+TEST_CASE("early", 30);
+
+TEST_EACH(test_a_source_that_is_back_early_is_kept_until_the_loss_shows, 3 * REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)(_i / 3);
 	const struct rec_opts back = rec_back(style);
@@ -74,10 +76,9 @@ START_TEST(test_a_source_that_is_back_early_is_kept_until_the_loss_shows)
 			close(fds[i]);
 	rec_finish(&r);
 }
-END_TEST
 
 /* In the middle of a recovery, too: the first one to come back falls silent, and only its source knows. */
-START_TEST(test_a_source_may_be_back_early_again_in_a_recovery)
+TEST_EACH(test_a_source_may_be_back_early_again_in_a_recovery, 2)
 {
 	enum rec_style style = _i ? REC_NEW : REC_NO_PREEMPT;
 	struct rec_opts back = rec_back(style);
@@ -102,7 +103,6 @@ START_TEST(test_a_source_may_be_back_early_again_in_a_recovery)
 	close(old);
 	rec_answer_and_finish(&r);
 }
-END_TEST
 
 static bool has_preempt(struct rec *r)
 {
@@ -110,7 +110,7 @@ static bool has_preempt(struct rec *r)
 }
 
 /* It is connected, and its first bytes are on their way, when the loss shows: it is not the lost preempt channel. */
-START_TEST(test_a_main_channel_that_is_silent_when_the_loss_shows_is_kept)
+TEST_EACH(test_a_main_channel_that_is_silent_when_the_loss_shows_is_kept, 2)
 {
 	enum rec_style style = _i ? REC_NEW : REC_NO_PREEMPT;
 	struct rec_opts back = rec_back(style);
@@ -142,10 +142,9 @@ START_TEST(test_a_main_channel_that_is_silent_when_the_loss_shows_is_kept)
 	              inm_state_name(inm_get_state(r.s.e.inm)), r.s.said);
 	rec_answer_and_finish(&r);
 }
-END_TEST
 
 /* Silent, from before the loss: none of them is the preempt channel of the next recovery, and they do not stay. */
-START_TEST(test_silent_connections_from_before_the_loss_are_closed)
+TEST_EACH(test_silent_connections_from_before_the_loss_are_closed, 2)
 {
 	enum rec_style style = _i ? REC_NEW : REC_NO_PREEMPT;
 	uint64_t end_ns = deadline_after_ns(5 * NS_PER_S);
@@ -179,7 +178,6 @@ START_TEST(test_silent_connections_from_before_the_loss_are_closed)
 		pump_close(&p[i]);
 	rec_recover_and_finish(&r, style);
 }
-END_TEST
 
 /* ---- strangers --------------------------------------------------------------------------------------------------- */
 
@@ -205,7 +203,9 @@ static void meet(struct rec *r, struct pump *p, const struct wire *w, enum stran
 	rec_settle(r);
 }
 
-START_TEST(test_strangers_do_not_disturb_a_recovery)
+TEST_CASE("strangers", 30);
+
+TEST_EACH(test_strangers_do_not_disturb_a_recovery, REC_STYLES *STRANGERS)
 {
 	enum rec_style style = (enum rec_style)(_i / STRANGERS);
 	enum stranger which = (enum stranger)(_i % STRANGERS);
@@ -232,10 +232,9 @@ START_TEST(test_strangers_do_not_disturb_a_recovery)
 	rec_answer_and_finish(&r);
 	wire_fini(&w);
 }
-END_TEST
 
 /* A page, and no main channel that it could belong to: the source that comes then finds all as it was. */
-START_TEST(test_a_page_of_a_stranger_while_it_is_paused_is_refused)
+TEST_EACH(test_a_page_of_a_stranger_while_it_is_paused_is_refused, 3)
 {
 	const struct rec_opts back = rec_back(REC_NEW);
 	struct wire w = { 0 };
@@ -262,7 +261,6 @@ START_TEST(test_a_page_of_a_stranger_while_it_is_paused_is_refused)
 	}
 	wire_fini(&w);
 }
-END_TEST
 
 static void settle_until_closed(struct rec *r, struct pump *p, unsigned ms)
 {
@@ -279,7 +277,7 @@ static void settle_until_closed(struct rec *r, struct pump *p, unsigned ms)
 	pump_close(p);
 }
 
-START_TEST(test_a_second_main_channel_of_a_recovery_is_refused)
+TEST_EACH(test_a_second_main_channel_of_a_recovery_is_refused, REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)_i;
 	struct rec_opts back = rec_back(style);
@@ -306,10 +304,9 @@ START_TEST(test_a_second_main_channel_of_a_recovery_is_refused)
 	rec_answer_and_finish(&r);
 	wire_fini(&w);
 }
-END_TEST
 
 /* It goes on and on, each step in time, and never comes to RESUME; or it falls silent. The source has its turn. */
-START_TEST(test_a_recovery_that_does_not_end_gives_its_place_to_the_source)
+TEST_EACH(test_a_recovery_that_does_not_end_gives_its_place_to_the_source, 2)
 {
 	const struct rec_opts back = rec_back(REC_NO_PREEMPT);
 	uint64_t end_ns, next_ns = 0;
@@ -349,9 +346,8 @@ START_TEST(test_a_recovery_that_does_not_end_gives_its_place_to_the_source)
 	rec_answer_and_finish(&r);
 	wire_fini(&w);
 }
-END_TEST
 
-START_TEST(test_a_recovery_of_nothing_is_refused_and_all_goes_on)
+TEST_EACH(test_a_recovery_of_nothing_is_refused_and_all_goes_on, REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)_i;
 	uint64_t began_ns;
@@ -371,7 +367,6 @@ START_TEST(test_a_recovery_of_nothing_is_refused_and_all_goes_on)
 	rec_answer_and_finish(&r);
 	wire_fini(&w);
 }
-END_TEST
 
 /* ---- what it says ------------------------------------------------------------------------------------------------ */
 
@@ -456,8 +451,10 @@ static const char *words_of_beginner(unsigned nth)
 	return nth == 0 ? "unknown block 'pc.rom'" : nth <= 2 ? "unknown block" : "a recovery begins with RECV_BITMAP";
 }
 
+TEST_CASE("words", 30);
+
 /* Each ends the attempt, and none the migration. */
-START_TEST(test_lies_of_a_source_that_is_back_end_the_attempt)
+TEST_EACH(test_lies_of_a_source_that_is_back_end_the_attempt, REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)_i;
 	struct rec r;
@@ -482,9 +479,8 @@ START_TEST(test_lies_of_a_source_that_is_back_end_the_attempt)
 	}
 	rec_recover_and_finish(&r, style);
 }
-END_TEST
 
-START_TEST(test_resume_twice_is_ignored_once)
+TEST_EACH(test_resume_twice_is_ignored_once, REC_STYLES)
 {
 	enum rec_style style = (enum rec_style)_i;
 	const struct rec_opts back = rec_back(style);
@@ -497,10 +493,9 @@ START_TEST(test_resume_twice_is_ignored_once)
 	wire_recv_bitmap(&r.s.lines[PC_MAIN].out, "pc.ram");
 	rec_answer_and_finish(&r);
 }
-END_TEST
 
 /* It asks for no bitmap, or for one again and again: its own affair. */
-START_TEST(test_a_source_may_ask_for_bitmaps_as_often_as_it_likes)
+TEST_EACH(test_a_source_may_ask_for_bitmaps_as_often_as_it_likes, 4)
 {
 	struct rec_opts o = { .old = true };
 	struct wire script = { 0 };
@@ -519,10 +514,9 @@ START_TEST(test_a_source_may_ask_for_bitmaps_as_often_as_it_likes)
 	rec_recover_and_finish(&r, REC_OLD);
 	wire_fini(&script);
 }
-END_TEST
 
 /* A source that says nothing more is not waited for longer than the deadline: the address is free for the next one. */
-START_TEST(test_a_source_that_falls_silent_in_a_recovery_is_let_go)
+TEST_EACH(test_a_source_that_falls_silent_in_a_recovery_is_let_go, 4 * REC_STYLES)
 {
 	static const enum rec_stage stops[] = { REC_ASKING, REC_ASKED, REC_PREEMPT, REC_RESUMING };
 	enum rec_style style = (enum rec_style)(_i / 4);
@@ -547,31 +541,4 @@ START_TEST(test_a_source_that_falls_silent_in_a_recovery_is_let_go)
 	rec_forget(&r);
 	rec_settle(&r);
 	rec_recover_and_finish(&r, style);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("recovery_meeting");
-	TCase *t = suite_case(s, "early", 30);
-
-	tcase_add_loop_test(t, test_a_source_that_is_back_early_is_kept_until_the_loss_shows, 0, 3 * REC_STYLES);
-	tcase_add_loop_test(t, test_a_source_may_be_back_early_again_in_a_recovery, 0, 2);
-	tcase_add_loop_test(t, test_a_main_channel_that_is_silent_when_the_loss_shows_is_kept, 0, 2);
-
-	tcase_add_loop_test(t, test_silent_connections_from_before_the_loss_are_closed, 0, 2);
-
-	t = suite_case(s, "strangers", 30);
-	tcase_add_loop_test(t, test_strangers_do_not_disturb_a_recovery, 0, REC_STYLES * STRANGERS);
-	tcase_add_loop_test(t, test_a_page_of_a_stranger_while_it_is_paused_is_refused, 0, 3);
-	tcase_add_loop_test(t, test_a_second_main_channel_of_a_recovery_is_refused, 0, REC_STYLES);
-	tcase_add_loop_test(t, test_a_recovery_that_does_not_end_gives_its_place_to_the_source, 0, 2);
-	tcase_add_loop_test(t, test_a_recovery_of_nothing_is_refused_and_all_goes_on, 0, REC_STYLES);
-
-	t = suite_case(s, "words", 30);
-	tcase_add_loop_test(t, test_lies_of_a_source_that_is_back_end_the_attempt, 0, REC_STYLES);
-	tcase_add_loop_test(t, test_resume_twice_is_ignored_once, 0, REC_STYLES);
-	tcase_add_loop_test(t, test_a_source_may_ask_for_bitmaps_as_often_as_it_likes, 0, 4);
-	tcase_add_loop_test(t, test_a_source_that_falls_silent_in_a_recovery_is_let_go, 0, 4 * REC_STYLES);
-	return s;
 }

@@ -84,7 +84,9 @@ static void finish(struct rec *r, enum rec_style style)
 
 #define LOSSES (2 * REC_STYLES * REC_CUTS * 2)
 
-START_TEST(test_a_loss_while_a_device_waits_is_a_pause)
+TEST_CASE("recovered", 60);
+
+TEST_EACH(test_a_loss_while_a_device_waits_is_a_pause, LOSSES)
 {
 	int memory = _i % 2, style = _i / 2 % REC_STYLES, cut = _i / 2 / REC_STYLES % REC_CUTS;
 	const struct pc_opts o = story(memory, (enum rec_style)style);
@@ -97,10 +99,9 @@ START_TEST(test_a_loss_while_a_device_waits_is_a_pause)
 	check_held(&r);
 	finish(&r, (enum rec_style)style);
 }
-END_TEST
 
 /* What the device waits for is asked for on each new connection, and once. */
-START_TEST(test_it_may_be_lost_again_before_the_guest_runs)
+TEST_EACH(test_it_may_be_lost_again_before_the_guest_runs, 2)
 {
 	const struct pc_opts o = story(_i % 2, REC_NEW);
 	struct rec_opts back = rec_back(REC_NEW);
@@ -118,10 +119,9 @@ START_TEST(test_it_may_be_lost_again_before_the_guest_runs)
 	}
 	rec_answer_and_finish(&r);
 }
-END_TEST
 
 /* At each step of the dialogue. */
-START_TEST(test_a_recovery_before_the_guest_runs_may_fail)
+TEST_EACH(test_a_recovery_before_the_guest_runs_may_fail, 2)
 {
 	const struct pc_opts o = story(_i % 2, REC_NEW);
 	struct rec_opts back = rec_back(REC_NEW);
@@ -135,9 +135,8 @@ START_TEST(test_a_recovery_before_the_guest_runs_may_fail)
 	}
 	finish(&r, REC_NEW);
 }
-END_TEST
 
-START_TEST(test_a_pause_can_be_asked_for_before_the_guest_runs)
+TEST(test_a_pause_can_be_asked_for_before_the_guest_runs)
 {
 	const struct pc_opts o = story(0, REC_NEW);
 	struct rec r;
@@ -151,10 +150,9 @@ START_TEST(test_a_pause_can_be_asked_for_before_the_guest_runs)
 	ck_assert_msg(strstr(inm_error(r.s.e.inm), "inm_pause"), "%s", inm_error(r.s.e.inm));
 	finish(&r, REC_NEW);
 }
-END_TEST
 
 /* Main is lost before the preempt channel has come: LISTEN is not carried out any more on that connection. */
-START_TEST(test_a_loss_while_the_preempt_channel_is_waited_for_is_a_pause)
+TEST_EACH(test_a_loss_while_the_preempt_channel_is_waited_for_is_a_pause, 2)
 {
 	struct pc_opts o = story(0, REC_NEW);
 	struct rec r;
@@ -171,10 +169,9 @@ START_TEST(test_a_loss_while_the_preempt_channel_is_waited_for_is_a_pause)
 	r.s.o.preempt = PC_LATE;
 	finish(&r, REC_NEW);
 }
-END_TEST
 
 /* It is gone before a byte of the package is looked at: who cannot be answered is read all the same. */
-START_TEST(test_a_source_that_is_gone_leaves_its_package)
+TEST_EACH(test_a_source_that_is_gone_leaves_its_package, 4)
 {
 	struct pc_opts o = story(_i % 2, REC_NO_PREEMPT);
 	struct rec r;
@@ -191,10 +188,9 @@ START_TEST(test_a_source_that_is_gone_leaves_its_package)
 	ck_assert_uint_eq(r.s.vcpu_starts, _i / 2);
 	finish(&r, REC_NO_PREEMPT);
 }
-END_TEST
 
 /* Inside TLS: a device waits, and the preempt channel is waited for. */
-START_TEST(test_a_loss_inside_tls_is_a_pause)
+TEST_EACH(test_a_loss_inside_tls_is_a_pause, 2)
 {
 	struct pc_opts o = story(0, REC_NEW);
 	struct pc s;
@@ -214,7 +210,6 @@ START_TEST(test_a_loss_inside_tls_is_a_pause)
 	ck_assert_uint_eq(s.vcpu_starts, 0);
 	pc_give_up(&s);
 }
-END_TEST
 
 /* ---- without the source ------------------------------------------------------------------------------------------ */
 
@@ -225,7 +220,9 @@ static int take_what_is_there(struct pc *s, const struct inm_device *device)
 	return inm_ram_await(s->e.inm, pc_guest(s, 0, WAITED_PAGE), PC_PAGE);
 }
 
-START_TEST(test_the_guest_starts_while_the_source_is_away)
+TEST_CASE("alone", 60);
+
+TEST_EACH(test_the_guest_starts_while_the_source_is_away, 2)
 {
 	struct pc_opts o = story(0, REC_NEW);
 	struct rec r;
@@ -249,10 +246,9 @@ START_TEST(test_the_guest_starts_while_the_source_is_away)
 	r.lost_at_end = true;
 	rec_finish(&r);
 }
-END_TEST
 
 /* All pages are here, and the device has no end: nothing completes before it has. */
-START_TEST(test_nothing_completes_before_the_devices_are_loaded)
+TEST(test_nothing_completes_before_the_devices_are_loaded)
 {
 	struct pc_opts o = story(0, REC_NO_PREEMPT);
 	struct rec r;
@@ -269,7 +265,6 @@ START_TEST(test_nothing_completes_before_the_devices_are_loaded)
 	r.lost_at_end = true;
 	rec_finish(&r);
 }
-END_TEST
 
 /* ---- it is given up ---------------------------------------------------------------------------------------------- */
 
@@ -291,7 +286,9 @@ static void check_refused(struct rec *r)
 	rec_end(r);
 }
 
-START_TEST(test_a_device_may_be_refused_while_it_is_paused)
+TEST_CASE("given up", 60);
+
+TEST(test_a_device_may_be_refused_while_it_is_paused)
 {
 	struct pc_opts o = story(0, REC_NEW);
 	struct rec r;
@@ -303,9 +300,8 @@ START_TEST(test_a_device_may_be_refused_while_it_is_paused)
 	rec_remove(&r, 0, WAITED_PAGE, WAITED_PAGE + 1);
 	check_refused(&r);
 }
-END_TEST
 
-START_TEST(test_a_device_may_be_refused_while_the_source_comes_back)
+TEST_EACH(test_a_device_may_be_refused_while_the_source_comes_back, 2)
 {
 	struct pc_opts o = story(0, REC_NEW);
 	struct rec_opts back = rec_back(REC_NEW);
@@ -320,9 +316,8 @@ START_TEST(test_a_device_may_be_refused_while_the_source_comes_back)
 	rec_remove(&r, 0, WAITED_PAGE, WAITED_PAGE + 1);
 	check_refused(&r);
 }
-END_TEST
 
-START_TEST(test_a_cancel_ends_it_before_the_guest_runs)
+TEST_EACH(test_a_cancel_ends_it_before_the_guest_runs, 2)
 {
 	const struct pc_opts o = story(_i % 2, REC_NEW);
 	struct rec r;
@@ -333,11 +328,12 @@ START_TEST(test_a_cancel_ends_it_before_the_guest_runs)
 	rec_give_up(&r);
 	ck_assert_uint_eq(r.s.vcpu_starts, 0);
 }
-END_TEST
 
 /* ---- a source that takes its guest back -------------------------------------------------------------------------- */
 
-START_TEST(test_a_loss_before_the_source_gave_the_guest_away_is_the_end)
+TEST_CASE("taken back", 60);
+
+TEST_EACH(test_a_loss_before_the_source_gave_the_guest_away_is_the_end, 4)
 {
 	struct pc_opts o = story(_i % 2, REC_NEW);
 	struct rec r;
@@ -354,7 +350,6 @@ START_TEST(test_a_loss_before_the_source_gave_the_guest_away_is_the_end)
 	pc_free(&r.s);
 	rec_end(&r);
 }
-END_TEST
 
 static struct pc *asked;
 static struct inm_ops before;
@@ -383,7 +378,7 @@ static bool was_told_owner(const struct pc *s)
  * The preempt channel is lost while the callback ready waits for a page; main is there. So the migration ends, and the
  * source must not hear that the guest is ours: it takes it back.
  */
-START_TEST(test_a_source_whose_guest_is_not_taken_is_not_told_that_it_is)
+TEST_EACH(test_a_source_whose_guest_is_not_taken_is_not_told_that_it_is, 2)
 {
 	struct pc_opts o = story(_i, REC_NEW);
 	struct rec r;
@@ -404,33 +399,4 @@ START_TEST(test_a_source_whose_guest_is_not_taken_is_not_told_that_it_is)
 	ck_assert(!was_told_owner(&r.s));
 	pc_free(&r.s);
 	rec_end(&r);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("recovery_package");
-	TCase *t = suite_case(s, "recovered", 60);
-
-	tcase_add_loop_test(t, test_a_loss_while_a_device_waits_is_a_pause, 0, LOSSES);
-	tcase_add_loop_test(t, test_it_may_be_lost_again_before_the_guest_runs, 0, 2);
-	tcase_add_loop_test(t, test_a_recovery_before_the_guest_runs_may_fail, 0, 2);
-	tcase_add_test(t, test_a_pause_can_be_asked_for_before_the_guest_runs);
-	tcase_add_loop_test(t, test_a_loss_while_the_preempt_channel_is_waited_for_is_a_pause, 0, 2);
-	tcase_add_loop_test(t, test_a_source_that_is_gone_leaves_its_package, 0, 4);
-	tcase_add_loop_test(t, test_a_loss_inside_tls_is_a_pause, 0, 2);
-
-	t = suite_case(s, "alone", 60);
-	tcase_add_loop_test(t, test_the_guest_starts_while_the_source_is_away, 0, 2);
-	tcase_add_test(t, test_nothing_completes_before_the_devices_are_loaded);
-
-	t = suite_case(s, "given up", 60);
-	tcase_add_test(t, test_a_device_may_be_refused_while_it_is_paused);
-	tcase_add_loop_test(t, test_a_device_may_be_refused_while_the_source_comes_back, 0, 2);
-	tcase_add_loop_test(t, test_a_cancel_ends_it_before_the_guest_runs, 0, 2);
-
-	t = suite_case(s, "taken back", 60);
-	tcase_add_loop_test(t, test_a_loss_before_the_source_gave_the_guest_away_is_the_end, 0, 4);
-	tcase_add_loop_test(t, test_a_source_whose_guest_is_not_taken_is_not_told_that_it_is, 0, 2);
-	return s;
 }

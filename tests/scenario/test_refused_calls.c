@@ -72,7 +72,9 @@ static void call_all_with_null(void)
 	ck_assert_int_eq(close(pipe_fds[1]), 0);
 }
 
-START_TEST(test_every_call_accepts_null)
+TEST_CASE("null", 4);
+
+TEST(test_every_call_accepts_null)
 {
 	ck_assert_str_eq(inm_last_error(), "no error");
 	ck_assert_str_eq(inm_error(NULL), "no error");
@@ -82,9 +84,8 @@ START_TEST(test_every_call_accepts_null)
 	ck_assert_str_eq(inm_error(NULL), "inm_run: NULL was given for the object (EINVAL)");
 	ck_assert_ptr_eq(inm_error(NULL), inm_last_error());
 }
-END_TEST
 
-START_TEST(test_null_of_a_constructor_that_failed_is_told_as_that)
+TEST(test_null_of_a_constructor_that_failed_is_told_as_that)
 {
 	struct inm *inm = (void *)-1;
 
@@ -93,9 +94,8 @@ START_TEST(test_null_of_a_constructor_that_failed_is_told_as_that)
 	ck_assert_int_eq(inm_listen(inm, "tcp:127.0.0.1:0"), -EINVAL);
 	ck_assert_str_eq(inm_error(inm), "inm_new: NULL was given for the callbacks (EINVAL)");
 }
-END_TEST
 
-START_TEST(test_arguments_that_are_null_are_refused)
+TEST(test_arguments_that_are_null_are_refused)
 {
 	struct scene s;
 
@@ -118,7 +118,6 @@ START_TEST(test_arguments_that_are_null_are_refused)
 	ck_assert_ptr_null(inm_address(s.e.inm, UINT_MAX));
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- constructors -------------------------------------------------------------------------------------------- */
 
@@ -132,7 +131,9 @@ static void refused(const struct inm_config *config, const struct inm_ops *ops, 
 	said(inm_last_error(), "inm_new: ");
 }
 
-START_TEST(test_a_constructor_that_fails_leaves_null_and_says_why)
+TEST_CASE("values", 4);
+
+TEST(test_a_constructor_that_fails_leaves_null_and_says_why)
 {
 	struct inm_config config = { .size = sizeof(config), .log_level = INM_LOG_INFO };
 	struct inm_reactor_config rc = { .size = sizeof(rc), .stack_bytes = SIZE_MAX };
@@ -176,10 +177,9 @@ START_TEST(test_a_constructor_that_fails_leaves_null_and_says_why)
 	ck_assert_str_eq(inm_last_error(), "no error");
 	inm_free(inm);
 }
-END_TEST
 
 /* Half of a pointer is none: the rest of it would be whatever lies there. */
-START_TEST(test_callbacks_that_are_there_in_part_are_not_called)
+TEST(test_callbacks_that_are_there_in_part_are_not_called)
 {
 	for (size_t size = offsetof(struct inm_ops, device); size < sizeof(struct inm_ops); size++) {
 		struct inm_ops ops = embedder_ops;
@@ -192,9 +192,8 @@ START_TEST(test_callbacks_that_are_there_in_part_are_not_called)
 		scene_end(&s);
 	}
 }
-END_TEST
 
-START_TEST(test_a_size_of_numbers_that_cannot_be_is_refused_and_nothing_is_written)
+TEST(test_a_size_of_numbers_that_cannot_be_is_refused_and_nothing_is_written)
 {
 	static const size_t sizes[] = { 0, 7, 5000, SIZE_MAX };
 	struct scene s;
@@ -210,14 +209,12 @@ START_TEST(test_a_size_of_numbers_that_cannot_be_is_refused_and_nothing_is_writt
 	}
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_states_that_are_none_have_a_name)
+TEST(test_states_that_are_none_have_a_name)
 {
 	ck_assert_str_eq(inm_state_name((enum inm_state) - 1), "unknown");
 	ck_assert_str_eq(inm_state_name((enum inm_state)1000), "unknown");
 }
-END_TEST
 
 /* ---- descriptors --------------------------------------------------------------------------------------------- */
 
@@ -249,7 +246,7 @@ static int open_odd(unsigned which)
 	}
 }
 
-START_TEST(test_a_descriptor_that_no_stream_comes_from_fails_the_migration)
+TEST_EACH(test_a_descriptor_that_no_stream_comes_from_fails_the_migration, 8)
 {
 	struct scene s;
 	char uri[32];
@@ -268,9 +265,8 @@ START_TEST(test_a_descriptor_that_no_stream_comes_from_fails_the_migration)
 	ck_assert_str_ne(inm_error(s.e.inm), "no error");
 	scene_end(&s);
 }
-END_TEST
 
-START_TEST(test_numbers_that_are_no_descriptor_are_refused)
+TEST(test_numbers_that_are_no_descriptor_are_refused)
 {
 	static const char *const uris[] = { "fd:", "fd:-1", "fd:99999999999", "fd:2147483647", "fd:7x", "fd:stdin" };
 	struct scene s;
@@ -283,11 +279,10 @@ START_TEST(test_numbers_that_are_no_descriptor_are_refused)
 	}
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- the last failure ---------------------------------------------------------------------------------------- */
 
-START_TEST(test_inm_error_is_the_last_failure)
+TEST(test_inm_error_is_the_last_failure)
 {
 	struct scene s;
 
@@ -317,7 +312,6 @@ START_TEST(test_inm_error_is_the_last_failure)
 	ck_assert_str_eq(inm_last_error(), "inm_run: incoming: cancelled (ECANCELED)");
 	scene_end(&s);
 }
-END_TEST
 
 /* ---- no ring ------------------------------------------------------------------------------------------------- */
 
@@ -364,7 +358,9 @@ static const struct {
 	{ EMFILE, false, "RLIMIT_NOFILE" },
 };
 
-START_TEST(test_a_ring_that_is_refused_is_told_with_what_to_permit)
+TEST_CASE("ring", 4);
+
+TEST_ROWS(test_a_ring_that_is_refused_is_told_with_what_to_permit, refusals)
 {
 	int status;
 	pid_t pid = fork();
@@ -376,32 +372,4 @@ START_TEST(test_a_ring_that_is_refused_is_told_with_what_to_permit)
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
 		test_skip("no seccomp filter can be installed");
 	ck_assert_int_eq(status, 0);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("refused calls");
-	TCase *t = tcase_create("null");
-
-	tcase_add_test(t, test_every_call_accepts_null);
-	tcase_add_test(t, test_null_of_a_constructor_that_failed_is_told_as_that);
-	tcase_add_test(t, test_arguments_that_are_null_are_refused);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("values");
-	tcase_add_test(t, test_a_constructor_that_fails_leaves_null_and_says_why);
-	tcase_add_test(t, test_callbacks_that_are_there_in_part_are_not_called);
-	tcase_add_test(t, test_a_size_of_numbers_that_cannot_be_is_refused_and_nothing_is_written);
-	tcase_add_test(t, test_states_that_are_none_have_a_name);
-	tcase_add_test(t, test_inm_error_is_the_last_failure);
-	tcase_add_loop_test(t, test_a_descriptor_that_no_stream_comes_from_fails_the_migration, 0, 8);
-	tcase_add_test(t, test_numbers_that_are_no_descriptor_are_refused);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("ring");
-	tcase_add_loop_test(t, test_a_ring_that_is_refused_is_told_with_what_to_permit, 0,
-	                    sizeof(refusals) / sizeof(refusals[0]));
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -59,8 +59,10 @@ static unsigned count_going(const struct pc *s)
 	return n;
 }
 
+TEST_CASE("late", 60, HUGE_POOL);
+
 /* Removed, then touched, then sent: what is sent is too late. */
-START_TEST(test_what_was_removed_is_zeros_is_not_asked_for_and_stays_zeros)
+TEST_EACH(test_what_was_removed_is_zeros_is_not_asked_for_and_stays_zeros, MEMORIES)
 {
 	struct pc_opts o = in_memory(_i, (struct pc_opts){ .precopied = 30,
 	                                                   .quiet = true,
@@ -80,10 +82,9 @@ START_TEST(test_what_was_removed_is_zeros_is_not_asked_for_and_stays_zeros)
 	ck_assert_uint_ge(s.e.stats.duplicate_pages, 1); /* of the late ones; zero pages are not all of them */
 	pc_end(&s);
 }
-END_TEST
 
 /* Asked for, then removed: who waits for it goes on, and reads zeros; the answer comes too late. */
-START_TEST(test_who_waits_for_what_is_removed_goes_on)
+TEST_EACH(test_who_waits_for_what_is_removed_goes_on, 2)
 {
 	const struct pc_touch touch = { .threads = 4, .order = PC_SAME_PAGE };
 	struct pc_opts o =
@@ -102,7 +103,6 @@ START_TEST(test_who_waits_for_what_is_removed_goes_on)
 	ck_assert_uint_eq(s.e.stats.outstanding_faults, 0);
 	pc_end(&s);
 }
-END_TEST
 
 #define RUN 32u
 
@@ -144,7 +144,7 @@ static void remove_in_the_middle(struct pc *s, uint64_t first)
 	pc_check_books(s);
 }
 
-START_TEST(test_the_rest_of_a_run_may_be_removed_while_its_first_page_waits)
+TEST_EACH(test_the_rest_of_a_run_may_be_removed_while_its_first_page_waits, 2)
 {
 	struct pc_opts o = in_memory(_i, (struct pc_opts){ .quiet = true });
 	struct pc s;
@@ -159,7 +159,6 @@ START_TEST(test_the_rest_of_a_run_may_be_removed_while_its_first_page_waits)
 	pc_check_landed(&s);
 	pc_end(&s);
 }
-END_TEST
 
 /* ---- a flood ----------------------------------------------------------------------------------------------------- */
 
@@ -193,8 +192,10 @@ static void check_nobody_waited_long(struct pc *s)
 	pc_end(s);
 }
 
+TEST_CASE("flood", 60, HUGE_POOL);
+
 /* Pages are pushed in runs, asked for, and placed by both channels, and removed all the while. */
-START_TEST(test_a_flood_of_removals_keeps_nobody_waiting)
+TEST_EACH(test_a_flood_of_removals_keeps_nobody_waiting, 4 * MEMORIES)
 {
 	struct pc_opts o = flood(_i);
 	struct pc s;
@@ -203,9 +204,8 @@ START_TEST(test_a_flood_of_removals_keeps_nobody_waiting)
 	pc_finish(&s);
 	check_nobody_waited_long(&s);
 }
-END_TEST
 
-START_TEST(test_a_flood_of_removals_beside_a_source_of_its_own)
+TEST_EACH(test_a_flood_of_removals_beside_a_source_of_its_own, 4 * MEMORIES)
 {
 	struct pc_opts o = flood(_i);
 	struct pc s;
@@ -214,10 +214,9 @@ START_TEST(test_a_flood_of_removals_beside_a_source_of_its_own)
 	pc_run_threaded(&s, END_MS);
 	check_nobody_waited_long(&s);
 }
-END_TEST
 
 /* Nothing is left to place: only the flood is there, and pages that somebody else touches. */
-START_TEST(test_who_touches_what_stays_is_served_beside_a_flood)
+TEST_EACH(test_who_touches_what_stays_is_served_beside_a_flood, MEMORIES)
 {
 	struct pc_opts o =
 	        in_memory(_i, (struct pc_opts){ .quiet = true,
@@ -231,7 +230,6 @@ START_TEST(test_who_touches_what_stays_is_served_beside_a_flood)
 	pc_run_threaded(&s, END_MS);
 	check_nobody_waited_long(&s);
 }
-END_TEST
 
 /* ---- the guest view moves ---------------------------------------------------------------------------------------- */
 
@@ -272,8 +270,10 @@ static void move(struct pc *s, struct mover *m)
 	ck_assert_int_eq(m->error, 0);
 }
 
+TEST_CASE("moved", 60, HUGE_POOL);
+
 /* A vCPU would be stopped meanwhile: here nobody has touched anything. Afterwards it is touched at its new place. */
-START_TEST(test_a_guest_view_may_be_moved)
+TEST(test_a_guest_view_may_be_moved)
 {
 	static const struct pc_block blocks[] = { { "pc.ram", 256, EMB_MEMFD }, { "vga.vram", 16, EMB_MEMFD } };
 	struct mover m = { .bytes = 256 * PC_PAGE };
@@ -299,10 +299,9 @@ START_TEST(test_a_guest_view_may_be_moved)
 	ck_assert_uint_gt(s.e.stats.faults, 0);
 	pc_end(&s);
 }
-END_TEST
 
 /* Its name is the peer's, and pretends to be the rest of the line, and another one. */
-START_TEST(test_a_part_that_is_moved_is_told_in_one_printable_line)
+TEST(test_a_part_that_is_moved_is_told_in_one_printable_line)
 {
 	static const struct pc_block blocks[] = { { "x\x1b[31m' was moved\nerror: all is well", 64, EMB_MEMFD },
 		                                  { "vga.vram", 16, EMB_MEMFD } };
@@ -328,7 +327,6 @@ START_TEST(test_a_part_that_is_moved_is_told_in_one_printable_line)
 	munmap(m.to, m.bytes); /* not before: it would wait for its event to be read */
 	pc_end(&s);
 }
-END_TEST
 
 static uint64_t load_word(const void *at)
 {
@@ -403,7 +401,7 @@ static void end_at_the_seam(struct pc *s)
 }
 
 /* An embedder that write-protects a ROM, or advises about a part, has more than one mapping there. */
-START_TEST(test_a_guest_view_of_several_mappings_is_served)
+TEST(test_a_guest_view_of_several_mappings_is_served)
 {
 	struct pc s;
 
@@ -413,7 +411,6 @@ START_TEST(test_a_guest_view_of_several_mappings_is_served)
 	touch_what_has_come(&s, 0, 256);
 	end_at_the_seam(&s);
 }
-END_TEST
 
 /* LeakSanitizer looks at what was mapped, when the test ends, and dies of it. */
 #define need_unmapping() \
@@ -422,7 +419,7 @@ END_TEST
 			test_skip("LeakSanitizer looks into what is unmapped"); \
 	} while (0)
 
-START_TEST(test_what_is_left_of_a_guest_view_is_served)
+TEST(test_what_is_left_of_a_guest_view_is_served)
 {
 	struct mover m = { .bytes = 256 * PC_PAGE, .unmap = true };
 	struct pc s;
@@ -435,10 +432,9 @@ START_TEST(test_what_is_left_of_a_guest_view_is_served)
 	touch_what_has_come(&s, 0, 128);
 	end_at_the_seam(&s);
 }
-END_TEST
 
 /* What was sent for it lands in the file all the same, and what is still mapped is served. */
-START_TEST(test_half_a_guest_view_may_go)
+TEST(test_half_a_guest_view_may_go)
 {
 	static const struct pc_block blocks[] = { { "pc.ram", 256, EMB_MEMFD }, { "vga.vram", 16, EMB_MEMFD } };
 	struct mover m = { .bytes = 256 * PC_PAGE, .unmap = true };
@@ -460,28 +456,4 @@ START_TEST(test_half_a_guest_view_may_go)
 	pc_finish(&s);
 	pc_check_landed(&s);
 	pc_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("removal");
-	TCase *t = huge_pool_case(s, "late", 60);
-
-	tcase_add_loop_test(t, test_what_was_removed_is_zeros_is_not_asked_for_and_stays_zeros, 0, MEMORIES);
-	tcase_add_loop_test(t, test_who_waits_for_what_is_removed_goes_on, 0, 2);
-	tcase_add_loop_test(t, test_the_rest_of_a_run_may_be_removed_while_its_first_page_waits, 0, 2);
-
-	t = huge_pool_case(s, "flood", 60);
-	tcase_add_loop_test(t, test_a_flood_of_removals_keeps_nobody_waiting, 0, 4 * MEMORIES);
-	tcase_add_loop_test(t, test_a_flood_of_removals_beside_a_source_of_its_own, 0, 4 * MEMORIES);
-	tcase_add_loop_test(t, test_who_touches_what_stays_is_served_beside_a_flood, 0, MEMORIES);
-
-	t = huge_pool_case(s, "moved", 60);
-	tcase_add_test(t, test_a_guest_view_may_be_moved);
-	tcase_add_test(t, test_a_part_that_is_moved_is_told_in_one_printable_line);
-	tcase_add_test(t, test_half_a_guest_view_may_go);
-	tcase_add_test(t, test_what_is_left_of_a_guest_view_is_served);
-	tcase_add_test(t, test_a_guest_view_of_several_mappings_is_served);
-	return s;
 }

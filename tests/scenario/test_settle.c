@@ -51,7 +51,9 @@ static struct pc_opts quiet(int memory)
 
 /* ---- asked for --------------------------------------------------------------------------------------------------- */
 
-START_TEST(test_a_page_that_a_thread_has_asked_for_is_lost_and_not_zeros)
+TEST_CASE("asked", 60);
+
+TEST_EACH(test_a_page_that_a_thread_has_asked_for_is_lost_and_not_zeros, MEMORIES)
 {
 	struct pc_opts o = quiet(_i);
 	struct pc s;
@@ -65,9 +67,8 @@ START_TEST(test_a_page_that_a_thread_has_asked_for_is_lost_and_not_zeros)
 	ck_assert_ptr_nonnull(strstr(inm_error(s.e.inm), "postcopy-preempt on at the source"));
 	pc_give_up(&s);
 }
-END_TEST
 
-START_TEST(test_a_page_that_a_device_waits_for_is_lost_and_not_zeros)
+TEST_EACH(test_a_page_that_a_device_waits_for_is_lost_and_not_zeros, MEMORIES)
 {
 	struct pc_opts o = quiet(_i);
 	struct pc s;
@@ -82,9 +83,8 @@ START_TEST(test_a_page_that_a_device_waits_for_is_lost_and_not_zeros)
 	ck_assert_uint_eq(s.vcpu_starts, 0);
 	pc_give_up(&s);
 }
-END_TEST
 
-START_TEST(test_one_of_many_is_named_with_block_and_offset)
+TEST(test_one_of_many_is_named_with_block_and_offset)
 {
 	struct pc_opts o = quiet(0);
 	struct pc s;
@@ -98,10 +98,9 @@ START_TEST(test_one_of_many_is_named_with_block_and_offset)
 	check_lost(&s, "one is at 0x1000 of block 'pc.ram'");
 	pc_give_up(&s);
 }
-END_TEST
 
 /* With preempt it may be on its way; when that has ended it is not. */
-START_TEST(test_it_is_lost_when_the_preempt_channel_has_ended)
+TEST_EACH(test_it_is_lost_when_the_preempt_channel_has_ended, MEMORIES)
 {
 	struct pc_opts o = quiet(_i);
 	struct pc s;
@@ -118,7 +117,6 @@ START_TEST(test_it_is_lost_when_the_preempt_channel_has_ended)
 	check_lost(&s, "were asked for");
 	pc_give_up(&s);
 }
-END_TEST
 
 /* ---- unplugged --------------------------------------------------------------------------------------------------- */
 
@@ -140,7 +138,9 @@ static void lands_with_zeros(struct pc *s)
 	pc_end(s);
 }
 
-START_TEST(test_what_nobody_has_asked_for_is_zeros)
+TEST_CASE("unplugged", 60);
+
+TEST_EACH(test_what_nobody_has_asked_for_is_zeros, 2 * MEMORIES)
 {
 	struct pc_opts o = quiet(_i % MEMORIES);
 	struct pc s;
@@ -154,10 +154,9 @@ START_TEST(test_what_nobody_has_asked_for_is_zeros)
 	end_stream(&s);
 	lands_with_zeros(&s);
 }
-END_TEST
 
 /* Main has ended, and a page that nobody has asked for is still on its way on the preempt channel. */
-START_TEST(test_a_page_that_comes_after_the_end_of_main_is_waited_for)
+TEST_EACH(test_a_page_that_comes_after_the_end_of_main_is_waited_for, MEMORIES)
 {
 	struct pc_opts o = quiet(_i);
 	struct pc s;
@@ -180,10 +179,9 @@ START_TEST(test_a_page_that_comes_after_the_end_of_main_is_waited_for)
 	pc_check_landed(&s);
 	pc_end(&s);
 }
-END_TEST
 
 /* The embedder knows better than the stream. */
-START_TEST(test_in_a_block_with_unplugged_parts_what_was_asked_for_is_zeros)
+TEST_EACH(test_in_a_block_with_unplugged_parts_what_was_asked_for_is_zeros, MEMORIES)
 {
 	struct pc_opts o = quiet(_i);
 	struct pc s;
@@ -197,11 +195,12 @@ START_TEST(test_in_a_block_with_unplugged_parts_what_was_asked_for_is_zeros)
 	end_stream(&s);
 	lands_with_zeros(&s);
 }
-END_TEST
 
 /* ---- in part ----------------------------------------------------------------------------------------------------- */
 
-START_TEST(test_half_of_a_huge_page_is_lost_and_not_zeros)
+TEST_CASE("in part", 60, HUGE_POOL);
+
+TEST(test_half_of_a_huge_page_is_lost_and_not_zeros)
 {
 	struct pc s;
 
@@ -214,10 +213,9 @@ START_TEST(test_half_of_a_huge_page_is_lost_and_not_zeros)
 	check_lost(&s, "one is at 0x200000 of block 'pc.ram'");
 	pc_give_up(&s);
 }
-END_TEST
 
 /* A guess that nobody has been told of is no request, and hides nothing: a part of its page has come. */
-START_TEST(test_half_of_a_huge_page_is_lost_also_where_it_was_to_be_asked_for_ahead)
+TEST(test_half_of_a_huge_page_is_lost_also_where_it_was_to_be_asked_for_ahead)
 {
 	struct postcopy *pc;
 	struct pc s;
@@ -235,10 +233,9 @@ START_TEST(test_half_of_a_huge_page_is_lost_also_where_it_was_to_be_asked_for_ah
 	check_lost(&s, "one is at 0x200000 of block 'pc.ram'");
 	pc_give_up(&s);
 }
-END_TEST
 
 /* What is unplugged is whole pages of the backing: one that has come in part was there. */
-START_TEST(test_half_of_a_huge_page_is_lost_also_in_a_block_with_unplugged_parts)
+TEST(test_half_of_a_huge_page_is_lost_also_in_a_block_with_unplugged_parts)
 {
 	struct pc s;
 
@@ -251,25 +248,4 @@ START_TEST(test_half_of_a_huge_page_is_lost_also_in_a_block_with_unplugged_parts
 	end_stream(&s);
 	check_lost(&s, "one is at 0x200000 of block 'pc.ram'");
 	pc_give_up(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("settle");
-	TCase *t = suite_case(s, "asked", 60);
-
-	tcase_add_loop_test(t, test_a_page_that_a_thread_has_asked_for_is_lost_and_not_zeros, 0, MEMORIES);
-	tcase_add_loop_test(t, test_a_page_that_a_device_waits_for_is_lost_and_not_zeros, 0, MEMORIES);
-	tcase_add_test(t, test_one_of_many_is_named_with_block_and_offset);
-	tcase_add_loop_test(t, test_it_is_lost_when_the_preempt_channel_has_ended, 0, MEMORIES);
-	t = suite_case(s, "unplugged", 60);
-	tcase_add_loop_test(t, test_what_nobody_has_asked_for_is_zeros, 0, 2 * MEMORIES);
-	tcase_add_loop_test(t, test_a_page_that_comes_after_the_end_of_main_is_waited_for, 0, MEMORIES);
-	tcase_add_loop_test(t, test_in_a_block_with_unplugged_parts_what_was_asked_for_is_zeros, 0, MEMORIES);
-	t = huge_pool_case(s, "in part", 60);
-	tcase_add_test(t, test_half_of_a_huge_page_is_lost_and_not_zeros);
-	tcase_add_test(t, test_half_of_a_huge_page_is_lost_also_where_it_was_to_be_asked_for_ahead);
-	tcase_add_test(t, test_half_of_a_huge_page_is_lost_also_in_a_block_with_unplugged_parts);
-	return s;
 }

@@ -14,7 +14,9 @@
 /* Behind what is said to be there lies what must not be taken for a pointer. */
 #define GARBAGE 0xa5
 
-START_TEST(test_a_shorter_configuration_has_zeros_for_what_it_lacks)
+TEST_CASE("sizes", 4);
+
+TEST(test_a_shorter_configuration_has_zeros_for_what_it_lacks)
 {
 	static const size_t sizes[] = { sizeof(size_t), offsetof(struct inm_config, log_level),
 		                        offsetof(struct inm_config, uuid), offsetof(struct inm_config, machine),
@@ -34,9 +36,8 @@ START_TEST(test_a_shorter_configuration_has_zeros_for_what_it_lacks)
 		scene_end(&s);
 	}
 }
-END_TEST
 
-START_TEST(test_a_configuration_of_an_impossible_size_is_refused)
+TEST(test_a_configuration_of_an_impossible_size_is_refused)
 {
 	static const size_t sizes[] = { 0, sizeof(size_t) - 1, sizeof(struct inm_config) + 1, SIZE_MAX };
 
@@ -48,9 +49,8 @@ START_TEST(test_a_configuration_of_an_impossible_size_is_refused)
 		ck_assert_ptr_null(inm);
 	}
 }
-END_TEST
 
-START_TEST(test_a_shorter_reactor_configuration_has_zeros_for_what_it_lacks)
+TEST(test_a_shorter_reactor_configuration_has_zeros_for_what_it_lacks)
 {
 	static const size_t sizes[] = { sizeof(size_t), offsetof(struct inm_reactor_config, ring),
 		                        sizeof(struct inm_reactor_config) };
@@ -66,9 +66,8 @@ START_TEST(test_a_shorter_reactor_configuration_has_zeros_for_what_it_lacks)
 		inm_reactor_free(reactor);
 	}
 }
-END_TEST
 
-START_TEST(test_a_reactor_configuration_of_an_impossible_size_or_ring_is_refused)
+TEST(test_a_reactor_configuration_of_an_impossible_size_or_ring_is_refused)
 {
 	const struct inm_reactor_config bad[] = { { .size = 0 },
 		                                  { .size = sizeof(bad[0]) + 1 },
@@ -81,9 +80,8 @@ START_TEST(test_a_reactor_configuration_of_an_impossible_size_or_ring_is_refused
 		ck_assert_ptr_null(reactor);
 	}
 }
-END_TEST
 
-START_TEST(test_callbacks_of_an_older_embedder_are_those_it_has)
+TEST(test_callbacks_of_an_older_embedder_are_those_it_has)
 {
 	struct inm_ops ops;
 	struct scene s;
@@ -98,7 +96,6 @@ START_TEST(test_callbacks_of_an_older_embedder_are_those_it_has)
 	ck_assert_uint_eq(s.e.state_count, 0);
 	scene_end(&s);
 }
-END_TEST
 
 /* A structure of @size with a fence behind it. */
 static void stats_of_size(struct inm *inm, size_t size, const struct inm_stats *whole)
@@ -122,7 +119,7 @@ static void stats_of_size(struct inm *inm, size_t size, const struct inm_stats *
 	}
 }
 
-START_TEST(test_numbers_fit_into_a_structure_of_any_length)
+TEST(test_numbers_fit_into_a_structure_of_any_length)
 {
 	struct inm_stats whole = { .size = sizeof(whole) };
 	struct scene s;
@@ -140,20 +137,4 @@ START_TEST(test_numbers_fit_into_a_structure_of_any_length)
 	for (size_t size = sizeof(size_t); size <= sizeof(whole) + 64; size++)
 		stats_of_size(s.e.inm, size, &whole);
 	scene_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("sizes");
-	TCase *t = tcase_create("sizes");
-
-	tcase_add_test(t, test_a_shorter_configuration_has_zeros_for_what_it_lacks);
-	tcase_add_test(t, test_a_configuration_of_an_impossible_size_is_refused);
-	tcase_add_test(t, test_a_shorter_reactor_configuration_has_zeros_for_what_it_lacks);
-	tcase_add_test(t, test_a_reactor_configuration_of_an_impossible_size_or_ring_is_refused);
-	tcase_add_test(t, test_callbacks_of_an_older_embedder_are_those_it_has);
-	tcase_add_test(t, test_numbers_fit_into_a_structure_of_any_length);
-	suite_add_tcase(s, t);
-	return s;
 }

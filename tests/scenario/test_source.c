@@ -56,7 +56,9 @@ static void arrives(const struct source_plan *how, enum source_kind kind, size_t
 	census_free(&before);
 }
 
-START_TEST(test_a_played_stream_arrives_byte_for_byte)
+TEST_CASE("source", 60);
+
+TEST(test_a_played_stream_arrives_byte_for_byte)
 {
 	const struct source_pause pauses[] = { { 0, 5 }, { 100, 5 }, { 5000, 5 } };
 
@@ -67,7 +69,6 @@ START_TEST(test_a_played_stream_arrives_byte_for_byte)
 	arrives(&(struct source_plan){ .pauses = pauses, .pause_count = 3 }, SOURCE_SOCKETPAIR, 0);
 	arrives(&(struct source_plan){ .stop_at = 777 }, SOURCE_SOCKETPAIR, 777);
 }
-END_TEST
 
 static void reply(int fd, uint16_t type, uint16_t len, uint32_t value)
 {
@@ -79,7 +80,7 @@ static void reply(int fd, uint16_t type, uint16_t len, uint32_t value)
 	ck_assert_int_eq(write(fd, buf, 4u + len), (ssize_t)(4u + len));
 }
 
-START_TEST(test_a_source_with_return_path_waits_for_shut_and_reports_every_reply)
+TEST(test_a_source_with_return_path_waits_for_shut_and_reports_every_reply)
 {
 	static uint8_t buf[1 << 20];
 	struct source_report report;
@@ -101,9 +102,8 @@ START_TEST(test_a_source_with_return_path_waits_for_shut_and_reports_every_reply
 	close(fd);
 	wire_fini(&w);
 }
-END_TEST
 
-START_TEST(test_a_reply_that_breaks_the_rules_is_reported)
+TEST(test_a_reply_that_breaks_the_rules_is_reported)
 {
 	struct source_report report;
 	struct wire w = { 0 };
@@ -119,9 +119,8 @@ START_TEST(test_a_reply_that_breaks_the_rules_is_reported)
 	ck_assert_uint_eq(report.reply_count, 0);
 	wire_fini(&w);
 }
-END_TEST
 
-START_TEST(test_a_source_notices_that_the_destination_has_gone)
+TEST(test_a_source_notices_that_the_destination_has_gone)
 {
 	struct source_report report;
 	struct wire w = { 0 };
@@ -136,9 +135,8 @@ START_TEST(test_a_source_notices_that_the_destination_has_gone)
 	ck_assert_uint_lt(report.written, w.len);
 	wire_fini(&w);
 }
-END_TEST
 
-START_TEST(test_a_reset_is_seen_as_one)
+TEST(test_a_reset_is_seen_as_one)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(sin);
@@ -162,9 +160,8 @@ START_TEST(test_a_reset_is_seen_as_one)
 	close(listener);
 	wire_fini(&w);
 }
-END_TEST
 
-START_TEST(test_a_pump_moves_at_most_a_chunk_in_a_step)
+TEST(test_a_pump_moves_at_most_a_chunk_in_a_step)
 {
 	struct wire w = { 0 };
 	uint8_t buf[64];
@@ -183,7 +180,6 @@ START_TEST(test_a_pump_moves_at_most_a_chunk_in_a_step)
 	close(fd);
 	wire_fini(&w);
 }
-END_TEST
 
 /* ---- deltas ------------------------------------------------------------------------------------------------ */
 
@@ -209,7 +205,7 @@ static int apply(uint8_t *page, const uint8_t *buf, int n)
 	return at == n ? pos : -1;
 }
 
-START_TEST(test_a_delta_turns_the_old_page_into_the_new_one)
+TEST(test_a_delta_turns_the_old_page_into_the_new_one)
 {
 	uint8_t old[WIRE_TPAGE_BYTES] = { 0 }, fresh[WIRE_TPAGE_BYTES], buf[WIRE_TPAGE_BYTES];
 	unsigned seed = 7;
@@ -233,7 +229,6 @@ START_TEST(test_a_delta_turns_the_old_page_into_the_new_one)
 		ck_assert_int_eq(memcmp(old, fresh, sizeof(old)), 0);
 	}
 }
-END_TEST
 
 /* ---- the census -------------------------------------------------------------------------------------------- */
 
@@ -244,7 +239,7 @@ static void *wait_for_byte(void *opaque)
 	return read(*(int *)opaque, &c, 1) < 0 ? opaque : NULL;
 }
 
-START_TEST(test_the_census_sees_descriptors_mappings_guards_and_threads)
+TEST(test_the_census_sees_descriptors_mappings_guards_and_threads)
 {
 	struct census before;
 	pthread_t thread;
@@ -268,23 +263,4 @@ START_TEST(test_the_census_sees_descriptors_mappings_guards_and_threads)
 	munmap(p, 8192);
 	ck_assert_uint_eq(census_differs(&before), 0);
 	census_free(&before);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("source");
-	TCase *t = tcase_create("source");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_a_played_stream_arrives_byte_for_byte);
-	tcase_add_test(t, test_a_source_with_return_path_waits_for_shut_and_reports_every_reply);
-	tcase_add_test(t, test_a_reply_that_breaks_the_rules_is_reported);
-	tcase_add_test(t, test_a_source_notices_that_the_destination_has_gone);
-	tcase_add_test(t, test_a_reset_is_seen_as_one);
-	tcase_add_test(t, test_a_pump_moves_at_most_a_chunk_in_a_step);
-	tcase_add_test(t, test_a_delta_turns_the_old_page_into_the_new_one);
-	tcase_add_test(t, test_the_census_sees_descriptors_mappings_guards_and_threads);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -102,8 +102,10 @@ static void begin(const struct pc_opts *o)
 	pc_reserve(&w.s, 0, TOUCHED_PAGE);
 }
 
+TEST_CASE("slow", 60);
+
 /* ready, and a device. */
-START_TEST(test_a_slow_callback_that_holds_the_logs_lock_goes_on_and_is_named)
+TEST_EACH(test_a_slow_callback_that_holds_the_logs_lock_goes_on_and_is_named, 2)
 {
 	struct pc_opts o = {
 		.touch = { .threads = 1 }, .device = slow_device, .log = log_under_the_lock, .stuck_after = "50"
@@ -130,7 +132,6 @@ START_TEST(test_a_slow_callback_that_holds_the_logs_lock_goes_on_and_is_named)
 	ck_assert_msg(strncmp(w.line, words, strlen(words)) == 0, "%s", w.line);
 	pc_end(&w.s);
 }
-END_TEST
 
 /* ---- the callbacks that have no business with guest memory ------------------------------------------------------- */
 
@@ -151,7 +152,7 @@ static void slow_log(void *opaque, enum inm_log_level level, const char *text)
 		;
 }
 
-START_TEST(test_a_log_callback_that_is_slow_itself_is_named)
+TEST(test_a_log_callback_that_is_slow_itself_is_named)
 {
 	static const char words[] = "the callback log: stuck for ";
 
@@ -166,7 +167,6 @@ START_TEST(test_a_log_callback_that_is_slow_itself_is_named)
 	ck_assert_msg(strncmp(w.line, words, strlen(words)) == 0, "%s", w.line);
 	pc_end(&w.s);
 }
-END_TEST
 
 /* ---- who parks is not stuck -------------------------------------------------------------------------------------- */
 
@@ -178,7 +178,7 @@ static int waits_for_a_page(struct pc *s, const struct inm_device *device)
 	return *(volatile uint64_t *)view == wire_content_word(0, TOUCHED_PAGE, 0) ? 0 : -EILSEQ;
 }
 
-START_TEST(test_a_callback_that_waits_for_its_page_is_not_stuck)
+TEST_EACH(test_a_callback_that_waits_for_its_page_is_not_stuck, 2)
 {
 	struct pc_opts o = { .touch = { .threads = 1 }, .unanswered = true, .stuck_after = "20" };
 	char text[100];
@@ -196,7 +196,6 @@ START_TEST(test_a_callback_that_waits_for_its_page_is_not_stuck)
 	pc_check_landed(&w.s);
 	pc_end(&w.s);
 }
-END_TEST
 
 /* ---- for ever ---------------------------------------------------------------------------------------------------- */
 
@@ -304,33 +303,33 @@ static void hangs_and_is_named(pc_device_fn *device, const char *name, const cha
 	ck_assert_msg(strstr(text, words), "%s", text);
 }
 
-START_TEST(test_a_callback_that_touches_the_guest_view_hangs_and_is_named)
+TEST_CASE("for_ever", 60);
+
+TEST(test_a_callback_that_touches_the_guest_view_hangs_and_is_named)
 {
 	hangs_and_is_named(touch_the_guest_view, DEVICE, "block 'pc.ram' at 0x");
 }
-END_TEST
 
-START_TEST(test_a_system_call_that_is_given_the_guest_view_hangs_and_is_named)
+TEST(test_a_system_call_that_is_given_the_guest_view_hangs_and_is_named)
 {
 	hangs_and_is_named(read_into_the_guest_view, DEVICE, "inside a system call");
 }
-END_TEST
 
-START_TEST(test_a_state_callback_that_touches_the_guest_view_hangs_and_is_named)
+TEST(test_a_state_callback_that_touches_the_guest_view_hangs_and_is_named)
 {
 	hangs_and_is_named(NULL, "the callback state_changed: stuck for ", ": busy or blocked");
 }
-END_TEST
 
 /* What inm_ram_view(3) warns of. */
-START_TEST(test_a_log_callback_that_waits_for_a_parked_one_hangs_and_is_named)
+TEST(test_a_log_callback_that_waits_for_a_parked_one_hangs_and_is_named)
 {
 	hangs_and_is_named(parks_under_the_lock, "the callback log: stuck for ", ": busy or blocked");
 }
-END_TEST
+
+TEST_CASE("slow", 60);
 
 /* ulimit -i 0: no timer can be had that signals. It is found out at the switch, when the source has stopped. */
-START_TEST(test_without_a_signal_to_spare_the_guest_lands_and_who_is_slow_is_named)
+TEST(test_without_a_signal_to_spare_the_guest_lands_and_who_is_slow_is_named)
 {
 	struct pc_opts o = { .touch = { .threads = 1 }, .device = slow_device, .stuck_after = "50" };
 	struct rlimit before, none;
@@ -347,11 +346,12 @@ START_TEST(test_without_a_signal_to_spare_the_guest_lands_and_who_is_slow_is_nam
 	pc_end(&w.s);
 	setrlimit(RLIMIT_SIGPENDING, &before); /* Check's own timer needs one */
 }
-END_TEST
 
 /* ---- the calls --------------------------------------------------------------------------------------------------- */
 
-START_TEST(test_the_calls_have_an_answer_in_every_state)
+TEST_CASE("calls", 20);
+
+TEST(test_the_calls_have_an_answer_in_every_state)
 {
 	struct inm_ops ops = { .size = sizeof(ops), .ram_block = embedder_ops.ram_block };
 	char text[4] = "abc";
@@ -370,24 +370,4 @@ START_TEST(test_the_calls_have_an_answer_in_every_state)
 	ck_assert_str_eq(text, "");
 	ck_assert_int_eq(inm_set_parameter(inm, "stuck-after", "0"), 0);
 	inm_free(inm);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("stuck");
-	TCase *t = suite_case(s, "slow", 60);
-
-	tcase_add_loop_test(t, test_a_slow_callback_that_holds_the_logs_lock_goes_on_and_is_named, 0, 2);
-	tcase_add_test(t, test_a_log_callback_that_is_slow_itself_is_named);
-	tcase_add_loop_test(t, test_a_callback_that_waits_for_its_page_is_not_stuck, 0, 2);
-	tcase_add_test(t, test_without_a_signal_to_spare_the_guest_lands_and_who_is_slow_is_named);
-	t = suite_case(s, "for_ever", 60);
-	tcase_add_test(t, test_a_callback_that_touches_the_guest_view_hangs_and_is_named);
-	tcase_add_test(t, test_a_system_call_that_is_given_the_guest_view_hangs_and_is_named);
-	tcase_add_test(t, test_a_state_callback_that_touches_the_guest_view_hangs_and_is_named);
-	tcase_add_test(t, test_a_log_callback_that_waits_for_a_parked_one_hangs_and_is_named);
-	t = suite_case(s, "calls", 20);
-	tcase_add_test(t, test_the_calls_have_an_answer_in_every_state);
-	return s;
 }

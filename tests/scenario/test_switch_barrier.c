@@ -89,8 +89,10 @@ static void meet(const struct pc_opts *o, size_t held)
 	pc_end(&s);
 }
 
+TEST_CASE("overwritten", 60);
+
 /* The control runs this one. */
-START_TEST(test_a_packet_that_ends_after_the_switch_overwrites_nothing)
+TEST(test_a_packet_that_ends_after_the_switch_overwrites_nothing)
 {
 	meet(&(struct pc_opts){ .blocks = memfd,
 	                        .block_count = 2,
@@ -100,7 +102,6 @@ START_TEST(test_a_packet_that_ends_after_the_switch_overwrites_nothing)
 	                        .touch = { .threads = 1, .write = true } },
 	     1);
 }
-END_TEST
 
 static const struct {
 	const struct pc_block *blocks;
@@ -118,7 +119,9 @@ static const struct {
 };
 #define WAYS ((int)(sizeof(ways) / sizeof(ways[0])))
 
-START_TEST(test_so_it_is_in_all_memory_and_with_compression)
+TEST_CASE("barrier", 60);
+
+TEST_EACH(test_so_it_is_in_all_memory_and_with_compression, WAYS)
 {
 	meet(&(struct pc_opts){ .blocks = ways[_i].blocks,
 	                        .block_count = 2,
@@ -128,17 +131,19 @@ START_TEST(test_so_it_is_in_all_memory_and_with_compression)
 	                        .compression = ways[_i].compression },
 	     ways[_i].held);
 }
-END_TEST
 
-START_TEST(test_so_it_is_in_huge_pages)
+TEST_CASE("huge", 60, HUGE_POOL);
+
+TEST(test_so_it_is_in_huge_pages)
 {
 	huge_pool_need(4);
 	meet(&(struct pc_opts){ .blocks = huge, .block_count = 2, .precopied = 60, .channels = 1, .quiet = true }, 1);
 }
-END_TEST
+
+TEST_CASE("barrier", 60);
 
 /* An end in the middle is told from one between packets before anything is switched. */
-START_TEST(test_a_channel_that_ended_inside_a_packet_ends_the_switch)
+TEST(test_a_channel_that_ended_inside_a_packet_ends_the_switch)
 {
 	uint64_t offsets[LATE_PAGES];
 	struct pc s;
@@ -154,12 +159,13 @@ START_TEST(test_a_channel_that_ended_inside_a_packet_ends_the_switch)
 	pc_check_failed(&s, -ENODATA, "in the middle of a packet");
 	pc_end(&s);
 }
-END_TEST
 
 /* ---- pages where none may be ------------------------------------------------------------------------------------- */
 
+TEST_CASE("pages where none may be", 60);
+
 /* The guest runs: it pauses, and what came is nowhere. */
-START_TEST(test_a_packet_with_pages_after_the_switch_is_an_error_and_lands_nowhere)
+TEST_EACH(test_a_packet_with_pages_after_the_switch_is_an_error_and_lands_nowhere, 2)
 {
 	uint64_t offsets[LATE_PAGES];
 	struct pc s;
@@ -181,7 +187,6 @@ START_TEST(test_a_packet_with_pages_after_the_switch_is_an_error_and_lands_nowhe
 		ck_assert_uint_ne(*pc_guest(&s, 0, offsets[i] / PC_PAGE), THEIRS);
 	pc_end(&s);
 }
-END_TEST
 
 static bool has_ended(struct rec *r)
 {
@@ -192,7 +197,7 @@ static bool has_ended(struct rec *r)
  * What came late was newer than what is here, and a source that is back does not send it again. So the guest is not
  * what it was at the source, and that is the last word.
  */
-START_TEST(test_a_guest_that_has_missed_pages_has_not_landed_after_a_recovery_either)
+TEST_EACH(test_a_guest_that_has_missed_pages_has_not_landed_after_a_recovery_either, 2)
 {
 	const struct rec_opts back = rec_back(REC_NO_PREEMPT);
 	uint64_t offsets[LATE_PAGES];
@@ -219,7 +224,6 @@ START_TEST(test_a_guest_that_has_missed_pages_has_not_landed_after_a_recovery_ei
 	pc_free(&r.s);
 	rec_end(&r);
 }
-END_TEST
 
 static void put_part(struct pc *s, struct wire *w)
 {
@@ -229,7 +233,7 @@ static void put_part(struct pc *s, struct wire *w)
 	wire_footer(w, 2);
 }
 
-START_TEST(test_a_page_between_a_discard_and_listen_is_an_error)
+TEST(test_a_page_between_a_discard_and_listen_is_an_error)
 {
 	struct pc s;
 
@@ -239,7 +243,6 @@ START_TEST(test_a_page_between_a_discard_and_listen_is_an_error)
 	pc_check_failed(&s, -EPROTO, "between the switch to postcopy and POSTCOPY_LISTEN");
 	pc_end(&s);
 }
-END_TEST
 
 static void put_end_of_precopy(struct pc *s, struct wire *w)
 {
@@ -252,7 +255,7 @@ static void put_end_of_precopy(struct pc *s, struct wire *w)
 	wire_vmdesc(w);
 }
 
-START_TEST(test_a_stream_that_discards_and_then_ends_as_precopy_has_not_landed)
+TEST(test_a_stream_that_discards_and_then_ends_as_precopy_has_not_landed)
 {
 	struct pc s;
 
@@ -261,24 +264,4 @@ START_TEST(test_a_stream_that_discards_and_then_ends_as_precopy_has_not_landed)
 	pc_until(&s, pc_vcpus_started, 5000);
 	pc_check_failed(&s, -EPROTO, "pages were discarded, and no package has come");
 	pc_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("switch_barrier");
-	TCase *t = suite_case(s, "overwritten", 60);
-
-	tcase_add_test(t, test_a_packet_that_ends_after_the_switch_overwrites_nothing);
-	t = suite_case(s, "barrier", 60);
-	tcase_add_loop_test(t, test_so_it_is_in_all_memory_and_with_compression, 0, WAYS);
-	tcase_add_test(t, test_a_channel_that_ended_inside_a_packet_ends_the_switch);
-	t = huge_pool_case(s, "huge", 60);
-	tcase_add_test(t, test_so_it_is_in_huge_pages);
-	t = suite_case(s, "pages where none may be", 60);
-	tcase_add_loop_test(t, test_a_packet_with_pages_after_the_switch_is_an_error_and_lands_nowhere, 0, 2);
-	tcase_add_loop_test(t, test_a_guest_that_has_missed_pages_has_not_landed_after_a_recovery_either, 0, 2);
-	tcase_add_test(t, test_a_page_between_a_discard_and_listen_is_an_error);
-	tcase_add_test(t, test_a_stream_that_discards_and_then_ends_as_precopy_has_not_landed);
-	return s;
 }

@@ -63,8 +63,10 @@ static void check_it_came_by_preempt(const struct pc *s)
 	ck_assert_uint_ge(s->e.stats.preempt_bytes, PC_PAGE);
 }
 
+TEST_CASE("late", 60);
+
 /* Not a turn of the library between the connection, the package and what comes behind it. */
-START_TEST(test_a_connection_that_nobody_has_accepted_is_waited_for)
+TEST(test_a_connection_that_nobody_has_accepted_is_waited_for)
 {
 	const struct pc_opts o = outrun(PC_WITH_PACKAGE);
 	struct pc s;
@@ -81,11 +83,10 @@ START_TEST(test_a_connection_that_nobody_has_accepted_is_waited_for)
 	check_it_came_by_preempt(&s);
 	pc_end(&s);
 }
-END_TEST
 
 static const unsigned delays_ms[] = { 0, 100, 3000 };
 
-START_TEST(test_a_connection_that_comes_behind_the_package_is_waited_for)
+TEST_EACH(test_a_connection_that_comes_behind_the_package_is_waited_for, 3)
 {
 	struct pc_opts o = outrun(PC_AFTER_PACKAGE);
 	struct pc s;
@@ -97,10 +98,9 @@ START_TEST(test_a_connection_that_comes_behind_the_package_is_waited_for)
 	check_it_came_by_preempt(&s);
 	pc_end(&s);
 }
-END_TEST
 
 /* Nothing is asked for, and the guest does not start, before the channel is there. */
-START_TEST(test_nothing_is_asked_for_before_the_channel_is_there)
+TEST(test_nothing_is_asked_for_before_the_channel_is_there)
 {
 	struct pc_opts o = outrun(PC_AFTER_PACKAGE);
 	struct pc s;
@@ -119,10 +119,9 @@ START_TEST(test_nothing_is_asked_for_before_the_channel_is_there)
 	pc_check_landed(&s);
 	pc_end(&s);
 }
-END_TEST
 
 /* With a source in a thread of its own, and inm_run. */
-START_TEST(test_a_source_of_its_own_outruns_us)
+TEST_EACH(test_a_source_of_its_own_outruns_us, 4)
 {
 	static const enum pc_preempt whens[] = { PC_EARLY, PC_LATE, PC_WITH_PACKAGE, PC_AFTER_PACKAGE };
 	const struct pc_opts o = outrun(whens[_i]);
@@ -134,11 +133,12 @@ START_TEST(test_a_source_of_its_own_outruns_us)
 	check_it_came_by_preempt(&s);
 	pc_end(&s);
 }
-END_TEST
 
 /* ---- it never comes ---------------------------------------------------------------------------------------------- */
 
-START_TEST(test_a_connection_that_never_comes_is_named_and_the_source_told)
+TEST_CASE("never", 60);
+
+TEST(test_a_connection_that_never_comes_is_named_and_the_source_told)
 {
 	struct pc_opts o = outrun(PC_NEVER);
 	uint64_t began_ns;
@@ -155,7 +155,6 @@ START_TEST(test_a_connection_that_never_comes_is_named_and_the_source_told)
 	ck_assert(!s.device_ended);
 	pc_end(&s);
 }
-END_TEST
 
 /* ---- ready and start_vcpus --------------------------------------------------------------------------------------- */
 
@@ -180,8 +179,10 @@ static void start_vcpus_that_looks(void *opaque, const char *run_state)
 	before.start_vcpus(opaque, run_state);
 }
 
+TEST_CASE("last", 60);
+
 /* They park like a device's callback. */
-START_TEST(test_the_last_callbacks_may_touch_what_is_missing)
+TEST_EACH(test_the_last_callbacks_may_touch_what_is_missing, 2)
 {
 	struct pc_opts o = outrun(PC_LATE);
 	struct pc s;
@@ -198,28 +199,4 @@ START_TEST(test_the_last_callbacks_may_touch_what_is_missing)
 	pc_check_landed(&s);
 	ck_assert_uint_eq(looked_word, wire_content_word(0, TOUCHED_PAGE, 0));
 	pc_end(&s);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("switchover");
-	TCase *t = tcase_create("late");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_a_connection_that_nobody_has_accepted_is_waited_for);
-	tcase_add_loop_test(t, test_a_connection_that_comes_behind_the_package_is_waited_for, 0, 3);
-	tcase_add_test(t, test_nothing_is_asked_for_before_the_channel_is_there);
-	tcase_add_loop_test(t, test_a_source_of_its_own_outruns_us, 0, 4);
-	suite_add_tcase(s, t);
-
-	/* It must fail in a build that does not wait for the channel (control no-preempt-wait). */
-	t = tcase_create("never");
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_a_connection_that_never_comes_is_named_and_the_source_told);
-	suite_add_tcase(s, t);
-
-	t = suite_case(s, "last", 60);
-	tcase_add_loop_test(t, test_the_last_callbacks_may_touch_what_is_missing, 0, 2);
-	return s;
 }

@@ -139,7 +139,9 @@ static void end(struct run *r)
 
 /* ---- the tests -------------------------------------------------------------------------------------------------- */
 
-START_TEST(test_pages_of_a_source_that_closes_at_once_land)
+TEST_CASE("tickets", 60);
+
+TEST_EACH(test_pages_of_a_source_that_closes_at_once_land, 2)
 {
 	struct run r;
 
@@ -154,10 +156,9 @@ START_TEST(test_pages_of_a_source_that_closes_at_once_land)
 	several_end(&r.s);
 	tls_dir_remove(r.dir);
 }
-END_TEST
 
 /* The control: the same run with tickets loses pages. That is noticed, and named. */
-START_TEST(test_with_tickets_pages_are_lost_and_the_migration_fails)
+TEST(test_with_tickets_pages_are_lost_and_the_migration_fails)
 {
 	struct embedder *e;
 	unsigned lost;
@@ -177,10 +178,9 @@ START_TEST(test_with_tickets_pages_are_lost_and_the_migration_fails)
 	several_end(&r.s);
 	tls_dir_remove(r.dir);
 }
-END_TEST
 
 /* Who reads fast may have everything before the reset comes. What must not be: that it lands and is not the same. */
-START_TEST(test_with_tickets_nothing_lands_that_is_not_what_was_sent)
+TEST(test_with_tickets_nothing_lands_that_is_not_what_was_sent)
 {
 	unsigned landed = 0;
 
@@ -200,31 +200,12 @@ START_TEST(test_with_tickets_nothing_lands_that_is_not_what_was_sent)
 	}
 	printf("%u of 10 landed\n", landed);
 }
-END_TEST
 
 #else
 
-START_TEST(test_tickets_are_not_tested)
+TEST(test_tickets_are_not_tested)
 {
 	test_skip("built without GnuTLS");
 }
-END_TEST
 
 #endif
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("tickets");
-	TCase *t = tcase_create("tickets");
-
-	tcase_set_timeout(t, 60);
-#if HAVE_GNUTLS
-	tcase_add_loop_test(t, test_pages_of_a_source_that_closes_at_once_land, 0, 2);
-	tcase_add_test(t, test_with_tickets_pages_are_lost_and_the_migration_fails);
-	tcase_add_test(t, test_with_tickets_nothing_lands_that_is_not_what_was_sent);
-#else
-	tcase_add_test(t, test_tickets_are_not_tested);
-#endif
-	suite_add_tcase(s, t);
-	return s;
-}

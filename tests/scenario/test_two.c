@@ -111,7 +111,9 @@ static void play_all(struct side *sides, unsigned count)
 	}
 }
 
-START_TEST(test_two_migrations_on_one_reactor_land_interleaved)
+TEST_CASE("two", 120);
+
+TEST(test_two_migrations_on_one_reactor_land_interleaved)
 {
 	struct inm_reactor *reactor;
 	struct census before;
@@ -131,9 +133,8 @@ START_TEST(test_two_migrations_on_one_reactor_land_interleaved)
 	ck_assert_uint_eq(census_differs(&before), 0);
 	census_free(&before);
 }
-END_TEST
 
-START_TEST(test_two_migrations_on_two_reactors_land_interleaved)
+TEST(test_two_migrations_on_two_reactors_land_interleaved)
 {
 	struct census before;
 	struct side sides[2];
@@ -150,9 +151,8 @@ START_TEST(test_two_migrations_on_two_reactors_land_interleaved)
 	ck_assert_uint_eq(census_differs(&before), 0);
 	census_free(&before);
 }
-END_TEST
 
-START_TEST(test_a_hundred_migrations_land_on_one_reactor)
+TEST(test_a_hundred_migrations_land_on_one_reactor)
 {
 	struct side *sides = calloc(HUNDRED, sizeof(*sides));
 	struct inm_reactor *reactor;
@@ -174,9 +174,8 @@ START_TEST(test_a_hundred_migrations_land_on_one_reactor)
 	census_free(&before);
 	free(sides);
 }
-END_TEST
 
-START_TEST(test_a_failed_neighbour_changes_nothing)
+TEST(test_a_failed_neighbour_changes_nothing)
 {
 	struct inm_reactor *reactor;
 	struct side sides[3];
@@ -194,9 +193,8 @@ START_TEST(test_a_failed_neighbour_changes_nothing)
 		side_end(&sides[i]);
 	inm_reactor_free(reactor);
 }
-END_TEST
 
-START_TEST(test_a_cancelled_or_freed_neighbour_changes_nothing)
+TEST(test_a_cancelled_or_freed_neighbour_changes_nothing)
 {
 	struct inm_reactor *reactor;
 	struct side sides[3];
@@ -217,9 +215,8 @@ START_TEST(test_a_cancelled_or_freed_neighbour_changes_nothing)
 	side_end(&sides[1]);
 	inm_reactor_free(reactor);
 }
-END_TEST
 
-START_TEST(test_running_one_of_a_reactor_to_its_end_and_then_the_other_works)
+TEST(test_running_one_of_a_reactor_to_its_end_and_then_the_other_works)
 {
 	struct inm_reactor *reactor;
 	struct side sides[2];
@@ -242,9 +239,8 @@ START_TEST(test_running_one_of_a_reactor_to_its_end_and_then_the_other_works)
 		side_end(&sides[i]);
 	inm_reactor_free(reactor);
 }
-END_TEST
 
-START_TEST(test_a_reactor_serves_one_migration_after_the_other)
+TEST(test_a_reactor_serves_one_migration_after_the_other)
 {
 	struct inm_reactor *reactor;
 	struct census first;
@@ -263,22 +259,4 @@ START_TEST(test_a_reactor_serves_one_migration_after_the_other)
 	ck_assert_uint_eq(census_differs(&first), 0);
 	census_free(&first);
 	inm_reactor_free(reactor);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("two");
-	TCase *t = tcase_create("two");
-
-	tcase_set_timeout(t, 120);
-	tcase_add_test(t, test_two_migrations_on_one_reactor_land_interleaved);
-	tcase_add_test(t, test_two_migrations_on_two_reactors_land_interleaved);
-	tcase_add_test(t, test_a_hundred_migrations_land_on_one_reactor);
-	tcase_add_test(t, test_a_failed_neighbour_changes_nothing);
-	tcase_add_test(t, test_a_cancelled_or_freed_neighbour_changes_nothing);
-	tcase_add_test(t, test_running_one_of_a_reactor_to_its_end_and_then_the_other_works);
-	tcase_add_test(t, test_a_reactor_serves_one_migration_after_the_other);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -200,7 +200,9 @@ static void end(struct views *v)
 	scene_end(&v->s);
 }
 
-START_TEST(test_a_view_lands_if_and_only_if_it_is_the_same_memory)
+TEST_CASE("ways", 60);
+
+TEST_EACH(test_a_view_lands_if_and_only_if_it_is_the_same_memory, WAYS)
 {
 	struct views v;
 
@@ -218,7 +220,6 @@ START_TEST(test_a_view_lands_if_and_only_if_it_is_the_same_memory)
 	}
 	end(&v);
 }
-END_TEST
 
 /* In a mount namespace of its own, so that /proc is not there. */
 static void land_without_proc(struct views *v)
@@ -260,7 +261,7 @@ static int give_overlapping(void *opaque, struct inm_ram_block *said)
 }
 
 /* In a file or in anonymous memory; one page in common, or none. */
-START_TEST(test_two_blocks_of_one_memory_are_refused)
+TEST_EACH(test_two_blocks_of_one_memory_are_refused, 4)
 {
 	struct inm_ops ops = embedder_ops;
 	bool overlap = _i % 2, file = _i / 2;
@@ -281,25 +282,12 @@ START_TEST(test_two_blocks_of_one_memory_are_refused)
 	v.map_bytes = 1 << 20;
 	end(&v);
 }
-END_TEST
 
-START_TEST(test_without_proc_nothing_is_refused)
+TEST(test_without_proc_nothing_is_refused)
 {
 	struct views v;
 
 	begin(&v, right);
 	land_without_proc(&v);
 	end(&v);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("views");
-	TCase *t = suite_case(s, "ways", 60);
-
-	tcase_add_loop_test(t, test_a_view_lands_if_and_only_if_it_is_the_same_memory, 0, WAYS);
-	tcase_add_loop_test(t, test_two_blocks_of_one_memory_are_refused, 0, 4);
-	tcase_add_test(t, test_without_proc_nothing_is_refused);
-	return s;
 }

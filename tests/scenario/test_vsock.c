@@ -41,7 +41,9 @@ _Noreturn static void send_all(const struct wire *w, unsigned port)
 	_exit(fd >= 0 && write(fd, w->data, w->len) == (ssize_t)w->len ? 0 : 1);
 }
 
-START_TEST(test_a_stream_lands_over_vsock)
+TEST_CASE("vsock", 4);
+
+TEST(test_a_stream_lands_over_vsock)
 {
 	struct honest_image image;
 	struct wire w = { 0 };
@@ -75,15 +77,4 @@ START_TEST(test_a_stream_lands_over_vsock)
 	ck_assert_int_eq(inm_run(inm), 0);
 	waitpid(pid, &r, 0);
 	inm_free(inm);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("vsock");
-	TCase *t = tcase_create("vsock");
-
-	tcase_add_test(t, test_a_stream_lands_over_vsock);
-	suite_add_tcase(s, t);
-	return s;
 }

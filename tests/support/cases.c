@@ -1,33 +1,48 @@
-/* Cases of a suite. See check_main.h and huge_pool.h. */
+/* What a program has of cases and tests, from the macros of check_main.h. */
+#include "tests/support/cases.h"
 #include "tests/support/check_main.h"
-#include "tests/support/huge_pool.h"
 
-TCase *suite_case(Suite *s, const char *name, double seconds)
+#include <errno.h>
+#include <string.h>
+
+static struct test_entry *entries;
+
+/* By line: the constructors of a file run in any order. */
+void test_enter(struct test_entry *entry)
 {
-	TCase *t = tcase_create(name);
+	struct test_entry **at = &entries;
 
-	tcase_set_timeout(t, seconds);
-	suite_add_tcase(s, t);
-	return t;
+	while (*at && (*at)->line < entry->line)
+		at = &(*at)->next;
+	entry->next = *at;
+	*at = entry;
 }
 
-static void fill_pool(void)
+/* The case of that name; made, if it is not there. */
+static TCase *case_of(Suite *s, struct test_entry *entry)
 {
-	huge_pool_fill(HUGE_POOL_PAGES);
+	for (const struct test_entry *e = entries; e != entry; e = e->next)
+		if (!e->add && strcmp(e->name, entry->name) == 0)
+			return entry->tcase = e->tcase;
+	entry->tcase = tcase_create(entry->name);
+	tcase_set_timeout(entry->tcase, entry->seconds);
+	if (entry->checked.setup)
+		tcase_add_checked_fixture(entry->tcase, entry->checked.setup, entry->checked.teardown);
+	if (entry->unchecked.setup)
+		tcase_add_unchecked_fixture(entry->tcase, entry->unchecked.setup, entry->unchecked.teardown);
+	suite_add_tcase(s, entry->tcase);
+	return entry->tcase;
 }
 
-TCase *huge_pool_case(Suite *s, const char *name, double seconds)
+Suite *cases_suite(void)
 {
-	TCase *t = suite_case(s, name, seconds);
+	Suite *s = suite_create(program_invocation_short_name);
+	TCase *t = NULL;
 
-	tcase_add_unchecked_fixture(t, fill_pool, huge_pool_restore);
-	return t;
-}
-
-void huge_pool_need(uint64_t pages)
-{
-	long there = huge_pool_free();
-
-	if (there < 0 || (uint64_t)there < pages)
-		test_skip("no huge pages of 2 MiB");
+	for (struct test_entry *e = entries; e; e = e->next)
+		if (e->add)
+			e->add(t);
+		else
+			t = case_of(s, e);
+	return s;
 }

@@ -1,6 +1,7 @@
-/* main() of a test program that defines suite(). See check_main.h. */
+/* main() of a test program. See check_main.h. */
 #include "tests/support/check_main.h"
 #include "inmigrate.h"
+#include "tests/support/cases.h"
 #include "tests/support/temp.h"
 
 #include <errno.h>
@@ -74,7 +75,7 @@ int main(void)
 	}
 	setlinebuf(stdout); /* what a test prints is in order with what Check says of it, also in a log */
 
-	runner = srunner_create(suite());
+	runner = srunner_create(cases_suite());
 	srunner_run_all(runner, CK_ENV);
 	run = srunner_ntests_run(runner);
 	failed = srunner_ntests_failed(runner);

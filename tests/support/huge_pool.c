@@ -1,4 +1,5 @@
 #include "tests/support/huge_pool.h"
+#include "tests/support/check_main.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -69,4 +70,17 @@ void huge_pool_restore(void)
 	if (lock >= 0)
 		close(lock);
 	lock = -1;
+}
+
+void huge_pool_begin(void)
+{
+	huge_pool_fill(HUGE_POOL_PAGES);
+}
+
+void huge_pool_need(uint64_t pages)
+{
+	long there = huge_pool_free();
+
+	if (there < 0 || (uint64_t)there < pages)
+		test_skip("no huge pages of 2 MiB");
 }

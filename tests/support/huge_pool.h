@@ -8,7 +8,6 @@
 #ifndef TESTS_SUPPORT_HUGE_POOL_H
 #define TESTS_SUPPORT_HUGE_POOL_H
 
-#include <check.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,8 +25,9 @@ long huge_pool_free(void);
 /* May the kernel make more of them on demand? */
 bool huge_pool_grows(void);
 
-/* As suite_case; the pool has HUGE_POOL_PAGES while its tests run. */
-TCase *huge_pool_case(Suite *s, const char *name, double seconds);
+/* A fixture for TEST_CASE: the pool has HUGE_POOL_PAGES while its tests run. */
+#define HUGE_POOL .unchecked = { huge_pool_begin, huge_pool_restore }
+void huge_pool_begin(void);
 /* Skips the test where fewer are free. */
 void huge_pool_need(uint64_t pages);
 

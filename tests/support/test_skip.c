@@ -13,12 +13,13 @@
  * in no header; taking it without reporting a failure leaves the test as one that passed. */
 extern jmp_buf error_jmp_buffer __attribute__((weak));
 
-/* START_TEST(name) defines a function name_fn. */
+/* TEST(name) defines a function name_body. */
 static int name_len(const char *func)
 {
-	size_t len = strlen(func);
+	static const char end[] = "_body";
+	size_t len = strlen(func), end_len = sizeof(end) - 1;
 
-	return (int)(len > 3 && strcmp(func + len - 3, "_fn") == 0 ? len - 3 : len);
+	return (int)(len > end_len && strcmp(func + len - end_len, end) == 0 ? len - end_len : len);
 }
 
 /* Here an exit would end the program, and the tests that have not run would be missed by nobody. */

@@ -1,7 +1,9 @@
 /* A server in a coroutine and a GnuTLS client in a process of its own. See tls_scene.h. */
-#include "tests/support/tls_scene.h"
+#include "config.h"
 
 #if HAVE_GNUTLS
+
+#include "tests/support/tls_scene.h"
 
 #include "base/clock.h"
 #include "engine/channel/socket.h"
@@ -77,7 +79,7 @@ static struct chan *slow_chan_new(struct chan *plain)
 
 /* ---- the fixture ------------------------------------------------------------------------------------------------ */
 
-static void setup(void)
+void tls_scene_setup(void)
 {
 	int r;
 
@@ -94,21 +96,12 @@ static void setup(void)
 	tls.deadline_ns = deadline_after_ns(30 * NS_PER_S);
 }
 
-static void teardown(void)
+void tls_scene_teardown(void)
 {
 	ck_assert_uint_eq(tls.reactor->ring->in_flight, 0);
 	reactor_free(tls.reactor);
 	tls_cert_free(&tls.ca);
 	tls_dir_remove(tls.dir);
-}
-
-TCase *tls_scene_tcase(const char *name)
-{
-	TCase *tc = tcase_create(name);
-
-	tcase_set_timeout(tc, 60);
-	tcase_add_checked_fixture(tc, setup, teardown);
-	return tc;
 }
 
 void tls_scene_use_x509(void)
@@ -278,22 +271,6 @@ void tls_scene_body_hello(struct chan *ch)
 	ck_assert(ch->can_write);
 	ck_assert_str_eq(ch->name, "pair");
 	ck_assert_uint_eq(ch->bytes_in, 8);
-}
-
-#else
-
-START_TEST(test_tls_is_not_tested)
-{
-	test_skip("built without GnuTLS");
-}
-END_TEST
-
-TCase *tls_scene_tcase(const char *name)
-{
-	TCase *tc = tcase_create(name);
-
-	tcase_add_test(tc, test_tls_is_not_tested);
-	return tc;
 }
 
 #endif

@@ -5,7 +5,7 @@
  *   tls.body = body_something;        what the server does with the channel
  *   tls_scene_works();                both, until they are done
  *
- * Check runs each test in a process of its own, so there is one scene, `tls`. The fixture of tls_scene_tcase sets it up
+ * Check runs each test in a process of its own, so there is one scene, `tls`. The fixture of TLS_SCENE sets it up
  * for each test: pre-shared keys, a socket pair, 30 seconds. Acts run in a child, which sees only what was in `tls`
  * before it started.
  */
@@ -14,9 +14,6 @@
 
 #include "config.h"
 #include "tests/support/check_main.h"
-
-/* A test case with the fixture; without GnuTLS it has a single test, which says why nothing is tested. */
-TCase *tls_scene_tcase(const char *name);
 
 #if HAVE_GNUTLS
 
@@ -83,6 +80,11 @@ void tls_scene_finish(void);
 /* The server's coroutine. */
 int tls_scene_serve(void *arg);
 
+/* The fixture, for TEST_CASE. */
+#define TLS_SCENE .checked = { tls_scene_setup, tls_scene_teardown }
+void tls_scene_setup(void);
+void tls_scene_teardown(void);
+
 /* Runs it. A Check failure unless the handshake works, or ends with @code and an error that has @words. */
 void tls_scene_works(void);
 void tls_scene_fails(int code, const char *words);
@@ -97,6 +99,15 @@ void tls_scene_reads_pattern(struct chan *ch, uint64_t off, size_t bytes);
 /* The least that both sides can do: the first eight bytes of a migration. */
 void tls_scene_act_hello(struct tls_peer *p);
 void tls_scene_body_hello(struct chan *ch);
+
+#else
+
+TEST_CASE("tls", 4);
+
+TEST(test_tls_is_not_tested)
+{
+	test_skip("built without GnuTLS");
+}
 
 #endif
 #endif

@@ -27,7 +27,9 @@ static struct address must_parse(const char *uri)
 	return addr;
 }
 
-START_TEST(test_address_tcp_host_and_port)
+TEST_CASE("uri", 4);
+
+TEST(test_address_tcp_host_and_port)
 {
 	static const struct {
 		const char *uri, *host, *service;
@@ -59,9 +61,8 @@ START_TEST(test_address_tcp_host_and_port)
 		address_fini(&addr);
 	}
 }
-END_TEST
 
-START_TEST(test_address_tcp_options)
+TEST(test_address_tcp_options)
 {
 	struct address addr = must_parse("tcp:h:1,ipv4=off,ipv6,numeric,mptcp=on,keep-alive=off,keep-alive-count=3,"
 	                                 "keep-alive-idle=30,keep-alive-interval=7");
@@ -85,9 +86,8 @@ START_TEST(test_address_tcp_options)
 	ck_assert_uint_eq(addr.keepalive.count, 0);
 	address_fini(&addr);
 }
-END_TEST
 
-START_TEST(test_address_other_transports)
+TEST(test_address_other_transports)
 {
 	struct address addr = must_parse("unix:/run/a,b:c.sock");
 
@@ -115,9 +115,8 @@ START_TEST(test_address_other_transports)
 	ck_assert(!address_is_listening(&addr));
 	address_fini(&addr);
 }
-END_TEST
 
-START_TEST(test_address_file_offset)
+TEST(test_address_file_offset)
 {
 	static const struct {
 		const char *uri, *path;
@@ -144,10 +143,9 @@ START_TEST(test_address_file_offset)
 		address_fini(&addr);
 	}
 }
-END_TEST
 
 /* Each is refused, leaves the output alone, and the text has the word that helps. */
-START_TEST(test_address_refuses_and_says_why)
+TEST(test_address_refuses_and_says_why)
 {
 	static const struct {
 		const char *uri;
@@ -226,9 +224,8 @@ START_TEST(test_address_refuses_and_says_why)
 		ck_assert_uint_eq(addr.cid, 4711);
 	}
 }
-END_TEST
 
-START_TEST(test_address_unix_path_has_room_for_107_bytes)
+TEST(test_address_unix_path_has_room_for_107_bytes)
 {
 	char uri[5 + 108 + 1] = "unix:";
 	struct address addr;
@@ -241,9 +238,8 @@ START_TEST(test_address_unix_path_has_room_for_107_bytes)
 	ck_assert_int_eq(address_parse(&addr, uri, &err), -ENAMETOOLONG);
 	ck_assert_ptr_nonnull(strstr(err.text, "at most 107"));
 }
-END_TEST
 
-START_TEST(test_address_error_text_is_printable)
+TEST(test_address_error_text_is_printable)
 {
 	struct address addr;
 	struct err err = ERR_NONE;
@@ -254,7 +250,6 @@ START_TEST(test_address_error_text_is_printable)
 	for (const char *p = err.text; *p; p++)
 		ck_assert_msg(*p >= 0x20 && *p <= 0x7e, "%s", err.text);
 }
-END_TEST
 
 /* ---- resolving ------------------------------------------------------------------------------------------------ */
 
@@ -267,7 +262,9 @@ static int resolve(const char *uri, struct address_endpoint *ret, int max, struc
 	return r;
 }
 
-START_TEST(test_address_resolves_numbers)
+TEST_CASE("resolve", 4);
+
+TEST(test_address_resolves_numbers)
 {
 	static const struct {
 		const char *uri, *text;
@@ -301,9 +298,8 @@ START_TEST(test_address_resolves_numbers)
 			ck_assert_msg(e[0].v6only == rows[i].v6only, "'%s'", rows[i].uri);
 	}
 }
-END_TEST
 
-START_TEST(test_address_empty_host_is_two_sockets_ipv6_first)
+TEST(test_address_empty_host_is_two_sockets_ipv6_first)
 {
 	struct address_endpoint e[4];
 	struct err err = ERR_NONE;
@@ -317,7 +313,6 @@ START_TEST(test_address_empty_host_is_two_sockets_ipv6_first)
 	ck_assert_int_eq(e[0].protocol, IPPROTO_MPTCP);
 	ck_assert_int_eq(resolve("tcp::4444", e, 1, &err), 1);
 }
-END_TEST
 
 /* Binds as a listener has to. Return: the socket, which a test's process takes with it, or a negative errno. */
 static int bind_endpoint(const struct address_endpoint *e)
@@ -337,7 +332,7 @@ static int bind_endpoint(const struct address_endpoint *e)
 	return fd;
 }
 
-START_TEST(test_address_pair_of_an_empty_host_shares_one_port)
+TEST(test_address_pair_of_an_empty_host_shares_one_port)
 {
 	struct address_endpoint e[2];
 	struct sockaddr_storage sa;
@@ -366,9 +361,8 @@ START_TEST(test_address_pair_of_an_empty_host_shares_one_port)
 	ck_assert_int_eq(resolve(buf, e, 2, &err), 1);
 	ck_assert_uint_eq(address_get_port((struct sockaddr *)&e[0].sa), address_get_port((struct sockaddr *)&sa));
 }
-END_TEST
 
-START_TEST(test_address_double_colon_takes_ipv4_too)
+TEST(test_address_double_colon_takes_ipv4_too)
 {
 	struct address_endpoint e[1], v4[1];
 	struct sockaddr_storage sa;
@@ -391,9 +385,8 @@ START_TEST(test_address_double_colon_takes_ipv4_too)
 	ck_assert_int_ge(accept4(fd, (struct sockaddr *)&sa, &sa_bytes, SOCK_CLOEXEC), 0);
 	ck_assert_int_eq(strncmp(address_format(buf, (struct sockaddr *)&sa, sa_bytes), "tcp:127.0.0.1:", 14), 0);
 }
-END_TEST
 
-START_TEST(test_address_resolve_errors_name_host_and_port)
+TEST(test_address_resolve_errors_name_host_and_port)
 {
 	static const struct {
 		const char *uri;
@@ -418,9 +411,8 @@ START_TEST(test_address_resolve_errors_name_host_and_port)
 		ck_assert_msg(strstr(err.text, rows[i].says) != NULL, "'%s': %s", rows[i].uri, err.text);
 	}
 }
-END_TEST
 
-START_TEST(test_address_service_name_is_looked_up)
+TEST(test_address_service_name_is_looked_up)
 {
 	struct address_endpoint e[2];
 	struct err err = ERR_NONE;
@@ -432,9 +424,8 @@ START_TEST(test_address_service_name_is_looked_up)
 	ck_assert_int_eq(resolve("tcp:127.0.0.1:http,to=79", e, 2, &err), -ERANGE);
 	ck_assert_ptr_nonnull(strstr(err.text, "below port 80"));
 }
-END_TEST
 
-START_TEST(test_address_set_port_of_both_families)
+TEST(test_address_set_port_of_both_families)
 {
 	struct address_endpoint e[2];
 	struct err err = ERR_NONE;
@@ -448,11 +439,10 @@ START_TEST(test_address_set_port_of_both_families)
 	address_set_port(&e[0], 60000);
 	ck_assert_uint_eq(address_get_port((struct sockaddr *)&e[0].sa), 2);
 }
-END_TEST
 
 /* ---- text ------------------------------------------------------------------------------------------------------ */
 
-START_TEST(test_address_format_of_every_family)
+TEST(test_address_format_of_every_family)
 {
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(4444) };
 	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(1) };
@@ -482,9 +472,8 @@ START_TEST(test_address_format_of_every_family)
 	ck_assert_str_eq(address_format(buf, (struct sockaddr *)&in, 4), "family 2"); /* cut: not read beyond */
 	ck_assert_str_eq(address_format(buf, &odd, 0), "unnamed");
 }
-END_TEST
 
-START_TEST(test_address_print_parses_again)
+TEST(test_address_print_parses_again)
 {
 	static const char *const uris[] = {
 		"tcp:127.0.0.1:4444",  "tcp:[::1]:4444", "tcp::0", "tcp:h:http",
@@ -499,31 +488,4 @@ START_TEST(test_address_print_parses_again)
 		ck_assert_str_eq(address_print(buf, &addr), uris[i]);
 		address_fini(&addr);
 	}
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("address");
-	TCase *uri = tcase_create("uri"), *resolving = tcase_create("resolve");
-
-	tcase_add_test(uri, test_address_tcp_host_and_port);
-	tcase_add_test(uri, test_address_tcp_options);
-	tcase_add_test(uri, test_address_other_transports);
-	tcase_add_test(uri, test_address_file_offset);
-	tcase_add_test(uri, test_address_refuses_and_says_why);
-	tcase_add_test(uri, test_address_unix_path_has_room_for_107_bytes);
-	tcase_add_test(uri, test_address_error_text_is_printable);
-	suite_add_tcase(s, uri);
-	tcase_add_test(resolving, test_address_resolves_numbers);
-	tcase_add_test(resolving, test_address_empty_host_is_two_sockets_ipv6_first);
-	tcase_add_test(resolving, test_address_pair_of_an_empty_host_shares_one_port);
-	tcase_add_test(resolving, test_address_double_colon_takes_ipv4_too);
-	tcase_add_test(resolving, test_address_resolve_errors_name_host_and_port);
-	tcase_add_test(resolving, test_address_service_name_is_looked_up);
-	tcase_add_test(resolving, test_address_set_port_of_both_families);
-	tcase_add_test(resolving, test_address_format_of_every_family);
-	tcase_add_test(resolving, test_address_print_parses_again);
-	suite_add_tcase(s, resolving);
-	return s;
 }

@@ -31,7 +31,9 @@ static void assert_order(struct list *head, const int *want, int count)
 	ck_assert_int_eq(n, count);
 }
 
-START_TEST(test_list_keeps_the_order_of_pushes)
+TEST_CASE("list", 4);
+
+TEST(test_list_keeps_the_order_of_pushes)
 {
 	struct item items[3] = { { .before = 0 }, { .before = 1 }, { .before = 2 } };
 	struct list head;
@@ -44,9 +46,8 @@ START_TEST(test_list_keeps_the_order_of_pushes)
 	ck_assert(!list_empty(&head));
 	assert_order(&head, (int[]){ 0, 1, 2 }, 3);
 }
-END_TEST
 
-START_TEST(test_list_unlink_needs_no_list_and_may_be_repeated)
+TEST(test_list_unlink_needs_no_list_and_may_be_repeated)
 {
 	struct item items[3] = { { .before = 0 }, { .before = 1 }, { .before = 2 } };
 	struct list head;
@@ -61,9 +62,8 @@ START_TEST(test_list_unlink_needs_no_list_and_may_be_repeated)
 	list_push_tail(&head, &items[1].node);
 	assert_order(&head, (int[]){ 0, 2, 1 }, 3);
 }
-END_TEST
 
-START_TEST(test_list_pop_takes_from_the_head_until_null)
+TEST(test_list_pop_takes_from_the_head_until_null)
 {
 	struct item items[2] = { { .before = 0 }, { .before = 1 } };
 	struct list head;
@@ -77,9 +77,8 @@ START_TEST(test_list_pop_takes_from_the_head_until_null)
 	ck_assert_ptr_null(list_pop_head(&head));
 	ck_assert(list_empty(&head));
 }
-END_TEST
 
-START_TEST(test_list_elements_may_be_freed_while_visited)
+TEST(test_list_elements_may_be_freed_while_visited)
 {
 	struct list head, *node, *tmp;
 
@@ -96,11 +95,12 @@ START_TEST(test_list_elements_may_be_freed_while_visited)
 	}
 	ck_assert(list_empty(&head));
 }
-END_TEST
 
 /* ---- be ------------------------------------------------------------------------------------------------------ */
 
-START_TEST(test_be_loads_the_first_byte_as_the_highest_at_any_alignment)
+TEST_CASE("be", 4);
+
+TEST(test_be_loads_the_first_byte_as_the_highest_at_any_alignment)
 {
 	unsigned char buf[16];
 
@@ -111,9 +111,8 @@ START_TEST(test_be_loads_the_first_byte_as_the_highest_at_any_alignment)
 		ck_assert(be64_load(buf + at) == 0x8102030405060708ull);
 	}
 }
-END_TEST
 
-START_TEST(test_be_stores_write_their_own_bytes_only)
+TEST(test_be_stores_write_their_own_bytes_only)
 {
 	unsigned char buf[12];
 
@@ -127,11 +126,12 @@ START_TEST(test_be_stores_write_their_own_bytes_only)
 	be64_store(buf + 1, 0x8102030405060708ull);
 	ck_assert_mem_eq(buf, "\xee\x81\x02\x03\x04\x05\x06\x07\x08\xee", 10);
 }
-END_TEST
 
 /* ---- clock, log ---------------------------------------------------------------------------------------------- */
 
-START_TEST(test_clock_does_not_go_back)
+TEST_CASE("clock", 4);
+
+TEST(test_clock_does_not_go_back)
 {
 	uint64_t before = clock_now_ns();
 
@@ -142,9 +142,8 @@ START_TEST(test_clock_does_not_go_back)
 		before = now;
 	}
 }
-END_TEST
 
-START_TEST(test_clock_runs_in_nanoseconds)
+TEST(test_clock_runs_in_nanoseconds)
 {
 	struct timespec nap = { .tv_nsec = 20 * 1000 * 1000 };
 	uint64_t began = clock_now_ns(), took;
@@ -154,23 +153,20 @@ START_TEST(test_clock_runs_in_nanoseconds)
 	ck_assert(took >= 20 * NS_PER_MS);
 	ck_assert(took < 60 * NS_PER_S);
 }
-END_TEST
 
-START_TEST(test_clock_deadline_is_a_point_that_far_away)
+TEST(test_clock_deadline_is_a_point_that_far_away)
 {
 	uint64_t before = clock_now_ns(), deadline = deadline_after_ns(5 * NS_PER_S), after = clock_now_ns();
 
 	ck_assert(deadline >= before + 5 * NS_PER_S);
 	ck_assert(deadline <= after + 5 * NS_PER_S);
 }
-END_TEST
 
-START_TEST(test_clock_deadline_that_does_not_fit_is_never)
+TEST(test_clock_deadline_that_does_not_fit_is_never)
 {
 	ck_assert(deadline_after_ns(UINT64_MAX) == DEADLINE_NEVER);
 	ck_assert(deadline_after_ns(UINT64_MAX - 1) == DEADLINE_NEVER);
 }
-END_TEST
 
 static char said[1000];
 
@@ -179,7 +175,9 @@ static void say(void *opaque, enum log_level level, const char *text)
 	snprintf(said, sizeof(said), "%s%d:%s", (const char *)opaque, (int)level, text);
 }
 
-START_TEST(test_log_above_the_level_is_not_said)
+TEST_CASE("log", 4);
+
+TEST(test_log_above_the_level_is_not_said)
 {
 	struct log log = { .write = say, .opaque = (void *)"me", .level_max = LOG_WARN };
 
@@ -188,61 +186,16 @@ START_TEST(test_log_above_the_level_is_not_said)
 	log_warn(&log, "yes %d", 7);
 	ck_assert_str_eq(said, "me1:yes 7");
 }
-END_TEST
 
-START_TEST(test_log_lines_are_printable_whatever_they_hold)
+TEST(test_log_lines_are_printable_whatever_they_hold)
 {
 	struct log log = { .write = say, .opaque = (void *)"", .level_max = LOG_WARN };
 
 	log_warn(&log, "block '%s' has moved", "x\x1b[31m'\nwarning: \xff\x7f");
 	ck_assert_str_eq(said, "1:block 'x\\x1b[31m'\\x0awarning: \\xff\\x7f' has moved");
 }
-END_TEST
 
-START_TEST(test_log_without_a_callback_is_silence)
+TEST(test_log_without_a_callback_is_silence)
 {
 	log_write(&(struct log){ .level_max = LOG_DEBUG }, LOG_ERROR, "nobody %s", "listens");
-}
-END_TEST
-
-static void add_list_and_be(Suite *s)
-{
-	TCase *tc = tcase_create("list");
-
-	tcase_add_test(tc, test_list_keeps_the_order_of_pushes);
-	tcase_add_test(tc, test_list_unlink_needs_no_list_and_may_be_repeated);
-	tcase_add_test(tc, test_list_pop_takes_from_the_head_until_null);
-	tcase_add_test(tc, test_list_elements_may_be_freed_while_visited);
-	suite_add_tcase(s, tc);
-
-	tc = tcase_create("be");
-	tcase_add_test(tc, test_be_loads_the_first_byte_as_the_highest_at_any_alignment);
-	tcase_add_test(tc, test_be_stores_write_their_own_bytes_only);
-	suite_add_tcase(s, tc);
-}
-
-static void add_clock_and_log(Suite *s)
-{
-	TCase *tc = tcase_create("clock");
-
-	tcase_add_test(tc, test_clock_does_not_go_back);
-	tcase_add_test(tc, test_clock_runs_in_nanoseconds);
-	tcase_add_test(tc, test_clock_deadline_is_a_point_that_far_away);
-	tcase_add_test(tc, test_clock_deadline_that_does_not_fit_is_never);
-	suite_add_tcase(s, tc);
-
-	tc = tcase_create("log");
-	tcase_add_test(tc, test_log_above_the_level_is_not_said);
-	tcase_add_test(tc, test_log_lines_are_printable_whatever_they_hold);
-	tcase_add_test(tc, test_log_without_a_callback_is_silence);
-	suite_add_tcase(s, tc);
-}
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("base");
-
-	add_list_and_be(s);
-	add_clock_and_log(s);
-	return s;
 }

@@ -31,15 +31,16 @@ static void assert_only(size_t first, size_t count, bool value)
 	}
 }
 
-START_TEST(test_bitmap_begins_clear)
+TEST_CASE("bitmap", 4, .checked = { bitmap_setup, bitmap_teardown });
+
+TEST(test_bitmap_begins_clear)
 {
 	ck_assert_uint_eq(bitmap_count(&bm), 0);
 	ck_assert_uint_eq(bitmap_find_set(&bm, 0), NBITS);
 	ck_assert_uint_eq(bitmap_find_clear(&bm, 0), 0);
 }
-END_TEST
 
-START_TEST(test_bitmap_set_and_clear_touch_one_bit)
+TEST(test_bitmap_set_and_clear_touch_one_bit)
 {
 	for (size_t i = 0; i < NBITS; i++) {
 		bitmap_set(&bm, i);
@@ -48,9 +49,8 @@ START_TEST(test_bitmap_set_and_clear_touch_one_bit)
 		ck_assert_uint_eq(bitmap_count(&bm), 0);
 	}
 }
-END_TEST
 
-START_TEST(test_bitmap_set_range_sets_these_and_no_others)
+TEST(test_bitmap_set_range_sets_these_and_no_others)
 {
 	for (size_t first = 0; first <= NBITS; first++) {
 		for (size_t count = 0; count <= NBITS - first; count += count < 3 ? 1 : 13) {
@@ -62,9 +62,8 @@ START_TEST(test_bitmap_set_range_sets_these_and_no_others)
 		}
 	}
 }
-END_TEST
 
-START_TEST(test_bitmap_clear_range_clears_these_and_no_others)
+TEST(test_bitmap_clear_range_clears_these_and_no_others)
 {
 	for (size_t first = 0; first <= NBITS; first++) {
 		for (size_t count = 0; count <= NBITS - first; count += count < 3 ? 1 : 13) {
@@ -74,9 +73,8 @@ START_TEST(test_bitmap_clear_range_clears_these_and_no_others)
 		}
 	}
 }
-END_TEST
 
-START_TEST(test_bitmap_ranges_meet_word_borders_exactly)
+TEST(test_bitmap_ranges_meet_word_borders_exactly)
 {
 	static const size_t ranges[][2] = { { 0, 64 },  { 64, 64 }, { 63, 1 },    { 63, 2 },   { 64, 1 },
 		                            { 0, 65 },  { 1, 63 },  { 1, 127 },   { 127, 66 }, { 128, 65 },
@@ -89,35 +87,31 @@ START_TEST(test_bitmap_ranges_meet_word_borders_exactly)
 		ck_assert_uint_eq(bitmap_count(&bm), 0);
 	}
 }
-END_TEST
 
-START_TEST(test_bitmap_find_set_at_the_last_bit)
+TEST(test_bitmap_find_set_at_the_last_bit)
 {
 	bitmap_set(&bm, NBITS - 1);
 	ck_assert_uint_eq(bitmap_find_set(&bm, 0), NBITS - 1);
 	ck_assert_uint_eq(bitmap_find_set(&bm, NBITS - 1), NBITS - 1);
 	ck_assert_uint_eq(bitmap_find_set(&bm, NBITS), NBITS);
 }
-END_TEST
 
-START_TEST(test_bitmap_find_clear_at_the_last_bit)
+TEST(test_bitmap_find_clear_at_the_last_bit)
 {
 	bitmap_set_range(&bm, 0, NBITS - 1);
 	ck_assert_uint_eq(bitmap_find_clear(&bm, 0), NBITS - 1);
 	ck_assert_uint_eq(bitmap_find_clear(&bm, NBITS - 1), NBITS - 1);
 }
-END_TEST
 
-START_TEST(test_bitmap_find_clear_does_not_see_past_the_end)
+TEST(test_bitmap_find_clear_does_not_see_past_the_end)
 {
 	/* The last word has 63 bits that are nobody's, and clear. */
 	bitmap_set_range(&bm, 0, NBITS);
 	ck_assert_uint_eq(bitmap_find_clear(&bm, 0), NBITS);
 	ck_assert_uint_eq(bitmap_find_clear(&bm, NBITS - 1), NBITS);
 }
-END_TEST
 
-START_TEST(test_bitmap_find_starts_at_from_inclusive)
+TEST(test_bitmap_find_starts_at_from_inclusive)
 {
 	bitmap_set(&bm, 10);
 	bitmap_set(&bm, 64);
@@ -130,9 +124,8 @@ START_TEST(test_bitmap_find_starts_at_from_inclusive)
 	ck_assert_uint_eq(bitmap_find_clear(&bm, 63), 63);
 	ck_assert_uint_eq(bitmap_find_clear(&bm, 64), 65);
 }
-END_TEST
 
-START_TEST(test_bitmap_of_nothing_finds_nothing)
+TEST(test_bitmap_of_nothing_finds_nothing)
 {
 	struct bitmap none;
 
@@ -142,9 +135,8 @@ START_TEST(test_bitmap_of_nothing_finds_nothing)
 	ck_assert_uint_eq(bitmap_count(&none), 0);
 	bitmap_fini(&none);
 }
-END_TEST
 
-START_TEST(test_bitmap_find_clear_stops_at_the_end_of_a_full_last_word)
+TEST(test_bitmap_find_clear_stops_at_the_end_of_a_full_last_word)
 {
 	struct bitmap whole;
 
@@ -154,9 +146,8 @@ START_TEST(test_bitmap_find_clear_stops_at_the_end_of_a_full_last_word)
 	ck_assert_uint_eq(bitmap_count(&whole), 128);
 	bitmap_fini(&whole);
 }
-END_TEST
 
-START_TEST(test_bitmap_fini_twice_is_harmless)
+TEST(test_bitmap_fini_twice_is_harmless)
 {
 	struct bitmap b;
 
@@ -165,37 +156,12 @@ START_TEST(test_bitmap_fini_twice_is_harmless)
 	ck_assert_ptr_null(b.words);
 	bitmap_fini(&b);
 }
-END_TEST
 
-START_TEST(test_bitmap_that_fits_no_address_space_is_enomem)
+TEST(test_bitmap_that_fits_no_address_space_is_enomem)
 {
 	struct bitmap b;
 
 	ck_assert_int_eq(bitmap_init(&b, SIZE_MAX / 2), -ENOMEM);
 	ck_assert_ptr_null(b.words);
 	bitmap_fini(&b);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("bitmap");
-	TCase *tc = tcase_create("bitmap");
-
-	tcase_add_checked_fixture(tc, bitmap_setup, bitmap_teardown);
-	tcase_add_test(tc, test_bitmap_begins_clear);
-	tcase_add_test(tc, test_bitmap_set_and_clear_touch_one_bit);
-	tcase_add_test(tc, test_bitmap_set_range_sets_these_and_no_others);
-	tcase_add_test(tc, test_bitmap_clear_range_clears_these_and_no_others);
-	tcase_add_test(tc, test_bitmap_ranges_meet_word_borders_exactly);
-	tcase_add_test(tc, test_bitmap_find_set_at_the_last_bit);
-	tcase_add_test(tc, test_bitmap_find_clear_at_the_last_bit);
-	tcase_add_test(tc, test_bitmap_find_clear_does_not_see_past_the_end);
-	tcase_add_test(tc, test_bitmap_find_starts_at_from_inclusive);
-	tcase_add_test(tc, test_bitmap_of_nothing_finds_nothing);
-	tcase_add_test(tc, test_bitmap_find_clear_stops_at_the_end_of_a_full_last_word);
-	tcase_add_test(tc, test_bitmap_fini_twice_is_harmless);
-	tcase_add_test(tc, test_bitmap_that_fits_no_address_space_is_enomem);
-	suite_add_tcase(s, tc);
-	return s;
 }

@@ -39,7 +39,9 @@ static int yields_twice(void *arg)
 	return 0;
 }
 
-START_TEST(test_co_ready_queue_is_first_in_first_out)
+TEST_CASE("co", 60, .checked = { setup, teardown });
+
+TEST(test_co_ready_queue_is_first_in_first_out)
 {
 	world_spawn(&w, yields_twice, "a");
 	world_spawn(&w, yields_twice, "b");
@@ -47,9 +49,8 @@ START_TEST(test_co_ready_queue_is_first_in_first_out)
 	world_settle(&w);
 	ck_assert_str_eq(trace, "abcabcabc");
 }
-END_TEST
 
-START_TEST(test_co_one_turn_runs_each_ready_coroutine_once)
+TEST(test_co_one_turn_runs_each_ready_coroutine_once)
 {
 	world_spawn(&w, yields_twice, "a");
 	world_spawn(&w, yields_twice, "b");
@@ -59,7 +60,6 @@ START_TEST(test_co_one_turn_runs_each_ready_coroutine_once)
 	ck_assert_str_eq(trace, "abab");
 	world_settle(&w);
 }
-END_TEST
 
 static int spawns(void *arg)
 {
@@ -69,7 +69,7 @@ static int spawns(void *arg)
 	return 0;
 }
 
-START_TEST(test_co_spawned_by_a_coroutine_runs_in_the_next_turn)
+TEST(test_co_spawned_by_a_coroutine_runs_in_the_next_turn)
 {
 	world_spawn(&w, spawns, yields_twice);
 	sched_run_ready(&w.sched);
@@ -77,7 +77,6 @@ START_TEST(test_co_spawned_by_a_coroutine_runs_in_the_next_turn)
 	world_settle(&w);
 	ck_assert_str_eq(trace, "pqxxx");
 }
-END_TEST
 
 /* ---- parking, waking, deadlines ---- */
 
@@ -109,7 +108,7 @@ static struct co *spawn_parker(struct parker *p, int n)
 	return world_spawn(&w, parks, p);
 }
 
-START_TEST(test_co_park_returns_what_wake_gave_and_leaves_the_list)
+TEST(test_co_park_returns_what_wake_gave_and_leaves_the_list)
 {
 	struct parker p;
 	struct co *co = spawn_parker(&p, 1);
@@ -124,9 +123,8 @@ START_TEST(test_co_park_returns_what_wake_gave_and_leaves_the_list)
 	world_settle(&w);
 	ck_assert_int_eq(p.result[0], 7);
 }
-END_TEST
 
-START_TEST(test_co_deadline_is_honoured_at_its_nanosecond_and_not_before)
+TEST(test_co_deadline_is_honoured_at_its_nanosecond_and_not_before)
 {
 	struct parker p;
 
@@ -140,9 +138,8 @@ START_TEST(test_co_deadline_is_honoured_at_its_nanosecond_and_not_before)
 	world_settle(&w);
 	ck_assert_int_eq(p.result[0], -ETIMEDOUT);
 }
-END_TEST
 
-START_TEST(test_co_a_wake_disarms_the_deadline)
+TEST(test_co_a_wake_disarms_the_deadline)
 {
 	struct parker p;
 	struct co *co = spawn_parker(&p, 2);
@@ -161,11 +158,10 @@ START_TEST(test_co_a_wake_disarms_the_deadline)
 	world_settle(&w);
 	ck_assert_int_eq(p.result[1], 1);
 }
-END_TEST
 
 /* ---- cancel: once, never lost ---- */
 
-START_TEST(test_co_cancel_interrupts_a_park_once)
+TEST(test_co_cancel_interrupts_a_park_once)
 {
 	struct parker p;
 	struct co *co = spawn_parker(&p, 2);
@@ -180,9 +176,8 @@ START_TEST(test_co_cancel_interrupts_a_park_once)
 	world_settle(&w);
 	ck_assert_int_eq(p.result[1], 0);
 }
-END_TEST
 
-START_TEST(test_co_cancel_before_the_first_turn_waits_for_the_first_park)
+TEST(test_co_cancel_before_the_first_turn_waits_for_the_first_park)
 {
 	struct parker p;
 	struct co *co = spawn_parker(&p, 2);
@@ -195,9 +190,8 @@ START_TEST(test_co_cancel_before_the_first_turn_waits_for_the_first_park)
 	world_settle(&w);
 	ck_assert_int_eq(p.result[1], 0);
 }
-END_TEST
 
-START_TEST(test_co_woken_then_cancelled_in_one_turn_gets_both)
+TEST(test_co_woken_then_cancelled_in_one_turn_gets_both)
 {
 	struct parker p;
 	struct co *co = spawn_parker(&p, 3);
@@ -212,9 +206,8 @@ START_TEST(test_co_woken_then_cancelled_in_one_turn_gets_both)
 	co_wake(co, 0);
 	world_settle(&w);
 }
-END_TEST
 
-START_TEST(test_co_two_cancels_of_one_park_are_one)
+TEST(test_co_two_cancels_of_one_park_are_one)
 {
 	struct parker p;
 	struct co *co = spawn_parker(&p, 2);
@@ -230,9 +223,8 @@ START_TEST(test_co_two_cancels_of_one_park_are_one)
 	world_settle(&w);
 	ck_assert_int_eq(p.result[1], -ECANCELED);
 }
-END_TEST
 
-START_TEST(test_co_timed_out_then_cancelled_in_one_turn_gets_both)
+TEST(test_co_timed_out_then_cancelled_in_one_turn_gets_both)
 {
 	struct parker p;
 	struct co *co = spawn_parker(&p, 2);
@@ -245,9 +237,8 @@ START_TEST(test_co_timed_out_then_cancelled_in_one_turn_gets_both)
 	ck_assert_int_eq(p.result[0], -ETIMEDOUT);
 	ck_assert_int_eq(p.result[1], -ECANCELED);
 }
-END_TEST
 
-START_TEST(test_co_cancel_waits_for_the_end_of_an_uninterruptible_park)
+TEST(test_co_cancel_waits_for_the_end_of_an_uninterruptible_park)
 {
 	struct parker p;
 	struct co *co = spawn_parker(&p, 4);
@@ -267,7 +258,6 @@ START_TEST(test_co_cancel_waits_for_the_end_of_an_uninterruptible_park)
 	world_settle(&w);
 	ck_assert_int_eq(p.result[3], 0);
 }
-END_TEST
 
 static int yields_until_cancelled(void *arg)
 {
@@ -283,7 +273,7 @@ static int yields_until_cancelled(void *arg)
 	return 0;
 }
 
-START_TEST(test_co_cancel_reaches_one_that_only_yields)
+TEST(test_co_cancel_reaches_one_that_only_yields)
 {
 	int yields = 0;
 	struct co *co = world_spawn(&w, yields_until_cancelled, &yields);
@@ -294,7 +284,6 @@ START_TEST(test_co_cancel_reaches_one_that_only_yields)
 	co_cancel(co);
 	world_settle(&w);
 }
-END_TEST
 
 /* ---- life and death ---- */
 
@@ -304,7 +293,7 @@ static int ends(void *arg)
 	return 0;
 }
 
-START_TEST(test_co_stacks_are_used_again)
+TEST(test_co_stacks_are_used_again)
 {
 	int count = 0;
 
@@ -315,9 +304,8 @@ START_TEST(test_co_stacks_are_used_again)
 	ck_assert_int_eq(count, 1000);
 	ck_assert_uint_le(w.sched.stacks.in_use_max, 2); /* the one that ended last is buried by the next one */
 }
-END_TEST
 
-START_TEST(test_co_thousands_at_a_time)
+TEST(test_co_thousands_at_a_time)
 {
 	const int n = 5000; /* the thread sanitizer has room for 8000 */
 	int count = 0;
@@ -329,31 +317,4 @@ START_TEST(test_co_thousands_at_a_time)
 	ck_assert_int_eq(count, n);
 	ck_assert_uint_eq(w.sched.count, 0);
 	ck_assert_uint_le(w.sched.stacks.idle_count, 16);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("co");
-	TCase *tc = tcase_create("co");
-
-	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_set_timeout(tc, 60);
-	tcase_add_test(tc, test_co_ready_queue_is_first_in_first_out);
-	tcase_add_test(tc, test_co_one_turn_runs_each_ready_coroutine_once);
-	tcase_add_test(tc, test_co_spawned_by_a_coroutine_runs_in_the_next_turn);
-	tcase_add_test(tc, test_co_park_returns_what_wake_gave_and_leaves_the_list);
-	tcase_add_test(tc, test_co_deadline_is_honoured_at_its_nanosecond_and_not_before);
-	tcase_add_test(tc, test_co_a_wake_disarms_the_deadline);
-	tcase_add_test(tc, test_co_cancel_interrupts_a_park_once);
-	tcase_add_test(tc, test_co_cancel_before_the_first_turn_waits_for_the_first_park);
-	tcase_add_test(tc, test_co_woken_then_cancelled_in_one_turn_gets_both);
-	tcase_add_test(tc, test_co_two_cancels_of_one_park_are_one);
-	tcase_add_test(tc, test_co_timed_out_then_cancelled_in_one_turn_gets_both);
-	tcase_add_test(tc, test_co_cancel_waits_for_the_end_of_an_uninterruptible_park);
-	tcase_add_test(tc, test_co_cancel_reaches_one_that_only_yields);
-	tcase_add_test(tc, test_co_stacks_are_used_again);
-	tcase_add_test(tc, test_co_thousands_at_a_time);
-	suite_add_tcase(s, tc);
-	return s;
 }

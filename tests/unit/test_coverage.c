@@ -31,7 +31,9 @@ static void cover(size_t first, size_t end)
 	memset(plain + first, 1, end - first);
 }
 
-START_TEST(test_coverage_finds_what_a_plain_array_finds)
+TEST_CASE("coverage", 30);
+
+TEST_ROWS(test_coverage_finds_what_a_plain_array_finds, sizes)
 {
 	size_t nbits = sizes[_i], set = 0;
 
@@ -57,24 +59,12 @@ START_TEST(test_coverage_finds_what_a_plain_array_finds)
 	ck_assert_uint_eq(cov.set, nbits);
 	coverage_fini(&cov);
 }
-END_TEST
 
-START_TEST(test_coverage_clear_end_looks_no_further_than_it_is_told)
+TEST(test_coverage_clear_end_looks_no_further_than_it_is_told)
 {
 	ck_assert_int_eq(coverage_init(&cov, NBITS_MAX), 0);
 	ck_assert_uint_eq(coverage_clear_end(&cov, 3, 77), 77);
 	coverage_set(&cov, 70, 1);
 	ck_assert_uint_eq(coverage_clear_end(&cov, 3, 77), 70);
 	coverage_fini(&cov);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("coverage");
-	TCase *t = suite_case(s, "coverage", 30);
-
-	tcase_add_loop_test(t, test_coverage_finds_what_a_plain_array_finds, 0, sizeof(sizes) / sizeof(sizes[0]));
-	tcase_add_test(t, test_coverage_clear_end_looks_no_further_than_it_is_told);
-	return s;
 }

@@ -82,7 +82,9 @@ static const struct {
 	{ "", "", 0, "{}" },
 };
 
-START_TEST(test_devices_json_shows_each_type)
+TEST_CASE("devices_json", 60);
+
+TEST_ROWS(test_devices_json_shows_each_type, rows)
 {
 	static const struct devices_json_opts opts = { 0 };
 	char json[2000];
@@ -99,9 +101,8 @@ START_TEST(test_devices_json_shows_each_type)
 	free(text);
 	json_decref(device);
 }
-END_TEST
 
-START_TEST(test_devices_json_members_of_a_device)
+TEST(test_devices_json_members_of_a_device)
 {
 	static const struct devices_json_opts opts = { 0 };
 	json_t *device = decode(DEVICE(DESC("d", F("a", "uint8", "1"))), "\7", 1, &opts);
@@ -113,9 +114,8 @@ START_TEST(test_devices_json_members_of_a_device)
 	free(text);
 	json_decref(device);
 }
-END_TEST
 
-START_TEST(test_devices_json_cuts_long_hex)
+TEST(test_devices_json_cuts_long_hex)
 {
 	static const struct devices_json_opts opts = { .hex_bytes_max = 2 };
 	json_t *device =
@@ -128,9 +128,8 @@ START_TEST(test_devices_json_cuts_long_hex)
 	free(text);
 	json_decref(device);
 }
-END_TEST
 
-START_TEST(test_devices_json_without_end_is_shown_as_hex)
+TEST(test_devices_json_without_end_is_shown_as_hex)
 {
 	static const struct devices_json_opts opts = { 0 };
 	json_t *device =
@@ -144,9 +143,8 @@ START_TEST(test_devices_json_without_end_is_shown_as_hex)
 	ck_assert_str_eq(json_string_value(json_object_get(device, "hex")), "07");
 	json_decref(device);
 }
-END_TEST
 
-START_TEST(test_devices_json_refuses_a_section_of_another_buffer)
+TEST(test_devices_json_refuses_a_section_of_another_buffer)
 {
 	static const struct split_section sections[] = {
 		{ .name_bytes = 1, .body_off = 3, .body_bytes = 2 },
@@ -163,7 +161,6 @@ START_TEST(test_devices_json_refuses_a_section_of_another_buffer)
 		ck_assert_int_eq(err.code, -EINVAL);
 	}
 }
-END_TEST
 
 /* ---- real ones ---- */
 
@@ -215,11 +212,10 @@ static void check_tail(struct tail *t)
 	split_result_fini(&r);
 }
 
-START_TEST(test_devices_json_of_real_sources)
+TEST(test_devices_json_of_real_sources)
 {
 	for_each_tail(".tail", check_tail);
 }
-END_TEST
 
 static void check_package(struct tail *t)
 {
@@ -241,25 +237,7 @@ static void check_package(struct tail *t)
 	split_result_fini(&r);
 }
 
-START_TEST(test_devices_json_of_packages_is_hex)
+TEST(test_devices_json_of_packages_is_hex)
 {
 	for_each_tail(".package", check_package);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("devices_json");
-	TCase *tc = tcase_create("devices_json");
-
-	tcase_add_loop_test(tc, test_devices_json_shows_each_type, 0, (int)(sizeof(rows) / sizeof(rows[0])));
-	tcase_add_test(tc, test_devices_json_members_of_a_device);
-	tcase_add_test(tc, test_devices_json_cuts_long_hex);
-	tcase_add_test(tc, test_devices_json_without_end_is_shown_as_hex);
-	tcase_add_test(tc, test_devices_json_refuses_a_section_of_another_buffer);
-	tcase_add_test(tc, test_devices_json_of_real_sources);
-	tcase_add_test(tc, test_devices_json_of_packages_is_hex);
-	tcase_set_timeout(tc, 60);
-	suite_add_tcase(s, tc);
-	return s;
 }

@@ -10,7 +10,9 @@
 
 /* ---- err ----------------------------------------------------------------------------------------------------- */
 
-START_TEST(test_err_set_returns_its_code_and_keeps_the_text)
+TEST_CASE("err", 4);
+
+TEST(test_err_set_returns_its_code_and_keeps_the_text)
 {
 	struct err err = ERR_NONE;
 
@@ -18,9 +20,8 @@ START_TEST(test_err_set_returns_its_code_and_keeps_the_text)
 	ck_assert_int_eq(err.code, -EPROTO);
 	ck_assert_str_eq(err.text, "block 'pc.ram' has no offset 0x80");
 }
-END_TEST
 
-START_TEST(test_err_up_puts_context_in_front)
+TEST(test_err_up_puts_context_in_front)
 {
 	struct err err = ERR_NONE;
 
@@ -30,9 +31,8 @@ START_TEST(test_err_up_puts_context_in_front)
 	ck_assert_str_eq(err.text, "incoming: section 'ram': cause");
 	ck_assert_int_eq(err.code, -EPROTO);
 }
-END_TEST
 
-START_TEST(test_err_cancelled_never_has_a_text)
+TEST(test_err_cancelled_never_has_a_text)
 {
 	struct err err = ERR_NONE;
 
@@ -41,9 +41,8 @@ START_TEST(test_err_cancelled_never_has_a_text)
 	ck_assert_int_eq(err_up(&err, -ECANCELED, "more"), -ECANCELED);
 	ck_assert_str_eq(err.text, "");
 }
-END_TEST
 
-START_TEST(test_err_that_overflows_keeps_the_cause_and_the_newest_context)
+TEST(test_err_that_overflows_keeps_the_cause_and_the_newest_context)
 {
 	static const char cause[] = "the cause at the end";
 	struct err err = ERR_NONE;
@@ -61,9 +60,8 @@ START_TEST(test_err_that_overflows_keeps_the_cause_and_the_newest_context)
 	/* It is full: what was dropped was dropped because it had to be. */
 	ck_assert_uint_eq(len, sizeof(err.text) - 1);
 }
-END_TEST
 
-START_TEST(test_err_context_that_just_fits_loses_nothing)
+TEST(test_err_context_that_just_fits_loses_nothing)
 {
 	struct err err = ERR_NONE;
 	char cause[sizeof(err.text)], want[sizeof(err.text)];
@@ -80,9 +78,8 @@ START_TEST(test_err_context_that_just_fits_loses_nothing)
 	ck_assert_uint_eq(strlen(err.text), sizeof(err.text) - 1);
 	ck_assert_int_eq(strncmp(err.text, "x: ", 3), 0);
 }
-END_TEST
 
-START_TEST(test_err_long_context_is_cut_not_the_cause)
+TEST(test_err_long_context_is_cut_not_the_cause)
 {
 	char context[1000];
 	struct err err = ERR_NONE;
@@ -94,27 +91,26 @@ START_TEST(test_err_long_context_is_cut_not_the_cause)
 	ck_assert_ptr_nonnull(strstr(err.text, "x: cause"));
 	ck_assert_uint_lt(strlen(err.text), sizeof(err.text));
 }
-END_TEST
 
-START_TEST(test_err_set_text_that_is_too_long_is_cut)
+TEST(test_err_set_text_that_is_too_long_is_cut)
 {
 	struct err err = ERR_NONE;
 
 	err_set(&err, -EIO, "%2000s", "end");
 	ck_assert_uint_eq(strlen(err.text), sizeof(err.text) - 1);
 }
-END_TEST
 
-START_TEST(test_err_name_is_the_symbol)
+TEST(test_err_name_is_the_symbol)
 {
 	ck_assert_str_eq(err_name(-EPROTO), "EPROTO");
 	ck_assert_ptr_nonnull(err_name(-100000));
 }
-END_TEST
 
 /* ---- text ---------------------------------------------------------------------------------------------------- */
 
-START_TEST(test_text_quote_escapes_what_is_not_plain)
+TEST_CASE("text", 4);
+
+TEST(test_text_quote_escapes_what_is_not_plain)
 {
 	char buf[TEXT_QUOTE_BYTES];
 
@@ -123,7 +119,6 @@ START_TEST(test_text_quote_escapes_what_is_not_plain)
 	ck_assert_str_eq(text_quote(buf, "'\"\\", 3), "\\x27\\x22\\x5c");
 	ck_assert_str_eq(text_quote(buf, "", 0), "");
 }
-END_TEST
 
 /* @len times @byte, each of which becomes @unit: all of them, or as many as fit and dots. */
 static void assert_quoted_or_cut(int byte, size_t len, const char *unit)
@@ -144,16 +139,15 @@ static void assert_quoted_or_cut(int byte, size_t len, const char *unit)
 	free(buf);
 }
 
-START_TEST(test_text_quote_of_any_length_fits_and_is_cut_with_dots)
+TEST(test_text_quote_of_any_length_fits_and_is_cut_with_dots)
 {
 	for (size_t len = 0; len <= 300; len++) {
 		assert_quoted_or_cut('a', len, "a");
 		assert_quoted_or_cut(0xff, len, "\\xff");
 	}
 }
-END_TEST
 
-START_TEST(test_text_quote_escape_at_any_place_fits)
+TEST(test_text_quote_escape_at_any_place_fits)
 {
 	unsigned char bytes[TEXT_QUOTE_BYTES + 20];
 	char *buf = malloc(TEXT_QUOTE_BYTES);
@@ -168,18 +162,16 @@ START_TEST(test_text_quote_escape_at_any_place_fits)
 	}
 	free(buf);
 }
-END_TEST
 
-START_TEST(test_text_quote_in_an_argument_list)
+TEST(test_text_quote_in_an_argument_list)
 {
 	char line[64];
 
 	snprintf(line, sizeof(line), "'%s' '%s'", TEXT_QUOTE("a\t", 2), TEXT_QUOTE("b", 1));
 	ck_assert_str_eq(line, "'a\\x09' 'b'");
 }
-END_TEST
 
-START_TEST(test_text_defuse_leaves_only_what_is_printable)
+TEST(test_text_defuse_leaves_only_what_is_printable)
 {
 	char line[40] = "plain 'and' \"quoted\" \\x41", all[TEXT_LINE_BYTES];
 
@@ -197,40 +189,12 @@ START_TEST(test_text_defuse_leaves_only_what_is_printable)
 		ck_assert(bytes == sizeof(all) || (uint8_t)all[bytes] == 0xff);
 	}
 }
-END_TEST
 
-START_TEST(test_err_is_printable_whatever_it_holds)
+TEST(test_err_is_printable_whatever_it_holds)
 {
 	struct err err = ERR_NONE;
 
 	err_set(&err, -EPROTO, "block '%s'", "\x1b[31m\n");
 	err_up(&err, -EPROTO, "section '%s'", "\r\x07");
 	ck_assert_str_eq(err.text, "section '\\x0d\\x07': block '\\x1b[31m\\x0a'");
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("err");
-	TCase *tc = tcase_create("err");
-
-	tcase_add_test(tc, test_err_set_returns_its_code_and_keeps_the_text);
-	tcase_add_test(tc, test_err_up_puts_context_in_front);
-	tcase_add_test(tc, test_err_cancelled_never_has_a_text);
-	tcase_add_test(tc, test_err_that_overflows_keeps_the_cause_and_the_newest_context);
-	tcase_add_test(tc, test_err_context_that_just_fits_loses_nothing);
-	tcase_add_test(tc, test_err_long_context_is_cut_not_the_cause);
-	tcase_add_test(tc, test_err_set_text_that_is_too_long_is_cut);
-	tcase_add_test(tc, test_err_name_is_the_symbol);
-	suite_add_tcase(s, tc);
-
-	tc = tcase_create("text");
-	tcase_add_test(tc, test_text_quote_escapes_what_is_not_plain);
-	tcase_add_test(tc, test_text_quote_of_any_length_fits_and_is_cut_with_dots);
-	tcase_add_test(tc, test_text_quote_escape_at_any_place_fits);
-	tcase_add_test(tc, test_text_quote_in_an_argument_list);
-	tcase_add_test(tc, test_text_defuse_leaves_only_what_is_printable);
-	tcase_add_test(tc, test_err_is_printable_whatever_it_holds);
-	suite_add_tcase(s, tc);
-	return s;
 }

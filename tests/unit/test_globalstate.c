@@ -6,7 +6,9 @@
 #include "tests/support/check_main.h"
 #include "tests/unit/data/tails.h"
 
-START_TEST(test_globalstate)
+TEST_CASE("globalstate", 100);
+
+TEST(test_globalstate)
 {
 	uint8_t body[104] = { 0, 0, 0, 8 };
 	char state[GLOBALSTATE_NAME_MAX + 1];
@@ -33,7 +35,6 @@ START_TEST(test_globalstate)
 	body[3] = 1;
 	ck_assert_int_eq(globalstate_parse(state, body, sizeof(body), &err), -EPROTO);
 }
-END_TEST
 
 static void check_globalstate(struct tail *t)
 {
@@ -48,18 +49,7 @@ static void check_globalstate(struct tail *t)
 	split_result_fini(&r);
 }
 
-START_TEST(test_globalstate_of_real_sources)
+TEST(test_globalstate_of_real_sources)
 {
 	for_each_tail(".tail", check_globalstate);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("globalstate");
-	TCase *t = suite_case(s, "globalstate", 100);
-
-	tcase_add_test(t, test_globalstate);
-	tcase_add_test(t, test_globalstate_of_real_sources);
-	return s;
 }

@@ -80,7 +80,9 @@ static struct parent with_children(int n)
 	return p;
 }
 
-START_TEST(test_group_join_of_none_does_not_park)
+TEST_CASE("group", 60, .checked = { setup, teardown });
+
+TEST(test_group_join_of_none_does_not_park)
 {
 	struct parent p = with_children(0);
 
@@ -89,9 +91,8 @@ START_TEST(test_group_join_of_none_does_not_park)
 	ck_assert_int_eq(p.joined, 0);
 	ck_assert_int_eq(p.late_spawned, 0); /* and the group can be used again */
 }
-END_TEST
 
-START_TEST(test_group_join_waits_for_every_child)
+TEST(test_group_join_waits_for_every_child)
 {
 	struct parent p = with_children(3);
 
@@ -103,9 +104,8 @@ START_TEST(test_group_join_waits_for_every_child)
 	world_settle(&w);
 	ck_assert_int_eq(p.joined, 0);
 }
-END_TEST
 
-START_TEST(test_group_first_error_is_kept_and_cancels_the_siblings)
+TEST(test_group_first_error_is_kept_and_cancels_the_siblings)
 {
 	struct parent p = with_children(3);
 
@@ -118,9 +118,8 @@ START_TEST(test_group_first_error_is_kept_and_cancels_the_siblings)
 	ck_assert_int_eq(p.late_spawned, -ECANCELED); /* nothing starts in a group that is cancelled */
 	ck_assert_int_eq(p.after, 0);
 }
-END_TEST
 
-START_TEST(test_group_cancelled_on_purpose_is_no_error)
+TEST(test_group_cancelled_on_purpose_is_no_error)
 {
 	struct parent p = with_children(2);
 
@@ -130,9 +129,8 @@ START_TEST(test_group_cancelled_on_purpose_is_no_error)
 	ck_assert_int_eq(p.joined, 0);
 	ck_assert_int_eq(p.late_spawned, -ECANCELED);
 }
-END_TEST
 
-START_TEST(test_group_error_displaces_a_cancel_that_nobody_asked_for)
+TEST(test_group_error_displaces_a_cancel_that_nobody_asked_for)
 {
 	struct parent p = with_children(2);
 
@@ -143,9 +141,8 @@ START_TEST(test_group_error_displaces_a_cancel_that_nobody_asked_for)
 	world_settle(&w);
 	ck_assert_int_eq(p.joined, -EIO);
 }
-END_TEST
 
-START_TEST(test_group_cancel_that_nobody_asked_for_is_an_error_when_alone)
+TEST(test_group_cancel_that_nobody_asked_for_is_an_error_when_alone)
 {
 	struct parent p = with_children(2);
 
@@ -155,9 +152,8 @@ START_TEST(test_group_cancel_that_nobody_asked_for_is_an_error_when_alone)
 	world_settle(&w);
 	ck_assert_int_eq(p.joined, -ECANCELED);
 }
-END_TEST
 
-START_TEST(test_group_cancel_of_the_joiner_reaches_the_children_and_joins_them)
+TEST(test_group_cancel_of_the_joiner_reaches_the_children_and_joins_them)
 {
 	struct parent p = with_children(3);
 	struct co *co = world_spawn(&w, parent, &p);
@@ -168,9 +164,8 @@ START_TEST(test_group_cancel_of_the_joiner_reaches_the_children_and_joins_them)
 	ck_assert_int_eq(p.joined, -ECANCELED);
 	ck_assert_int_eq(p.after, 0); /* delivered, so not pending */
 }
-END_TEST
 
-START_TEST(test_group_cancel_pending_before_the_join_is_passed_on)
+TEST(test_group_cancel_pending_before_the_join_is_passed_on)
 {
 	struct parent p = with_children(2);
 	struct co *co = world_spawn(&w, parent, &p);
@@ -179,9 +174,8 @@ START_TEST(test_group_cancel_pending_before_the_join_is_passed_on)
 	world_settle(&w);
 	ck_assert_int_eq(p.joined, -ECANCELED);
 }
-END_TEST
 
-START_TEST(test_group_cancel_of_the_joiner_is_not_lost_behind_a_childs_error)
+TEST(test_group_cancel_of_the_joiner_is_not_lost_behind_a_childs_error)
 {
 	struct parent p = with_children(2);
 	struct co *co = world_spawn(&w, parent, &p);
@@ -193,9 +187,8 @@ START_TEST(test_group_cancel_of_the_joiner_is_not_lost_behind_a_childs_error)
 	ck_assert_int_eq(p.joined, -EIO);
 	ck_assert_int_eq(p.after, -ECANCELED);
 }
-END_TEST
 
-START_TEST(test_group_child_fails_in_the_turn_in_which_the_joiner_is_cancelled)
+TEST(test_group_child_fails_in_the_turn_in_which_the_joiner_is_cancelled)
 {
 	struct parent p = with_children(2);
 	struct co *co = world_spawn(&w, parent, &p);
@@ -208,9 +201,8 @@ START_TEST(test_group_child_fails_in_the_turn_in_which_the_joiner_is_cancelled)
 	ck_assert_int_eq(p.joined, -EIO);
 	ck_assert_int_eq(p.after, -ECANCELED);
 }
-END_TEST
 
-START_TEST(test_group_cancel_after_the_last_end_is_delivered_later)
+TEST(test_group_cancel_after_the_last_end_is_delivered_later)
 {
 	struct parent p = with_children(1);
 	struct co *co = world_spawn(&w, parent, &p);
@@ -224,7 +216,6 @@ START_TEST(test_group_cancel_after_the_last_end_is_delivered_later)
 	ck_assert_int_eq(p.joined, 0);
 	ck_assert_int_eq(p.after, -ECANCELED);
 }
-END_TEST
 
 /* ---- children of children, and children that grow ---- */
 
@@ -235,7 +226,7 @@ static int nests(void *arg)
 	return parent(p) < 0 ? -EIO : p->joined;
 }
 
-START_TEST(test_group_cancel_goes_down_through_nested_groups)
+TEST(test_group_cancel_goes_down_through_nested_groups)
 {
 	struct parent p = with_children(3);
 	struct group outer;
@@ -251,7 +242,6 @@ START_TEST(test_group_cancel_goes_down_through_nested_groups)
 	ck_assert_int_eq(p.after, 0);
 	ck_assert_int_eq(outer.first_error, 0);
 }
-END_TEST
 
 static struct group growing;
 static int grown;
@@ -276,7 +266,7 @@ static int joins_growing(void *arg)
 	return grown == 51 ? 0 : -EIO;
 }
 
-START_TEST(test_group_child_may_spawn_a_sibling_as_its_last_act)
+TEST(test_group_child_may_spawn_a_sibling_as_its_last_act)
 {
 	int depth = 50;
 
@@ -285,7 +275,6 @@ START_TEST(test_group_child_may_spawn_a_sibling_as_its_last_act)
 	ck_assert_int_eq(grown, 51);
 	ck_assert_int_eq(w.group.first_error, 0);
 }
-END_TEST
 
 static int cancels_own_group(void *arg)
 {
@@ -297,7 +286,7 @@ static int cancels_own_group(void *arg)
 	return 0;
 }
 
-START_TEST(test_group_cancelled_by_a_child_reaches_that_child_too)
+TEST(test_group_cancelled_by_a_child_reaches_that_child_too)
 {
 	struct group g;
 	struct child c = { .result_cancelled = -ECANCELED };
@@ -309,30 +298,4 @@ START_TEST(test_group_cancelled_by_a_child_reaches_that_child_too)
 	ck_assert(group_empty(&g));
 	ck_assert(c.ended);
 	ck_assert_int_eq(g.first_error, 0);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("group");
-	TCase *tc = tcase_create("group");
-
-	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_set_timeout(tc, 60);
-	tcase_add_test(tc, test_group_join_of_none_does_not_park);
-	tcase_add_test(tc, test_group_join_waits_for_every_child);
-	tcase_add_test(tc, test_group_first_error_is_kept_and_cancels_the_siblings);
-	tcase_add_test(tc, test_group_cancelled_on_purpose_is_no_error);
-	tcase_add_test(tc, test_group_error_displaces_a_cancel_that_nobody_asked_for);
-	tcase_add_test(tc, test_group_cancel_that_nobody_asked_for_is_an_error_when_alone);
-	tcase_add_test(tc, test_group_cancel_of_the_joiner_reaches_the_children_and_joins_them);
-	tcase_add_test(tc, test_group_cancel_pending_before_the_join_is_passed_on);
-	tcase_add_test(tc, test_group_cancel_of_the_joiner_is_not_lost_behind_a_childs_error);
-	tcase_add_test(tc, test_group_child_fails_in_the_turn_in_which_the_joiner_is_cancelled);
-	tcase_add_test(tc, test_group_cancel_after_the_last_end_is_delivered_later);
-	tcase_add_test(tc, test_group_cancel_goes_down_through_nested_groups);
-	tcase_add_test(tc, test_group_child_may_spawn_a_sibling_as_its_last_act);
-	tcase_add_test(tc, test_group_cancelled_by_a_child_reaches_that_child_too);
-	suite_add_tcase(s, tc);
-	return s;
 }

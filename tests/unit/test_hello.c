@@ -45,7 +45,9 @@ static struct hello_state state_of(unsigned n)
 
 #define STATES (2 * 2 * 3 * 3 * 3)
 
-START_TEST(test_every_combination_matches_exactly_one_row)
+TEST_CASE("decide", 4);
+
+TEST(test_every_combination_matches_exactly_one_row)
 {
 	for (unsigned n = 0; n < STATES; n++) {
 		struct hello_state s = state_of(n);
@@ -57,9 +59,8 @@ START_TEST(test_every_combination_matches_exactly_one_row)
 			              hello_matches(&s, first));
 	}
 }
-END_TEST
 
-START_TEST(test_every_combination_has_the_role_of_the_rules)
+TEST(test_every_combination_has_the_role_of_the_rules)
 {
 	for (unsigned n = 0; n < STATES; n++) {
 		struct hello_state s = state_of(n);
@@ -76,10 +77,9 @@ START_TEST(test_every_combination_has_the_role_of_the_rules)
 		}
 	}
 }
-END_TEST
 
 /* TLS is off and the peer speaks it, or the other way round: the reason must say so, not "not a migration channel". */
-START_TEST(test_reasons_name_what_is_wrong)
+TEST(test_reasons_name_what_is_wrong)
 {
 	static const struct {
 		struct hello_state state;
@@ -107,7 +107,6 @@ START_TEST(test_reasons_name_what_is_wrong)
 		ck_assert_msg(strstr(reason, rows[i].word), "no '%s' in '%s'", rows[i].word, reason);
 	}
 }
-END_TEST
 
 /* ---- the first bytes ------------------------------------------------------------------------------------------- */
 
@@ -139,21 +138,21 @@ static const struct {
 
 #define BEGINNINGS (sizeof(beginnings) / sizeof(beginnings[0]))
 
-START_TEST(test_beginnings_are_told_apart)
+TEST_CASE("first", 4);
+
+TEST(test_beginnings_are_told_apart)
 {
 	for (unsigned i = 0; i < BEGINNINGS; i++)
 		ck_assert_msg(hello_first((const uint8_t *)beginnings[i].bytes, 4) == beginnings[i].first, "row %u: %d",
 		              i, hello_first((const uint8_t *)beginnings[i].bytes, 4));
 }
-END_TEST
 
-START_TEST(test_fewer_than_four_bytes_say_nothing)
+TEST(test_fewer_than_four_bytes_say_nothing)
 {
 	for (unsigned i = 0; i < BEGINNINGS; i++)
 		for (size_t got = 0; got < HELLO_BYTES; got++)
 			ck_assert_int_eq(hello_first((const uint8_t *)beginnings[i].bytes, got), HELLO_NOTHING);
 }
-END_TEST
 
 /* ---- reading them ---------------------------------------------------------------------------------------------- */
 
@@ -195,7 +194,9 @@ static int read_scripted(struct hello *h, const int *steps, struct scripted *s, 
 	return hello_read(h, 12345, err);
 }
 
-START_TEST(test_four_bytes_are_read_in_any_pieces)
+TEST_CASE("read", 4);
+
+TEST(test_four_bytes_are_read_in_any_pieces)
 {
 	static const int pieces[][5] = { { 4 }, { 1, 1, 1, 1 }, { 1, 3 }, { 3, 1 }, { 2, 2 }, { 1, 2, 1 } };
 
@@ -211,9 +212,8 @@ START_TEST(test_four_bytes_are_read_in_any_pieces)
 		ck_assert_uint_eq(s.chan.bytes_in, 4);
 	}
 }
-END_TEST
 
-START_TEST(test_the_end_before_four_bytes_is_an_error_with_their_number)
+TEST(test_the_end_before_four_bytes_is_an_error_with_their_number)
 {
 	static const int ends[][5] = { { 0 }, { 1, 0 }, { 2, 0 }, { 1, 1, 1, 0 } };
 	static const char *const words[] = { "after 0", "after 1", "after 2", "after 3" };
@@ -228,9 +228,8 @@ START_TEST(test_the_end_before_four_bytes_is_an_error_with_their_number)
 		ck_assert_int_eq(hello_first(h.first, h.got), HELLO_NOTHING);
 	}
 }
-END_TEST
 
-START_TEST(test_the_deadline_is_an_error_with_their_number)
+TEST(test_the_deadline_is_an_error_with_their_number)
 {
 	static const int slow[] = { 1, 1, -ETIMEDOUT };
 	struct scripted s;
@@ -240,9 +239,8 @@ START_TEST(test_the_deadline_is_an_error_with_their_number)
 	ck_assert_int_eq(read_scripted(&h, slow, &s, &err), -ETIMEDOUT);
 	ck_assert_msg(strstr(err.text, "2 of the first 4"), "%s", err.text);
 }
-END_TEST
 
-START_TEST(test_errors_of_the_transport_and_a_cancel_are_passed_on)
+TEST(test_errors_of_the_transport_and_a_cancel_are_passed_on)
 {
 	static const int broken[] = { 3, -ECONNRESET }, cancelled[] = { 3, -ECANCELED };
 	struct scripted s;
@@ -253,29 +251,4 @@ START_TEST(test_errors_of_the_transport_and_a_cancel_are_passed_on)
 	ck_assert_msg(strstr(err.text, "own words"), "%s", err.text);
 	ck_assert_int_eq(read_scripted(&h, cancelled, &s, &err), -ECANCELED);
 	ck_assert_str_eq(err.text, "");
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("hello");
-	TCase *t = tcase_create("decide");
-
-	tcase_add_test(t, test_every_combination_matches_exactly_one_row);
-	tcase_add_test(t, test_every_combination_has_the_role_of_the_rules);
-	tcase_add_test(t, test_reasons_name_what_is_wrong);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("first");
-	tcase_add_test(t, test_beginnings_are_told_apart);
-	tcase_add_test(t, test_fewer_than_four_bytes_say_nothing);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("read");
-	tcase_add_test(t, test_four_bytes_are_read_in_any_pieces);
-	tcase_add_test(t, test_the_end_before_four_bytes_is_an_error_with_their_number);
-	tcase_add_test(t, test_the_deadline_is_an_error_with_their_number);
-	tcase_add_test(t, test_errors_of_the_transport_and_a_cancel_are_passed_on);
-	suite_add_tcase(s, t);
-	return s;
 }

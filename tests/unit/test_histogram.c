@@ -21,7 +21,9 @@ static void test_value(uint64_t value, unsigned parts)
 		             (unsigned long long)begin, (unsigned long long)end);
 }
 
-START_TEST(test_histogram_step_is_around_its_values_and_narrow)
+TEST_CASE("histogram", 4);
+
+TEST_EACH(test_histogram_step_is_around_its_values_and_narrow, 3)
 {
 	unsigned parts = parts_tried[_i];
 
@@ -36,9 +38,8 @@ START_TEST(test_histogram_step_is_around_its_values_and_narrow)
 			test_value(border + 1, parts);
 		}
 }
-END_TEST
 
-START_TEST(test_histogram_what_is_beyond_the_octaves_counts_in_the_last_step)
+TEST_EACH(test_histogram_what_is_beyond_the_octaves_counts_in_the_last_step, 3)
 {
 	unsigned parts = parts_tried[_i], last = HISTOGRAM_OCTAVES * parts - 1;
 
@@ -48,10 +49,9 @@ START_TEST(test_histogram_what_is_beyond_the_octaves_counts_in_the_last_step)
 	ck_assert_uint_eq(histogram_step(UINT64_MAX, parts), last);
 	ck_assert_uint_eq(histogram_step(0, parts), 0);
 }
-END_TEST
 
 /* 1000 to 1999, each once: as many are below as the value says. */
-START_TEST(test_histogram_quantile_is_right_to_a_part)
+TEST_EACH(test_histogram_quantile_is_right_to_a_part, 3)
 {
 	unsigned parts = parts_tried[_i];
 	uint64_t counts[HISTOGRAM_OCTAVES * PARTS_MAX] = { 0 };
@@ -65,9 +65,8 @@ START_TEST(test_histogram_quantile_is_right_to_a_part)
 			ck_abort_msg("%u permille, %u parts: %llu", permille, parts, (unsigned long long)told);
 	}
 }
-END_TEST
 
-START_TEST(test_histogram_quantile_of_nothing_and_of_one)
+TEST(test_histogram_quantile_of_nothing_and_of_one)
 {
 	uint64_t counts[HISTOGRAM_OCTAVES * PARTS_MAX] = { 0 };
 
@@ -76,10 +75,9 @@ START_TEST(test_histogram_quantile_of_nothing_and_of_one)
 	ck_assert_uint_eq(histogram_quantile(counts, PARTS_MAX, 777, 1), 777);
 	ck_assert_uint_eq(histogram_quantile(counts, PARTS_MAX, 777, 1000), 777);
 }
-END_TEST
 
 /* One of a thousand is seen at 1000 permille, and not at 999. */
-START_TEST(test_histogram_quantile_sees_the_slowest)
+TEST(test_histogram_quantile_sees_the_slowest)
 {
 	uint64_t counts[HISTOGRAM_OCTAVES * PARTS_MAX] = { 0 };
 
@@ -87,19 +85,4 @@ START_TEST(test_histogram_quantile_sees_the_slowest)
 	counts[histogram_step(1000000, PARTS_MAX)] = 1;
 	ck_assert_uint_le(histogram_quantile(counts, PARTS_MAX, 1000000, 999), 107);
 	ck_assert_uint_eq(histogram_quantile(counts, PARTS_MAX, 1000000, 1000), 1000000);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("histogram");
-	TCase *tc = tcase_create("histogram");
-
-	tcase_add_loop_test(tc, test_histogram_step_is_around_its_values_and_narrow, 0, 3);
-	tcase_add_loop_test(tc, test_histogram_what_is_beyond_the_octaves_counts_in_the_last_step, 0, 3);
-	tcase_add_loop_test(tc, test_histogram_quantile_is_right_to_a_part, 0, 3);
-	tcase_add_test(tc, test_histogram_quantile_of_nothing_and_of_one);
-	tcase_add_test(tc, test_histogram_quantile_sees_the_slowest);
-	suite_add_tcase(s, tc);
-	return s;
 }

@@ -122,7 +122,9 @@ static struct try try_recv(int fd, void *buf, size_t len)
 
 /* ---- results ---- */
 
-START_TEST(test_io_recv_gets_what_was_sent_before_and_after)
+TEST_CASE("io", 60, .checked = { setup, teardown });
+
+TEST(test_io_recv_gets_what_was_sent_before_and_after)
 {
 	char buf[8] = "";
 	struct try t = try_recv(sv[0], buf, sizeof(buf));
@@ -139,9 +141,8 @@ START_TEST(test_io_recv_gets_what_was_sent_before_and_after)
 	ck_assert_int_eq(t.result, 4);
 	ck_assert_mem_eq(buf, "defg", 4);
 }
-END_TEST
 
-START_TEST(test_io_error_is_the_system_calls)
+TEST(test_io_error_is_the_system_calls)
 {
 	char c;
 	struct try t = try_recv(-1, &c, 1);
@@ -150,7 +151,6 @@ START_TEST(test_io_error_is_the_system_calls)
 	run();
 	ck_assert_int_eq(t.result, -EBADF);
 }
-END_TEST
 
 static int sends_to_nobody(void *arg)
 {
@@ -158,7 +158,7 @@ static int sends_to_nobody(void *arg)
 	return 0;
 }
 
-START_TEST(test_io_send_to_a_closed_peer_is_an_error_and_no_signal)
+TEST(test_io_send_to_a_closed_peer_is_an_error_and_no_signal)
 {
 	long result = 0;
 
@@ -168,7 +168,6 @@ START_TEST(test_io_send_to_a_closed_peer_is_an_error_and_no_signal)
 	run();
 	ck_assert_int_eq(result, -EPIPE);
 }
-END_TEST
 
 static int advises(void *arg)
 {
@@ -178,7 +177,7 @@ static int advises(void *arg)
 	return 0;
 }
 
-START_TEST(test_io_madvise_does_it)
+TEST(test_io_madvise_does_it)
 {
 	size_t bytes = 4u << 20;
 	char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -190,7 +189,6 @@ START_TEST(test_io_madvise_does_it)
 	ck_assert_int_eq(p[0] + p[bytes - 1], 0);
 	munmap(p, bytes);
 }
-END_TEST
 
 /* ---- deadlines and cancels, for everything that can wait ---- */
 
@@ -219,7 +217,7 @@ static void waits(struct try t[static WAITS], int fds[static 5], char *buf)
 	t[5] = (struct try){ .what = POLL, .fd = fds[2] };
 }
 
-START_TEST(test_io_cancel_ends_every_kind_of_wait_once)
+TEST(test_io_cancel_ends_every_kind_of_wait_once)
 {
 	struct try t[WAITS];
 	struct co *co[WAITS];
@@ -242,9 +240,8 @@ START_TEST(test_io_cancel_ends_every_kind_of_wait_once)
 	for (int i = 0; i < 4; i++)
 		close(fds[i]);
 }
-END_TEST
 
-START_TEST(test_io_deadline_ends_every_kind_of_wait)
+TEST(test_io_deadline_ends_every_kind_of_wait)
 {
 	struct try t[WAITS];
 	int fds[5];
@@ -261,9 +258,8 @@ START_TEST(test_io_deadline_ends_every_kind_of_wait)
 	for (int i = 0; i < 4; i++)
 		close(fds[i]);
 }
-END_TEST
 
-START_TEST(test_io_connect_that_waits_is_cancelled)
+TEST(test_io_connect_that_waits_is_cancelled)
 {
 	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t addr_bytes = sizeof(addr);
@@ -301,9 +297,8 @@ START_TEST(test_io_connect_that_waits_is_cancelled)
 	}
 	close(listener);
 }
-END_TEST
 
-START_TEST(test_io_cancel_pending_begins_nothing)
+TEST(test_io_cancel_pending_begins_nothing)
 {
 	char buf[8];
 	struct try t = try_recv(sv[0], buf, sizeof(buf));
@@ -315,9 +310,8 @@ START_TEST(test_io_cancel_pending_begins_nothing)
 	ck_assert_int_eq(t.after, 0);
 	ck_assert_int_eq(recv(sv[0], buf, sizeof(buf), MSG_DONTWAIT), 3); /* nothing read, nothing lost */
 }
-END_TEST
 
-START_TEST(test_io_completed_and_cancelled_in_one_turn_keeps_the_bytes)
+TEST(test_io_completed_and_cancelled_in_one_turn_keeps_the_bytes)
 {
 	char buf[8];
 	struct try t = try_recv(sv[0], buf, sizeof(buf));
@@ -335,7 +329,6 @@ START_TEST(test_io_completed_and_cancelled_in_one_turn_keeps_the_bytes)
 		ck_assert_int_eq(recv(sv[0], buf, sizeof(buf), MSG_DONTWAIT), 3);
 	}
 }
-END_TEST
 
 static int sends_and_cancels(void *arg)
 {
@@ -344,7 +337,7 @@ static int sends_and_cancels(void *arg)
 	return 0;
 }
 
-START_TEST(test_io_completion_read_between_the_cancel_and_the_turn_is_kept)
+TEST(test_io_completion_read_between_the_cancel_and_the_turn_is_kept)
 {
 	char buf[8];
 	struct try t = try_recv(sv[0], buf, sizeof(buf));
@@ -357,9 +350,8 @@ START_TEST(test_io_completion_read_between_the_cancel_and_the_turn_is_kept)
 	ck_assert_int_eq(t.result, 3);
 	ck_assert_int_eq(t.after, -ECANCELED);
 }
-END_TEST
 
-START_TEST(test_io_deadline_that_passed_while_bytes_came_gives_the_bytes)
+TEST(test_io_deadline_that_passed_while_bytes_came_gives_the_bytes)
 {
 	char buf[8];
 	struct try t = try_recv(sv[0], buf, sizeof(buf));
@@ -373,7 +365,6 @@ START_TEST(test_io_deadline_that_passed_while_bytes_came_gives_the_bytes)
 	ck_assert_int_eq(t.result, 3);
 	ck_assert_int_eq(t.after, 0);
 }
-END_TEST
 
 static void check_partial(unsigned flags, bool cancel)
 {
@@ -398,17 +389,15 @@ static void check_partial(unsigned flags, bool cancel)
 	ck_assert_int_eq(t.after, cancel ? -ECANCELED : 0);
 }
 
-START_TEST(test_io_waitall_cancelled_half_way_returns_what_came)
+TEST_EACH(test_io_waitall_cancelled_half_way_returns_what_came, 2)
 {
 	check_partial(_i ? IO_ASYNC : 0, true);
 }
-END_TEST
 
-START_TEST(test_io_waitall_timed_out_half_way_returns_what_came)
+TEST_EACH(test_io_waitall_timed_out_half_way_returns_what_came, 2)
 {
 	check_partial(_i ? IO_ASYNC : 0, false);
 }
-END_TEST
 
 struct late {
 	uint64_t deadline_ns;
@@ -435,7 +424,7 @@ static int reads_late(void *arg)
 	return 0;
 }
 
-START_TEST(test_io_what_came_before_the_reader_noticed_its_deadline_is_read)
+TEST(test_io_what_came_before_the_reader_noticed_its_deadline_is_read)
 {
 	for (int i = 0; i < 20; i++) {
 		struct late late = { .deadline_ns = soon(2) };
@@ -446,30 +435,4 @@ START_TEST(test_io_what_came_before_the_reader_noticed_its_deadline_is_read)
 		ck_assert_int_eq(late.result[0], 1);
 		ck_assert_int_eq(late.result[1], 1);
 	}
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("io");
-	TCase *tc = tcase_create("io");
-
-	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_set_timeout(tc, 60);
-	tcase_add_test(tc, test_io_recv_gets_what_was_sent_before_and_after);
-	tcase_add_test(tc, test_io_error_is_the_system_calls);
-	tcase_add_test(tc, test_io_send_to_a_closed_peer_is_an_error_and_no_signal);
-	tcase_add_test(tc, test_io_madvise_does_it);
-	tcase_add_test(tc, test_io_cancel_ends_every_kind_of_wait_once);
-	tcase_add_test(tc, test_io_deadline_ends_every_kind_of_wait);
-	tcase_add_test(tc, test_io_connect_that_waits_is_cancelled);
-	tcase_add_test(tc, test_io_cancel_pending_begins_nothing);
-	tcase_add_test(tc, test_io_completed_and_cancelled_in_one_turn_keeps_the_bytes);
-	tcase_add_test(tc, test_io_completion_read_between_the_cancel_and_the_turn_is_kept);
-	tcase_add_test(tc, test_io_deadline_that_passed_while_bytes_came_gives_the_bytes);
-	tcase_add_test(tc, test_io_what_came_before_the_reader_noticed_its_deadline_is_read);
-	tcase_add_loop_test(tc, test_io_waitall_cancelled_half_way_returns_what_came, 0, 2);
-	tcase_add_loop_test(tc, test_io_waitall_timed_out_half_way_returns_what_came, 0, 2);
-	suite_add_tcase(s, tc);
-	return s;
 }

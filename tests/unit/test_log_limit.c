@@ -28,7 +28,9 @@ static void say(unsigned times, enum log_topic topic)
 		log_often(&to_us, topic, LOG_INFO, "line %u", i);
 }
 
-START_TEST(test_log_limit_says_a_burst_and_counts_the_rest)
+TEST_CASE("limit", 30);
+
+TEST(test_log_limit_says_a_burst_and_counts_the_rest)
 {
 	say(LOG_BURST + 37, LOG_CONNECTIONS);
 	ck_assert_uint_eq(lines, LOG_BURST);
@@ -37,9 +39,8 @@ START_TEST(test_log_limit_says_a_burst_and_counts_the_rest)
 	log_held_back(&to_us); /* once */
 	ck_assert_uint_eq(lines, LOG_BURST + 1);
 }
-END_TEST
 
-START_TEST(test_log_limit_sums_up_before_it_goes_on)
+TEST(test_log_limit_sums_up_before_it_goes_on)
 {
 	uint64_t now_ns = 5 * NS_PER_S;
 	int level;
@@ -58,9 +59,8 @@ START_TEST(test_log_limit_sums_up_before_it_goes_on)
 	for (unsigned i = 0; i < 2 * LOG_BURST; i++)
 		ck_assert_int_eq(log_limit_pass(&limit, LOG_STREAM, LOG_INFO, now_ns + 9000 * NS_PER_S), i < LOG_BURST);
 }
-END_TEST
 
-START_TEST(test_log_limit_line_after_the_sum)
+TEST(test_log_limit_line_after_the_sum)
 {
 	say(LOG_BURST + 5, LOG_FAULTS);
 	limit.meters[LOG_FAULTS].since_ns -= NS_PER_S;
@@ -69,9 +69,8 @@ START_TEST(test_log_limit_line_after_the_sum)
 	ck_assert_str_eq(last[1], "line 0");
 	ck_assert_uint_eq(lines, LOG_BURST + 2);
 }
-END_TEST
 
-START_TEST(test_log_limit_topics_do_not_take_from_each_other)
+TEST(test_log_limit_topics_do_not_take_from_each_other)
 {
 	for (int topic = 0; topic < LOG_TOPIC_COUNT; topic++) {
 		lines = 0;
@@ -82,10 +81,9 @@ START_TEST(test_log_limit_topics_do_not_take_from_each_other)
 	log_warn(&to_us, "what has no limit");
 	ck_assert_uint_eq(lines, 1);
 }
-END_TEST
 
 /* Lines that nobody wants to see use up nothing. */
-START_TEST(test_log_limit_counts_only_what_would_be_heard)
+TEST(test_log_limit_counts_only_what_would_be_heard)
 {
 	for (unsigned i = 0; i < 1000; i++)
 		log_often(&to_us, LOG_CONNECTIONS, LOG_DEBUG, "line %u", i);
@@ -95,9 +93,8 @@ START_TEST(test_log_limit_counts_only_what_would_be_heard)
 	log_held_back(&to_us);
 	ck_assert_uint_eq(lines, 1);
 }
-END_TEST
 
-START_TEST(test_log_without_a_limit_says_all)
+TEST(test_log_without_a_limit_says_all)
 {
 	const struct log log = { .write = keep, .level_max = LOG_INFO };
 
@@ -105,19 +102,4 @@ START_TEST(test_log_without_a_limit_says_all)
 		log_often(&log, LOG_CONNECTIONS, LOG_INFO, "line %u", i);
 	log_held_back(&log);
 	ck_assert_uint_eq(lines, 1000);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("log_limit");
-	TCase *t = suite_case(s, "limit", 30);
-
-	tcase_add_test(t, test_log_limit_says_a_burst_and_counts_the_rest);
-	tcase_add_test(t, test_log_limit_sums_up_before_it_goes_on);
-	tcase_add_test(t, test_log_limit_line_after_the_sum);
-	tcase_add_test(t, test_log_limit_topics_do_not_take_from_each_other);
-	tcase_add_test(t, test_log_limit_counts_only_what_would_be_heard);
-	tcase_add_test(t, test_log_without_a_limit_says_all);
-	return s;
 }

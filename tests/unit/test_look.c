@@ -30,7 +30,9 @@ static void teardown(void)
 
 /* ---- look.h ---- */
 
-START_TEST(test_look_is_given_up_where_it_finds_nothing)
+TEST_CASE("policy", 4);
+
+TEST(test_look_is_given_up_where_it_finds_nothing)
 {
 	struct look l = { .misses = 0 };
 	unsigned tried = 0;
@@ -44,9 +46,8 @@ START_TEST(test_look_is_given_up_where_it_finds_nothing)
 	ck_assert_uint_ge(tried, 95);
 	ck_assert_uint_le(tried, 100 + LOOK_MISSES);
 }
-END_TEST
 
-START_TEST(test_look_that_finds_something_is_worth_it_again)
+TEST(test_look_that_finds_something_is_worth_it_again)
 {
 	struct look l = { .misses = 1000 };
 
@@ -59,7 +60,6 @@ START_TEST(test_look_that_finds_something_is_worth_it_again)
 	}
 	ck_assert(!look_worth(&l));
 }
-END_TEST
 
 /* ---- the reactor ---- */
 
@@ -83,7 +83,9 @@ static uint64_t turns_of_sleeps(void)
 	return r->ring->turns - before;
 }
 
-START_TEST(test_look_of_an_eager_reactor_is_given_up)
+TEST_CASE("reactor", 4, .checked = { setup, teardown });
+
+TEST(test_look_of_an_eager_reactor_is_given_up)
 {
 	uint64_t turns, looks = 0;
 
@@ -104,9 +106,8 @@ START_TEST(test_look_of_an_eager_reactor_is_given_up)
 	              "%lu turns for %u sleeps, %lu for one look", (unsigned long)turns, SLEEPS, (unsigned long)looks);
 	r->eager = 0;
 }
-END_TEST
 
-START_TEST(test_look_soon_is_used_up)
+TEST(test_look_soon_is_used_up)
 {
 	uint64_t begin_ns = clock_now_ns();
 
@@ -115,13 +116,11 @@ START_TEST(test_look_soon_is_used_up)
 	ck_assert_uint_eq(r->soon_ns, 0);
 	ck_assert_uint_eq(r->look_soon.misses, 1);
 }
-END_TEST
 
-START_TEST(test_look_nobody_asked_for_is_not_made)
+TEST(test_look_nobody_asked_for_is_not_made)
 {
 	ck_assert_uint_le(turns_of_sleeps(), 3 * SLEEPS);
 }
-END_TEST
 
 /* ---- a turn that has nothing to do ---- */
 
@@ -146,7 +145,7 @@ static int go_round(void *arg)
 	return 0;
 }
 
-START_TEST(test_turn_that_does_not_wait_finds_what_has_come)
+TEST(test_turn_that_does_not_wait_finds_what_has_come)
 {
 	int fd = eventfd(0, EFD_CLOEXEC);
 
@@ -157,7 +156,6 @@ START_TEST(test_turn_that_does_not_wait_finds_what_has_come)
 	ck_assert_int_eq(g.first_error, 0);
 	close(fd);
 }
-END_TEST
 
 /* ---- a background wait that is cancelled ---- */
 
@@ -170,7 +168,7 @@ static int cancel_and_join(void *arg)
 	return group_join(background) == -ECANCELED ? 0 : group_join(background);
 }
 
-START_TEST(test_cancelled_background_wait_is_no_deadlock)
+TEST(test_cancelled_background_wait_is_no_deadlock)
 {
 	struct group background;
 	int fd = eventfd(0, EFD_CLOEXEC);
@@ -181,23 +179,4 @@ START_TEST(test_cancelled_background_wait_is_no_deadlock)
 	ck_assert_int_eq(group_spawn(&g, "joiner", cancel_and_join, &background), 0);
 	ck_assert_int_eq(reactor_run(r, &g, deadline_after_ns(20 * NS_PER_S)), 0);
 	close(fd);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("look");
-	TCase *t = tcase_create("policy"), *live = tcase_create("reactor");
-
-	tcase_add_test(t, test_look_is_given_up_where_it_finds_nothing);
-	tcase_add_test(t, test_look_that_finds_something_is_worth_it_again);
-	suite_add_tcase(s, t);
-	tcase_add_checked_fixture(live, setup, teardown);
-	tcase_add_test(live, test_look_of_an_eager_reactor_is_given_up);
-	tcase_add_test(live, test_look_soon_is_used_up);
-	tcase_add_test(live, test_look_nobody_asked_for_is_not_made);
-	tcase_add_test(live, test_turn_that_does_not_wait_finds_what_has_come);
-	tcase_add_test(live, test_cancelled_background_wait_is_no_deadlock);
-	suite_add_tcase(s, live);
-	return s;
 }

@@ -31,7 +31,9 @@ static const struct inm_finding *find(const struct inm_probe *p, const char *nam
 	return NULL;
 }
 
-START_TEST(test_probe_explains_each_no_and_leaves_nothing)
+TEST_CASE("probe", 20);
+
+TEST(test_probe_explains_each_no_and_leaves_nothing)
 {
 	struct inm_probe p = { .size = sizeof(p) };
 	struct utsname un;
@@ -56,10 +58,9 @@ START_TEST(test_probe_explains_each_no_and_leaves_nothing)
 	if (p.postcopy)
 		ck_assert_int_eq(p.kernel_faults, find(&p, "kernel-faults")->there);
 }
-END_TEST
 
 /* Of a program that was compiled against another version of the header. */
-START_TEST(test_probe_writes_what_the_callers_structure_holds)
+TEST(test_probe_writes_what_the_callers_structure_holds)
 {
 	struct inm_probe whole = { .size = sizeof(whole) };
 	struct {
@@ -89,9 +90,8 @@ START_TEST(test_probe_writes_what_the_callers_structure_holds)
 		ck_assert_int_eq(longer->more[i], 0);
 	free(longer);
 }
-END_TEST
 
-START_TEST(test_probe_says_what_inm_new_and_inm_listen_then_do)
+TEST_EACH(test_probe_says_what_inm_new_and_inm_listen_then_do, 2)
 {
 	struct inm_ops ops = { .size = sizeof(ops), .ram_block = embedder_ops.ram_block };
 	struct inm_probe p = { .size = sizeof(p) };
@@ -118,10 +118,9 @@ START_TEST(test_probe_says_what_inm_new_and_inm_listen_then_do)
 	if (_i > 0)
 		ck_assert_int_eq(seteuid(0), 0);
 }
-END_TEST
 
 /* Without descriptors nothing is to be had, and it says so. */
-START_TEST(test_probe_where_nothing_can_be_opened_is_an_answer_too)
+TEST(test_probe_where_nothing_can_be_opened_is_an_answer_too)
 {
 	struct inm_probe p = { .size = sizeof(p) };
 	struct rlimit before, none;
@@ -135,17 +134,4 @@ START_TEST(test_probe_where_nothing_can_be_opened_is_an_answer_too)
 	ck_assert_ptr_nonnull(strstr(p.error, "a limit of the process"));
 	ck_assert_ptr_nonnull(strstr(p.verdict, "not possible: "));
 	ck_assert(!find(&p, "io_uring")->there);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("machine");
-	TCase *t = suite_case(s, "probe", 20);
-
-	tcase_add_test(t, test_probe_explains_each_no_and_leaves_nothing);
-	tcase_add_test(t, test_probe_writes_what_the_callers_structure_holds);
-	tcase_add_loop_test(t, test_probe_says_what_inm_new_and_inm_listen_then_do, 0, 2);
-	tcase_add_test(t, test_probe_where_nothing_can_be_opened_is_an_answer_too);
-	return s;
 }

@@ -90,7 +90,9 @@ static bool same(const struct link *l, unsigned pages)
 	return true;
 }
 
-START_TEST(test_one_stream_over_many_packets_is_decoded)
+TEST_CASE("streams", 60);
+
+TEST_EACH(test_one_stream_over_many_packets_is_decoded, METHODS)
 {
 	static const unsigned sizes[] = { 1, 128, 3, 1, 1, 64, 127, 2 };
 	struct link l;
@@ -105,10 +107,9 @@ START_TEST(test_one_stream_over_many_packets_is_decoded)
 	}
 	link_close(&l);
 }
-END_TEST
 
 /* The window goes over packets: the same page again is short, and means what came packets ago. */
-START_TEST(test_the_window_spans_packets)
+TEST_EACH(test_the_window_spans_packets, METHODS)
 {
 	size_t first;
 	struct link l;
@@ -125,9 +126,8 @@ START_TEST(test_the_window_spans_packets)
 	}
 	link_close(&l);
 }
-END_TEST
 
-START_TEST(test_a_payload_that_ends_before_its_pages_is_refused)
+TEST_EACH(test_a_payload_that_ends_before_its_pages_is_refused, METHODS)
 {
 	struct link l;
 
@@ -149,9 +149,8 @@ START_TEST(test_a_payload_that_ends_before_its_pages_is_refused)
 	ck_assert_int_eq(receive_bytes(&l, 2, l.piece, 1), -EPROTO);
 	link_close(&l);
 }
-END_TEST
 
-START_TEST(test_a_payload_that_holds_more_than_its_pages_is_refused)
+TEST_EACH(test_a_payload_that_holds_more_than_its_pages_is_refused, METHODS)
 {
 	struct link l;
 
@@ -174,9 +173,8 @@ START_TEST(test_a_payload_that_holds_more_than_its_pages_is_refused)
 	ck_assert_int_eq(receive(&l, 1), -EPROTO);
 	link_close(&l);
 }
-END_TEST
 
-START_TEST(test_a_packet_of_another_place_in_the_stream_is_refused_or_harmless)
+TEST_EACH(test_a_packet_of_another_place_in_the_stream_is_refused_or_harmless, METHODS)
 {
 	struct link l;
 
@@ -194,9 +192,8 @@ START_TEST(test_a_packet_of_another_place_in_the_stream_is_refused_or_harmless)
 	ck_assert_int_eq(receive(&l, 4), -EPROTO);
 	link_close(&l);
 }
-END_TEST
 
-START_TEST(test_the_other_methods_stream_and_garbage_are_refused)
+TEST_EACH(test_the_other_methods_stream_and_garbage_are_refused, METHODS)
 {
 	struct link l;
 
@@ -217,10 +214,9 @@ START_TEST(test_the_other_methods_stream_and_garbage_are_refused)
 	ck_assert_int_eq(receive(&l, 2), -EPROTO);
 	link_close(&l);
 }
-END_TEST
 
 /* Each bit of a payload wrong, in turn: an error or other bytes, never one outside of the pages, never a crash. */
-START_TEST(test_bit_flips_stay_inside_the_pages)
+TEST_EACH(test_bit_flips_stay_inside_the_pages, METHODS)
 {
 	unsigned refused = 0, bits = 0;
 	struct link l;
@@ -241,9 +237,8 @@ START_TEST(test_bit_flips_stay_inside_the_pages)
 	ck_assert_uint_gt(bits, 500);
 	ck_assert_uint_gt(refused, bits / 20);
 }
-END_TEST
 
-START_TEST(test_a_zlib_stream_that_ends_is_refused)
+TEST(test_a_zlib_stream_that_ends_is_refused)
 {
 	uint8_t page[PAGE] = { 0 }, piece[200];
 	uLongf bytes = sizeof(piece);
@@ -254,7 +249,6 @@ START_TEST(test_a_zlib_stream_that_ends_is_refused)
 	ck_assert_int_eq(receive_bytes(&l, 1, piece, bytes), -EPROTO);
 	link_close(&l);
 }
-END_TEST
 
 /* A frame that asks for a window of 2^@log, and one page of 0xaa as a run. */
 struct frame {
@@ -271,7 +265,7 @@ static struct frame frame_of(unsigned log)
 }
 
 /* The window is the peer's word: what level 20 needs is there, and no more. What it holds: tests/budget/. */
-START_TEST(test_a_zstd_window_beyond_that_of_level_20_is_refused)
+TEST(test_a_zstd_window_beyond_that_of_level_20_is_refused)
 {
 	struct link l;
 
@@ -288,10 +282,9 @@ START_TEST(test_a_zstd_window_beyond_that_of_level_20_is_refused)
 		ck_assert_uint_eq(l.windows.bytes, 0);
 	}
 }
-END_TEST
 
 /* Each alone is in order. */
-START_TEST(test_zstd_windows_are_bounded_together)
+TEST(test_zstd_windows_are_bounded_together)
 {
 	struct frame frame = frame_of(25);
 	struct link links[3];
@@ -310,10 +303,9 @@ START_TEST(test_zstd_windows_are_bounded_together)
 		link_close(&links[i]);
 	ck_assert_uint_eq(links[0].windows.bytes, 0);
 }
-END_TEST
 
 /* What a source at level 20 sends, with a page that comes again after 20 MiB. */
-START_TEST(test_a_zstd_stream_of_level_20_is_decoded)
+TEST(test_a_zstd_stream_of_level_20_is_decoded)
 {
 	struct link l;
 
@@ -331,10 +323,9 @@ START_TEST(test_a_zstd_stream_of_level_20_is_decoded)
 	ck_assert_uint_ge(l.windows.bytes, 32u << 20);
 	link_close(&l);
 }
-END_TEST
 
 /* Decoders of old formats hold what they like, and are in libzstd all the same. */
-START_TEST(test_a_zstd_frame_of_an_old_format_is_refused)
+TEST(test_a_zstd_frame_of_an_old_format_is_refused)
 {
 	struct link l;
 
@@ -356,9 +347,8 @@ START_TEST(test_a_zstd_frame_of_an_old_format_is_refused)
 		}
 	}
 }
-END_TEST
 
-START_TEST(test_an_empty_payload_is_refused)
+TEST_EACH(test_an_empty_payload_is_refused, METHODS)
 {
 	struct link l;
 
@@ -366,34 +356,8 @@ START_TEST(test_an_empty_payload_is_refused)
 	ck_assert_int_eq(receive_bytes(&l, 1, "", 0), -EPROTO);
 	link_close(&l);
 }
-END_TEST
 
-START_TEST(test_a_decoder_that_was_not_made_can_be_freed)
+TEST(test_a_decoder_that_was_not_made_can_be_freed)
 {
 	multifd_decoder_free(NULL);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("multifd_decode");
-	TCase *t = tcase_create("streams");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, test_one_stream_over_many_packets_is_decoded, 0, METHODS);
-	tcase_add_loop_test(t, test_the_window_spans_packets, 0, METHODS);
-	tcase_add_loop_test(t, test_a_payload_that_ends_before_its_pages_is_refused, 0, METHODS);
-	tcase_add_loop_test(t, test_a_payload_that_holds_more_than_its_pages_is_refused, 0, METHODS);
-	tcase_add_loop_test(t, test_a_packet_of_another_place_in_the_stream_is_refused_or_harmless, 0, METHODS);
-	tcase_add_loop_test(t, test_the_other_methods_stream_and_garbage_are_refused, 0, METHODS);
-	tcase_add_loop_test(t, test_bit_flips_stay_inside_the_pages, 0, METHODS);
-	tcase_add_loop_test(t, test_an_empty_payload_is_refused, 0, METHODS);
-	tcase_add_test(t, test_a_zlib_stream_that_ends_is_refused);
-	tcase_add_test(t, test_a_zstd_window_beyond_that_of_level_20_is_refused);
-	tcase_add_test(t, test_zstd_windows_are_bounded_together);
-	tcase_add_test(t, test_a_zstd_stream_of_level_20_is_decoded);
-	tcase_add_test(t, test_a_zstd_frame_of_an_old_format_is_refused);
-	tcase_add_test(t, test_a_decoder_that_was_not_made_can_be_freed);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -37,7 +37,9 @@ static int check_hello(uint8_t id, const uint8_t *theirs, const uint8_t *ours, u
 	return r;
 }
 
-START_TEST(test_every_id_below_the_number_of_channels_is_taken)
+TEST_CASE("hello", 4);
+
+TEST(test_every_id_below_the_number_of_channels_is_taken)
 {
 	struct err err;
 
@@ -53,9 +55,8 @@ START_TEST(test_every_id_below_the_number_of_channels_is_taken)
 				ck_assert_msg(strstr(err.text, "multifd-channels"), "%s", err.text);
 		}
 }
-END_TEST
 
-START_TEST(test_uuids_must_be_the_same_if_there_is_one_here)
+TEST(test_uuids_must_be_the_same_if_there_is_one_here)
 {
 	static const uint8_t zeros[16];
 	struct err err;
@@ -67,16 +68,14 @@ START_TEST(test_uuids_must_be_the_same_if_there_is_one_here)
 	ck_assert_msg(strstr(err.text, "uuid"), "%s", err.text);
 	ck_assert_int_eq(check_hello(1, zeros, uuid, 2, 64, &err), -EPROTO);
 }
-END_TEST
 
-START_TEST(test_of_the_sixty_four_bytes_those_with_a_meaning_are_checked)
+TEST(test_of_the_sixty_four_bytes_those_with_a_meaning_are_checked)
 {
 	struct err err;
 
 	for (unsigned at = 0; at < MULTIFD_HELLO_BYTES; at++)
 		ck_assert_msg(check_hello(0, uuid, uuid, 2, at, &err) == (at < 25 ? -EPROTO : 0), "byte %u", at);
 }
-END_TEST
 
 /* ---- headers --------------------------------------------------------------------------------------------------- */
 
@@ -169,7 +168,15 @@ static void refuses(const struct wire_packet *p, unsigned compression, const cha
 	ck_assert_uint_eq(got.normal_pages, 77);
 }
 
-START_TEST(test_every_number_of_pages_that_fits_is_taken)
+static void free_wire(void)
+{
+	wire_fini(&wire_of_packet);
+	teardown();
+}
+
+TEST_CASE("header", 30, .checked = { setup, free_wire });
+
+TEST(test_every_number_of_pages_that_fits_is_taken)
 {
 	for (unsigned normal = 0; normal <= K; normal++)
 		for (unsigned zero = 0; zero <= K - normal; zero++) {
@@ -178,9 +185,8 @@ START_TEST(test_every_number_of_pages_that_fits_is_taken)
 			accepts(&p, 0);
 		}
 }
-END_TEST
 
-START_TEST(test_numbers_of_pages_that_do_not_fit_are_refused)
+TEST(test_numbers_of_pages_that_do_not_fit_are_refused)
 {
 	static const uint32_t rows[][3] = {
 		/* alloc, normal, zero */
@@ -215,9 +221,8 @@ START_TEST(test_numbers_of_pages_that_do_not_fit_are_refused)
 		refuses(&p, 0, "pages");
 	}
 }
-END_TEST
 
-START_TEST(test_magic_version_and_flags_are_checked)
+TEST(test_magic_version_and_flags_are_checked)
 {
 	struct wire_packet p = honest(1, 0, 0);
 
@@ -234,9 +239,8 @@ START_TEST(test_magic_version_and_flags_are_checked)
 		refuses(&p, 0, "flags");
 	}
 }
-END_TEST
 
-START_TEST(test_blocks_must_be_known_and_sent)
+TEST(test_blocks_must_be_known_and_sent)
 {
 	char name[257];
 	struct wire_packet p = honest(1, 0, 0);
@@ -264,9 +268,8 @@ START_TEST(test_blocks_must_be_known_and_sent)
 	name[100] = '\n';
 	refuses(&p, 0, "unknown block");
 }
-END_TEST
 
-START_TEST(test_bytes_of_a_name_are_quoted)
+TEST(test_bytes_of_a_name_are_quoted)
 {
 	struct wire_packet p = honest(1, 0, 0);
 	struct multifd_packet got;
@@ -277,10 +280,9 @@ START_TEST(test_bytes_of_a_name_are_quoted)
 	for (const char *c = err.text; *c; c++)
 		ck_assert_msg(*c >= ' ' && *c < 127, "byte 0x%02x in the text", (unsigned char)*c);
 }
-END_TEST
 
 /* The last page is taken, the next one is not; also in the last place of the list, and for zero pages. */
-START_TEST(test_every_used_offset_is_checked)
+TEST(test_every_used_offset_is_checked)
 {
 	static const uint64_t bad[] = {
 		200 * PAGE, 200 * PAGE - 1,        199 * PAGE + 1, 1, 2048, 1ull << 32, 1ull << 63,
@@ -298,9 +300,8 @@ START_TEST(test_every_used_offset_is_checked)
 		}
 	}
 }
-END_TEST
 
-START_TEST(test_offsets_that_are_not_used_are_ignored)
+TEST(test_offsets_that_are_not_used_are_ignored)
 {
 	struct wire_packet p = honest(3, 2, 0);
 
@@ -312,9 +313,8 @@ START_TEST(test_offsets_that_are_not_used_are_ignored)
 	p.offset_count = 1;
 	accepts(&p, 0);
 }
-END_TEST
 
-START_TEST(test_payloads_of_plain_pages_are_exact)
+TEST(test_payloads_of_plain_pages_are_exact)
 {
 	for (unsigned normal = 1; normal <= K; normal += 127) {
 		const uint32_t right = normal * PAGE;
@@ -328,9 +328,8 @@ START_TEST(test_payloads_of_plain_pages_are_exact)
 		}
 	}
 }
-END_TEST
 
-START_TEST(test_payloads_of_compressed_pages_are_bounded)
+TEST(test_payloads_of_compressed_pages_are_bounded)
 {
 	static const uint32_t good[] = { 1, 100, MULTIFD_PAYLOAD_BYTES_MAX };
 	static const uint32_t bad[] = { 0, MULTIFD_PAYLOAD_BYTES_MAX + 1, 0x80000000, UINT32_MAX };
@@ -350,10 +349,9 @@ START_TEST(test_payloads_of_compressed_pages_are_bounded)
 		}
 	}
 }
-END_TEST
 
 /* Exactly one value of the field is right: not two bits, not none, and not another method. */
-START_TEST(test_the_compression_must_be_the_one_that_was_agreed)
+TEST(test_the_compression_must_be_the_one_that_was_agreed)
 {
 	static const unsigned agreed[] = { 0, WIRE_MULTIFD_ZLIB, WIRE_MULTIFD_ZSTD };
 
@@ -369,9 +367,8 @@ START_TEST(test_the_compression_must_be_the_one_that_was_agreed)
 				refuses(&p, agreed[a], "compression");
 		}
 }
-END_TEST
 
-START_TEST(test_packets_of_zero_pages_alone_may_carry_the_methods_bits_or_none)
+TEST(test_packets_of_zero_pages_alone_may_carry_the_methods_bits_or_none)
 {
 	static const unsigned methods[] = { 0, WIRE_MULTIFD_ZLIB, WIRE_MULTIFD_ZSTD };
 
@@ -383,10 +380,9 @@ START_TEST(test_packets_of_zero_pages_alone_may_carry_the_methods_bits_or_none)
 			accepts(&p, methods[m]);
 		}
 }
-END_TEST
 
 /* 4.4: all that a packet without pages says besides SYNC is what the last one said. */
-START_TEST(test_stale_fields_of_packets_without_pages_are_ignored)
+TEST(test_stale_fields_of_packets_without_pages_are_ignored)
 {
 	static const unsigned methods[] = { 0, WIRE_MULTIFD_ZLIB, WIRE_MULTIFD_ZSTD };
 
@@ -406,9 +402,8 @@ START_TEST(test_stale_fields_of_packets_without_pages_are_ignored)
 				accepts(&p, methods[m]);
 			}
 }
-END_TEST
 
-START_TEST(test_a_sync_packet_may_carry_pages_and_payload)
+TEST(test_a_sync_packet_may_carry_pages_and_payload)
 {
 	struct wire_packet p = honest(K, 0, 0);
 
@@ -418,10 +413,9 @@ START_TEST(test_a_sync_packet_may_carry_pages_and_payload)
 	p.flags |= WIRE_MULTIFD_SYNC;
 	accepts(&p, WIRE_MULTIFD_ZLIB);
 }
-END_TEST
 
 /* 12: the vectors of captures. */
-START_TEST(test_captured_headers_are_understood)
+TEST(test_captured_headers_are_understood)
 {
 	static const uint64_t captured[] = { 0, 0x9000, 0x6000, 0x4000 };
 	struct wire_packet p = honest(3, 125, 0);
@@ -442,9 +436,8 @@ START_TEST(test_captured_headers_are_understood)
 	p.offset_count = 1;
 	accepts(&p, WIRE_MULTIFD_ZLIB);
 }
-END_TEST
 
-START_TEST(test_the_length_of_a_header_follows_the_page_size)
+TEST(test_the_length_of_a_header_follows_the_page_size)
 {
 	ck_assert_uint_eq(multifd_pages_max(12), 128);
 	ck_assert_uint_eq(multifd_pages_max(16), 8);
@@ -452,43 +445,4 @@ START_TEST(test_the_length_of_a_header_follows_the_page_size)
 	ck_assert_uint_eq(multifd_header_bytes(12), 1344);
 	ck_assert_uint_eq(multifd_header_bytes(10), MULTIFD_HEADER_BYTES_MAX);
 	ck_assert_uint_eq(MULTIFD_HEADER_BYTES_MAX, 320 + 8 * 512);
-}
-END_TEST
-
-static void free_wire(void)
-{
-	wire_fini(&wire_of_packet);
-	teardown();
-}
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("multifd_packet");
-	TCase *t = tcase_create("hello");
-
-	tcase_add_test(t, test_every_id_below_the_number_of_channels_is_taken);
-	tcase_add_test(t, test_uuids_must_be_the_same_if_there_is_one_here);
-	tcase_add_test(t, test_of_the_sixty_four_bytes_those_with_a_meaning_are_checked);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("header");
-	tcase_set_timeout(t, 30);
-	tcase_add_checked_fixture(t, setup, free_wire);
-	tcase_add_test(t, test_every_number_of_pages_that_fits_is_taken);
-	tcase_add_test(t, test_numbers_of_pages_that_do_not_fit_are_refused);
-	tcase_add_test(t, test_magic_version_and_flags_are_checked);
-	tcase_add_test(t, test_blocks_must_be_known_and_sent);
-	tcase_add_test(t, test_bytes_of_a_name_are_quoted);
-	tcase_add_test(t, test_every_used_offset_is_checked);
-	tcase_add_test(t, test_offsets_that_are_not_used_are_ignored);
-	tcase_add_test(t, test_payloads_of_plain_pages_are_exact);
-	tcase_add_test(t, test_payloads_of_compressed_pages_are_bounded);
-	tcase_add_test(t, test_the_compression_must_be_the_one_that_was_agreed);
-	tcase_add_test(t, test_packets_of_zero_pages_alone_may_carry_the_methods_bits_or_none);
-	tcase_add_test(t, test_stale_fields_of_packets_without_pages_are_ignored);
-	tcase_add_test(t, test_a_sync_packet_may_carry_pages_and_payload);
-	tcase_add_test(t, test_captured_headers_are_understood);
-	tcase_add_test(t, test_the_length_of_a_header_follows_the_page_size);
-	suite_add_tcase(s, t);
-	return s;
 }

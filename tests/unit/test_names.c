@@ -20,7 +20,9 @@ static struct block *block_named(const char *name, size_t bytes)
 	return b;
 }
 
-START_TEST(test_every_one_of_many_names_is_found_in_whatever_order_they_came)
+TEST_CASE("names", 10);
+
+TEST(test_every_one_of_many_names_is_found_in_whatever_order_they_came)
 {
 	static struct block *blocks[MANY];
 	struct names n = { 0 };
@@ -40,9 +42,8 @@ START_TEST(test_every_one_of_many_names_is_found_in_whatever_order_they_came)
 	for (unsigned i = 0; i < MANY; i++)
 		free(blocks[i]);
 }
-END_TEST
 
-START_TEST(test_a_name_is_told_from_its_own_beginning)
+TEST(test_a_name_is_told_from_its_own_beginning)
 {
 	struct block *ab = block_named("ab", 2), *abc = block_named("abc", 3), *again = block_named("ab", 2);
 	struct names n = { 0 };
@@ -58,15 +59,4 @@ START_TEST(test_a_name_is_told_from_its_own_beginning)
 	free(ab);
 	free(abc);
 	free(again);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("names");
-	TCase *t = suite_case(s, "names", 10);
-
-	tcase_add_test(t, test_every_one_of_many_names_is_found_in_whatever_order_they_came);
-	tcase_add_test(t, test_a_name_is_told_from_its_own_beginning);
-	return s;
 }

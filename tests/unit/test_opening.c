@@ -15,7 +15,9 @@
 
 #define BYTES(text) (const uint8_t *)(text), sizeof(text) - 1
 
-START_TEST(test_opening_every_prefix_says_how_far_it_is)
+TEST_CASE("opening", 4);
+
+TEST(test_opening_every_prefix_says_how_far_it_is)
 {
 	static const char text[] = HEADER CONFIG OPEN_RP PING "\1";
 	const size_t configured = sizeof(HEADER CONFIG) - 1, whole = sizeof(text) - 1;
@@ -30,9 +32,8 @@ START_TEST(test_opening_every_prefix_says_how_far_it_is)
 		              "%zu bytes: %d", n, far);
 	}
 }
-END_TEST
 
-START_TEST(test_opening_without_a_configuration_is_settled_after_the_header)
+TEST(test_opening_without_a_configuration_is_settled_after_the_header)
 {
 	struct err err = ERR_NONE;
 
@@ -40,9 +41,8 @@ START_TEST(test_opening_without_a_configuration_is_settled_after_the_header)
 	ck_assert_int_eq(opening_look(BYTES(HEADER), false, &err), OPENING_SETTLED);
 	ck_assert_int_eq(opening_look(BYTES(HEADER "\4"), false, &err), OPENING_DONE);
 }
-END_TEST
 
-START_TEST(test_opening_that_no_source_has_is_named)
+TEST(test_opening_that_no_source_has_is_named)
 {
 	static const struct {
 		const char *bytes;
@@ -65,10 +65,9 @@ START_TEST(test_opening_that_no_source_has_is_named)
 		ck_assert_msg(strstr(err.text, rows[i].words), "%s", err.text);
 	}
 }
-END_TEST
 
 /* There are no blocks here, so any name is an unknown one. */
-START_TEST(test_opening_of_a_recovery_is_one_whole_command)
+TEST(test_opening_of_a_recovery_is_one_whole_command)
 {
 	static const char ask[] = "\10\0\12\0\4\3ram";
 	struct ram ram;
@@ -84,18 +83,4 @@ START_TEST(test_opening_of_a_recovery_is_one_whole_command)
 	ck_assert_int_eq(opening_look_recovery(BYTES("\10\0\12\0\1\0"), &ram, &err), -EPROTO);
 	ck_assert_int_eq(opening_look_recovery(BYTES("Q"), &ram, &err), -EPROTO);
 	ram_fini(&ram);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("opening");
-	TCase *t = tcase_create("opening");
-
-	tcase_add_test(t, test_opening_every_prefix_says_how_far_it_is);
-	tcase_add_test(t, test_opening_without_a_configuration_is_settled_after_the_header);
-	tcase_add_test(t, test_opening_that_no_source_has_is_named);
-	tcase_add_test(t, test_opening_of_a_recovery_is_one_whole_command);
-	suite_add_tcase(s, t);
-	return s;
 }

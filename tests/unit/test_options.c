@@ -121,15 +121,16 @@ static const struct {
 	{ "tls-verify-peer", "on" },
 };
 
-START_TEST(test_options_know_every_capability_of_qemu)
+TEST_CASE("tables", 4, .checked = { setup });
+
+TEST(test_options_know_every_capability_of_qemu)
 {
 	ck_assert_uint_eq(ARRAY_COUNT(qemu_caps), CAP_COUNT);
 	for (size_t i = 0; i < ARRAY_COUNT(qemu_caps); i++)
 		ck_assert_msg(options_set_capability(&opts, qemu_caps[i], false, &err) == 0, "%s", err.text);
 }
-END_TEST
 
-START_TEST(test_options_know_every_parameter_with_its_default)
+TEST(test_options_know_every_parameter_with_its_default)
 {
 	char buf[OPTIONS_TEXT_BYTES];
 	unsigned rows = 0;
@@ -140,9 +141,8 @@ START_TEST(test_options_know_every_parameter_with_its_default)
 	for (size_t i = 0; i < ARRAY_COUNT(qemu_params); i++)
 		ck_assert_pstr_eq(options_get_parameter(&opts, qemu_params[i].name, buf), qemu_params[i].value);
 }
-END_TEST
 
-START_TEST(test_options_rows_are_complete)
+TEST(test_options_rows_are_complete)
 {
 	for (unsigned i = 0; i < CAP_COUNT; i++) {
 		const struct cap_row *row = options_cap_row(i);
@@ -166,9 +166,8 @@ START_TEST(test_options_rows_are_complete)
 		}
 	}
 }
-END_TEST
 
-START_TEST(test_options_words_of_the_tables)
+TEST(test_options_words_of_the_tables)
 {
 	ck_assert_str_eq(support_name(SUPPORT_WORKS), "works");
 	ck_assert_str_eq(support_name(SUPPORT_NO_EFFECT), "no effect");
@@ -177,11 +176,12 @@ START_TEST(test_options_words_of_the_tables)
 	ck_assert_str_eq(side_name(SIDE_DESTINATION), "destination");
 	ck_assert_str_eq(side_name(SIDE_SOURCE), "source");
 }
-END_TEST
 
 /* ---- capabilities --------------------------------------------------------------------------------------------- */
 
-START_TEST(test_capability_is_set_and_cleared_alone)
+TEST_CASE("set", 4, .checked = { setup });
+
+TEST(test_capability_is_set_and_cleared_alone)
 {
 	for (unsigned i = 0; i < CAP_COUNT; i++) {
 		const struct cap_row *row = options_cap_row(i);
@@ -196,9 +196,8 @@ START_TEST(test_capability_is_set_and_cleared_alone)
 		ck_assert_uint_eq(opts.caps, 0);
 	}
 }
-END_TEST
 
-START_TEST(test_capability_refused_says_why_and_may_be_off)
+TEST(test_capability_refused_says_why_and_may_be_off)
 {
 	for (unsigned i = 0; i < CAP_COUNT; i++) {
 		const struct cap_row *row = options_cap_row(i);
@@ -212,9 +211,8 @@ START_TEST(test_capability_refused_says_why_and_may_be_off)
 		ck_assert_int_eq(options_set_capability(&opts, row->name, false, &err), 0);
 	}
 }
-END_TEST
 
-START_TEST(test_capability_unknown_offers_the_nearest)
+TEST(test_capability_unknown_offers_the_nearest)
 {
 	static const struct {
 		const char *name, *offer;
@@ -230,9 +228,8 @@ START_TEST(test_capability_unknown_offers_the_nearest)
 		ck_says(rows[i].offer);
 	}
 }
-END_TEST
 
-START_TEST(test_capability_unknown_without_likeness_offers_none)
+TEST(test_capability_unknown_without_likeness_offers_none)
 {
 	static const char *const names[] = {
 		"",
@@ -251,11 +248,10 @@ START_TEST(test_capability_unknown_without_likeness_offers_none)
 	ck_assert_int_eq(options_set_capability(&opts, "\033[2J", false, &err), -ENOENT);
 	ck_says("\\x1b[2J");
 }
-END_TEST
 
 /* ---- parameters ----------------------------------------------------------------------------------------------- */
 
-START_TEST(test_parameter_default_and_own_text_are_always_accepted)
+TEST(test_parameter_default_and_own_text_are_always_accepted)
 {
 	for (unsigned i = 0; options_param_row(i); i++) {
 		const struct param_row *row = options_param_row(i);
@@ -268,9 +264,8 @@ START_TEST(test_parameter_default_and_own_text_are_always_accepted)
 		ck_assert_mem_eq(&before, &opts, sizeof(opts));
 	}
 }
-END_TEST
 
-START_TEST(test_parameter_range_ends_are_in_and_their_neighbours_out)
+TEST(test_parameter_range_ends_are_in_and_their_neighbours_out)
 {
 	for (unsigned i = 0; options_param_row(i); i++) {
 		const struct param_row *row = options_param_row(i);
@@ -296,9 +291,8 @@ START_TEST(test_parameter_range_ends_are_in_and_their_neighbours_out)
 		ck_assert_int_eq(options_set_parameter(&opts, row->name, "18446744073709551616", &err), -ERANGE);
 	}
 }
-END_TEST
 
-START_TEST(test_parameter_values_reach_their_fields)
+TEST(test_parameter_values_reach_their_fields)
 {
 	must_set("multifd-channels", "8");
 	ck_assert_uint_eq(opts.multifd_channels, 8);
@@ -335,9 +329,8 @@ START_TEST(test_parameter_values_reach_their_fields)
 	must_set("tcp-user-timeout", "0");
 	ck_assert_uint_eq(opts.tcp_user_timeout_ms, 0);
 }
-END_TEST
 
-START_TEST(test_parameter_uuid_is_text_outside_and_bytes_inside)
+TEST(test_parameter_uuid_is_text_outside_and_bytes_inside)
 {
 	static const uint8_t want[16] = { 0,    0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
 		                          0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff };
@@ -355,10 +348,9 @@ START_TEST(test_parameter_uuid_is_text_outside_and_bytes_inside)
 	must_set("uuid", "");
 	ck_assert(!opts.has_uuid);
 }
-END_TEST
 
 /* Refused with the right number and the word that helps; nothing is changed. */
-START_TEST(test_parameter_refuses_and_says_why)
+TEST(test_parameter_refuses_and_says_why)
 {
 	static const struct {
 		const char *name, *value;
@@ -414,9 +406,8 @@ START_TEST(test_parameter_refuses_and_says_why)
 		ck_assert_mem_eq(&before, &opts, sizeof(opts));
 	}
 }
-END_TEST
 
-START_TEST(test_parameter_text_fits_or_is_refused_whole)
+TEST(test_parameter_text_fits_or_is_refused_whole)
 {
 	char text[OPTIONS_TEXT_BYTES + 1], buf[OPTIONS_TEXT_BYTES];
 
@@ -431,17 +422,15 @@ START_TEST(test_parameter_text_fits_or_is_refused_whole)
 	must_set("machine", "q35");
 	ck_assert_str_eq(options_get_parameter(&opts, "machine", buf), "q35");
 }
-END_TEST
 
-START_TEST(test_parameter_get_of_an_unknown_name_is_null)
+TEST(test_parameter_get_of_an_unknown_name_is_null)
 {
 	char buf[OPTIONS_TEXT_BYTES];
 
 	ck_assert_ptr_null(options_get_parameter(&opts, "no-such", buf));
 }
-END_TEST
 
-START_TEST(test_parameter_form_offers_only_what_is_taken)
+TEST(test_parameter_form_offers_only_what_is_taken)
 {
 	char buf[OPTIONS_TEXT_BYTES];
 
@@ -459,7 +448,6 @@ START_TEST(test_parameter_form_offers_only_what_is_taken)
 		}
 	}
 }
-END_TEST
 
 /* ---- what fits together ---------------------------------------------------------------------------------------- */
 
@@ -490,7 +478,9 @@ static const struct {
 #undef BIT
 };
 
-START_TEST(test_check_of_capabilities)
+TEST_CASE("fit", 4, .checked = { setup });
+
+TEST(test_check_of_capabilities)
 {
 	for (size_t i = 0; i < ARRAY_COUNT(combinations); i++) {
 		int r;
@@ -505,9 +495,8 @@ START_TEST(test_check_of_capabilities)
 		}
 	}
 }
-END_TEST
 
-START_TEST(test_check_of_coding_and_tls)
+TEST(test_check_of_coding_and_tls)
 {
 	opts.caps = 1u << CAP_ZERO_COPY_SEND | 1u << CAP_MULTIFD;
 	must_set("multifd-compression", "zlib");
@@ -524,9 +513,8 @@ START_TEST(test_check_of_coding_and_tls)
 	opts.caps = 1u << CAP_MULTIFD;
 	ck_assert_int_eq(options_check(&opts, &err), 0);
 }
-END_TEST
 
-START_TEST(test_check_of_tls_settings_that_would_be_in_vain)
+TEST(test_check_of_tls_settings_that_would_be_in_vain)
 {
 	strcpy(opts.tls_creds_dir, "somewhere");
 	ck_assert_int_eq(options_check(&opts, &err), -EINVAL);
@@ -554,38 +542,4 @@ START_TEST(test_check_of_tls_settings_that_would_be_in_vain)
 	strcpy(opts.tls_creds_dir, "");
 	ck_assert_int_eq(options_check(&opts, &err), -EINVAL);
 	ck_says("'tls-authz' is set, but TLS is off");
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("options");
-	TCase *tables = tcase_create("tables"), *set = tcase_create("set"), *fit = tcase_create("fit");
-
-	tcase_add_checked_fixture(tables, setup, NULL);
-	tcase_add_test(tables, test_options_know_every_capability_of_qemu);
-	tcase_add_test(tables, test_options_know_every_parameter_with_its_default);
-	tcase_add_test(tables, test_options_rows_are_complete);
-	tcase_add_test(tables, test_options_words_of_the_tables);
-	suite_add_tcase(s, tables);
-	tcase_add_checked_fixture(set, setup, NULL);
-	tcase_add_test(set, test_capability_is_set_and_cleared_alone);
-	tcase_add_test(set, test_capability_refused_says_why_and_may_be_off);
-	tcase_add_test(set, test_capability_unknown_offers_the_nearest);
-	tcase_add_test(set, test_capability_unknown_without_likeness_offers_none);
-	tcase_add_test(set, test_parameter_default_and_own_text_are_always_accepted);
-	tcase_add_test(set, test_parameter_range_ends_are_in_and_their_neighbours_out);
-	tcase_add_test(set, test_parameter_values_reach_their_fields);
-	tcase_add_test(set, test_parameter_uuid_is_text_outside_and_bytes_inside);
-	tcase_add_test(set, test_parameter_refuses_and_says_why);
-	tcase_add_test(set, test_parameter_text_fits_or_is_refused_whole);
-	tcase_add_test(set, test_parameter_get_of_an_unknown_name_is_null);
-	tcase_add_test(set, test_parameter_form_offers_only_what_is_taken);
-	suite_add_tcase(s, set);
-	tcase_add_checked_fixture(fit, setup, NULL);
-	tcase_add_test(fit, test_check_of_capabilities);
-	tcase_add_test(fit, test_check_of_coding_and_tls);
-	tcase_add_test(fit, test_check_of_tls_settings_that_would_be_in_vain);
-	suite_add_tcase(s, fit);
-	return s;
 }

@@ -9,7 +9,9 @@
 
 #define ARRAY_COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-START_TEST(test_parse_u64_takes_the_whole_text_or_nothing)
+TEST_CASE("parse", 4);
+
+TEST(test_parse_u64_takes_the_whole_text_or_nothing)
 {
 	static const struct {
 		const char *text;
@@ -48,9 +50,8 @@ START_TEST(test_parse_u64_takes_the_whole_text_or_nothing)
 		              (unsigned long long)value);
 	}
 }
-END_TEST
 
-START_TEST(test_parse_size_multiplies_by_its_suffix)
+TEST(test_parse_size_multiplies_by_its_suffix)
 {
 	static const struct {
 		const char *text;
@@ -94,9 +95,8 @@ START_TEST(test_parse_size_multiplies_by_its_suffix)
 		              (unsigned long long)bytes);
 	}
 }
-END_TEST
 
-START_TEST(test_parse_name_is_the_place_of_the_whole_word)
+TEST(test_parse_name_is_the_place_of_the_whole_word)
 {
 	static const char *const names[] = { "seq", "stride", "" };
 
@@ -107,9 +107,8 @@ START_TEST(test_parse_name_is_the_place_of_the_whole_word)
 	ck_assert_int_eq(parse_name("stri", names, 3), -EINVAL);
 	ck_assert_int_eq(parse_name("Seq", names, 3), -EINVAL);
 }
-END_TEST
 
-START_TEST(test_parse_on_off_knows_eight_words)
+TEST(test_parse_on_off_knows_eight_words)
 {
 	static const char *const on[] = { "on", "yes", "true", "y" };
 	static const char *const off[] = { "off", "no", "false", "n" };
@@ -129,9 +128,8 @@ START_TEST(test_parse_on_off_knows_eight_words)
 		ck_assert_msg(parse_on_off(bad[i], &value) == -EINVAL && value, "'%s'", bad[i]);
 	}
 }
-END_TEST
 
-START_TEST(test_parse_uuid_is_exact_about_its_form)
+TEST(test_parse_uuid_is_exact_about_its_form)
 {
 	static const uint8_t want[16] = { 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
 		                          0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef };
@@ -163,19 +161,4 @@ START_TEST(test_parse_uuid_is_exact_about_its_form)
 		ck_assert_msg(uuid[0] == 0x5a && uuid[15] == 0x5a, "'%s' wrote", bad[i]);
 		free(exact);
 	}
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("parse");
-	TCase *t = tcase_create("parse");
-
-	tcase_add_test(t, test_parse_u64_takes_the_whole_text_or_nothing);
-	tcase_add_test(t, test_parse_size_multiplies_by_its_suffix);
-	tcase_add_test(t, test_parse_on_off_knows_eight_words);
-	tcase_add_test(t, test_parse_name_is_the_place_of_the_whole_word);
-	tcase_add_test(t, test_parse_uuid_is_exact_about_its_form);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -71,7 +71,9 @@ static int sleeps(void *arg)
 	return io_sleep_until(r, *(uint64_t *)arg);
 }
 
-START_TEST(test_reactor_run_waits_for_deadlines_in_order)
+TEST_CASE("reactor", 60, .checked = { setup, teardown });
+
+TEST(test_reactor_run_waits_for_deadlines_in_order)
 {
 	uint64_t a = soon(30), b = soon(10), c = soon(20);
 
@@ -82,9 +84,8 @@ START_TEST(test_reactor_run_waits_for_deadlines_in_order)
 	ck_assert(clock_now_ns() >= a);
 	ck_assert_uint_lt(r->ring->turns, 20); /* it slept, it did not spin */
 }
-END_TEST
 
-START_TEST(test_reactor_run_ends_at_its_own_deadline)
+TEST(test_reactor_run_ends_at_its_own_deadline)
 {
 	uint64_t never = soon(60000);
 
@@ -93,7 +94,6 @@ START_TEST(test_reactor_run_ends_at_its_own_deadline)
 	group_cancel(&g);
 	ck_assert_int_eq(reactor_run(r, &g, soon(5000)), 0);
 }
-END_TEST
 
 static int yields_for_ever(void *arg)
 {
@@ -103,7 +103,7 @@ static int yields_for_ever(void *arg)
 	return 0;
 }
 
-START_TEST(test_reactor_run_deadline_comes_also_when_somebody_yields_for_ever)
+TEST(test_reactor_run_deadline_comes_also_when_somebody_yields_for_ever)
 {
 	uint64_t wake = soon(20);
 
@@ -114,14 +114,13 @@ START_TEST(test_reactor_run_deadline_comes_also_when_somebody_yields_for_ever)
 	group_cancel(&g);
 	ck_assert_int_eq(reactor_run(r, &g, soon(5000)), 0);
 }
-END_TEST
 
 static void on_alarm(int sig)
 {
 	(void)sig;
 }
 
-START_TEST(test_reactor_signals_neither_end_nor_stretch_a_sleep)
+TEST(test_reactor_signals_neither_end_nor_stretch_a_sleep)
 {
 	struct itimerval often = { { 0, 1000 }, { 0, 1000 } }, off = { { 0, 0 }, { 0, 0 } };
 	struct sigaction act = { .sa_handler = on_alarm }; /* no SA_RESTART */
@@ -135,7 +134,6 @@ START_TEST(test_reactor_signals_neither_end_nor_stretch_a_sleep)
 	ck_assert(clock_now_ns() < until + 2 * NS_PER_S);
 	setitimer(ITIMER_REAL, &off, NULL);
 }
-END_TEST
 
 /* ---- deadlock ---- */
 
@@ -164,7 +162,7 @@ static int recv_background(void *arg)
 	return (int)io_recv(r, *(int *)arg, &c, 1, 0, DEADLINE_NEVER);
 }
 
-START_TEST(test_reactor_deadlock_names_who_waits_and_for_what)
+TEST(test_reactor_deadlock_names_who_waits_and_for_what)
 {
 	int sv[2];
 
@@ -184,9 +182,8 @@ START_TEST(test_reactor_deadlock_names_who_waits_and_for_what)
 	close(sv[0]);
 	close(sv[1]);
 }
-END_TEST
 
-START_TEST(test_reactor_deadline_is_no_deadlock)
+TEST(test_reactor_deadline_is_no_deadlock)
 {
 	uint64_t until = soon(20);
 
@@ -198,11 +195,10 @@ START_TEST(test_reactor_deadline_is_no_deadlock)
 	group_cancel(&g);
 	ck_assert_int_eq(reactor_run(r, &g, soon(5000)), 0);
 }
-END_TEST
 
 /* ---- dispatch ---- */
 
-START_TEST(test_reactor_dispatch_makes_the_descriptor_readable_at_a_deadline)
+TEST(test_reactor_dispatch_makes_the_descriptor_readable_at_a_deadline)
 {
 	uint64_t until = soon(50);
 	int dispatches;
@@ -213,7 +209,6 @@ START_TEST(test_reactor_dispatch_makes_the_descriptor_readable_at_a_deadline)
 	ck_assert(clock_now_ns() < until + NS_PER_S);
 	ck_assert_msg(dispatches <= 4, "%d dispatches for one sleep: it spins", dispatches);
 }
-END_TEST
 
 static int spawns_earlier_sleeper(void *arg)
 {
@@ -224,7 +219,7 @@ static int spawns_earlier_sleeper(void *arg)
 	return io_sleep_until(r, until[1]);
 }
 
-START_TEST(test_reactor_dispatch_takes_an_earlier_deadline_that_comes_later)
+TEST(test_reactor_dispatch_takes_an_earlier_deadline_that_comes_later)
 {
 	uint64_t late = soon(4000), early[2] = { soon(10), soon(40) };
 
@@ -242,7 +237,6 @@ START_TEST(test_reactor_dispatch_takes_an_earlier_deadline_that_comes_later)
 	group_cancel(&g);
 	ck_assert_int_eq(reactor_run(r, &g, soon(5000)), 0);
 }
-END_TEST
 
 static int yields_often(void *arg)
 {
@@ -251,16 +245,15 @@ static int yields_often(void *arg)
 	return 0;
 }
 
-START_TEST(test_reactor_dispatch_with_more_to_do_keeps_the_descriptor_readable)
+TEST(test_reactor_dispatch_with_more_to_do_keeps_the_descriptor_readable)
 {
 	int n = 1000;
 
 	spawn(yields_often, &n);
 	ck_assert_int_gt(embed(soon(5000)), 5); /* in several parts: the embedder had its turns */
 }
-END_TEST
 
-START_TEST(test_reactor_dispatch_with_more_to_do_does_not_wait_for_an_alarm)
+TEST(test_reactor_dispatch_with_more_to_do_does_not_wait_for_an_alarm)
 {
 	uint64_t late = soon(3000);
 	int n = 1000;
@@ -279,7 +272,6 @@ START_TEST(test_reactor_dispatch_with_more_to_do_does_not_wait_for_an_alarm)
 	group_cancel(&g);
 	ck_assert_int_eq(reactor_run(r, &g, soon(5000)), 0);
 }
-END_TEST
 
 static int yields_then_sleeps(void *arg)
 {
@@ -289,7 +281,7 @@ static int yields_then_sleeps(void *arg)
 	return sleeps(arg);
 }
 
-START_TEST(test_reactor_dispatch_sets_the_alarm_after_a_long_turn_too)
+TEST(test_reactor_dispatch_sets_the_alarm_after_a_long_turn_too)
 {
 	uint64_t until = soon(100);
 
@@ -297,7 +289,6 @@ START_TEST(test_reactor_dispatch_sets_the_alarm_after_a_long_turn_too)
 	embed(soon(5000));
 	ck_assert(clock_now_ns() < until + NS_PER_S);
 }
-END_TEST
 
 struct echo {
 	int fd, rounds;
@@ -329,7 +320,7 @@ static void *echo_peer(void *arg)
 	return NULL;
 }
 
-START_TEST(test_reactor_dispatch_is_woken_by_sockets_from_another_thread)
+TEST(test_reactor_dispatch_is_woken_by_sockets_from_another_thread)
 {
 	int sv[2];
 	struct echo here, there;
@@ -346,9 +337,8 @@ START_TEST(test_reactor_dispatch_is_woken_by_sockets_from_another_thread)
 	close(sv[0]);
 	close(sv[1]);
 }
-END_TEST
 
-START_TEST(test_reactor_with_nothing_to_do_is_silent)
+TEST(test_reactor_with_nothing_to_do_is_silent)
 {
 	struct pollfd p = { .fd = reactor_fd(r), .events = POLLIN };
 	uint64_t until = soon(5);
@@ -363,9 +353,8 @@ START_TEST(test_reactor_with_nothing_to_do_is_silent)
 		embed(soon(5000));
 	}
 }
-END_TEST
 
-START_TEST(test_reactor_descriptor_asked_for_late_misses_nothing)
+TEST(test_reactor_descriptor_asked_for_late_misses_nothing)
 {
 	uint64_t until = soon(5);
 	struct pollfd p = { .events = POLLIN };
@@ -378,9 +367,8 @@ START_TEST(test_reactor_descriptor_asked_for_late_misses_nothing)
 	/* On a busy machine that was longer, and an absence: it moves the deadline. */
 	embed(soon(5000));
 }
-END_TEST
 
-START_TEST(test_reactor_free_takes_an_alarm_back)
+TEST(test_reactor_free_takes_an_alarm_back)
 {
 	uint64_t until = soon(3600 * 1000);
 
@@ -391,7 +379,6 @@ START_TEST(test_reactor_free_takes_an_alarm_back)
 	ck_assert_int_eq(reactor_dispatch(r), 0);
 	ck_assert(group_empty(&g));
 }
-END_TEST
 
 /* ---- threads ---- */
 
@@ -406,7 +393,9 @@ static void *run_elsewhere(void *arg)
 	return NULL;
 }
 
-START_TEST(test_reactor_made_here_may_run_on_another_thread)
+TEST_CASE("own thread", 60);
+
+TEST(test_reactor_made_here_may_run_on_another_thread)
 {
 	pthread_t thread;
 	int ret = 99;
@@ -416,9 +405,10 @@ START_TEST(test_reactor_made_here_may_run_on_another_thread)
 	pthread_join(thread, NULL);
 	ck_assert_int_eq(ret, 0);
 }
-END_TEST
 
-START_TEST(test_reactor_two_in_one_thread_do_not_meet)
+TEST_CASE("reactor", 60, .checked = { setup, teardown });
+
+TEST(test_reactor_two_in_one_thread_do_not_meet)
 {
 	struct reactor *first = r, *second;
 	uint64_t a = soon(20), b = soon(10);
@@ -435,7 +425,6 @@ START_TEST(test_reactor_two_in_one_thread_do_not_meet)
 	ck_assert_int_eq(reactor_run(first, &g, soon(5000)), 0);
 	reactor_free(second);
 }
-END_TEST
 
 /* ---- a thread that was stopped ---- */
 
@@ -483,7 +472,7 @@ static int stops_the_thread(void *arg)
 	return 0;
 }
 
-START_TEST(test_reactor_what_came_while_the_thread_was_stopped_is_in_time)
+TEST(test_reactor_what_came_while_the_thread_was_stopped_is_in_time)
 {
 	struct stopped st = { .waited = 1, .again = 1 };
 	uint64_t began_ns = clock_now_ns();
@@ -501,7 +490,6 @@ START_TEST(test_reactor_what_came_while_the_thread_was_stopped_is_in_time)
 	close(st.pair[0]);
 	close(st.pair[1]);
 }
-END_TEST
 
 static int waits(void *arg)
 {
@@ -524,7 +512,7 @@ static int is_away_until_it_is_over(void *arg)
 	return 0;
 }
 
-START_TEST(test_reactor_a_deadline_comes_also_when_the_thread_is_away_again_and_again)
+TEST(test_reactor_a_deadline_comes_also_when_the_thread_is_away_again_and_again)
 {
 	struct stopped st = { .waited = 1 };
 
@@ -534,37 +522,4 @@ START_TEST(test_reactor_a_deadline_comes_also_when_the_thread_is_away_again_and_
 	ck_assert_int_eq(reactor_run(r, &g, soon(60000)), 0);
 	ck_assert_int_eq(st.waited, -ETIMEDOUT);
 	ck_assert_int_lt(st.later, 10);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("reactor");
-	TCase *tc = tcase_create("reactor"), *own = tcase_create("own thread");
-
-	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_set_timeout(tc, 60);
-	tcase_add_test(tc, test_reactor_run_waits_for_deadlines_in_order);
-	tcase_add_test(tc, test_reactor_run_ends_at_its_own_deadline);
-	tcase_add_test(tc, test_reactor_run_deadline_comes_also_when_somebody_yields_for_ever);
-	tcase_add_test(tc, test_reactor_what_came_while_the_thread_was_stopped_is_in_time);
-	tcase_add_test(tc, test_reactor_a_deadline_comes_also_when_the_thread_is_away_again_and_again);
-	tcase_add_test(tc, test_reactor_signals_neither_end_nor_stretch_a_sleep);
-	tcase_add_test(tc, test_reactor_deadlock_names_who_waits_and_for_what);
-	tcase_add_test(tc, test_reactor_deadline_is_no_deadlock);
-	tcase_add_test(tc, test_reactor_dispatch_makes_the_descriptor_readable_at_a_deadline);
-	tcase_add_test(tc, test_reactor_dispatch_takes_an_earlier_deadline_that_comes_later);
-	tcase_add_test(tc, test_reactor_dispatch_with_more_to_do_keeps_the_descriptor_readable);
-	tcase_add_test(tc, test_reactor_dispatch_with_more_to_do_does_not_wait_for_an_alarm);
-	tcase_add_test(tc, test_reactor_dispatch_sets_the_alarm_after_a_long_turn_too);
-	tcase_add_test(tc, test_reactor_dispatch_is_woken_by_sockets_from_another_thread);
-	tcase_add_test(tc, test_reactor_with_nothing_to_do_is_silent);
-	tcase_add_test(tc, test_reactor_descriptor_asked_for_late_misses_nothing);
-	tcase_add_test(tc, test_reactor_free_takes_an_alarm_back);
-	tcase_add_test(tc, test_reactor_two_in_one_thread_do_not_meet);
-	suite_add_tcase(s, tc);
-	tcase_set_timeout(own, 60);
-	tcase_add_test(own, test_reactor_made_here_may_run_on_another_thread);
-	suite_add_tcase(s, own);
-	return s;
 }

@@ -86,15 +86,16 @@ static void spawn(struct group *group, co_fn *fn, int n)
 		ck_assert_int_eq(group_spawn(group, "child", fn, NULL), 0);
 }
 
-START_TEST(test_ring_takes_more_than_its_queue_in_one_turn)
+TEST_CASE("ring", 110, .checked = { setup, teardown });
+
+TEST(test_ring_takes_more_than_its_queue_in_one_turn)
 {
 	spawn(&g, nop, 5 * QUEUE + 1);
 	run(&g);
 	ck_assert_int_eq(done, 5 * QUEUE + 1);
 }
-END_TEST
 
-START_TEST(test_ring_survives_more_completions_than_its_queue_holds)
+TEST(test_ring_survives_more_completions_than_its_queue_holds)
 {
 	spawn(&g, nop, 6000);
 	run(&g);
@@ -105,9 +106,8 @@ START_TEST(test_ring_survives_more_completions_than_its_queue_holds)
 	run(&g);
 	ck_assert_int_eq(cancelled, 3000);
 }
-END_TEST
 
-START_TEST(test_ring_operation_beyond_the_queue_does_not_wait_for_an_unrelated_one)
+TEST(test_ring_operation_beyond_the_queue_does_not_wait_for_an_unrelated_one)
 {
 	spawn(&g, waits, QUEUE);
 	spawn(&wanted, nop, 1);
@@ -117,9 +117,8 @@ START_TEST(test_ring_operation_beyond_the_queue_does_not_wait_for_an_unrelated_o
 	run(&g);
 	ck_assert_int_eq(cancelled, QUEUE);
 }
-END_TEST
 
-START_TEST(test_ring_dispatch_leaves_no_operation_unsent)
+TEST(test_ring_dispatch_leaves_no_operation_unsent)
 {
 	struct pollfd p = { .fd = reactor_fd(r), .events = POLLIN };
 
@@ -133,7 +132,6 @@ START_TEST(test_ring_dispatch_leaves_no_operation_unsent)
 	group_cancel(&g);
 	run(&g);
 }
-END_TEST
 
 static int cancels_all(void *arg)
 {
@@ -141,7 +139,7 @@ static int cancels_all(void *arg)
 	return 0;
 }
 
-START_TEST(test_ring_cancel_before_the_first_turn_of_a_full_queue)
+TEST(test_ring_cancel_before_the_first_turn_of_a_full_queue)
 {
 	/* The ring is not even enabled; the queue is full, and what is cancelled is in it and in the backlog. */
 	spawn(&g, waits, 2 * QUEUE);
@@ -149,9 +147,8 @@ START_TEST(test_ring_cancel_before_the_first_turn_of_a_full_queue)
 	run(&g);
 	ck_assert_int_eq(cancelled, 2 * QUEUE);
 }
-END_TEST
 
-START_TEST(test_ring_cancel_while_another_hundred_are_submitted)
+TEST(test_ring_cancel_while_another_hundred_are_submitted)
 {
 	spawn(&g, waits, QUEUE);
 	ck_assert_int_eq(reactor_run(r, &g, soon(20)), -ETIMEDOUT);
@@ -162,7 +159,6 @@ START_TEST(test_ring_cancel_while_another_hundred_are_submitted)
 	ck_assert_int_eq(done, QUEUE + 100);
 	ck_assert_int_eq(cancelled, QUEUE);
 }
-END_TEST
 
 /* ---- a large receive on a worker of the kernel, cancelled while it copies ---- */
 
@@ -228,7 +224,7 @@ static void cancel_one(struct transfer *t, const char *bytes, size_t sent, uint6
 		ck_assert_int_eq((unsigned char)t->buf[i], 0xaa);
 }
 
-START_TEST(test_ring_cancelled_worker_receive_ends_soon_and_loses_nothing)
+TEST(test_ring_cancelled_worker_receive_ends_soon_and_loses_nothing)
 {
 	static char buf[WHOLE], bytes[512 << 10];
 	struct transfer t = { .buf = buf };
@@ -254,23 +250,4 @@ START_TEST(test_ring_cancelled_worker_receive_ends_soon_and_loses_nothing)
 		close(pair[1]);
 	}
 	ck_assert_msg(longest_ns < NS_PER_S, "a cancel took %.1f ms", (double)longest_ns / 1e6);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("ring");
-	TCase *tc = tcase_create("ring");
-
-	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_set_timeout(tc, 110);
-	tcase_add_test(tc, test_ring_takes_more_than_its_queue_in_one_turn);
-	tcase_add_test(tc, test_ring_survives_more_completions_than_its_queue_holds);
-	tcase_add_test(tc, test_ring_operation_beyond_the_queue_does_not_wait_for_an_unrelated_one);
-	tcase_add_test(tc, test_ring_dispatch_leaves_no_operation_unsent);
-	tcase_add_test(tc, test_ring_cancel_before_the_first_turn_of_a_full_queue);
-	tcase_add_test(tc, test_ring_cancel_while_another_hundred_are_submitted);
-	tcase_add_test(tc, test_ring_cancelled_worker_receive_ends_soon_and_loses_nothing);
-	suite_add_tcase(s, tc);
-	return s;
 }

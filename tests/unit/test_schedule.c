@@ -317,23 +317,13 @@ static void one_schedule(void)
 	world_fini(&w);
 }
 
-START_TEST(test_schedule_random_ones_keep_every_promise)
+TEST_CASE("schedule", 110);
+
+TEST(test_schedule_random_ones_keep_every_promise)
 {
 	const char *one = getenv("SEED"), *runs = getenv("RUNS");
 	unsigned n = runs ? (unsigned)atoi(runs) : RUNNING_ON_VALGRIND ? 300 : 10000;
 
 	for (seed = one ? (unsigned)atoi(one) : 1; seed <= (one ? (unsigned)atoi(one) : n); seed++)
 		one_schedule();
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("schedule");
-	TCase *tc = tcase_create("schedule");
-
-	tcase_set_timeout(tc, 110);
-	tcase_add_test(tc, test_schedule_random_ones_keep_every_promise);
-	suite_add_tcase(s, tc);
-	return s;
 }

@@ -8,8 +8,10 @@
 
 #define NOTHING_RUNS 9
 
+TEST_CASE("first", 4);
+
 /* Not SIG_DFL in all cases: Check has some handlers of its own. */
-START_TEST(test_none_is_ignored_or_blocked)
+TEST(test_none_is_ignored_or_blocked)
 {
 	sigset_t blocked;
 
@@ -23,7 +25,6 @@ START_TEST(test_none_is_ignored_or_blocked)
 		ck_assert_msg(sigismember(&blocked, sig) == 0, "signal %d is blocked", sig);
 	}
 }
-END_TEST
 
 static void ignore_and_block_all(void)
 {
@@ -51,7 +52,9 @@ static void again(const char *test_case)
 	_exit(NOTHING_RUNS);
 }
 
-START_TEST(test_none_is_ignored_or_blocked_where_the_parent_has_all_ignored_and_blocked)
+TEST_CASE("again", 4);
+
+TEST(test_none_is_ignored_or_blocked_where_the_parent_has_all_ignored_and_blocked)
 {
 	int status;
 	pid_t pid = fork();
@@ -63,10 +66,11 @@ START_TEST(test_none_is_ignored_or_blocked_where_the_parent_has_all_ignored_and_
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status 0x%x", (unsigned)status);
 }
-END_TEST
+
+TEST_CASE("hangup", 4);
 
 /* Only below the test after it, where SIGHUP is ignored: for the program, not for its tests. */
-START_TEST(test_the_program_itself_does_not_hear_a_hangup)
+TEST_EACH(test_the_program_itself_does_not_hear_a_hangup, getenv("TEST_BELOW_NOHUP") ? 1 : 0)
 {
 	pid_t main_process = getppid();
 	struct sigaction act;
@@ -77,9 +81,10 @@ START_TEST(test_the_program_itself_does_not_hear_a_hangup)
 	usleep(100000);
 	ck_assert_int_eq(getppid(), main_process);
 }
-END_TEST
 
-START_TEST(test_below_nohup_a_run_outlives_the_terminal)
+TEST_CASE("again", 4);
+
+TEST(test_below_nohup_a_run_outlives_the_terminal)
 {
 	int status;
 	pid_t pid = fork();
@@ -91,26 +96,4 @@ START_TEST(test_below_nohup_a_run_outlives_the_terminal)
 	}
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status 0x%x", (unsigned)status);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("signals");
-	TCase *t = tcase_create("first");
-
-	tcase_add_test(t, test_none_is_ignored_or_blocked);
-	suite_add_tcase(s, t);
-
-	if (getenv("TEST_BELOW_NOHUP")) {
-		t = tcase_create("hangup");
-		tcase_add_test(t, test_the_program_itself_does_not_hear_a_hangup);
-		suite_add_tcase(s, t);
-	}
-
-	t = tcase_create("again");
-	tcase_add_test(t, test_none_is_ignored_or_blocked_where_the_parent_has_all_ignored_and_blocked);
-	tcase_add_test(t, test_below_nohup_a_run_outlives_the_terminal);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -32,11 +32,12 @@ static void check_description(struct tail *t)
 	split_result_fini(&r);
 }
 
-START_TEST(test_split_by_description_is_byte_exact_on_real_tails)
+TEST_CASE("real", 100);
+
+TEST(test_split_by_description_is_byte_exact_on_real_tails)
 {
 	for_each_tail(".tail", check_description);
 }
-END_TEST
 
 static void check_prefixes(struct tail *t)
 {
@@ -58,11 +59,10 @@ static void check_prefixes(struct tail *t)
 	split_result_fini(&r);
 }
 
-START_TEST(test_split_every_prefix_of_a_tail_needs_more)
+TEST(test_split_every_prefix_of_a_tail_needs_more)
 {
 	for_each_tail(".tail", check_prefixes);
 }
-END_TEST
 
 /* Bytes that are neither header, footer, subsection header nor description: any value of theirs is as good. */
 static void mark_desc(uint8_t *data, const struct vmdesc_desc *desc, size_t off)
@@ -82,7 +82,7 @@ static void mark_desc(uint8_t *data, const struct vmdesc_desc *desc, size_t off)
 	}
 }
 
-START_TEST(test_split_no_byte_of_structure_goes_unchecked)
+TEST(test_split_no_byte_of_structure_goes_unchecked)
 {
 	struct tail *t = tail_named("10.0-microvm.tail");
 	struct split_result r = tail_split(t);
@@ -111,7 +111,6 @@ START_TEST(test_split_no_byte_of_structure_goes_unchecked)
 	free(data);
 	tail_free(t);
 }
-END_TEST
 
 static void check_mutant(const struct tail *t, const uint8_t *data, size_t off, size_t count)
 {
@@ -163,11 +162,10 @@ static void mutate(struct tail *t)
 	free(data);
 }
 
-START_TEST(test_split_mutated_tails_are_told_apart_or_harmless)
+TEST(test_split_mutated_tails_are_told_apart_or_harmless)
 {
 	for_each_tail(".tail", mutate);
 }
-END_TEST
 
 /* ---- the description against the sections ---- */
 
@@ -191,7 +189,9 @@ static const struct story stories[] = {
 	{ "{\"devices\": [[[}", "'{' expected" },
 };
 
-START_TEST(test_split_says_why_a_description_does_not_agree)
+TEST_CASE("made", 4);
+
+TEST_EACH(test_split_says_why_a_description_does_not_agree, (int)COUNT(stories))
 {
 	struct split_result r = SPLIT_RESULT_NONE;
 	struct split_tail state = { 0 };
@@ -216,7 +216,6 @@ START_TEST(test_split_says_why_a_description_does_not_agree)
 	split_result_fini(&r);
 	free(o.p);
 }
-END_TEST
 
 #define SUBS(names) \
 	TOP("{\"name\": \"a\", \"instance_id\": 0, \"vmsd_name\": \"a\", \"version\": 1, \"fields\": [{\"name\": " \
@@ -227,7 +226,7 @@ END_TEST
 	    "\"fields\": []}]}, \"size\": 10}], \"subsections\": [{\"vmsd_name\": \"" names \
 	    "\", \"version\": 3, \"fields\": []}]}")
 
-START_TEST(test_split_checks_each_subsection_header)
+TEST(test_split_checks_each_subsection_header)
 {
 	static const uint8_t body[] = "X\5\3s/b\0\0\0\2Y\5\3s/b\0\0\0\2\5\3a/z\0\0\0\3";
 
@@ -252,9 +251,8 @@ START_TEST(test_split_checks_each_subsection_header)
 		free(o.p);
 	}
 }
-END_TEST
 
-START_TEST(test_split_checks_the_version_against_the_description)
+TEST(test_split_checks_the_version_against_the_description)
 {
 	struct split_result r = SPLIT_RESULT_NONE;
 	struct split_tail state = { 0 };
@@ -268,9 +266,8 @@ START_TEST(test_split_checks_the_version_against_the_description)
 	ck_assert_ptr_nonnull(strstr(err.text, "version 2, the description says 1"));
 	free(o.p);
 }
-END_TEST
 
-START_TEST(test_split_no_section_can_begin_like_this)
+TEST(test_split_no_section_can_begin_like_this)
 {
 	static const struct {
 		const char *bytes;
@@ -296,9 +293,8 @@ START_TEST(test_split_no_section_can_begin_like_this)
 		free(o.p);
 	}
 }
-END_TEST
 
-START_TEST(test_split_command_between_sections_is_named)
+TEST(test_split_command_between_sections_is_named)
 {
 	struct split_result r = SPLIT_RESULT_NONE;
 	struct split_tail state = { 0 };
@@ -314,9 +310,8 @@ START_TEST(test_split_command_between_sections_is_named)
 	ck_assert_msg(strstr(err.text, "command 2 at 0x17, where a section was expected") != NULL, "%s", err.text);
 	free(o.p);
 }
-END_TEST
 
-START_TEST(test_split_data_after_the_description_is_named)
+TEST(test_split_data_after_the_description_is_named)
 {
 	struct tail *t = tail_named("7.2-microvm.tail");
 	struct split_result r = SPLIT_RESULT_NONE;
@@ -332,9 +327,8 @@ START_TEST(test_split_data_after_the_description_is_named)
 	free(o.p);
 	tail_free(t);
 }
-END_TEST
 
-START_TEST(test_split_a_false_description_in_a_body_does_not_end_it)
+TEST(test_split_a_false_description_in_a_body_does_not_end_it)
 {
 	struct split_result r = SPLIT_RESULT_NONE;
 	struct split_tail state = { 0 };
@@ -362,9 +356,8 @@ START_TEST(test_split_a_false_description_in_a_body_does_not_end_it)
 	split_result_fini(&r);
 	free(o.p);
 }
-END_TEST
 
-START_TEST(test_split_same_device_or_id_twice_is_an_error)
+TEST(test_split_same_device_or_id_twice_is_an_error)
 {
 	static const struct split_handler live[] = { { "a", 0, 7, 0 } };
 	static const struct split_opts with_live = { .footers = true, .live = live, .live_count = 1 };
@@ -411,9 +404,8 @@ START_TEST(test_split_same_device_or_id_twice_is_an_error)
 		free(o.p);
 	}
 }
-END_TEST
 
-START_TEST(test_split_id_of_a_live_handler_belongs_to_it)
+TEST(test_split_id_of_a_live_handler_belongs_to_it)
 {
 	static const struct split_handler live[] = { { "vfio", 0, 7, 0 }, { "ram", 0, 2, 0 } };
 	static const struct split_opts opts = { .footers = true, .live = live, .live_count = 2 };
@@ -433,9 +425,8 @@ START_TEST(test_split_id_of_a_live_handler_belongs_to_it)
 		free(o.p);
 	}
 }
-END_TEST
 
-START_TEST(test_split_early_sections_are_matched_and_passed_over)
+TEST(test_split_early_sections_are_matched_and_passed_over)
 {
 	static const struct {
 		struct split_handler early[2];
@@ -470,9 +461,8 @@ START_TEST(test_split_early_sections_are_matched_and_passed_over)
 		free(o.p);
 	}
 }
-END_TEST
 
-START_TEST(test_split_early_id_is_not_used_again)
+TEST(test_split_early_id_is_not_used_again)
 {
 	static const struct split_handler early[] = { { "e", 0, 7, 4 } };
 	static const struct split_opts opts = { .footers = true, .early = early, .early_count = 1 };
@@ -486,9 +476,8 @@ START_TEST(test_split_early_id_is_not_used_again)
 	ck_assert_ptr_nonnull(strstr(err.text, "'a' has section id 7, which 'e' has"));
 	free(o.p);
 }
-END_TEST
 
-START_TEST(test_split_no_devices_at_all)
+TEST(test_split_no_devices_at_all)
 {
 	struct split_result r = SPLIT_RESULT_NONE;
 	struct split_tail state = { 0 };
@@ -503,32 +492,4 @@ START_TEST(test_split_no_devices_at_all)
 	ck_assert_uint_eq(r.section_count, 0);
 	split_result_fini(&r);
 	free(o.p);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("split");
-	TCase *real = tcase_create("real"), *made = tcase_create("made");
-
-	tcase_add_test(real, test_split_by_description_is_byte_exact_on_real_tails);
-	tcase_add_test(real, test_split_every_prefix_of_a_tail_needs_more);
-	tcase_add_test(real, test_split_no_byte_of_structure_goes_unchecked);
-	tcase_add_test(real, test_split_mutated_tails_are_told_apart_or_harmless);
-	tcase_set_timeout(real, 100);
-	suite_add_tcase(s, real);
-	tcase_add_loop_test(made, test_split_says_why_a_description_does_not_agree, 0, (int)COUNT(stories));
-	tcase_add_test(made, test_split_checks_each_subsection_header);
-	tcase_add_test(made, test_split_checks_the_version_against_the_description);
-	tcase_add_test(made, test_split_no_section_can_begin_like_this);
-	tcase_add_test(made, test_split_command_between_sections_is_named);
-	tcase_add_test(made, test_split_data_after_the_description_is_named);
-	tcase_add_test(made, test_split_a_false_description_in_a_body_does_not_end_it);
-	tcase_add_test(made, test_split_same_device_or_id_twice_is_an_error);
-	tcase_add_test(made, test_split_id_of_a_live_handler_belongs_to_it);
-	tcase_add_test(made, test_split_early_sections_are_matched_and_passed_over);
-	tcase_add_test(made, test_split_early_id_is_not_used_again);
-	tcase_add_test(made, test_split_no_devices_at_all);
-	suite_add_tcase(s, made);
-	return s;
 }

@@ -27,11 +27,12 @@ static void check_footers_agree(struct tail *t)
 	split_result_fini(&r);
 }
 
-START_TEST(test_split_by_footers_agrees_with_the_description)
+TEST_CASE("split_footers", 60);
+
+TEST(test_split_by_footers_agrees_with_the_description)
 {
 	for_each_tail(".tail", check_footers_agree);
 }
-END_TEST
 
 static void mutate_footers(struct tail *t)
 {
@@ -55,7 +56,7 @@ static void mutate_footers(struct tail *t)
 	}
 }
 
-START_TEST(test_split_mutated_packages_are_told_apart_or_harmless)
+TEST(test_split_mutated_packages_are_told_apart_or_harmless)
 {
 	struct tail *t = tail_named("10.0-pc-nodesc.tail");
 
@@ -63,9 +64,8 @@ START_TEST(test_split_mutated_packages_are_told_apart_or_harmless)
 	tail_free(t);
 	for_each_tail(".package", mutate_footers);
 }
-END_TEST
 
-START_TEST(test_split_without_a_description_by_footers)
+TEST(test_split_without_a_description_by_footers)
 {
 	struct tail *t = tail_named("10.0-pc-nodesc.tail");
 	struct split_result r = SPLIT_RESULT_NONE;
@@ -88,7 +88,6 @@ START_TEST(test_split_without_a_description_by_footers)
 	split_result_fini(&r);
 	tail_free(t);
 }
-END_TEST
 
 static void check_package(struct tail *t)
 {
@@ -117,15 +116,14 @@ static void check_package(struct tail *t)
 	ck_assert_ptr_nonnull(strstr(err.text, "LISTEN"));
 }
 
-START_TEST(test_split_packages_of_real_sources)
+TEST(test_split_packages_of_real_sources)
 {
 	for_each_tail(".package", check_package);
 }
-END_TEST
 
 /* ---- made ones ---- */
 
-START_TEST(test_split_by_footers_goes_back_when_the_first_end_was_false)
+TEST(test_split_by_footers_goes_back_when_the_first_end_was_false)
 {
 	struct split_result r = SPLIT_RESULT_NONE;
 	struct err err = ERR_NONE;
@@ -146,9 +144,8 @@ START_TEST(test_split_by_footers_goes_back_when_the_first_end_was_false)
 	free(o.p);
 	free(body.p);
 }
-END_TEST
 
-START_TEST(test_split_by_footers_takes_no_eof_but_the_last_byte)
+TEST(test_split_by_footers_takes_no_eof_but_the_last_byte)
 {
 	struct split_result r = SPLIT_RESULT_NONE;
 	struct err err = ERR_NONE;
@@ -166,9 +163,8 @@ START_TEST(test_split_by_footers_takes_no_eof_but_the_last_byte)
 	free(o.p);
 	free(body.p);
 }
-END_TEST
 
-START_TEST(test_split_package_orders_its_commands)
+TEST(test_split_package_orders_its_commands)
 {
 	/* L listen, S section, P ping, R run, D discard, E eof byte */
 	static const struct {
@@ -212,14 +208,13 @@ START_TEST(test_split_package_orders_its_commands)
 		free(o.p);
 	}
 }
-END_TEST
 
 /* ---- early sections ---- */
 
 static const struct split_handler ram_live[] = { { "ram", 0, 2, 0 } };
 static const struct split_opts early_opts = { .footers = true, .live = ram_live, .live_count = 1 };
 
-START_TEST(test_split_early_end_by_what_follows)
+TEST(test_split_early_end_by_what_follows)
 {
 	static const struct {
 		const char *bytes;
@@ -267,9 +262,8 @@ START_TEST(test_split_early_end_by_what_follows)
 		free(o.p);
 	}
 }
-END_TEST
 
-START_TEST(test_split_early_end_finds_a_footer_that_overlaps_a_false_one)
+TEST(test_split_early_end_finds_a_footer_that_overlaps_a_false_one)
 {
 	static const uint8_t bytes[] = "\x7e\0\0\0\x7e\0\0\0\x7e\2\0\0\0\2";
 	size_t scan = 0, body_bytes = 0;
@@ -278,9 +272,8 @@ START_TEST(test_split_early_end_finds_a_footer_that_overlaps_a_false_one)
 	ck_assert_int_eq(split_early_end(&body_bytes, &scan, bytes, sizeof(bytes) - 1, 0x7e, &early_opts, &err), 1);
 	ck_assert_uint_eq(body_bytes, 4);
 }
-END_TEST
 
-START_TEST(test_split_early_end_gives_up_at_the_limit)
+TEST(test_split_early_end_gives_up_at_the_limit)
 {
 	size_t bytes = SPLIT_EARLY_BYTES_MAX + 100, scan = 0, body_bytes;
 	uint8_t *buf = malloc(bytes);
@@ -293,7 +286,6 @@ START_TEST(test_split_early_end_gives_up_at_the_limit)
 	ck_assert_ptr_nonnull(strstr(err.text, "no end of the section"));
 	free(buf);
 }
-END_TEST
 
 /* ---- time ---- */
 
@@ -317,32 +309,10 @@ static void hostile_footers(unsigned ids, const char *what)
 	free(o.p);
 }
 
-START_TEST(test_split_hostile_footers_cost_no_exponent)
+TEST(test_split_hostile_footers_cost_no_exponent)
 {
 	hostile_footers(1, "1 MiB of footers of one id");
 	hostile_footers(2, "1 MiB of footers of two ids");
 	hostile_footers(40, "1 MiB of footers of forty ids");
 	hostile_footers(10007, "1 MiB of footers of many ids");
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("split_footers");
-	TCase *tc = tcase_create("split_footers");
-
-	tcase_add_test(tc, test_split_by_footers_agrees_with_the_description);
-	tcase_add_test(tc, test_split_mutated_packages_are_told_apart_or_harmless);
-	tcase_add_test(tc, test_split_without_a_description_by_footers);
-	tcase_add_test(tc, test_split_packages_of_real_sources);
-	tcase_add_test(tc, test_split_by_footers_goes_back_when_the_first_end_was_false);
-	tcase_add_test(tc, test_split_by_footers_takes_no_eof_but_the_last_byte);
-	tcase_add_test(tc, test_split_early_end_finds_a_footer_that_overlaps_a_false_one);
-	tcase_add_test(tc, test_split_package_orders_its_commands);
-	tcase_add_test(tc, test_split_early_end_by_what_follows);
-	tcase_add_test(tc, test_split_early_end_gives_up_at_the_limit);
-	tcase_add_test(tc, test_split_hostile_footers_cost_no_exponent);
-	tcase_set_timeout(tc, 60);
-	suite_add_tcase(s, tc);
-	return s;
 }

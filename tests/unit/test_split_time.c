@@ -19,7 +19,9 @@ static void still_more(struct split_tail *state, const uint8_t *buf, size_t byte
 		ck_abort_msg("not 0 after %zu bytes", bytes);
 }
 
-START_TEST(test_split_ten_megabytes_in_a_blink)
+TEST_CASE("time", 60);
+
+TEST(test_split_ten_megabytes_in_a_blink)
 {
 	struct split_result r = SPLIT_RESULT_NONE, f = SPLIT_RESULT_NONE;
 	uint8_t *body = malloc(40000);
@@ -63,9 +65,8 @@ START_TEST(test_split_ten_megabytes_in_a_blink)
 	free(json.p);
 	free(body);
 }
-END_TEST
 
-START_TEST(test_split_hostile_announcements_cost_no_square)
+TEST(test_split_hostile_announcements_cost_no_square)
 {
 	struct split_result r = SPLIT_RESULT_NONE;
 	struct split_tail state = { 0 };
@@ -118,9 +119,8 @@ START_TEST(test_split_hostile_announcements_cost_no_square)
 	took("1 MiB of braces, one by one", start, 5);
 	free(o.p);
 }
-END_TEST
 
-START_TEST(test_split_ten_megabytes_of_subsections)
+TEST(test_split_ten_megabytes_of_subsections)
 {
 	struct split_result r = SPLIT_RESULT_NONE;
 	struct split_tail state = { 0 };
@@ -144,9 +144,8 @@ START_TEST(test_split_ten_megabytes_of_subsections)
 	split_result_fini(&r);
 	free(o.p);
 }
-END_TEST
 
-START_TEST(test_split_deep_arrays_of_nothing_end)
+TEST(test_split_deep_arrays_of_nothing_end)
 {
 	struct split_result r = SPLIT_RESULT_NONE;
 	struct split_tail state = { 0 };
@@ -165,17 +164,4 @@ START_TEST(test_split_deep_arrays_of_nothing_end)
 	took("2^62 empty structures", start, 1);
 	split_result_fini(&r);
 	free(o.p);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("split_time");
-	TCase *t = suite_case(s, "time", 60);
-
-	tcase_add_test(t, test_split_ten_megabytes_in_a_blink);
-	tcase_add_test(t, test_split_hostile_announcements_cost_no_square);
-	tcase_add_test(t, test_split_ten_megabytes_of_subsections);
-	tcase_add_test(t, test_split_deep_arrays_of_nothing_end);
-	return s;
 }

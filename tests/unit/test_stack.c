@@ -21,7 +21,9 @@
 #endif
 #endif
 
-START_TEST(test_stack_is_never_too_small_for_a_signal)
+TEST_CASE("stack", 60);
+
+TEST(test_stack_is_never_too_small_for_a_signal)
 {
 	struct stack_cache cache;
 
@@ -30,9 +32,8 @@ START_TEST(test_stack_is_never_too_small_for_a_signal)
 	ck_assert_uint_eq(cache.stack_bytes % (size_t)sysconf(_SC_PAGESIZE), 0);
 	stack_cache_fini(&cache);
 }
-END_TEST
 
-START_TEST(test_stack_last_used_is_first_used_again)
+TEST(test_stack_last_used_is_first_used_again)
 {
 	struct stack_cache cache;
 	struct stack a, b, c;
@@ -53,9 +54,8 @@ START_TEST(test_stack_last_used_is_first_used_again)
 	stack_put(&cache, &c);
 	stack_cache_fini(&cache);
 }
-END_TEST
 
-START_TEST(test_stack_cache_keeps_no_more_than_its_limit)
+TEST(test_stack_cache_keeps_no_more_than_its_limit)
 {
 	struct stack_cache cache;
 	struct stack s[8];
@@ -73,9 +73,8 @@ START_TEST(test_stack_cache_keeps_no_more_than_its_limit)
 	ck_assert_uint_eq(cache.in_use_max, 8);
 	stack_cache_fini(&cache);
 }
-END_TEST
 
-START_TEST(test_stack_overflow_ends_the_process_and_not_its_neighbour)
+TEST(test_stack_overflow_ends_the_process_and_not_its_neighbour)
 {
 	struct stack_cache cache;
 	struct stack s;
@@ -98,9 +97,8 @@ START_TEST(test_stack_overflow_ends_the_process_and_not_its_neighbour)
 	stack_put(&cache, &s);
 	stack_cache_fini(&cache);
 }
-END_TEST
 
-START_TEST(test_stack_exhaustion_is_an_error_and_leaves_the_cache_usable)
+TEST(test_stack_exhaustion_is_an_error_and_leaves_the_cache_usable)
 {
 	struct stack_cache cache;
 	struct stack s[64];
@@ -126,20 +124,4 @@ START_TEST(test_stack_exhaustion_is_an_error_and_leaves_the_cache_usable)
 		stack_put(&cache, &s[--n]);
 	stack_cache_fini(&cache);
 	setrlimit(RLIMIT_AS, &old);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("stack");
-	TCase *tc = tcase_create("stack");
-
-	tcase_set_timeout(tc, 60);
-	tcase_add_test(tc, test_stack_is_never_too_small_for_a_signal);
-	tcase_add_test(tc, test_stack_last_used_is_first_used_again);
-	tcase_add_test(tc, test_stack_cache_keeps_no_more_than_its_limit);
-	tcase_add_test(tc, test_stack_overflow_ends_the_process_and_not_its_neighbour);
-	tcase_add_test(tc, test_stack_exhaustion_is_an_error_and_leaves_the_cache_usable);
-	suite_add_tcase(s, tc);
-	return s;
 }

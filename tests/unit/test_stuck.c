@@ -33,7 +33,20 @@ static bool says(const char *line, const char *place)
 	return strcmp(line + at, place) == 0;
 }
 
-START_TEST(test_stuck_is_readable_from_the_note_to_the_reading)
+static void setup(void)
+{
+	ck_assert_int_eq(stuck_init(&s), 0);
+}
+
+static void teardown(void)
+{
+	stuck_fini(&s);
+	stuck_fini(&s);
+}
+
+TEST_CASE("note", 60, .checked = { setup, teardown });
+
+TEST(test_stuck_is_readable_from_the_note_to_the_reading)
 {
 	stuck_enter(&s, "the callback ready", LONG_AGO, "");
 	ck_assert(!is_readable());
@@ -52,9 +65,8 @@ START_TEST(test_stuck_is_readable_from_the_note_to_the_reading)
 	ck_assert(says(stuck_line(&s), " at pc 0x2: busy"));
 	ck_assert_ptr_null(stuck_line(&s));
 }
-END_TEST
 
-START_TEST(test_stuck_without_a_note_is_told_by_the_clock)
+TEST(test_stuck_without_a_note_is_told_by_the_clock)
 {
 	struct pollfd p = { .fd = s.fd, .events = POLLIN };
 
@@ -70,9 +82,8 @@ START_TEST(test_stuck_without_a_note_is_told_by_the_clock)
 	ck_assert_ptr_nonnull(strstr(text, "inside a system call"));
 	stuck_leave(&s);
 }
-END_TEST
 
-START_TEST(test_stuck_says_nothing_of_what_is_short_or_not_timed)
+TEST(test_stuck_says_nothing_of_what_is_short_or_not_timed)
 {
 	stuck_enter(&s, "short", 1000000000ull * 3600, "");
 	ck_assert_uint_eq(stuck_text(&s, text, sizeof(text)), 0);
@@ -85,9 +96,8 @@ START_TEST(test_stuck_says_nothing_of_what_is_short_or_not_timed)
 	ck_assert_ptr_null(stuck_line(&s));
 	ck_assert(!is_readable());
 }
-END_TEST
 
-START_TEST(test_stuck_text_fits_any_buffer)
+TEST(test_stuck_text_fits_any_buffer)
 {
 	char what[STUCK_WHAT_BYTES + 50], where[STUCK_WHERE_BYTES + 50], whole[STUCK_TEXT_BYTES];
 	size_t bytes;
@@ -109,7 +119,6 @@ START_TEST(test_stuck_text_fits_any_buffer)
 	}
 	stuck_leave(&s);
 }
-END_TEST
 
 /* ---- a reader beside the writer ---- */
 
@@ -138,7 +147,7 @@ static void *reads(void *arg)
 	return arg;
 }
 
-START_TEST(test_stuck_text_is_never_half_of_two)
+TEST(test_stuck_text_is_never_half_of_two)
 {
 	char what[41] = "", where[45] = " at ";
 	pthread_t thread;
@@ -155,30 +164,4 @@ START_TEST(test_stuck_text_is_never_half_of_two)
 	atomic_store(&over, true);
 	pthread_join(thread, NULL);
 	ck_assert_uint_eq(torn_count, 0);
-}
-END_TEST
-
-static void setup(void)
-{
-	ck_assert_int_eq(stuck_init(&s), 0);
-}
-
-static void teardown(void)
-{
-	stuck_fini(&s);
-	stuck_fini(&s);
-}
-
-Suite *suite(void)
-{
-	Suite *suite = suite_create("stuck");
-	TCase *t = suite_case(suite, "note", 60);
-
-	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_add_test(t, test_stuck_is_readable_from_the_note_to_the_reading);
-	tcase_add_test(t, test_stuck_without_a_note_is_told_by_the_clock);
-	tcase_add_test(t, test_stuck_says_nothing_of_what_is_short_or_not_timed);
-	tcase_add_test(t, test_stuck_text_fits_any_buffer);
-	tcase_add_test(t, test_stuck_text_is_never_half_of_two);
-	return suite;
 }

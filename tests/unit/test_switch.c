@@ -45,7 +45,9 @@ static int rounds(void *arg)
 	return 0;
 }
 
-START_TEST(test_switch_rounding_mode_does_not_leak)
+TEST_CASE("switch", 60, .checked = { setup, teardown });
+
+TEST(test_switch_rounding_mode_does_not_leak)
 {
 	struct rounding up = { .mode = FE_UPWARD }, down = { .mode = FE_DOWNWARD }, near = { .mode = FE_TONEAREST };
 
@@ -59,7 +61,6 @@ START_TEST(test_switch_rounding_mode_does_not_leak)
 	if (!RUNNING_ON_VALGRIND) /* which keeps the control words, and always rounds to nearest */
 		ck_assert(down.third < up.third);
 }
-END_TEST
 
 #ifdef __x86_64__
 static int flushes_denormals(void *arg)
@@ -77,7 +78,7 @@ static int flushes_denormals(void *arg)
 	return 0;
 }
 
-START_TEST(test_switch_flush_to_zero_does_not_leak)
+TEST(test_switch_flush_to_zero_does_not_leak)
 {
 	unsigned on = 1, off = 0;
 
@@ -88,7 +89,6 @@ START_TEST(test_switch_flush_to_zero_does_not_leak)
 	world_settle(&w);
 	ck_assert_uint_eq(__builtin_ia32_stmxcsr() & 0x8040, 0);
 }
-END_TEST
 #endif
 
 #ifdef __x86_64__
@@ -106,7 +106,7 @@ static int sets_x87_precision(void *arg)
 	return 0;
 }
 
-START_TEST(test_switch_x87_control_word_does_not_leak)
+TEST(test_switch_x87_control_word_does_not_leak)
 {
 	unsigned short extended = 0x37f, single = 0x07f, is;
 
@@ -118,7 +118,6 @@ START_TEST(test_switch_x87_control_word_does_not_leak)
 	__asm__ volatile("fnstcw %0" : "=m"(is));
 	ck_assert_uint_eq(is, extended);
 }
-END_TEST
 #endif
 
 /* More live values than callee-saved registers, of both kinds, over each switch. */
@@ -150,7 +149,7 @@ static int keeps_registers(void *arg)
 	return 0;
 }
 
-START_TEST(test_switch_registers_survive)
+TEST(test_switch_registers_survive)
 {
 	unsigned long seeds[5] = { 1, 22, 333, 4444, 55555 };
 
@@ -158,7 +157,6 @@ START_TEST(test_switch_registers_survive)
 		world_spawn(&w, keeps_registers, &seeds[i]);
 	world_settle(&w);
 }
-END_TEST
 
 static __attribute__((noinline)) int recurse(int depth)
 {
@@ -177,7 +175,7 @@ static int recurses(void *arg)
 	return 0;
 }
 
-START_TEST(test_switch_deep_recursion_survives)
+TEST(test_switch_deep_recursion_survives)
 {
 	int depth[3];
 
@@ -187,7 +185,6 @@ START_TEST(test_switch_deep_recursion_survives)
 	for (int i = 0; i < 3; i++)
 		ck_assert_int_eq(depth[i], 500);
 }
-END_TEST
 
 #if !PORTABLE_SWITCH
 void ctx_start(void);
@@ -208,7 +205,7 @@ static int unwinds(void *arg)
 	return 0;
 }
 
-START_TEST(test_switch_unwinding_ends_at_ctx_start)
+TEST(test_switch_unwinding_ends_at_ctx_start)
 {
 	int n = 0;
 
@@ -216,26 +213,4 @@ START_TEST(test_switch_unwinding_ends_at_ctx_start)
 	world_settle(&w);
 	ck_assert_int_gt(n, 0);
 }
-END_TEST
 #endif
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("switch");
-	TCase *tc = tcase_create("switch");
-
-	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_set_timeout(tc, 60);
-	tcase_add_test(tc, test_switch_rounding_mode_does_not_leak);
-#ifdef __x86_64__
-	tcase_add_test(tc, test_switch_flush_to_zero_does_not_leak);
-	tcase_add_test(tc, test_switch_x87_control_word_does_not_leak);
-#endif
-	tcase_add_test(tc, test_switch_registers_survive);
-	tcase_add_test(tc, test_switch_deep_recursion_survives);
-#if !PORTABLE_SWITCH
-	tcase_add_test(tc, test_switch_unwinding_ends_at_ctx_start);
-#endif
-	suite_add_tcase(s, tc);
-	return s;
-}

@@ -44,7 +44,9 @@ static uint64_t earliest(const struct timer *t)
 	return min;
 }
 
-START_TEST(test_timer_heap_agrees_with_a_list_whatever_is_disarmed)
+TEST_CASE("timer", 120);
+
+TEST(test_timer_heap_agrees_with_a_list_whatever_is_disarmed)
 {
 	for (unsigned seed = 0; seed < 300; seed++) {
 		struct timer t[TIMERS] = { 0 }, *due;
@@ -85,9 +87,8 @@ START_TEST(test_timer_heap_agrees_with_a_list_whatever_is_disarmed)
 		}
 	}
 }
-END_TEST
 
-START_TEST(test_timer_many_come_out_in_order)
+TEST(test_timer_many_come_out_in_order)
 {
 	const size_t n = 100000;
 	struct timer *t = calloc(n, sizeof(*t)), *due;
@@ -110,9 +111,8 @@ START_TEST(test_timer_many_come_out_in_order)
 	ck_assert_uint_eq(timer_next_ns(&heap), DEADLINE_NEVER);
 	free(t);
 }
-END_TEST
 
-START_TEST(test_timer_is_due_at_its_deadline_and_not_before)
+TEST(test_timer_is_due_at_its_deadline_and_not_before)
 {
 	struct timer_heap heap = { 0 };
 	struct timer t = { 0 };
@@ -123,18 +123,4 @@ START_TEST(test_timer_is_due_at_its_deadline_and_not_before)
 	ck_assert_ptr_null(timer_pop_due(&heap, 49));
 	ck_assert_ptr_eq(timer_pop_due(&heap, 50), &t);
 	ck_assert_ptr_null(timer_pop_due(&heap, 50));
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("timer");
-	TCase *tc = tcase_create("timer");
-
-	tcase_set_timeout(tc, 120);
-	tcase_add_test(tc, test_timer_heap_agrees_with_a_list_whatever_is_disarmed);
-	tcase_add_test(tc, test_timer_many_come_out_in_order);
-	tcase_add_test(tc, test_timer_is_due_at_its_deadline_and_not_before);
-	suite_add_tcase(s, tc);
-	return s;
 }

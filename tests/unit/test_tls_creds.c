@@ -23,7 +23,9 @@ static void ck_says(const char *words)
 
 /* ---- names ------------------------------------------------------------------------------------------------------ */
 
-START_TEST(test_authz_patterns)
+TEST_CASE("pure", 4);
+
+TEST(test_authz_patterns)
 {
 	static const struct {
 		const char *patterns, *dn;
@@ -68,11 +70,10 @@ START_TEST(test_authz_patterns)
 		ck_assert_msg(tls_authz_match(cases[i].patterns, cases[i].dn) == cases[i].match, "'%s' and '%s'",
 		              cases[i].patterns, cases[i].dn);
 }
-END_TEST
 
 /* ---- priorities ------------------------------------------------------------------------------------------------- */
 
-START_TEST(test_priority_prefers_what_the_processor_is_fast_at)
+TEST(test_priority_prefers_what_the_processor_is_fast_at)
 {
 	struct tls_options o = { .type = TLS_CREDS_X509 };
 	char buf[TLS_PRIORITY_BYTES];
@@ -84,9 +85,8 @@ START_TEST(test_priority_prefers_what_the_processor_is_fast_at)
 	ck_assert_ptr_nonnull(strstr(buf, "+CHACHA20-POLY1305:+AES-128-GCM"));
 	ck_assert_ptr_null(strstr(buf, "PSK"));
 }
-END_TEST
 
-START_TEST(test_priority_of_the_user_is_kept_and_gets_the_key_exchange)
+TEST(test_priority_of_the_user_is_kept_and_gets_the_key_exchange)
 {
 	struct tls_options o = { .type = TLS_CREDS_PSK, .priority = "SECURE256" };
 	char buf[TLS_PRIORITY_BYTES];
@@ -99,9 +99,8 @@ START_TEST(test_priority_of_the_user_is_kept_and_gets_the_key_exchange)
 	o.priority = "";
 	ck_assert_ptr_null(strstr(tls_creds_priority(buf, &o, true), "ANON"));
 }
-END_TEST
 
-START_TEST(test_options_become_tls_options_and_never_tickets)
+TEST(test_options_become_tls_options_and_never_tickets)
 {
 	struct options opts;
 	struct tls_options o;
@@ -123,7 +122,6 @@ START_TEST(test_options_become_tls_options_and_never_tickets)
 	ck_assert_str_eq(o.priority, "p");
 	ck_assert(!o.tickets);
 }
-END_TEST
 
 #if HAVE_GNUTLS
 
@@ -205,7 +203,9 @@ static void put_ca(struct tls_cert_plan plan)
 	tls_cert_free(&cert);
 }
 
-START_TEST(test_creds_of_each_type_load)
+TEST_CASE("files", 20, .checked = { setup, teardown });
+
+TEST(test_creds_of_each_type_load)
 {
 	ck_loads(&x509);
 	ck_loads(&psk);
@@ -214,9 +214,8 @@ START_TEST(test_creds_of_each_type_load)
 	ck_loads(&anon);
 	tls_creds_free(NULL);
 }
-END_TEST
 
-START_TEST(test_creds_missing_files_are_named)
+TEST(test_creds_missing_files_are_named)
 {
 	static const char *const names[] = { "ca-cert.pem", "server-cert.pem", "server-key.pem" };
 
@@ -231,9 +230,8 @@ START_TEST(test_creds_missing_files_are_named)
 	psk.dir = "/nonexistent/place";
 	ck_refuses(&psk, -ENOENT, "/nonexistent/place/keys.psk", "No such file");
 }
-END_TEST
 
-START_TEST(test_creds_what_is_no_file_is_not_read)
+TEST(test_creds_what_is_no_file_is_not_read)
 {
 	char path[512];
 
@@ -248,9 +246,8 @@ START_TEST(test_creds_what_is_no_file_is_not_read)
 	ck_assert_int_eq(symlink(path, path), 0);
 	ck_refuses(&psk, -ELOOP, "keys.psk", "symbolic links");
 }
-END_TEST
 
-START_TEST(test_creds_unreadable_file_is_named)
+TEST(test_creds_unreadable_file_is_named)
 {
 	if (geteuid() == 0)
 		ck_assert_int_eq(seteuid(65534), 0); /* root may read everything; the folder is root's */
@@ -260,9 +257,8 @@ START_TEST(test_creds_unreadable_file_is_named)
 	ck_assert_int_eq(seteuid(getuid()), 0);
 	ck_assert_int_eq(chmod(dir, 0700), 0);
 }
-END_TEST
 
-START_TEST(test_creds_garbage_and_empty_files_are_named)
+TEST(test_creds_garbage_and_empty_files_are_named)
 {
 	static const char *const names[] = { "ca-cert.pem", "server-cert.pem", "server-key.pem" };
 
@@ -284,9 +280,8 @@ START_TEST(test_creds_garbage_and_empty_files_are_named)
 	ck_refuses(&anon, 0, NULL, ""); /* no dir */
 	ck_refuses(&psk, -EINVAL, "dh-params.pem", ": ");
 }
-END_TEST
 
-START_TEST(test_creds_key_of_another_certificate)
+TEST(test_creds_key_of_another_certificate)
 {
 	const struct tls_cert_plan plan = { .name = "CN=localhost" };
 	struct tls_cert other;
@@ -296,9 +291,8 @@ START_TEST(test_creds_key_of_another_certificate)
 	tls_cert_free(&other);
 	ck_refuses(&x509, -EINVAL, "server-key.pem", "does not belong to the certificate in server-cert.pem");
 }
-END_TEST
 
-START_TEST(test_creds_key_with_a_password)
+TEST(test_creds_key_with_a_password)
 {
 	struct tls_cert cert;
 	char text[4096];
@@ -314,18 +308,16 @@ START_TEST(test_creds_key_with_a_password)
 	tls_file_save(dir, "server-key.pem", text);
 	ck_refuses(&x509, -EINVAL, "server-key.pem", "protected by a password");
 }
-END_TEST
 
-START_TEST(test_creds_server_certificate_out_of_its_dates)
+TEST(test_creds_server_certificate_out_of_its_dates)
 {
 	put_server((struct tls_cert_plan){ .from_s = -7200, .to_s = -3600 });
 	ck_refuses(&x509, -EINVAL, "server-cert.pem", "has expired, on 20");
 	put_server((struct tls_cert_plan){ .from_s = 3600, .to_s = 7200 });
 	ck_refuses(&x509, -EINVAL, "server-cert.pem", "valid only from 20");
 }
-END_TEST
 
-START_TEST(test_creds_server_certificate_for_other_uses)
+TEST(test_creds_server_certificate_for_other_uses)
 {
 	put_server((struct tls_cert_plan){ .usage = GNUTLS_KEY_KEY_AGREEMENT });
 	ck_refuses(&x509, -EINVAL, "server-cert.pem", "key usage");
@@ -336,9 +328,8 @@ START_TEST(test_creds_server_certificate_for_other_uses)
 	put_server((struct tls_cert_plan){ .name = "CN=says nothing" });
 	ck_loads(&x509);
 }
-END_TEST
 
-START_TEST(test_creds_ca_that_is_none)
+TEST(test_creds_ca_that_is_none)
 {
 	put_ca((struct tls_cert_plan){ .ca = false });
 	ck_refuses(&x509, -EINVAL, "ca-cert.pem", "is not one of a CA");
@@ -351,25 +342,22 @@ START_TEST(test_creds_ca_that_is_none)
 	put_ca((struct tls_cert_plan){ .ca = true, .from_s = 3600, .to_s = 7200 });
 	ck_refuses(&x509, -EINVAL, "ca-cert.pem", "valid only from");
 }
-END_TEST
 
-START_TEST(test_creds_server_certificate_of_another_ca)
+TEST(test_creds_server_certificate_of_another_ca)
 {
 	put_ca((struct tls_cert_plan){ .ca = true });
 	ck_refuses(&x509, -EINVAL, "server-cert.pem", "is not signed by the CA in ca-cert.pem");
 }
-END_TEST
 
-START_TEST(test_creds_revocation_list_out_of_date)
+TEST(test_creds_revocation_list_out_of_date)
 {
 	tls_crl_save(&ca, &ca, dir, 3600);
 	ck_loads(&x509);
 	tls_crl_save(&ca, &ca, dir, -60);
 	ck_refuses(&x509, -EINVAL, "ca-crl.pem", "out of date since 20");
 }
-END_TEST
 
-START_TEST(test_creds_further_identities_are_checked_too)
+TEST(test_creds_further_identities_are_checked_too)
 {
 	struct tls_cert cert;
 
@@ -380,9 +368,8 @@ START_TEST(test_creds_further_identities_are_checked_too)
 	ck_loads(&x509);
 	tls_cert_free(&cert);
 }
-END_TEST
 
-START_TEST(test_creds_key_lines)
+TEST(test_creds_key_lines)
 {
 	static const struct {
 		const char *text, *says;
@@ -410,10 +397,9 @@ START_TEST(test_creds_key_lines)
 			ck_loads(&psk);
 	}
 }
-END_TEST
 
 /* Whatever is wrong with a file of secrets, no part of them gets into the text. */
-START_TEST(test_creds_errors_tell_no_secret)
+TEST(test_creds_errors_tell_no_secret)
 {
 	static const char secret[] = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e7";
 	static const char *const forms[] = { "qemu:%sx\n", "%s\n", ":%s\n", "#%sx:%s\n", "qemu %s\n", "qemu:%s:0\n" };
@@ -434,15 +420,13 @@ START_TEST(test_creds_errors_tell_no_secret)
 		ck_assert_msg(!strstr(err.text, "5ec2e7"), "%s", err.text);
 	}
 }
-END_TEST
 
-START_TEST(test_creds_wrong_priority_says_where)
+TEST(test_creds_wrong_priority_says_where)
 {
 	psk.priority = "NORMAL:+NONSENSE";
 	ck_refuses(&psk, -EINVAL, NULL, "is not understood from '");
 	ck_says("NONSENSE");
 }
-END_TEST
 
 /* Run scripts/make-certs with @options for a folder @name below dir. */
 static void make_certs(const char *options, const char *name)
@@ -471,7 +455,7 @@ static void remove_certs(const char *name)
 	ck_assert_int_eq(rmdir(path), 0);
 }
 
-START_TEST(test_creds_of_make_certs_load)
+TEST(test_creds_of_make_certs_load)
 {
 	char path[512];
 
@@ -488,9 +472,8 @@ START_TEST(test_creds_of_make_certs_load)
 	ck_loads(&x509);
 	remove_certs("made");
 }
-END_TEST
 
-START_TEST(test_creds_what_would_be_in_vain_is_refused)
+TEST(test_creds_what_would_be_in_vain_is_refused)
 {
 	psk.authz = "CN=*";
 	ck_refuses(&psk, -EINVAL, NULL, "only with x509");
@@ -502,11 +485,10 @@ START_TEST(test_creds_what_would_be_in_vain_is_refused)
 	x509.dir = "";
 	ck_refuses(&x509, -EINVAL, NULL, "need a directory");
 }
-END_TEST
 
 #else
 
-START_TEST(test_creds_without_gnutls_are_refused)
+TEST(test_creds_without_gnutls_are_refused)
 {
 	struct tls_options o = { .type = TLS_CREDS_ANON };
 	struct tls_creds *creds;
@@ -515,44 +497,5 @@ START_TEST(test_creds_without_gnutls_are_refused)
 	ck_says("without GnuTLS");
 	tls_creds_free(NULL);
 }
-END_TEST
 
 #endif
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("tls_creds");
-	TCase *pure = tcase_create("pure"), *files = tcase_create("files");
-
-	tcase_add_test(pure, test_authz_patterns);
-	tcase_add_test(pure, test_priority_prefers_what_the_processor_is_fast_at);
-	tcase_add_test(pure, test_priority_of_the_user_is_kept_and_gets_the_key_exchange);
-	tcase_add_test(pure, test_options_become_tls_options_and_never_tickets);
-	suite_add_tcase(s, pure);
-#if HAVE_GNUTLS
-	tcase_set_timeout(files, 20);
-	tcase_add_checked_fixture(files, setup, teardown);
-	tcase_add_test(files, test_creds_of_each_type_load);
-	tcase_add_test(files, test_creds_missing_files_are_named);
-	tcase_add_test(files, test_creds_what_is_no_file_is_not_read);
-	tcase_add_test(files, test_creds_unreadable_file_is_named);
-	tcase_add_test(files, test_creds_garbage_and_empty_files_are_named);
-	tcase_add_test(files, test_creds_key_of_another_certificate);
-	tcase_add_test(files, test_creds_key_with_a_password);
-	tcase_add_test(files, test_creds_server_certificate_out_of_its_dates);
-	tcase_add_test(files, test_creds_server_certificate_for_other_uses);
-	tcase_add_test(files, test_creds_ca_that_is_none);
-	tcase_add_test(files, test_creds_server_certificate_of_another_ca);
-	tcase_add_test(files, test_creds_revocation_list_out_of_date);
-	tcase_add_test(files, test_creds_further_identities_are_checked_too);
-	tcase_add_test(files, test_creds_key_lines);
-	tcase_add_test(files, test_creds_errors_tell_no_secret);
-	tcase_add_test(files, test_creds_wrong_priority_says_where);
-	tcase_add_test(files, test_creds_of_make_certs_load);
-	tcase_add_test(files, test_creds_what_would_be_in_vain_is_refused);
-#else
-	tcase_add_test(files, test_creds_without_gnutls_are_refused);
-#endif
-	suite_add_tcase(s, files);
-	return s;
-}

@@ -62,7 +62,9 @@ static void body_big(struct chan *ch)
 	free(want);
 }
 
-START_TEST(test_tls_data_of_all_shapes_is_whole)
+TEST_CASE("data", 60, TLS_SCENE);
+
+TEST(test_tls_data_of_all_shapes_is_whole)
 {
 	tls.plan.act = act_big;
 	tls.body = body_big;
@@ -73,7 +75,6 @@ START_TEST(test_tls_data_of_all_shapes_is_whole)
 	tls.plan.priority = "NORMAL:-VERS-ALL:+VERS-TLS1.2:+ECDHE-PSK:+DHE-PSK:+PSK";
 	tls_scene_works();
 }
-END_TEST
 
 /* More than one record in one read of the channel, and in one of the socket. */
 static void body_reads_are_large(struct chan *ch)
@@ -90,13 +91,12 @@ static void body_reads_are_large(struct chan *ch)
 	free(buf);
 }
 
-START_TEST(test_tls_reads_take_many_records)
+TEST(test_tls_reads_take_many_records)
 {
 	tls.plan.act = act_big;
 	tls.body = body_reads_are_large;
 	tls_scene_works();
 }
-END_TEST
 
 static void act_empty_records(struct tls_peer *p)
 {
@@ -116,13 +116,12 @@ static void body_200_then_clean_end(struct chan *ch)
 	ck_assert(tls_chan_ended_clean(ch));
 }
 
-START_TEST(test_tls_empty_records_are_not_the_end)
+TEST(test_tls_empty_records_are_not_the_end)
 {
 	tls.plan.act = act_empty_records;
 	tls.body = body_200_then_clean_end;
 	tls_scene_works();
 }
-END_TEST
 
 /* ---- ends ------------------------------------------------------------------------------------------------------- */
 
@@ -143,7 +142,7 @@ static void body_ends(struct chan *ch)
 	ck_assert_int_eq(tls_chan_ended_clean(ch), tls.plan.arg != NULL);
 }
 
-START_TEST(test_tls_clean_end_is_told_from_a_bare_one)
+TEST(test_tls_clean_end_is_told_from_a_bare_one)
 {
 	tls.plan.act = act_bye;
 	tls.body = body_ends;
@@ -155,7 +154,6 @@ START_TEST(test_tls_clean_end_is_told_from_a_bare_one)
 	tls.plan.arg = NULL;
 	tls_scene_works();
 }
-END_TEST
 
 static void act_cut(struct tls_peer *p)
 {
@@ -178,7 +176,7 @@ static void body_is_cut(struct chan *ch)
 	ck_assert(!tls_chan_ended_clean(ch));
 }
 
-START_TEST(test_tls_cut_inside_a_record_is_an_error)
+TEST(test_tls_cut_inside_a_record_is_an_error)
 {
 	tls.plan.act = act_cut;
 	tls.body = body_is_cut;
@@ -187,7 +185,6 @@ START_TEST(test_tls_cut_inside_a_record_is_an_error)
 		tls_scene_works();
 	}
 }
-END_TEST
 
 static void act_forge(struct tls_peer *p)
 {
@@ -211,7 +208,7 @@ static void body_finds_forgery(struct chan *ch)
 	ck_assert(!tls_chan_ended_clean(ch));
 }
 
-START_TEST(test_tls_forged_bytes_are_found_behind_what_came_before)
+TEST(test_tls_forged_bytes_are_found_behind_what_came_before)
 {
 	tls.plan.act = act_forge;
 	tls.body = body_finds_forgery;
@@ -231,7 +228,6 @@ START_TEST(test_tls_forged_bytes_are_found_behind_what_came_before)
 	tls_scene_works();
 	tls_scene_says("too long");
 }
-END_TEST
 
 static void act_alert(struct tls_peer *p)
 {
@@ -249,13 +245,12 @@ static void body_gets_alert(struct chan *ch)
 	ck_assert(!tls_chan_ended_clean(ch));
 }
 
-START_TEST(test_tls_alert_is_named)
+TEST(test_tls_alert_is_named)
 {
 	tls.plan.act = act_alert;
 	tls.body = body_gets_alert;
 	tls_scene_works();
 }
-END_TEST
 
 static void act_renegotiate(struct tls_peer *p)
 {
@@ -272,7 +267,7 @@ static void body_renegotiation(struct chan *ch)
 	tls_scene_says("asks for TLS renegotiation, which is refused");
 }
 
-START_TEST(test_tls_renegotiation_is_refused)
+TEST(test_tls_renegotiation_is_refused)
 {
 	tls_scene_use_x509();
 	tls.plan.priority = "NORMAL:-VERS-ALL:+VERS-TLS1.2";
@@ -281,25 +276,5 @@ START_TEST(test_tls_renegotiation_is_refused)
 	tls_scene_works();
 	ck_assert_int_lt(tls.report.value, 0);
 }
-END_TEST
 
 #endif
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("tls_data");
-	TCase *tc = tls_scene_tcase("data");
-
-#if HAVE_GNUTLS
-	tcase_add_test(tc, test_tls_data_of_all_shapes_is_whole);
-	tcase_add_test(tc, test_tls_reads_take_many_records);
-	tcase_add_test(tc, test_tls_empty_records_are_not_the_end);
-	tcase_add_test(tc, test_tls_clean_end_is_told_from_a_bare_one);
-	tcase_add_test(tc, test_tls_cut_inside_a_record_is_an_error);
-	tcase_add_test(tc, test_tls_forged_bytes_are_found_behind_what_came_before);
-	tcase_add_test(tc, test_tls_alert_is_named);
-	tcase_add_test(tc, test_tls_renegotiation_is_refused);
-#endif
-	suite_add_tcase(s, tc);
-	return s;
-}

@@ -59,7 +59,9 @@ static void act_flood(struct tls_peer *p)
 	p->report.value = sent;
 }
 
-START_TEST(test_tls_a_handshake_without_end_is_refused)
+TEST_CASE("floods", 60, TLS_SCENE);
+
+TEST_ROWS(test_tls_a_handshake_without_end_is_refused, floods)
 {
 	const struct flood *f = &floods[_i];
 	uint64_t begin_ns = clock_now_ns();
@@ -70,7 +72,6 @@ START_TEST(test_tls_a_handshake_without_end_is_refused)
 	printf("%s: closed after %lld records at most, %.3f s\n", f->what, (long long)tls.report.value,
 	       (double)(clock_now_ns() - begin_ns) / 1e9);
 }
-END_TEST
 
 /* Fourteen CAs between the source and ours; GnuTLS verifies no longer chains than that. */
 #define CHAIN 14
@@ -115,7 +116,7 @@ static size_t put_chain(void)
 	return bytes;
 }
 
-START_TEST(test_tls_a_long_chain_of_certificates_is_taken)
+TEST(test_tls_a_long_chain_of_certificates_is_taken)
 {
 	size_t bytes;
 
@@ -130,7 +131,6 @@ START_TEST(test_tls_a_long_chain_of_certificates_is_taken)
 		tls_scene_works();
 	}
 }
-END_TEST
 
 /* Two such are within 128 KiB; what is beyond is refused as what it is. */
 static void act_hello_twice(struct tls_peer *p)
@@ -142,14 +142,13 @@ static void act_hello_twice(struct tls_peer *p)
 	tls_peer_until_closed(p);
 }
 
-START_TEST(test_tls_a_hello_that_is_none_is_refused)
+TEST(test_tls_a_hello_that_is_none_is_refused)
 {
 	tls_scene_use_x509();
 	tls.plan = (struct tls_peer_plan){ .kind = TLS_PEER_RAW, .dir = tls.dir, .act = act_hello_twice };
 	tls_scene_run();
 	ck_assert_int_lt(tls.wrapped, 0);
 }
-END_TEST
 
 /* ---- after the handshake ---------------------------------------------------------------------------------------- */
 
@@ -184,7 +183,7 @@ static void body_too_much(struct chan *ch)
 	tls_scene_says("more than 131072 bytes or 512 records of TLS's own among its data");
 }
 
-START_TEST(test_tls_what_is_no_data_is_bounded_behind_the_handshake)
+TEST(test_tls_what_is_no_data_is_bounded_behind_the_handshake)
 {
 	static const unsigned few = 400;
 
@@ -197,7 +196,6 @@ START_TEST(test_tls_what_is_no_data_is_bounded_behind_the_handshake)
 	tls.body = body_too_much;
 	tls_scene_works();
 }
-END_TEST
 
 /* Each asks for a new key of ours, too, which nobody has a use for. */
 static void act_key_updates(struct tls_peer *p)
@@ -217,13 +215,12 @@ static void body_key_updates(struct chan *ch)
 	ck_assert_uint_lt(ch->bytes_out, 1);
 }
 
-START_TEST(test_tls_a_flood_of_key_updates_is_refused)
+TEST(test_tls_a_flood_of_key_updates_is_refused)
 {
 	tls.plan.act = act_key_updates;
 	tls.body = body_key_updates;
 	tls_scene_works();
 }
-END_TEST
 
 /* A record of TLS 1.3 with a content type of our choice, which no function of GnuTLS sends. */
 struct forger {
@@ -294,7 +291,7 @@ static void body_to_an_error(struct chan *ch)
 	ck_assert_uint_lt(ch->bytes_in, 100);
 }
 
-START_TEST(test_tls_a_long_message_behind_the_handshake_is_refused)
+TEST_EACH(test_tls_a_long_message_behind_the_handshake_is_refused, 2)
 {
 	static const bool between[] = { false, true };
 
@@ -306,7 +303,6 @@ START_TEST(test_tls_a_long_message_behind_the_handshake_is_refused)
 	/* What is under way in the sockets, too. */
 	ck_assert_int_lt(tls.report.value, 100);
 }
-END_TEST
 
 /* Data are not counted, in whatever pieces they come, and they earn what renewals of keys need. */
 static void act_pieces(struct tls_peer *p)
@@ -327,30 +323,11 @@ static void body_pieces(struct chan *ch)
 	tls_scene_reads_pattern(ch, 0, 1 << 20);
 }
 
-START_TEST(test_tls_data_are_not_counted_as_something_else)
+TEST(test_tls_data_are_not_counted_as_something_else)
 {
 	tls.plan.act = act_pieces;
 	tls.body = body_pieces;
 	tls_scene_works();
 }
-END_TEST
 
 #endif
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("tls_floods");
-	TCase *tc = tls_scene_tcase("floods");
-
-#if HAVE_GNUTLS
-	tcase_add_loop_test(tc, test_tls_a_handshake_without_end_is_refused, 0, sizeof(floods) / sizeof(floods[0]));
-	tcase_add_test(tc, test_tls_a_long_chain_of_certificates_is_taken);
-	tcase_add_test(tc, test_tls_a_hello_that_is_none_is_refused);
-	tcase_add_test(tc, test_tls_what_is_no_data_is_bounded_behind_the_handshake);
-	tcase_add_test(tc, test_tls_a_flood_of_key_updates_is_refused);
-	tcase_add_loop_test(tc, test_tls_a_long_message_behind_the_handshake_is_refused, 0, 2);
-	tcase_add_test(tc, test_tls_data_are_not_counted_as_something_else);
-#endif
-	suite_add_tcase(s, tc);
-	return s;
-}

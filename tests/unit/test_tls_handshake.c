@@ -21,7 +21,9 @@
 
 /* ---- handshakes that end well ----------------------------------------------------------------------------------- */
 
-START_TEST(test_tls_each_type_of_credentials_works)
+TEST_CASE("handshake", 60, TLS_SCENE);
+
+TEST(test_tls_each_type_of_credentials_works)
 {
 	tls.plan.act = tls_scene_act_hello;
 	tls.body = tls_scene_body_hello;
@@ -35,9 +37,8 @@ START_TEST(test_tls_each_type_of_credentials_works)
 	tls_scene_works();
 	ck_assert_ptr_nonnull(strstr(tls.session, "ANON-DH"));
 }
-END_TEST
 
-START_TEST(test_tls_1_2_works_and_1_1_does_not)
+TEST(test_tls_1_2_works_and_1_1_does_not)
 {
 	tls_scene_use_x509();
 	tls.plan.act = tls_scene_act_hello;
@@ -48,18 +49,16 @@ START_TEST(test_tls_1_2_works_and_1_1_does_not)
 	tls.plan.priority = "NORMAL:-VERS-ALL:+VERS-TLS1.1:+SHA1:+SIGN-RSA-SHA1:+SIGN-ECDSA-SHA1";
 	tls_scene_fails(-ECONNREFUSED, "nothing in common with the source");
 }
-END_TEST
 
 /* PSK shares keys of the day all the same: who learns the key tls.later cannot read what was recorded. */
-START_TEST(test_tls_psk_is_forward_secret)
+TEST(test_tls_psk_is_forward_secret)
 {
 	tls.plan.act = tls_scene_act_hello;
 	tls_scene_works();
 	ck_assert_msg(strstr(tls.session, "DHE"), "%s", tls.session);
 }
-END_TEST
 
-START_TEST(test_tls_server_chooses_the_cipher)
+TEST(test_tls_server_chooses_the_cipher)
 {
 	const char *source = "NORMAL:-CIPHER-ALL:+CHACHA20-POLY1305:+AES-256-GCM:+AES-128-GCM:+PSK:+DHE-PSK:+ECDHE-PSK";
 	char buf[TLS_PRIORITY_BYTES];
@@ -80,9 +79,8 @@ START_TEST(test_tls_server_chooses_the_cipher)
 	tls_scene_works();
 	ck_assert_msg(strstr(tls.session, "AES-256-GCM"), "%s", tls.session);
 }
-END_TEST
 
-START_TEST(test_tls_handshake_byte_by_byte)
+TEST(test_tls_handshake_byte_by_byte)
 {
 	tls.plan.act = tls_scene_act_hello;
 	tls.body = tls_scene_body_hello;
@@ -91,14 +89,12 @@ START_TEST(test_tls_handshake_byte_by_byte)
 	tls_scene_use_x509();
 	tls_scene_works();
 }
-END_TEST
 
-START_TEST(test_tls_hexadecimal_identity)
+TEST(test_tls_hexadecimal_identity)
 {
 	tls_file_save(tls.dir, "keys.psk", "other:0011\n#71656d75:" TLS_PEER_PSK_KEY "\n");
 	tls_scene_works();
 }
-END_TEST
 
 /* ---- cancel ----------------------------------------------------------------------------------------------------- */
 
@@ -134,7 +130,7 @@ static bool cancel_at(unsigned nth)
 	return !reached;
 }
 
-START_TEST(test_tls_cancel_at_every_park_of_the_handshake_leaves_nothing)
+TEST(test_tls_cancel_at_every_park_of_the_handshake_leaves_nothing)
 {
 	tls_scene_use_x509();
 	tls.bite_bytes = 64; /* many reads */
@@ -148,10 +144,9 @@ START_TEST(test_tls_cancel_at_every_park_of_the_handshake_leaves_nothing)
 		ck_assert_uint_gt(n, 10);
 	}
 }
-END_TEST
 
 /* The last operation is the alert, whose errors do not matter; it seldom parks, and then the cancel is the next's. */
-START_TEST(test_tls_cancel_during_the_refusal_is_not_lost)
+TEST(test_tls_cancel_during_the_refusal_is_not_lost)
 {
 	unsigned n = 0;
 
@@ -165,7 +160,6 @@ START_TEST(test_tls_cancel_during_the_refusal_is_not_lost)
 	} while (tls.ops >= n);
 	ck_assert_uint_gt(n, 2);
 }
-END_TEST
 
 /* ---- the stack -------------------------------------------------------------------------------------------------- */
 
@@ -209,7 +203,7 @@ static int serve_on_a_painted_stack(void *arg)
 	return r;
 }
 
-START_TEST(test_tls_handshake_fits_the_stack)
+TEST(test_tls_handshake_fits_the_stack)
 {
 	struct tls_cert_plan rsa = { .name = "CN=mfsource,O=mf", .rsa_bits = 4096 };
 	struct tls_cert server;
@@ -243,38 +237,14 @@ START_TEST(test_tls_handshake_fits_the_stack)
 	printf("anonymous %zu\n", stack_used);
 	ck_assert_uint_lt(stack_used, TLS_STACK_BYTES);
 }
-END_TEST
 
 #else
 
-START_TEST(test_tls_without_gnutls_is_refused)
+TEST(test_tls_without_gnutls_is_refused)
 {
 	struct err err;
 
 	ck_assert_int_eq(tls_chan_wrap(NULL, NULL, NULL, NULL, 0, &err), -ENOTSUP);
 }
-END_TEST
 
 #endif
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("tls_handshake");
-	TCase *tc = tls_scene_tcase("handshake");
-
-#if HAVE_GNUTLS
-	tcase_add_test(tc, test_tls_each_type_of_credentials_works);
-	tcase_add_test(tc, test_tls_1_2_works_and_1_1_does_not);
-	tcase_add_test(tc, test_tls_psk_is_forward_secret);
-	tcase_add_test(tc, test_tls_server_chooses_the_cipher);
-	tcase_add_test(tc, test_tls_handshake_byte_by_byte);
-	tcase_add_test(tc, test_tls_hexadecimal_identity);
-	tcase_add_test(tc, test_tls_cancel_at_every_park_of_the_handshake_leaves_nothing);
-	tcase_add_test(tc, test_tls_cancel_during_the_refusal_is_not_lost);
-	tcase_add_test(tc, test_tls_handshake_fits_the_stack);
-#else
-	tcase_add_test(tc, test_tls_without_gnutls_is_refused);
-#endif
-	suite_add_tcase(s, tc);
-	return s;
-}

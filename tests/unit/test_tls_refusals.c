@@ -11,7 +11,9 @@
 
 /* ---- who may not come ------------------------------------------------------------------------------------------- */
 
-START_TEST(test_tls_certificate_of_another_ca)
+TEST_CASE("refusals", 60, TLS_SCENE);
+
+TEST(test_tls_certificate_of_another_ca)
 {
 	struct tls_cert other;
 
@@ -30,9 +32,8 @@ START_TEST(test_tls_certificate_of_another_ca)
 	tls_scene_fails(-EACCES, "is not signed by the CA in ca-cert.pem");
 	tls_cert_free(&other);
 }
-END_TEST
 
-START_TEST(test_tls_certificate_out_of_its_dates)
+TEST(test_tls_certificate_out_of_its_dates)
 {
 	tls_scene_use_x509();
 	tls.plan.act = tls_peer_until_closed;
@@ -42,9 +43,8 @@ START_TEST(test_tls_certificate_out_of_its_dates)
 	tls_scene_put_client((struct tls_cert_plan){ .from_s = 60, .to_s = 7200 }, &tls.ca);
 	tls_scene_fails(-EACCES, "valid only from a later time");
 }
-END_TEST
 
-START_TEST(test_tls_certificate_not_for_clients)
+TEST(test_tls_certificate_not_for_clients)
 {
 	tls_scene_use_x509();
 	tls_scene_put_client((struct tls_cert_plan){ .purpose = GNUTLS_KP_TLS_WWW_SERVER }, &tls.ca);
@@ -52,9 +52,8 @@ START_TEST(test_tls_certificate_not_for_clients)
 	tls_scene_put_client((struct tls_cert_plan){ .purpose = GNUTLS_KP_ANY }, &tls.ca);
 	tls_scene_works();
 }
-END_TEST
 
-START_TEST(test_tls_certificate_revoked)
+TEST(test_tls_certificate_revoked)
 {
 	struct tls_cert cert;
 
@@ -68,9 +67,8 @@ START_TEST(test_tls_certificate_revoked)
 	ck_assert_int_eq(tls.report.alert, GNUTLS_A_CERTIFICATE_REVOKED);
 	tls_cert_free(&cert);
 }
-END_TEST
 
-START_TEST(test_tls_source_without_certificate)
+TEST(test_tls_source_without_certificate)
 {
 	tls_scene_use_x509();
 	tls.plan.cert_name = "";
@@ -80,9 +78,8 @@ START_TEST(test_tls_source_without_certificate)
 	tls.opts.verify_peer = false;
 	tls_scene_works();
 }
-END_TEST
 
-START_TEST(test_tls_name_not_authorised)
+TEST(test_tls_name_not_authorised)
 {
 	tls_scene_use_x509();
 	tls.opts.authz = "CN=somebody;O=mf,CN=other*;CN=mfsource,O=mf";
@@ -94,9 +91,8 @@ START_TEST(test_tls_name_not_authorised)
 	tls.body = tls_scene_body_hello;
 	tls_scene_works();
 }
-END_TEST
 
-START_TEST(test_tls_source_rejects_our_certificate)
+TEST(test_tls_source_rejects_our_certificate)
 {
 	struct tls_cert other;
 
@@ -109,27 +105,24 @@ START_TEST(test_tls_source_rejects_our_certificate)
 	tls.plan.ca_name = "other-ca.pem";
 	tls_scene_fails(-ECONNREFUSED, "the source ends the TLS handshake with the alert '");
 }
-END_TEST
 
-START_TEST(test_tls_wrong_pre_shared_key)
+TEST(test_tls_wrong_pre_shared_key)
 {
 	tls.plan.key = "ffeeddccbbaa99887766554433221100";
 	tls_scene_fails(-EACCES, "the source's pre-shared key for identity 'qemu' is not the one in keys.psk");
 	tls.plan.priority = "NORMAL:-VERS-ALL:+VERS-TLS1.2:+ECDHE-PSK:+DHE-PSK:+PSK";
 	tls_scene_fails(-EACCES, "the source's pre-shared key for identity 'qemu' is not the one in keys.psk");
 }
-END_TEST
 
-START_TEST(test_tls_unknown_identity)
+TEST(test_tls_unknown_identity)
 {
 	tls.plan.identity = "some'body";
 	tls_scene_fails(-EACCES, "identity 'some\\x27body' is not in keys.psk");
 	tls.plan.priority = "NORMAL:-VERS-ALL:+VERS-TLS1.2:+ECDHE-PSK:+DHE-PSK:+PSK";
 	tls_scene_fails(-EACCES, "identity 'some\\x27body' is not in keys.psk");
 }
-END_TEST
 
-START_TEST(test_tls_credentials_of_another_type)
+TEST(test_tls_credentials_of_another_type)
 {
 	static const int kinds[][2] = {
 		{ TLS_CREDS_PSK, TLS_PEER_X509 }, { TLS_CREDS_PSK, TLS_PEER_ANON },  { TLS_CREDS_X509, TLS_PEER_PSK },
@@ -145,17 +138,15 @@ START_TEST(test_tls_credentials_of_another_type)
 		tls_scene_fails(-ECONNREFUSED, "compare the types of credentials");
 	}
 }
-END_TEST
 
 /* Encryption without authentication: only if asked for by name. */
-START_TEST(test_tls_no_stranger_is_let_in_by_offering_less)
+TEST(test_tls_no_stranger_is_let_in_by_offering_less)
 {
 	tls.plan.kind = TLS_PEER_ANON;
 	tls.plan.priority = "NORMAL:+ANON-DH:+ANON-ECDH:+PSK:+NULL";
 	tls.opts.type = TLS_CREDS_X509;
 	tls_scene_fails(-ECONNREFUSED, "nothing in common");
 }
-END_TEST
 
 /* ---- who does not speak TLS ------------------------------------------------------------------------------------- */
 
@@ -170,7 +161,7 @@ static void act_raw(struct tls_peer *p)
 	tls_peer_until_closed(p);
 }
 
-START_TEST(test_tls_plain_source_is_told_what_is_missing)
+TEST(test_tls_plain_source_is_told_what_is_missing)
 {
 	tls.plan.kind = TLS_PEER_RAW;
 	tls.plan.act = act_raw;
@@ -184,9 +175,8 @@ START_TEST(test_tls_plain_source_is_told_what_is_missing)
 	tls.plan.arg = "\x17\3\3\0\1xxxxxxxxxxx";
 	tls_scene_fails(-EPROTO, "which is not TLS");
 }
-END_TEST
 
-START_TEST(test_tls_garbage_that_begins_as_tls)
+TEST(test_tls_garbage_that_begins_as_tls)
 {
 	tls.plan.kind = TLS_PEER_RAW;
 	tls.plan.act = act_raw;
@@ -200,14 +190,13 @@ START_TEST(test_tls_garbage_that_begins_as_tls)
 	               "abcdefghijk";
 	tls_scene_fails(-EPROTO, "no TLS record");
 }
-END_TEST
 
 static void act_nothing(struct tls_peer *p)
 {
 	(void)p;
 }
 
-START_TEST(test_tls_source_that_hangs_up)
+TEST(test_tls_source_that_hangs_up)
 {
 	tls.plan.kind = TLS_PEER_RAW;
 	tls.plan.act = act_nothing;
@@ -218,7 +207,6 @@ START_TEST(test_tls_source_that_hangs_up)
 	tls.plan.hang_up_after = 600; /* in its second flight, with the certificate */
 	tls_scene_fails(-ENODATA, "closed in the middle of the TLS handshake");
 }
-END_TEST
 
 /* What QEMU does when the server takes another type of credentials: unread bytes turn its close into a reset. */
 static void act_reset(struct tls_peer *p)
@@ -230,7 +218,7 @@ static void act_reset(struct tls_peer *p)
 	usleep(50000);
 }
 
-START_TEST(test_tls_source_that_resets)
+TEST(test_tls_source_that_resets)
 {
 	tls.plan.kind = TLS_PEER_RAW;
 	tls.plan.act = act_reset;
@@ -238,9 +226,8 @@ START_TEST(test_tls_source_that_resets)
 	tls.over_tcp = true;
 	tls_scene_fails(-ENODATA, "closed in the middle of its first TLS message");
 }
-END_TEST
 
-START_TEST(test_tls_source_that_stalls)
+TEST(test_tls_source_that_stalls)
 {
 	static const size_t after[] = { 1, 5, 100, 600 }; /* the last one is in the second flight */
 
@@ -258,10 +245,9 @@ START_TEST(test_tls_source_that_stalls)
 	tls.deadline_ns = deadline_after_ns(100 * NS_PER_MS);
 	tls_scene_fails(-ETIMEDOUT, "; 0 bytes came");
 }
-END_TEST
 
 /* The deadline is for the whole: a byte now and then does not push it out. */
-START_TEST(test_tls_deadline_covers_the_whole_handshake)
+TEST(test_tls_deadline_covers_the_whole_handshake)
 {
 	tls.plan.kind = TLS_PEER_RAW;
 	tls.plan.arg = "\x16\3\1\1\0abcdefghijk"; /* of 256 bytes that do not come */
@@ -270,34 +256,5 @@ START_TEST(test_tls_deadline_covers_the_whole_handshake)
 	tls.deadline_ns = deadline_after_ns(100 * NS_PER_MS);
 	tls_scene_fails(-ETIMEDOUT, "; 16 bytes came");
 }
-END_TEST
 
 #endif
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("tls_refusals");
-	TCase *tc = tls_scene_tcase("refusals");
-
-#if HAVE_GNUTLS
-	tcase_add_test(tc, test_tls_certificate_of_another_ca);
-	tcase_add_test(tc, test_tls_certificate_out_of_its_dates);
-	tcase_add_test(tc, test_tls_certificate_not_for_clients);
-	tcase_add_test(tc, test_tls_certificate_revoked);
-	tcase_add_test(tc, test_tls_source_without_certificate);
-	tcase_add_test(tc, test_tls_name_not_authorised);
-	tcase_add_test(tc, test_tls_source_rejects_our_certificate);
-	tcase_add_test(tc, test_tls_wrong_pre_shared_key);
-	tcase_add_test(tc, test_tls_unknown_identity);
-	tcase_add_test(tc, test_tls_credentials_of_another_type);
-	tcase_add_test(tc, test_tls_no_stranger_is_let_in_by_offering_less);
-	tcase_add_test(tc, test_tls_plain_source_is_told_what_is_missing);
-	tcase_add_test(tc, test_tls_garbage_that_begins_as_tls);
-	tcase_add_test(tc, test_tls_source_that_hangs_up);
-	tcase_add_test(tc, test_tls_source_that_resets);
-	tcase_add_test(tc, test_tls_source_that_stalls);
-	tcase_add_test(tc, test_tls_deadline_covers_the_whole_handshake);
-#endif
-	suite_add_tcase(s, tc);
-	return s;
-}

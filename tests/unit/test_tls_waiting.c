@@ -36,13 +36,14 @@ static void body_deadlines(struct chan *ch)
 	}
 }
 
-START_TEST(test_tls_read_goes_on_after_its_deadline)
+TEST_CASE("waiting", 60, TLS_SCENE);
+
+TEST(test_tls_read_goes_on_after_its_deadline)
 {
 	tls.plan.act = act_on_request;
 	tls.body = body_deadlines;
 	tls_scene_works();
 }
-END_TEST
 
 static void body_cancelled(struct chan *ch)
 {
@@ -57,13 +58,12 @@ static void body_cancelled(struct chan *ch)
 	}
 }
 
-START_TEST(test_tls_read_goes_on_after_a_cancel)
+TEST(test_tls_read_goes_on_after_a_cancel)
 {
 	tls.plan.act = act_on_request;
 	tls.body = body_cancelled;
 	tls_scene_works();
 }
-END_TEST
 
 /* Every record in two parts with a pause between them. */
 static ssize_t push_in_two_parts(gnutls_transport_ptr_t ptr, const void *buf, size_t bytes)
@@ -103,13 +103,12 @@ static void body_short_deadlines(struct chan *ch)
 	free(want);
 }
 
-START_TEST(test_tls_deadlines_inside_records_lose_nothing)
+TEST(test_tls_deadlines_inside_records_lose_nothing)
 {
 	tls.plan.act = act_records_in_two_parts;
 	tls.body = body_short_deadlines;
 	tls_scene_works();
 }
-END_TEST
 
 static void act_read_nothing(struct tls_peer *p)
 {
@@ -130,27 +129,11 @@ static void body_write_into_a_wall(struct chan *ch)
 	free(big);
 }
 
-START_TEST(test_tls_write_that_ended_half_way_is_not_followed_by_another)
+TEST(test_tls_write_that_ended_half_way_is_not_followed_by_another)
 {
 	tls.plan.act = act_read_nothing;
 	tls.body = body_write_into_a_wall;
 	tls_scene_works();
 }
-END_TEST
 
 #endif
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("tls_waiting");
-	TCase *tc = tls_scene_tcase("waiting");
-
-#if HAVE_GNUTLS
-	tcase_add_test(tc, test_tls_read_goes_on_after_its_deadline);
-	tcase_add_test(tc, test_tls_read_goes_on_after_a_cancel);
-	tcase_add_test(tc, test_tls_deadlines_inside_records_lose_nothing);
-	tcase_add_test(tc, test_tls_write_that_ended_half_way_is_not_followed_by_another);
-#endif
-	suite_add_tcase(s, tc);
-	return s;
-}

@@ -25,7 +25,9 @@ static void body_read_and_wait(struct chan *ch)
 	io_sleep_until(tls.reactor, deadline_after_ns(400 * NS_PER_MS));
 }
 
-START_TEST(test_tls_server_writes_nothing_after_the_handshake)
+TEST_CASE("writes", 60, TLS_SCENE);
+
+TEST(test_tls_server_writes_nothing_after_the_handshake)
 {
 	tls.plan.act = act_send_and_listen;
 	tls.body = body_read_and_wait;
@@ -38,10 +40,9 @@ START_TEST(test_tls_server_writes_nothing_after_the_handshake)
 	tls_scene_works();
 	ck_assert_uint_eq(tls.report.bytes_unread, 0);
 }
-END_TEST
 
 /* The control: with tickets the test above would see them. */
-START_TEST(test_tls_tickets_would_be_seen)
+TEST(test_tls_tickets_would_be_seen)
 {
 	tls.plan.act = act_send_and_listen;
 	tls.body = body_read_and_wait;
@@ -51,7 +52,6 @@ START_TEST(test_tls_tickets_would_be_seen)
 	tls_scene_works();
 	ck_assert_uint_gt(tls.report.bytes_unread, 0);
 }
-END_TEST
 
 static void act_read_to_the_end(struct tls_peer *p)
 {
@@ -60,13 +60,12 @@ static void act_read_to_the_end(struct tls_peer *p)
 	p->report.value = gnutls_record_recv(p->session, &c, 1);
 }
 
-START_TEST(test_tls_close_says_no_goodbye)
+TEST(test_tls_close_says_no_goodbye)
 {
 	tls.plan.act = act_read_to_the_end;
 	tls_scene_works();
 	ck_assert_int_eq(tls.report.value, GNUTLS_E_PREMATURE_TERMINATION);
 }
-END_TEST
 
 /* ---- both directions, and new keys ------------------------------------------------------------------------------ */
 
@@ -144,15 +143,14 @@ static void body_duplex(struct chan *ch)
 	free(got);
 }
 
-START_TEST(test_tls_both_directions_at_once)
+TEST(test_tls_both_directions_at_once)
 {
 	tls.plan.act = act_duplex;
 	tls.body = body_duplex;
 	tls_scene_works();
 }
-END_TEST
 
-START_TEST(test_tls_new_keys_of_the_source_under_way)
+TEST(test_tls_new_keys_of_the_source_under_way)
 {
 	unsigned flags = 0;
 
@@ -161,7 +159,6 @@ START_TEST(test_tls_new_keys_of_the_source_under_way)
 	tls.body = body_duplex;
 	tls_scene_works();
 }
-END_TEST
 
 static void act_new_keys_one_way(struct tls_peer *p)
 {
@@ -174,14 +171,13 @@ static void act_new_keys_one_way(struct tls_peer *p)
 }
 
 /* The source asks for new keys of ours, too: not with a byte of their own. */
-START_TEST(test_tls_new_keys_asked_for_are_given_in_silence)
+TEST(test_tls_new_keys_asked_for_are_given_in_silence)
 {
 	tls.plan.act = act_new_keys_one_way;
 	tls.body = body_read_and_wait;
 	tls_scene_works();
 	ck_assert_uint_eq(tls.report.bytes_unread, 0);
 }
-END_TEST
 
 static void act_new_keys_then_read(struct tls_peer *p)
 {
@@ -211,30 +207,11 @@ static void body_answers_with_new_keys(struct chan *ch)
 	ck_assert_int_eq(tls_scene_read(ch, &c, 1), 0);
 }
 
-START_TEST(test_tls_new_keys_asked_for_come_with_the_next_write)
+TEST(test_tls_new_keys_asked_for_come_with_the_next_write)
 {
 	tls.plan.act = act_new_keys_then_read;
 	tls.body = body_answers_with_new_keys;
 	tls_scene_works();
 }
-END_TEST
 
 #endif
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("tls_writes");
-	TCase *tc = tls_scene_tcase("writes");
-
-#if HAVE_GNUTLS
-	tcase_add_test(tc, test_tls_server_writes_nothing_after_the_handshake);
-	tcase_add_test(tc, test_tls_tickets_would_be_seen);
-	tcase_add_test(tc, test_tls_close_says_no_goodbye);
-	tcase_add_test(tc, test_tls_both_directions_at_once);
-	tcase_add_test(tc, test_tls_new_keys_of_the_source_under_way);
-	tcase_add_test(tc, test_tls_new_keys_asked_for_are_given_in_silence);
-	tcase_add_test(tc, test_tls_new_keys_asked_for_come_with_the_next_write);
-#endif
-	suite_add_tcase(s, tc);
-	return s;
-}

@@ -129,7 +129,9 @@ static void assert_done(struct uffd_done done, size_t pages, int error)
 
 /* ---- ranges ------------------------------------------------------------------------------------------------- */
 
-START_TEST(test_errors_of_ranges_are_the_kernels)
+TEST_CASE("place", 20, .checked = { setup, teardown });
+
+TEST(test_errors_of_ranges_are_the_kernels)
 {
 	struct uffd none = UFFD_NONE;
 	struct uffd_msg msg;
@@ -151,28 +153,25 @@ START_TEST(test_errors_of_ranges_are_the_kernels)
 	assert_done(uffd_zeropage(&u, guest, page - 1), 0, -EINVAL);
 	assert_done(uffd_copy(&u, guest, bytes, 0), 0, 0);
 }
-END_TEST
 
-START_TEST(test_what_is_not_registered_is_enoent)
+TEST(test_what_is_not_registered_is_enoent)
 {
 	begin_anonymous();
 	ck_assert_int_eq(uffd_unregister(&u, guest, 4 * page), 0);
 	assert_done(uffd_copy(&u, guest, bytes, page), 0, -ENOENT);
 	assert_done(uffd_copy(&u, guest + 4 * page, bytes, page), 1, 0);
 }
-END_TEST
 
 /* ---- placing ------------------------------------------------------------------------------------------------ */
 
-START_TEST(test_copy_places_every_byte)
+TEST(test_copy_places_every_byte)
 {
 	begin_anonymous();
 	assert_done(uffd_copy(&u, guest, bytes, PAGES * page), PAGES, 0);
 	ck_assert_mem_eq(guest, bytes, PAGES * page);
 }
-END_TEST
 
-START_TEST(test_copy_stops_at_what_is_there)
+TEST(test_copy_stops_at_what_is_there)
 {
 	begin_anonymous();
 	assert_done(uffd_copy(&u, guest + 3 * page, bytes, page), 1, 0);
@@ -180,9 +179,8 @@ START_TEST(test_copy_stops_at_what_is_there)
 	ck_assert_mem_eq(guest + page, bytes + page, 2 * page);
 	ck_assert_int_eq(guest[3 * page], 'A');
 }
-END_TEST
 
-START_TEST(test_zeropage_stops_at_what_is_there)
+TEST(test_zeropage_stops_at_what_is_there)
 {
 	begin_anonymous();
 	assert_done(uffd_copy(&u, guest + 3 * page, bytes, page), 1, 0);
@@ -190,9 +188,8 @@ START_TEST(test_zeropage_stops_at_what_is_there)
 	ck_assert_int_eq(guest[2 * page], 0);
 	assert_done(uffd_zeropage(&u, guest + 4 * page, 4 * page), 4, 0);
 }
-END_TEST
 
-START_TEST(test_continue_stops_at_what_is_there_and_at_a_hole)
+TEST(test_continue_stops_at_what_is_there_and_at_a_hole)
 {
 	begin_file();
 	memcpy(landing, bytes, 6 * page);
@@ -201,14 +198,13 @@ START_TEST(test_continue_stops_at_what_is_there_and_at_a_hole)
 	assert_done(uffd_continue(&u, guest + 3 * page, 5 * page), 3, -EFAULT);
 	ck_assert_mem_eq(guest, bytes, 6 * page);
 }
-END_TEST
 
 static void *reads_one(void *arg)
 {
 	return (void *)(uintptr_t) * (volatile uint8_t *)arg;
 }
 
-START_TEST(test_events_come_in_batches_and_placing_ends_the_waiting)
+TEST(test_events_come_in_batches_and_placing_ends_the_waiting)
 {
 	struct uffd_msg msgs[4];
 	pthread_t threads[3];
@@ -236,9 +232,8 @@ START_TEST(test_events_come_in_batches_and_placing_ends_the_waiting)
 		ck_assert_uint_eq((uintptr_t)saw, 'A' + i);
 	}
 }
-END_TEST
 
-START_TEST(test_a_fault_inside_a_limit_leaves_the_others)
+TEST(test_a_fault_inside_a_limit_leaves_the_others)
 {
 	struct uffd_msg msg[2];
 	pthread_t threads[2];
@@ -256,7 +251,6 @@ START_TEST(test_a_fault_inside_a_limit_leaves_the_others)
 	for (size_t i = 0; i < 2; i++)
 		pthread_join(threads[i], NULL);
 }
-END_TEST
 
 /* The three, against a kernel that is played. */
 static struct uffd_done place(int which)
@@ -275,7 +269,7 @@ static void begin_played(void)
 	played_count = 0;
 }
 
-START_TEST(test_a_failure_is_read_the_same_from_old_and_new_kernels)
+TEST_EACH(test_a_failure_is_read_the_same_from_old_and_new_kernels, 6)
 {
 	begin_played();
 	script(-EAGAIN, _i < 3 ? NOT_WRITTEN : -EAGAIN); /* before Linux 6.15, and since */
@@ -283,9 +277,8 @@ START_TEST(test_a_failure_is_read_the_same_from_old_and_new_kernels)
 	ck_assert_uint_eq(played_next, 1); /* no retry of our own: it would spin */
 	guest = NULL;
 }
-END_TEST
 
-START_TEST(test_a_part_that_was_placed_counts)
+TEST_EACH(test_a_part_that_was_placed_counts, 6)
 {
 	begin_played();
 	script(-EAGAIN, 4096);
@@ -298,9 +291,8 @@ START_TEST(test_a_part_that_was_placed_counts)
 		ck_assert_uint_eq(played_from[2] - played_from[0], 0x3000);
 	guest = NULL;
 }
-END_TEST
 
-START_TEST(test_a_part_and_then_the_rest_is_all)
+TEST_EACH(test_a_part_and_then_the_rest_is_all, 3)
 {
 	begin_played();
 	script(-EAGAIN, 4096);
@@ -308,34 +300,11 @@ START_TEST(test_a_part_and_then_the_rest_is_all)
 	assert_done(place(_i), 4, 0);
 	guest = NULL;
 }
-END_TEST
 
-START_TEST(test_nothing_done_without_an_error_is_an_error)
+TEST_EACH(test_nothing_done_without_an_error_is_an_error, 3)
 {
 	begin_played();
 	script(0, 0);
 	assert_done(place(_i), 0, -EIO);
 	guest = NULL;
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("uffd");
-	TCase *t = suite_case(s, "place", 20);
-
-	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_add_test(t, test_errors_of_ranges_are_the_kernels);
-	tcase_add_test(t, test_what_is_not_registered_is_enoent);
-	tcase_add_test(t, test_copy_places_every_byte);
-	tcase_add_test(t, test_copy_stops_at_what_is_there);
-	tcase_add_test(t, test_zeropage_stops_at_what_is_there);
-	tcase_add_test(t, test_continue_stops_at_what_is_there_and_at_a_hole);
-	tcase_add_test(t, test_events_come_in_batches_and_placing_ends_the_waiting);
-	tcase_add_test(t, test_a_fault_inside_a_limit_leaves_the_others);
-	tcase_add_loop_test(t, test_a_failure_is_read_the_same_from_old_and_new_kernels, 0, 6);
-	tcase_add_loop_test(t, test_a_part_that_was_placed_counts, 0, 6);
-	tcase_add_loop_test(t, test_a_part_and_then_the_rest_is_all, 0, 3);
-	tcase_add_loop_test(t, test_nothing_done_without_an_error_is_an_error, 0, 3);
-	return s;
 }

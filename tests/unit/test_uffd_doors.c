@@ -82,7 +82,20 @@ static int count_descriptors(void)
 
 /* ---- opening ------------------------------------------------------------------------------------------------ */
 
-START_TEST(test_open_does_not_block_and_is_not_inherited)
+static void setup(void)
+{
+	u = UFFD_NONE;
+	err = ERR_NONE;
+}
+
+static void teardown(void)
+{
+	uffd_close(&u);
+}
+
+TEST_CASE("open", 20, .checked = { setup, teardown });
+
+TEST(test_open_does_not_block_and_is_not_inherited)
 {
 	struct uffd_msg msg;
 
@@ -92,9 +105,8 @@ START_TEST(test_open_does_not_block_and_is_not_inherited)
 	ck_assert_int_eq(uffd_read(&u, &msg, 1), 0);
 	ck_assert_uint_eq(u.features, 0);
 }
-END_TEST
 
-START_TEST(test_open_takes_what_is_wanted_where_it_is)
+TEST(test_open_takes_what_is_wanted_where_it_is)
 {
 	uint64_t known = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_THREAD_ID;
 	int before = count_descriptors();
@@ -108,9 +120,8 @@ START_TEST(test_open_takes_what_is_wanted_where_it_is)
 	uffd_close(&u);
 	ck_assert_int_eq(count_descriptors(), before);
 }
-END_TEST
 
-START_TEST(test_open_names_what_is_needed_and_not_there)
+TEST(test_open_names_what_is_needed_and_not_there)
 {
 	int before = count_descriptors();
 
@@ -125,9 +136,8 @@ START_TEST(test_open_names_what_is_needed_and_not_there)
 	ck_assert_int_eq(count_descriptors(), before);
 	u = UFFD_NONE;
 }
-END_TEST
 
-START_TEST(test_open_names_the_release_that_has_it)
+TEST(test_open_names_the_release_that_has_it)
 {
 	open_or_skip(0);
 	uffd_close(&u);
@@ -142,7 +152,6 @@ START_TEST(test_open_names_the_release_that_has_it)
 	ck_assert_int_eq(uffd_open(&u, UFFD_FEATURE_SIGBUS, UFFD_FEATURE_MINOR_SHMEM, &err), 0);
 	ck_assert_uint_eq(u.features, UFFD_FEATURE_SIGBUS);
 }
-END_TEST
 
 /* ---- doors: each in a process of its own, which can lose what it has ---------------------------------------- */
 
@@ -265,7 +274,9 @@ static void assert_says(const struct verdict *v, int code, const char *text)
 	ck_assert_uint_eq(v->probe.count, 0);
 }
 
-START_TEST(test_the_device_is_the_first_door)
+TEST_CASE("doors", 20, .checked = { setup, teardown });
+
+TEST(test_the_device_is_the_first_door)
 {
 	struct verdict v;
 
@@ -278,9 +289,8 @@ START_TEST(test_the_device_is_the_first_door)
 	ck_assert_str_eq(v.probe.findings[0].name, "kernel-faults");
 	ck_assert(v.probe.findings[0].there);
 }
-END_TEST
 
-START_TEST(test_the_call_is_the_second_door)
+TEST(test_the_call_is_the_second_door)
 {
 	struct verdict v = after(leave_dev, 0, 0, 0);
 
@@ -289,9 +299,8 @@ START_TEST(test_the_call_is_the_second_door)
 	ck_assert_int_eq(v.doors[1], 0);
 	ck_assert(v.probe.findings[0].there);
 }
-END_TEST
 
-START_TEST(test_user_mode_is_the_third_door_and_told)
+TEST(test_user_mode_is_the_third_door_and_told)
 {
 	struct verdict v;
 
@@ -313,9 +322,8 @@ START_TEST(test_user_mode_is_the_third_door_and_told)
 	                 "vm.unprivileged_userfaultfd=1; or set parameter postcopy-kernel-faults=off, if neither KVM "
 	                 "nor vhost will touch guest memory");
 }
-END_TEST
 
-START_TEST(test_the_fork_event_needs_a_privilege)
+TEST(test_the_fork_event_needs_a_privilege)
 {
 	struct verdict v;
 
@@ -332,9 +340,8 @@ START_TEST(test_the_fork_event_needs_a_privilege)
 		ck_assert(!is_fork || !v.probe.findings[i].there);
 	}
 }
-END_TEST
 
-START_TEST(test_closed_doors_are_all_told)
+TEST(test_closed_doors_are_all_told)
 {
 	struct verdict v;
 
@@ -352,14 +359,13 @@ START_TEST(test_closed_doors_are_all_told)
 	v = after(become_nobody, ENOSYS, 0, 0);
 	ck_assert_int_eq(v.r, -EPERM);
 }
-END_TEST
 
 static void have_strange_device(void)
 {
 	played_new_error = ENOTTY;
 }
 
-START_TEST(test_a_device_that_gives_none_is_told)
+TEST(test_a_device_that_gives_none_is_told)
 {
 	struct verdict v;
 
@@ -370,9 +376,8 @@ START_TEST(test_a_device_that_gives_none_is_told)
 	            "no userfaultfd: /dev/userfaultfd: ENOTTY; system call: EPERM; for user mode only: "
 	            "EPERM; permit this user the device, or the call in the container's seccomp policy");
 }
-END_TEST
 
-START_TEST(test_a_kernel_without_is_told)
+TEST(test_a_kernel_without_is_told)
 {
 	struct verdict v = after(leave_dev, ENOSYS, 0, 0);
 
@@ -380,18 +385,16 @@ START_TEST(test_a_kernel_without_is_told)
 	            "no userfaultfd: /dev/userfaultfd: ENOENT; system call: ENOSYS; for user mode only: "
 	            "ENOSYS; the kernel needs CONFIG_USERFAULTFD; a seccomp policy may also hide it");
 }
-END_TEST
 
-START_TEST(test_a_limit_is_not_a_closed_door)
+TEST(test_a_limit_is_not_a_closed_door)
 {
 	struct verdict v = after(lose_descriptors, 0, 0, 0);
 
 	ck_assert_int_eq(v.r, -EMFILE);
 	ck_assert_ptr_nonnull(strstr(v.err.text, "a limit of the process"));
 }
-END_TEST
 
-START_TEST(test_every_door_has_a_name)
+TEST(test_every_door_has_a_name)
 {
 	for (int d = 0; d < UFFD_DOOR_COUNT; d++) {
 		for (int e = 0; e < d; e++)
@@ -399,7 +402,6 @@ START_TEST(test_every_door_has_a_name)
 	}
 	ck_assert_str_eq(uffd_door_name(UFFD_DOOR_COUNT), "?");
 }
-END_TEST
 
 /* ---- the probe ---------------------------------------------------------------------------------------------- */
 
@@ -412,7 +414,9 @@ static const struct uffd_finding *find(const struct uffd_probe *p, const char *n
 	ck_abort_msg("no finding '%s'", name);
 }
 
-START_TEST(test_the_probe_leaves_nothing_and_explains_each_no)
+TEST_CASE("probe", 20, .checked = { setup, teardown });
+
+TEST(test_the_probe_leaves_nothing_and_explains_each_no)
 {
 	int before = count_descriptors();
 	struct uffd_probe p;
@@ -429,9 +433,8 @@ START_TEST(test_the_probe_leaves_nothing_and_explains_each_no)
 	}
 	ck_assert(find(&p, "missing")->there);
 }
-END_TEST
 
-START_TEST(test_the_probe_says_what_an_older_kernel_lacks)
+TEST(test_the_probe_says_what_an_older_kernel_lacks)
 {
 	struct uffd_probe p;
 
@@ -452,49 +455,4 @@ START_TEST(test_the_probe_says_what_an_older_kernel_lacks)
 	uffd_probe(&p);
 	ck_assert_str_eq(find(&p, "minor-shmem")->why_not,
 	                 "this kernel was built without CONFIG_HAVE_ARCH_USERFAULTFD_MINOR (x86-64, arm64)");
-}
-END_TEST
-
-static void setup(void)
-{
-	u = UFFD_NONE;
-	err = ERR_NONE;
-}
-
-static void teardown(void)
-{
-	uffd_close(&u);
-}
-
-static TCase *new_case(Suite *s, const char *name)
-{
-	TCase *t = suite_case(s, name, 20);
-
-	tcase_add_checked_fixture(t, setup, teardown);
-	return t;
-}
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("uffd_doors");
-	TCase *t = new_case(s, "open");
-
-	tcase_add_test(t, test_open_does_not_block_and_is_not_inherited);
-	tcase_add_test(t, test_open_takes_what_is_wanted_where_it_is);
-	tcase_add_test(t, test_open_names_what_is_needed_and_not_there);
-	tcase_add_test(t, test_open_names_the_release_that_has_it);
-	t = new_case(s, "doors");
-	tcase_add_test(t, test_the_device_is_the_first_door);
-	tcase_add_test(t, test_the_call_is_the_second_door);
-	tcase_add_test(t, test_user_mode_is_the_third_door_and_told);
-	tcase_add_test(t, test_the_fork_event_needs_a_privilege);
-	tcase_add_test(t, test_closed_doors_are_all_told);
-	tcase_add_test(t, test_a_device_that_gives_none_is_told);
-	tcase_add_test(t, test_a_kernel_without_is_told);
-	tcase_add_test(t, test_a_limit_is_not_a_closed_door);
-	tcase_add_test(t, test_every_door_has_a_name);
-	t = new_case(s, "probe");
-	tcase_add_test(t, test_the_probe_leaves_nothing_and_explains_each_no);
-	tcase_add_test(t, test_the_probe_says_what_an_older_kernel_lacks);
-	return s;
 }

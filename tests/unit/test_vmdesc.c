@@ -48,7 +48,9 @@ static int try_parse(const char *text, size_t bytes, struct err *err)
 	return r;
 }
 
-START_TEST(test_vmdesc_adds_up_fields_arrays_and_subsections)
+TEST_CASE("vmdesc", 60);
+
+TEST(test_vmdesc_adds_up_fields_arrays_and_subsections)
 {
 	ck_assert_uint_eq(bytes_of(DEVICE("")), 0);
 	ck_assert_uint_eq(bytes_of(DEVICE(U32("a") ", " U32("b"))), 8);
@@ -66,9 +68,8 @@ START_TEST(test_vmdesc_adds_up_fields_arrays_and_subsections)
 	                          "d", U32("a")) ", \"subsections\": [{" DESC("d/sub", U32("b")) "}]}")),
 	                  4 + 15);
 }
-END_TEST
 
-START_TEST(test_vmdesc_reads_each_device_form)
+TEST(test_vmdesc_reads_each_device_form)
 {
 	struct vmdesc *d = parse(TOP("{\"name\": \"0000:00:03.0/x\", \"instance_id\": 7, " DESC(
 	        "x", U32("a")) "}, "
@@ -91,9 +92,8 @@ START_TEST(test_vmdesc_reads_each_device_form)
 	ck_assert_int_eq(strncmp(text + bytes - 2, "]}", 2), 0);
 	vmdesc_free(d);
 }
-END_TEST
 
-START_TEST(test_vmdesc_reads_vstruct_and_tmp_from_the_field_itself)
+TEST(test_vmdesc_reads_vstruct_and_tmp_from_the_field_itself)
 {
 	static const char *const types[] = { "vstruct", "tmp" };
 
@@ -112,9 +112,8 @@ START_TEST(test_vmdesc_reads_vstruct_and_tmp_from_the_field_itself)
 		vmdesc_free(d);
 	}
 }
-END_TEST
 
-START_TEST(test_vmdesc_uses_only_the_size_of_lists)
+TEST(test_vmdesc_uses_only_the_size_of_lists)
 {
 	static const char *const types[] = { "qtailq", "qlist", "gtree" };
 
@@ -134,9 +133,8 @@ START_TEST(test_vmdesc_uses_only_the_size_of_lists)
 		vmdesc_free(d);
 	}
 }
-END_TEST
 
-START_TEST(test_vmdesc_order_of_keys_and_unknown_keys_do_not_matter)
+TEST(test_vmdesc_order_of_keys_and_unknown_keys_do_not_matter)
 {
 	struct vmdesc *d = parse(
 	        "{\"new\": [1, -2.5e+3, {\"a\": null}, true, \"\\u00e4\\ud83d\\ude00\"], \"devices\": [{\"fields\": "
@@ -152,9 +150,8 @@ START_TEST(test_vmdesc_order_of_keys_and_unknown_keys_do_not_matter)
 	ck_assert_uint_eq(desc->fields->desc->version, 9);
 	vmdesc_free(d);
 }
-END_TEST
 
-START_TEST(test_vmdesc_knows_kinds_by_type_and_width)
+TEST(test_vmdesc_knows_kinds_by_type_and_width)
 {
 	static const struct {
 		const char *type;
@@ -192,7 +189,6 @@ START_TEST(test_vmdesc_knows_kinds_by_type_and_width)
 		vmdesc_free(d);
 	}
 }
-END_TEST
 
 #define FIELD(members) DEVICE("{" members "}")
 
@@ -269,7 +265,7 @@ static const struct {
 	  "without a name" },
 };
 
-START_TEST(test_vmdesc_rejects_by_name)
+TEST_ROWS(test_vmdesc_rejects_by_name, bad)
 {
 	struct err err = ERR_NONE;
 	int r = try_parse(bad[_i].text, strlen(bad[_i].text), &err);
@@ -281,7 +277,6 @@ START_TEST(test_vmdesc_rejects_by_name)
 	ck_assert_msg(r == -EPROTO && err.code == r, "%s: %d", bad[_i].text, r);
 	ck_assert_msg(strstr(err.text, bad[_i].story) != NULL, "%s: \"%s\"", bad[_i].text, err.text);
 }
-END_TEST
 
 static char *repeat(const char *start, const char *middle, size_t count, const char *end)
 {
@@ -295,7 +290,7 @@ static char *repeat(const char *start, const char *middle, size_t count, const c
 	return text;
 }
 
-START_TEST(test_vmdesc_bounds_nesting)
+TEST(test_vmdesc_bounds_nesting)
 {
 	static const char *const bombs[][2] = {
 		{ "{\"x\": ", "[" },
@@ -314,9 +309,8 @@ START_TEST(test_vmdesc_bounds_nesting)
 		free(text);
 	}
 }
-END_TEST
 
-START_TEST(test_vmdesc_bounds_length_and_devices)
+TEST(test_vmdesc_bounds_length_and_devices)
 {
 	static const char device[] = "{\"name\": \"d\", \"instance_id\": 0, \"fields\": []}, ";
 	char *text = repeat("{", " ", VMDESC_BYTES_MAX, "}");
@@ -330,9 +324,8 @@ START_TEST(test_vmdesc_bounds_length_and_devices)
 	ck_assert_ptr_nonnull(strstr(err.text, "devices"));
 	free(text);
 }
-END_TEST
 
-START_TEST(test_vmdesc_every_prefix_is_an_error)
+TEST(test_vmdesc_every_prefix_is_an_error)
 {
 	static const char text[] =
 	        TOP("{\"name\": \"d\", \"instance_id\": 0, " DESC("d", U32("a\\u00e4")) ", \"subsections\": [{" DESC(
@@ -343,9 +336,8 @@ START_TEST(test_vmdesc_every_prefix_is_an_error)
 		ck_assert_msg(try_parse(text, n, &err) == -EPROTO, "%.*s", (int)n, text);
 	ck_assert_int_eq(try_parse(text, sizeof(text) - 1, &err), 0);
 }
-END_TEST
 
-START_TEST(test_vmdesc_parses_the_largest_text_in_a_blink)
+TEST(test_vmdesc_parses_the_largest_text_in_a_blink)
 {
 	char *text = repeat("{\"devices\": [{\"name\": \"d\", \"instance_id\": 0, \"fields\": [", U32("a") ", ", 180000,
 	                    U32("a") "]}]}");
@@ -361,7 +353,6 @@ START_TEST(test_vmdesc_parses_the_largest_text_in_a_blink)
 	ck_assert_msg(s < 3, "%zu bytes of text took %.3f s", strlen(text), s);
 	free(text);
 }
-END_TEST
 
 static void check_real(struct tail *t)
 {
@@ -387,30 +378,7 @@ static void check_real(struct tail *t)
 	split_result_fini(&r);
 }
 
-START_TEST(test_vmdesc_of_real_sources_adds_up_to_their_tails)
+TEST(test_vmdesc_of_real_sources_adds_up_to_their_tails)
 {
 	for_each_tail(".tail", check_real);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("vmdesc");
-	TCase *tc = tcase_create("vmdesc");
-
-	tcase_add_test(tc, test_vmdesc_adds_up_fields_arrays_and_subsections);
-	tcase_add_test(tc, test_vmdesc_reads_each_device_form);
-	tcase_add_test(tc, test_vmdesc_reads_vstruct_and_tmp_from_the_field_itself);
-	tcase_add_test(tc, test_vmdesc_uses_only_the_size_of_lists);
-	tcase_add_test(tc, test_vmdesc_order_of_keys_and_unknown_keys_do_not_matter);
-	tcase_add_test(tc, test_vmdesc_knows_kinds_by_type_and_width);
-	tcase_add_loop_test(tc, test_vmdesc_rejects_by_name, 0, (int)(sizeof(bad) / sizeof(bad[0])));
-	tcase_add_test(tc, test_vmdesc_bounds_nesting);
-	tcase_add_test(tc, test_vmdesc_bounds_length_and_devices);
-	tcase_add_test(tc, test_vmdesc_every_prefix_is_an_error);
-	tcase_add_test(tc, test_vmdesc_parses_the_largest_text_in_a_blink);
-	tcase_add_test(tc, test_vmdesc_of_real_sources_adds_up_to_their_tails);
-	tcase_set_timeout(tc, 60);
-	suite_add_tcase(s, tc);
-	return s;
 }

@@ -77,7 +77,9 @@ static int waits_event(void *arg)
 	return 0;
 }
 
-START_TEST(test_event_set_wakes_all_in_order_and_later_ones_do_not_park)
+TEST_CASE("wait", 60, .checked = { setup, teardown });
+
+TEST(test_event_set_wakes_all_in_order_and_later_ones_do_not_park)
 {
 	struct actor a = actor('A'), b = actor('B'), c = actor('C');
 
@@ -94,7 +96,6 @@ START_TEST(test_event_set_wakes_all_in_order_and_later_ones_do_not_park)
 	world_settle(&w);
 	ck_assert_str_eq(trace, "ABC");
 }
-END_TEST
 
 /* ---- semaphore ---- */
 
@@ -109,7 +110,7 @@ static int acquires(void *arg)
 	return 0;
 }
 
-START_TEST(test_semaphore_hands_over_in_order_and_nobody_slips_in)
+TEST(test_semaphore_hands_over_in_order_and_nobody_slips_in)
 {
 	struct actor a = actor('A'), b = actor('B'), c = actor('C');
 
@@ -127,9 +128,8 @@ START_TEST(test_semaphore_hands_over_in_order_and_nobody_slips_in)
 	ck_assert_str_eq(trace, "ACB");
 	ck_assert_uint_eq(sem.units, 1);
 }
-END_TEST
 
-START_TEST(test_semaphore_unit_of_one_cancelled_before_the_hand_over_goes_to_the_next)
+TEST(test_semaphore_unit_of_one_cancelled_before_the_hand_over_goes_to_the_next)
 {
 	struct actor a = actor('A'), b = actor('B');
 	struct co *co;
@@ -147,9 +147,8 @@ START_TEST(test_semaphore_unit_of_one_cancelled_before_the_hand_over_goes_to_the
 	world_settle(&w);
 	ck_assert_uint_eq(sem.units, 1);
 }
-END_TEST
 
-START_TEST(test_semaphore_unit_handed_over_stays_when_a_cancel_follows)
+TEST(test_semaphore_unit_handed_over_stays_when_a_cancel_follows)
 {
 	struct actor a = actor('A');
 	struct co *co;
@@ -163,9 +162,8 @@ START_TEST(test_semaphore_unit_handed_over_stays_when_a_cancel_follows)
 	ck_assert_str_eq(trace, "A");
 	ck_assert_uint_eq(sem.units, 1);
 }
-END_TEST
 
-START_TEST(test_semaphore_timeout_takes_nothing)
+TEST(test_semaphore_timeout_takes_nothing)
 {
 	struct actor a = actor('A');
 
@@ -179,7 +177,6 @@ START_TEST(test_semaphore_timeout_takes_nothing)
 	ck_assert_int_eq(a.result, -ETIMEDOUT);
 	ck_assert_uint_eq(sem.units, 1);
 }
-END_TEST
 
 /* ---- mutex ---- */
 
@@ -194,7 +191,7 @@ static int locks(void *arg)
 	return 0;
 }
 
-START_TEST(test_mutex_goes_past_those_that_gave_up)
+TEST(test_mutex_goes_past_those_that_gave_up)
 {
 	struct actor a = actor('A'), b = actor('B'), c = actor('C'), d = actor('D');
 	struct co *co;
@@ -215,7 +212,6 @@ START_TEST(test_mutex_goes_past_those_that_gave_up)
 	ck_assert_str_eq(trace, "AbcD");
 	ck_assert_ptr_null(mutex.owner);
 }
-END_TEST
 
 /* ---- reader-writer lock ---- */
 
@@ -241,7 +237,7 @@ static int writes(void *arg)
 	return 0;
 }
 
-START_TEST(test_rwlock_readers_share_and_a_waiting_writer_holds_back_later_ones)
+TEST(test_rwlock_readers_share_and_a_waiting_writer_holds_back_later_ones)
 {
 	struct actor r1 = actor('A'), r2 = actor('B'), wr = actor('W'), r3 = actor('C');
 
@@ -257,9 +253,8 @@ START_TEST(test_rwlock_readers_share_and_a_waiting_writer_holds_back_later_ones)
 	ck_assert_uint_eq(lock.readers, 0);
 	ck_assert_ptr_null(lock.writer);
 }
-END_TEST
 
-START_TEST(test_rwlock_writer_that_times_out_lets_readers_behind_it_in)
+TEST(test_rwlock_writer_that_times_out_lets_readers_behind_it_in)
 {
 	struct actor r1 = actor('A'), wr = actor('W'), r2 = actor('B'), r3 = actor('C');
 
@@ -276,9 +271,8 @@ START_TEST(test_rwlock_writer_that_times_out_lets_readers_behind_it_in)
 	event_set(&go);
 	world_settle(&w);
 }
-END_TEST
 
-START_TEST(test_rwlock_writer_that_is_cancelled_lets_readers_behind_it_in)
+TEST(test_rwlock_writer_that_is_cancelled_lets_readers_behind_it_in)
 {
 	struct actor r1 = actor('A'), wr = actor('W'), r2 = actor('B');
 	struct co *co;
@@ -293,9 +287,8 @@ START_TEST(test_rwlock_writer_that_is_cancelled_lets_readers_behind_it_in)
 	event_set(&go);
 	world_settle(&w);
 }
-END_TEST
 
-START_TEST(test_rwlock_handed_over_stays_when_a_cancel_follows)
+TEST(test_rwlock_handed_over_stays_when_a_cancel_follows)
 {
 	struct actor wr = actor('W');
 	struct co *co;
@@ -311,7 +304,6 @@ START_TEST(test_rwlock_handed_over_stays_when_a_cancel_follows)
 	ck_assert_int_eq(rwlock_read_lock(&lock, DEADLINE_NEVER), 0);
 	rwlock_read_unlock(&lock);
 }
-END_TEST
 
 /* ---- queue ---- */
 
@@ -331,7 +323,7 @@ static int pops(void *arg)
 	return 0;
 }
 
-START_TEST(test_queue_keeps_order_over_parked_pushers)
+TEST(test_queue_keeps_order_over_parked_pushers)
 {
 	struct actor p[5], c[5];
 
@@ -353,9 +345,8 @@ START_TEST(test_queue_keeps_order_over_parked_pushers)
 	}
 	ck_assert_uint_eq(queue.count, 0);
 }
-END_TEST
 
-START_TEST(test_queue_item_goes_to_who_waited_longest_and_not_to_a_late_popper)
+TEST(test_queue_item_goes_to_who_waited_longest_and_not_to_a_late_popper)
 {
 	struct actor c1 = actor('A'), c2 = actor('B');
 	int item;
@@ -371,9 +362,8 @@ START_TEST(test_queue_item_goes_to_who_waited_longest_and_not_to_a_late_popper)
 	world_settle(&w);
 	ck_assert_int_eq(c2.result, -EPIPE);
 }
-END_TEST
 
-START_TEST(test_queue_item_handed_over_stays_when_a_cancel_follows)
+TEST(test_queue_item_handed_over_stays_when_a_cancel_follows)
 {
 	struct actor c = actor('A');
 	struct co *co = world_spawn(&w, pops, &c);
@@ -386,9 +376,8 @@ START_TEST(test_queue_item_handed_over_stays_when_a_cancel_follows)
 	ck_assert_str_eq(trace, "A");
 	ck_assert_ptr_eq(c.item, &item);
 }
-END_TEST
 
-START_TEST(test_queue_item_of_a_pusher_that_gave_up_is_not_taken)
+TEST(test_queue_item_of_a_pusher_that_gave_up_is_not_taken)
 {
 	struct actor p[4], c[3];
 	struct co *co[4];
@@ -416,9 +405,8 @@ START_TEST(test_queue_item_of_a_pusher_that_gave_up_is_not_taken)
 	world_settle(&w);
 	ck_assert_int_eq(c[2].result, -EPIPE);
 }
-END_TEST
 
-START_TEST(test_queue_closed_gives_what_is_in_it_and_sends_pushers_away)
+TEST(test_queue_closed_gives_what_is_in_it_and_sends_pushers_away)
 {
 	struct actor p[3];
 	void *item = NULL;
@@ -439,31 +427,4 @@ START_TEST(test_queue_closed_gives_what_is_in_it_and_sends_pushers_away)
 	ck_assert_ptr_eq(item, &p[1]);
 	ck_assert_int_eq(queue_pop(&queue, &item, DEADLINE_NEVER), -EPIPE);
 	ck_assert_ptr_eq(item, &p[1]); /* written only on success */
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("wait");
-	TCase *tc = tcase_create("wait");
-
-	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_set_timeout(tc, 60);
-	tcase_add_test(tc, test_event_set_wakes_all_in_order_and_later_ones_do_not_park);
-	tcase_add_test(tc, test_semaphore_hands_over_in_order_and_nobody_slips_in);
-	tcase_add_test(tc, test_semaphore_unit_of_one_cancelled_before_the_hand_over_goes_to_the_next);
-	tcase_add_test(tc, test_semaphore_unit_handed_over_stays_when_a_cancel_follows);
-	tcase_add_test(tc, test_semaphore_timeout_takes_nothing);
-	tcase_add_test(tc, test_mutex_goes_past_those_that_gave_up);
-	tcase_add_test(tc, test_rwlock_readers_share_and_a_waiting_writer_holds_back_later_ones);
-	tcase_add_test(tc, test_rwlock_writer_that_times_out_lets_readers_behind_it_in);
-	tcase_add_test(tc, test_rwlock_writer_that_is_cancelled_lets_readers_behind_it_in);
-	tcase_add_test(tc, test_rwlock_handed_over_stays_when_a_cancel_follows);
-	tcase_add_test(tc, test_queue_keeps_order_over_parked_pushers);
-	tcase_add_test(tc, test_queue_item_goes_to_who_waited_longest_and_not_to_a_late_popper);
-	tcase_add_test(tc, test_queue_item_handed_over_stays_when_a_cancel_follows);
-	tcase_add_test(tc, test_queue_item_of_a_pusher_that_gave_up_is_not_taken);
-	tcase_add_test(tc, test_queue_closed_gives_what_is_in_it_and_sends_pushers_away);
-	suite_add_tcase(s, tc);
-	return s;
 }

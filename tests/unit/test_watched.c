@@ -7,7 +7,9 @@
 #define MANY 4096u
 #define STEP 0x10000u
 
-START_TEST(test_every_address_is_found_in_its_view_and_gaps_in_none)
+TEST_CASE("watched", 10);
+
+TEST(test_every_address_is_found_in_its_view_and_gaps_in_none)
 {
 	static struct pblock blocks[MANY];
 	struct watched v = { 0 };
@@ -30,9 +32,8 @@ START_TEST(test_every_address_is_found_in_its_view_and_gaps_in_none)
 	watched_fini(&v);
 	ck_assert_ptr_null(watched_find(&v, STEP, &off));
 }
-END_TEST
 
-START_TEST(test_a_view_that_was_moved_is_found_where_it_is_now)
+TEST(test_a_view_that_was_moved_is_found_where_it_is_now)
 {
 	struct pblock a = { 0 }, b = { 0 };
 	struct watched v = { 0 };
@@ -47,15 +48,4 @@ START_TEST(test_a_view_that_was_moved_is_found_where_it_is_now)
 	ck_assert_uint_eq(off, 5);
 	ck_assert_ptr_eq(watched_find(&v, 4 * STEP, &off), &b);
 	watched_fini(&v);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("watched");
-	TCase *t = suite_case(s, "watched", 10);
-
-	tcase_add_test(t, test_every_address_is_found_in_its_view_and_gaps_in_none);
-	tcase_add_test(t, test_a_view_that_was_moved_is_found_where_it_is_now);
-	return s;
 }

@@ -4,7 +4,9 @@
 
 /* ---- faults that park ---- */
 
-START_TEST(test_yield_many_coroutines_fault_at_once)
+TEST_CASE("faults", 60);
+
+TEST(test_yield_many_coroutines_fault_at_once)
 {
 	struct callback c[PAGES];
 
@@ -21,7 +23,6 @@ START_TEST(test_yield_many_coroutines_fault_at_once)
 	ck_assert_uint_eq(one.y.faults, PAGES);
 	domain_end(&one);
 }
-END_TEST
 
 static int keeps_its_world(void *arg)
 {
@@ -44,7 +45,7 @@ static int keeps_its_world(void *arg)
 	return 0;
 }
 
-START_TEST(test_yield_errno_and_rounding_are_kept)
+TEST(test_yield_errno_and_rounding_are_kept)
 {
 	struct callback c[20];
 
@@ -60,7 +61,6 @@ START_TEST(test_yield_errno_and_rounding_are_kept)
 	ck_assert_uint_eq(one.parked_max, 20);
 	domain_end(&one);
 }
-END_TEST
 
 static int copies(void *arg)
 {
@@ -98,7 +98,7 @@ static void copies_run(unsigned rounds)
 	}
 }
 
-START_TEST(test_yield_a_copy_may_cross_missing_pages)
+TEST(test_yield_a_copy_may_cross_missing_pages)
 {
 	NEEDS(FAULTS);
 	domain_begin(&one, 0);
@@ -106,7 +106,6 @@ START_TEST(test_yield_a_copy_may_cross_missing_pages)
 	ck_assert_uint_eq(one.parked_max, 8);
 	domain_end(&one);
 }
-END_TEST
 
 static int reads_across(void *arg)
 {
@@ -123,7 +122,7 @@ static int reads_across(void *arg)
 	return 0;
 }
 
-START_TEST(test_yield_one_instruction_may_miss_two_pages)
+TEST(test_yield_one_instruction_may_miss_two_pages)
 {
 	struct callback c = { .d = &one, .off = 7 * 4096 - 3 };
 
@@ -135,7 +134,6 @@ START_TEST(test_yield_one_instruction_may_miss_two_pages)
 	ck_assert_uint_eq(one.y.faults, 2);
 	domain_end(&one);
 }
-END_TEST
 
 static int writes(void *arg)
 {
@@ -148,7 +146,7 @@ static int writes(void *arg)
 	return 0;
 }
 
-START_TEST(test_yield_several_may_want_one_page_and_write)
+TEST(test_yield_several_may_want_one_page_and_write)
 {
 	struct callback c[5];
 
@@ -171,7 +169,6 @@ START_TEST(test_yield_several_may_want_one_page_and_write)
 	}
 	domain_end(&one);
 }
-END_TEST
 
 static void block_usr2(void)
 {
@@ -182,7 +179,7 @@ static void block_usr2(void)
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
-START_TEST(test_yield_a_mask_changed_meanwhile_stays)
+TEST(test_yield_a_mask_changed_meanwhile_stays)
 {
 	struct callback c = { .d = &one };
 
@@ -199,9 +196,8 @@ START_TEST(test_yield_a_mask_changed_meanwhile_stays)
 	ck_assert(is_blocked(SIGUSR2));
 	domain_end(&one);
 }
-END_TEST
 
-START_TEST(test_yield_sigbus_is_not_blocked_between_begin_and_the_last_end)
+TEST(test_yield_sigbus_is_not_blocked_between_begin_and_the_last_end)
 {
 	static struct domain two;
 	struct callback c = { .d = &two };
@@ -222,9 +218,8 @@ START_TEST(test_yield_sigbus_is_not_blocked_between_begin_and_the_last_end)
 	domain_end(&two);
 	ck_assert(is_blocked(SIGBUS));
 }
-END_TEST
 
-START_TEST(test_yield_many_ranges_are_told_apart)
+TEST(test_yield_many_ranges_are_told_apart)
 {
 	static uint8_t space[YIELD_RANGES_MAX];
 
@@ -237,7 +232,6 @@ START_TEST(test_yield_many_ranges_are_told_apart)
 	ck_assert_ptr_eq(one.y.views[0].begin, one.ram.view);
 	domain_end(&one);
 }
-END_TEST
 
 /* ---- huge pages ---- */
 
@@ -246,7 +240,9 @@ static void huge_pool_setup(void)
 	huge_pool_fill(HUGE_PAGES);
 }
 
-START_TEST(test_yield_huge_pages_and_their_boundary)
+TEST_CASE("huge", 60, .unchecked = { huge_pool_setup, huge_pool_restore });
+
+TEST(test_yield_huge_pages_and_their_boundary)
 {
 	struct callback c[2] = { { .d = &one, .off = HUGE_POOL_BYTES - 3 },
 		                 { .d = &one, .off = 2 * HUGE_POOL_BYTES - 5000, .bytes = 10000 } };
@@ -270,7 +266,6 @@ START_TEST(test_yield_huge_pages_and_their_boundary)
 	ck_assert_int_eq(c[0].wrong + c[1].wrong, 0);
 	domain_end(&one);
 }
-END_TEST
 
 /* ---- our own errors are seen ---- */
 
@@ -280,7 +275,9 @@ static void main_touches_view(struct domain *d)
 	(void)*(volatile uint8_t *)d->ram.view;
 }
 
-START_TEST(test_yield_the_threads_own_context_does_not_park)
+TEST_CASE("errors", 4);
+
+TEST(test_yield_the_threads_own_context_does_not_park)
 {
 	NEEDS(FAULTS);
 	ck_assert_int_eq(ends_by(SIG_DFL, 0, main_touches_view), SIGBUS);
@@ -294,7 +291,6 @@ START_TEST(test_yield_the_threads_own_context_does_not_park)
 	ck_assert_uint_eq(one.y.faults, 0);
 	domain_end(&one);
 }
-END_TEST
 
 static int touches_outside_a_callback(void *arg)
 {
@@ -304,7 +300,7 @@ static int touches_outside_a_callback(void *arg)
 	return 0;
 }
 
-START_TEST(test_yield_outside_a_callback_nobody_parks)
+TEST(test_yield_outside_a_callback_nobody_parks)
 {
 	struct callback c[2] = { { .d = &one }, { .d = &one, .off = 4096 } };
 
@@ -324,9 +320,8 @@ START_TEST(test_yield_outside_a_callback_nobody_parks)
 	ck_assert_int_eq(c[0].wrong + c[1].wrong, 0);
 	domain_end(&one);
 }
-END_TEST
 
-START_TEST(test_yield_a_page_that_cannot_come_is_seen)
+TEST(test_yield_a_page_that_cannot_come_is_seen)
 {
 	struct callback c = { .d = &one };
 
@@ -342,7 +337,6 @@ START_TEST(test_yield_a_page_that_cannot_come_is_seen)
 	ck_assert_uint_eq(former.calls, 1);
 	domain_end(&one);
 }
-END_TEST
 
 /* ---- more than one ---- */
 
@@ -357,7 +351,9 @@ static int reads_the_others(void *arg)
 	return 0;
 }
 
-START_TEST(test_yield_two_schedulers_on_one_thread)
+TEST_CASE("several", 60);
+
+TEST(test_yield_two_schedulers_on_one_thread)
 {
 	struct callback c[2][10], other = { .d = &two_domains[0], .off = 50 * 4096 };
 
@@ -391,7 +387,6 @@ START_TEST(test_yield_two_schedulers_on_one_thread)
 		domain_end(&two_domains[k]);
 	ck_assert(former_is_back(true));
 }
-END_TEST
 
 static void *thread_of_a_domain(void *arg)
 {
@@ -415,7 +410,7 @@ static void *thread_of_a_domain(void *arg)
 	return (void *)wrong;
 }
 
-START_TEST(test_yield_two_threads_with_a_domain_each)
+TEST(test_yield_two_threads_with_a_domain_each)
 {
 	pthread_t threads[2];
 	void *wrong;
@@ -431,7 +426,6 @@ START_TEST(test_yield_two_threads_with_a_domain_each)
 	ck_assert_uint_eq(former.calls, 0);
 	ck_assert(former_is_back(true));
 }
-END_TEST
 
 static void *reads_from_outside(void *arg)
 {
@@ -440,7 +434,7 @@ static void *reads_from_outside(void *arg)
 	return (void *)(intptr_t)(*(volatile uint8_t *)d->ram.view == content(0));
 }
 
-START_TEST(test_yield_a_thread_without_a_domain_does_not_park)
+TEST(test_yield_a_thread_without_a_domain_does_not_park)
 {
 	pthread_t thread;
 	void *right;
@@ -455,42 +449,4 @@ START_TEST(test_yield_a_thread_without_a_domain_does_not_park)
 	ck_assert_uint_eq(former.calls, 1);
 	ck_assert_uint_eq(one.y.faults, 0);
 	domain_end(&one);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("yield");
-	TCase *t = tcase_create("faults");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_yield_many_coroutines_fault_at_once);
-	tcase_add_test(t, test_yield_errno_and_rounding_are_kept);
-	tcase_add_test(t, test_yield_a_copy_may_cross_missing_pages);
-	tcase_add_test(t, test_yield_one_instruction_may_miss_two_pages);
-	tcase_add_test(t, test_yield_several_may_want_one_page_and_write);
-	tcase_add_test(t, test_yield_a_mask_changed_meanwhile_stays);
-	tcase_add_test(t, test_yield_sigbus_is_not_blocked_between_begin_and_the_last_end);
-	tcase_add_test(t, test_yield_many_ranges_are_told_apart);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("huge");
-	tcase_set_timeout(t, 60);
-	tcase_add_unchecked_fixture(t, huge_pool_setup, huge_pool_restore);
-	tcase_add_test(t, test_yield_huge_pages_and_their_boundary);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("errors");
-	tcase_add_test(t, test_yield_the_threads_own_context_does_not_park);
-	tcase_add_test(t, test_yield_outside_a_callback_nobody_parks);
-	tcase_add_test(t, test_yield_a_page_that_cannot_come_is_seen);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("several");
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_yield_two_schedulers_on_one_thread);
-	tcase_add_test(t, test_yield_two_threads_with_a_domain_each);
-	tcase_add_test(t, test_yield_a_thread_without_a_domain_does_not_park);
-	suite_add_tcase(s, t);
-	return s;
 }

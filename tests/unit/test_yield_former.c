@@ -20,7 +20,9 @@ static int touches_foreign(void *arg)
 	return 0;
 }
 
-START_TEST(test_yield_a_foreign_address_goes_to_the_former_handler)
+TEST_CASE("foreign", 4);
+
+TEST_EACH(test_yield_a_foreign_address_goes_to_the_former_handler, 4)
 {
 	bool info = _i % 2;
 	struct callback c = { .d = &one };
@@ -51,9 +53,8 @@ START_TEST(test_yield_a_foreign_address_goes_to_the_former_handler)
 	foreign_free(foreign.p, foreign.fd);
 	ck_assert(former_is_back(info));
 }
-END_TEST
 
-START_TEST(test_yield_a_former_handler_with_nodefer_may_be_hit_again)
+TEST(test_yield_a_former_handler_with_nodefer_may_be_hit_again)
 {
 	NEEDS(0);
 	former_install(true, SA_NODEFER);
@@ -63,9 +64,8 @@ START_TEST(test_yield_a_former_handler_with_nodefer_may_be_hit_again)
 	ck_assert(!former.sigbus_blocked || UNDER_TSAN); /* which blocks everything in every handler */
 	domain_end(&one);
 }
-END_TEST
 
-START_TEST(test_yield_a_signal_that_was_sent_goes_to_the_former_handler)
+TEST(test_yield_a_signal_that_was_sent_goes_to_the_former_handler)
 {
 	siginfo_t info = { .si_signo = SIGBUS, .si_code = SI_QUEUE };
 
@@ -83,7 +83,6 @@ START_TEST(test_yield_a_signal_that_was_sent_goes_to_the_former_handler)
 	ck_assert_uint_eq(one.y.faults, 0);
 	domain_end(&one);
 }
-END_TEST
 
 static void touches_it(struct domain *d)
 {
@@ -115,7 +114,7 @@ static void raises(struct domain *d)
 	raise(SIGBUS);
 }
 
-START_TEST(test_yield_without_a_former_handler_the_process_ends_as_it_would_have)
+TEST(test_yield_without_a_former_handler_the_process_ends_as_it_would_have)
 {
 	NEEDS(FAULTS);
 	if (WITH_ASAN)
@@ -126,9 +125,8 @@ START_TEST(test_yield_without_a_former_handler_the_process_ends_as_it_would_have
 	ck_assert_int_eq(ends_by(SIG_IGN, 0, raises), 0);
 	ck_assert_int_eq(ends_by(former_plain, SA_RESETHAND, touches_it_twice), SIGBUS);
 }
-END_TEST
 
-START_TEST(test_yield_a_former_handler_that_was_for_once_is_not_put_back)
+TEST(test_yield_a_former_handler_that_was_for_once_is_not_put_back)
 {
 	struct sigaction now;
 
@@ -144,9 +142,8 @@ START_TEST(test_yield_a_former_handler_that_was_for_once_is_not_put_back)
 	sigaction(SIGBUS, NULL, &now);
 	ck_assert(now.sa_handler == SIG_DFL);
 }
-END_TEST
 
-START_TEST(test_yield_the_former_handler_is_back_after_the_last_end)
+TEST_EACH(test_yield_the_former_handler_is_back_after_the_last_end, 2)
 {
 	static struct domain two;
 	struct domain *first = _i ? &two : &one, *last = _i ? &one : &two;
@@ -170,7 +167,6 @@ START_TEST(test_yield_the_former_handler_is_back_after_the_last_end)
 	domain_end(&one);
 	ck_assert(former_is_back(true));
 }
-END_TEST
 
 static struct sigaction below;
 static unsigned on_top_calls;
@@ -182,7 +178,7 @@ static void on_top(int sig, siginfo_t *info, void *context)
 }
 
 /* Without SA_NODEFER: ours parks with SIGBUS blocked, unless it sees to that. */
-START_TEST(test_yield_works_below_a_handler_that_hands_on)
+TEST(test_yield_works_below_a_handler_that_hands_on)
 {
 	struct sigaction top = { .sa_sigaction = on_top, .sa_flags = SA_SIGINFO }, now;
 	struct callback c[4];
@@ -213,9 +209,8 @@ START_TEST(test_yield_works_below_a_handler_that_hands_on)
 	domain_end(&one);
 	ck_assert(former_is_back(true));
 }
-END_TEST
 
-START_TEST(test_yield_begins_anew_when_somebody_took_the_handler_away)
+TEST_EACH(test_yield_begins_anew_when_somebody_took_the_handler_away, 2)
 {
 	struct sigaction none = { .sa_handler = SIG_DFL }, now;
 	struct callback c = { .d = &one };
@@ -239,22 +234,4 @@ START_TEST(test_yield_begins_anew_when_somebody_took_the_handler_away)
 	domain_end(&one);
 	sigaction(SIGBUS, NULL, &now);
 	ck_assert(now.sa_handler == SIG_DFL);
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("yield_former");
-	TCase *t = tcase_create("foreign");
-
-	tcase_add_loop_test(t, test_yield_a_foreign_address_goes_to_the_former_handler, 0, 4);
-	tcase_add_test(t, test_yield_a_former_handler_with_nodefer_may_be_hit_again);
-	tcase_add_test(t, test_yield_a_signal_that_was_sent_goes_to_the_former_handler);
-	tcase_add_test(t, test_yield_without_a_former_handler_the_process_ends_as_it_would_have);
-	tcase_add_test(t, test_yield_a_former_handler_that_was_for_once_is_not_put_back);
-	tcase_add_loop_test(t, test_yield_the_former_handler_is_back_after_the_last_end, 0, 2);
-	tcase_add_test(t, test_yield_works_below_a_handler_that_hands_on);
-	tcase_add_loop_test(t, test_yield_begins_anew_when_somebody_took_the_handler_away, 0, 2);
-	suite_add_tcase(s, t);
-	return s;
 }

@@ -53,7 +53,9 @@ static int touches_guest_view(void *arg)
 	return 0;
 }
 
-START_TEST(test_yield_the_watch_names_callback_and_block)
+TEST_CASE("watch", 60);
+
+TEST(test_yield_the_watch_names_callback_and_block)
 {
 	struct callback c = { .d = &one, .off = 0x12345 };
 	const char *line;
@@ -85,7 +87,6 @@ START_TEST(test_yield_the_watch_names_callback_and_block)
 	ck_assert_str_eq(seen, "");
 	domain_end(&one);
 }
-END_TEST
 
 static int is_busy(void *arg)
 {
@@ -99,7 +100,7 @@ static int is_busy(void *arg)
 	return 0;
 }
 
-START_TEST(test_yield_the_watch_repeats_at_doubling_intervals)
+TEST(test_yield_the_watch_repeats_at_doubling_intervals)
 {
 	const char *line = NULL;
 	uint64_t before_ns;
@@ -122,7 +123,6 @@ START_TEST(test_yield_the_watch_repeats_at_doubling_intervals)
 	ck_assert_ptr_null(strstr(line, "pc.ram"));
 	domain_end(&one);
 }
-END_TEST
 
 static int sleeps_unwatched(void *arg)
 {
@@ -136,7 +136,7 @@ static int sleeps_unwatched(void *arg)
 	return 0;
 }
 
-START_TEST(test_yield_the_watch_is_silent_when_nothing_is_watched)
+TEST(test_yield_the_watch_is_silent_when_nothing_is_watched)
 {
 	struct callback c = { .d = &one };
 
@@ -147,9 +147,8 @@ START_TEST(test_yield_the_watch_is_silent_when_nothing_is_watched)
 	ck_assert_ptr_null(stuck_line(&one.stuck));
 	domain_end(&one);
 }
-END_TEST
 
-START_TEST(test_yield_who_is_parked_is_not_stuck)
+TEST(test_yield_who_is_parked_is_not_stuck)
 {
 	struct callback c[2] = { { .d = &one }, { .d = &one } };
 
@@ -173,7 +172,6 @@ START_TEST(test_yield_who_is_parked_is_not_stuck)
 	domain_run(&one);
 	domain_end(&one);
 }
-END_TEST
 
 static int faults_and_is_busy(void *arg)
 {
@@ -189,7 +187,7 @@ static int faults_and_is_busy(void *arg)
 	return 0;
 }
 
-START_TEST(test_yield_the_watch_goes_on_after_a_fault)
+TEST(test_yield_the_watch_goes_on_after_a_fault)
 {
 	struct callback c = { .d = &one };
 	const char *line;
@@ -204,10 +202,9 @@ START_TEST(test_yield_the_watch_goes_on_after_a_fault)
 	ck_assert_msg(strncmp(line, "faults, then busy: ", 19) == 0, "%s", line);
 	domain_end(&one);
 }
-END_TEST
 
 /* Two watches of one thread: each timer speaks for its own domain. */
-START_TEST(test_yield_each_domain_has_its_own_watch)
+TEST(test_yield_each_domain_has_its_own_watch)
 {
 	struct callback c = { .d = &two_domains[1], .off = 1, .bytes = 100 * NS_PER_S };
 
@@ -223,10 +220,9 @@ START_TEST(test_yield_each_domain_has_its_own_watch)
 		domain_end(&two_domains[k]);
 	ck_assert_uint_eq(former.calls, 0);
 }
-END_TEST
 
 /* The embedder's own timer that signals so is the embedder's. */
-START_TEST(test_yield_a_timer_of_somebody_else_is_not_ours)
+TEST(test_yield_a_timer_of_somebody_else_is_not_ours)
 {
 	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGBUS };
 	struct itimerspec soon = { .it_value.tv_nsec = 1000 * 1000 };
@@ -246,10 +242,9 @@ START_TEST(test_yield_a_timer_of_somebody_else_is_not_ours)
 	ck_assert_ptr_null(stuck_line(&one.stuck));
 	domain_end(&one);
 }
-END_TEST
 
 /* The timer is deleted just when it fires: no signal of it reaches the former handler. */
-START_TEST(test_yield_a_watch_that_ends_when_it_fires_leaves_no_signal)
+TEST(test_yield_a_watch_that_ends_when_it_fires_leaves_no_signal)
 {
 	unsigned rounds = RUNNING_ON_VALGRIND ? 20 : 2000;
 
@@ -272,23 +267,4 @@ START_TEST(test_yield_a_watch_that_ends_when_it_fires_leaves_no_signal)
 	world_fini(&one.w);
 	ck_assert_uint_eq(former.calls, 0);
 	ck_assert(former_is_back(true));
-}
-END_TEST
-
-Suite *suite(void)
-{
-	Suite *s = suite_create("yield_watch");
-	TCase *t = tcase_create("watch");
-
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, test_yield_the_watch_names_callback_and_block);
-	tcase_add_test(t, test_yield_the_watch_repeats_at_doubling_intervals);
-	tcase_add_test(t, test_yield_the_watch_is_silent_when_nothing_is_watched);
-	tcase_add_test(t, test_yield_who_is_parked_is_not_stuck);
-	tcase_add_test(t, test_yield_the_watch_goes_on_after_a_fault);
-	tcase_add_test(t, test_yield_each_domain_has_its_own_watch);
-	tcase_add_test(t, test_yield_a_timer_of_somebody_else_is_not_ours);
-	tcase_add_test(t, test_yield_a_watch_that_ends_when_it_fires_leaves_no_signal);
-	suite_add_tcase(s, t);
-	return s;
 }
