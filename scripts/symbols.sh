@@ -1,5 +1,5 @@
 #!/bin/sh
-# symbols.sh - prove that the libraries export inm_* and nothing else, and what state they keep beside their objects
+# symbols.sh - prove that the libraries export only inm_*, and keep only known state outside their objects
 #
 # usage: symbols.sh LIBRARY.a LIBRARY.so HEADER
 #
@@ -20,8 +20,8 @@ sed -e 's,/\*.*\*/,,' -e '/\/\*/,/\*\//d' "$header" | grep -o '\binm_[a-z0-9_]*(
 $NM -g --defined-only "$archive" | awk 'NF == 3 { print $3 }' | sort -u >"$tmp/archive"
 $NM -D --defined-only "$shared" | awk 'NF == 3 && $3 !~ /^INM/ { print $3 }' | sort -u >"$tmp/shared"
 
-# What can be written to, and lies beside all objects: of the process, that of its SIGBUS handler (postcopy/yield.c); of
-# each thread, the handler's list and the text of inm_last_error. inmigrate(3), "Threads", tells it to embedders.
+# Writable state outside all objects: for the process that of its SIGBUS handler (postcopy/yield.c), for each thread the
+# handler's list and the text of inm_last_error. inmigrate(3), "Threads", tells embedders about it.
 sort >"$tmp/allowed" <<END
 domain_count
 domains
@@ -36,7 +36,7 @@ $NM -f sysv "$archive" | awk -F'|' '{ gsub(/ /, "") } $7 ~ /^\.t?(bss|data)(\.|$
     sort -u >"$tmp/state"
 
 status=0
-# differ WHAT FILE1 FILE2: complain of each line that is only in the first.
+# differ WHAT FILE1 FILE2: complain about each line that is only in the first.
 only_in() {
     for symbol in $(comm -23 "$2" "$3"); do
         echo "$symbol: $1"

@@ -1,4 +1,4 @@
-"""ends.py - the ends of a migration that is measured: one source, and destinations of each kind"""
+"""ends.py - the ends of a migration that is measured: one source, and a destination of each kind"""
 
 import json
 import os
@@ -14,7 +14,7 @@ MIGRATION_SECONDS = 60
 NO_LIMIT = 64 << 30       # bytes a second
 SIZE_MIN = 64 * MIB
 UNTOUCHED = 16 * MIB      # below: firmware and the guest's program
-PIECE = 32 * MIB          # content is made once for so much
+PIECE = 32 * MIB          # content is made once, for this much
 
 
 def tls_args(variant, certs, endpoint, **more):
@@ -24,7 +24,7 @@ def tls_args(variant, certs, endpoint, **more):
 
 
 def inmigrate_cipher():
-    """What inmigrate chooses, as GnuTLS calls it: AES where the CPU has instructions for it."""
+    """The cipher that inmigrate chooses, by GnuTLS's name: AES where the CPU has instructions for it."""
     with open("/proc/cpuinfo") as f:
         flags = set(re.search(r"^(?:flags|Features)\s*:(.*)$", f.read(), re.M)[1].split())
     return "AES-128-GCM" if {"aes", "pclmulqdq"} <= flags or {"aes", "pmull"} <= flags else "CHACHA20-POLY1305"
@@ -66,10 +66,10 @@ class Source:
                     mem.seek(block.hosts[0] + at + off)
                     write_all(mem, data)
 
-    # Each returns a function of where and how long, which says what to write: pairs of offset and bytes.
+    # Each returns a function of place and length, which returns what to write: pairs of offset and bytes.
 
     def _noise(self):
-        """Random bytes, the same piece again and again from another odd place, so that no page equals another."""
+        """Random bytes: the same piece again and again from different odd places, so that no page equals another."""
         noise = os.urandom(PIECE) * 2
 
         def fill(at, length):
@@ -88,7 +88,7 @@ class Source:
         return fill
 
     def _mixed(self):
-        """The same piece again and again from another page: no compressor looks back that far."""
+        """The same piece again and again from different pages: no compressor looks back that far."""
         with open(qemu.write_content(os.path.join(self.folder, "content"), PIECE), "rb") as f:
             mixed = f.read() * 2
 
@@ -98,7 +98,7 @@ class Source:
         return fill
 
     def again(self):
-        """Ready for the next migration, as at the first."""
+        """Makes it ready for the next migration, as at the first."""
         if not self.qemu.running() and self.qemu.info().get("status"):
             self.qemu.qmp.command("cont")
             self.qemu.qmp.command("stop")
@@ -120,7 +120,7 @@ def write_all(file, data):
 
 
 def wait_completed(machine, since, check=lambda: None):
-    """Wait for the event that a migration has completed, and return its time, which QEMU puts in."""
+    """Wait for the event that a migration has completed, and return the time that QEMU put into it."""
     end = time.monotonic() + MIGRATION_SECONDS
     while True:
         while machine.qmp.events:
@@ -225,7 +225,7 @@ class InmigrateSide:
         return found and found[1]
 
     def _ended(self):
-        # Without reaping it: only its reaper, landed(), is told its peak of memory.
+        # Without reaping it: only its reaper, landed(), learns its peak of memory.
         return os.waitid(os.P_PID, self.pid(), os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
     def check(self):

@@ -1,4 +1,4 @@
-"""machine.py - what a process and the machine have used, and the machine made alike before each run"""
+"""machine.py - what a process and the machine have used; and how to begin each run on an equal machine"""
 
 import mmap
 import os
@@ -12,14 +12,14 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid):
-    """User and system time of a process with all its threads, also ended ones, to the nanosecond: the kernel's number
-    for the CPU clock of a process (clock_getcpuclockid(3)). /proc/PID/stat counts in steps of 10 ms."""
+    """User and system time of a process with all its threads, ended ones too, in nanoseconds, from the CPU clock of a
+    process (clock_getcpuclockid(3)). /proc/PID/stat counts in steps of 10 ms."""
     return time.clock_gettime((~pid << 3) | 2)
 
 
 class ThreadTimes:
-    """What each thread of a process has used, in ns: also of a thread that has ended, up to EVERY_SECONDS before that.
-    The kernel keeps no such number, so they are read again and again; that takes a hundredth of a CPU."""
+    """What each thread of a process has used, in ns. For a thread that has ended the number is up to EVERY_SECONDS old.
+    The kernel keeps no such number, so we read them again and again; that takes a hundredth of a CPU."""
 
     EVERY_SECONDS = 0.005
 
@@ -81,10 +81,10 @@ def touch_once(length, advice):
 
 
 def warm_free_memory(length, small):
-    """Make the kernel's next `length` free bytes ones that the host backs: take them, touch them, give them back. Huge
-    pages and small ones do not come from the same places. small: memory will be filled by single pages, as in postcopy
-    (measured: 576 MiB into a memfd take 1.0 s behind huge ones only, 0.17 s like this). Else by huge ones, and small
-    ones taken last spoil it (measured: 4 channels of multifd bring 0.3 GB/s then and 2.2 without)."""
+    """Make sure that the host backs the kernel's next `length` free bytes: take them, touch them, give them back. Huge
+    pages and small ones do not come from the same places. small: the run fills memory by single pages, as in postcopy
+    (measured: 576 MiB into a memfd take 1.0 s after huge ones only, 0.17 s like this). Otherwise it fills huge ones,
+    and small ones taken last spoil that (measured: 4 channels of multifd then bring 0.3 GB/s, and 2.2 without)."""
     touch_once(length, mmap.MADV_HUGEPAGE)
     if small:
         touch_once(length, mmap.MADV_NOHUGEPAGE)
@@ -92,7 +92,7 @@ def warm_free_memory(length, small):
 
 def set_priority(pid, nice):
     """Of a process that leads a session. Where the kernel makes each session a group of its own, a nice value counts
-    only within the group, and the group has one, too (sched(7), the autogroup feature)."""
+    only within the group, and the group has its own (sched(7), the autogroup feature)."""
     if not nice:
         return
     try:
@@ -123,7 +123,7 @@ def wait_quiet(seconds, below=0.15):
 
 
 def undisturbed(options, run):
-    """Run until the others have left the machine alone meanwhile; else the least disturbed of so many runs."""
+    """Repeat the run until others have left the machine alone during it; otherwise return the least disturbed one."""
     made = []
     while len(made) < 5:
         made.append(run())

@@ -1,21 +1,22 @@
-"""postcopy.py - a guest that walks through its memory while that is still at the source: how long it waits for pages
+"""postcopy.py - how long a guest waits for pages while it walks through memory that is still at the source
 
-The same source and the same walk, into inmigrate and into QEMU's own destination. On QEMU's the guest walks
-(tests/interop/guest), on inmigrate's a toucher does, through the same pages in the same order; both read their own
-clock before and after each access, and keep those above 2 us.
+The same source and the same walk go into inmigrate and into QEMU's own destination. On QEMU's the guest walks
+(tests/interop/guest), on inmigrate's a toucher does, through the same pages in the same order. Both read their own
+clock before and after each access, and keep the accesses above 2 us.
 
-(1) Before the switch the source sends almost nothing (a tiny max-bandwidth), behind it it has no limit: what nobody
-    waits for comes anyway, as fast as it can, and a walk can end no earlier than that brings it. The walks called
-    `faults-` have a limit for that (max-postcopy-bandwidth), so what they touch is still at the source.
-(2) The walked range is a RAM block of its own, of noise: no page is zero, none equals another.
-(3) Under tcg an access to a page that the guest has not seen before fills a TLB, which takes some 1 to 4 us and is in
-    QEMU's numbers. `nothing-missing` is the same guest in memory that is all there: its sum is taken off QEMU's sum.
-    Means are of accesses above FAULT_NS only, on both sides, so that neither this nor a page that is mapped at once
-    makes a mean look better than a fault is.
-(4) kvm is used only where it runs the guest's code and does not emulate it: else the walk is slower than the source.
-(5) CPU is the destination's without the thread that walks (also with it, in the JSON), from listening to landed.
-    Threads are told apart by number: the vCPU's, the touchers'. inmigrate's then is its one thread.
-(6) Rounds alternate destinations and turn around; ratios are of one round, then the median.
+(1) Before the switch the source sends almost nothing (a tiny max-bandwidth); after it there is no limit. Pages that
+    nobody waits for come anyway, as fast as they can, and a walk cannot end before they have come. The walks called
+    `faults-` limit that (max-postcopy-bandwidth), so what they touch is still at the source.
+(2) The walked range is a RAM block of its own, filled with noise: no page is zero, and none equals another.
+(3) Under tcg an access to a page that the guest has not seen before fills a TLB. That takes 1 to 4 us, and is in QEMU's
+    numbers. `nothing-missing` is the same guest with all its memory present: we subtract its sum from QEMU's sum. Means
+    count only accesses above FAULT_NS, on both sides, so that neither this nor a page that is mapped at once makes a
+    mean look better than a fault is.
+(4) kvm is used only where it runs the guest's code and does not emulate it: otherwise the walk is slower than the
+    source.
+(5) CPU is the destination's without the thread that walks (the JSON also has it with that), from listening to landed.
+    Thread numbers tell threads apart: the vCPU's, the touchers'. The remaining one is inmigrate's.
+(6) Each round has every destination, in alternating order; ratios are taken in each round, then their median.
 """
 
 import json
@@ -33,18 +34,18 @@ from machine import (ThreadTimes, cpu_seconds, machine_busy_seconds, set_priorit
 from qemu import Failed, MIB, PAGE_BYTES, Skipped, wait_until
 from variants import Variant
 
-LOW = 64 * MIB            # the block in front of the walked one: firmware and the guest's program
+LOW = 64 * MIB            # the block before the walked one: firmware and the guest's program
 HOLD = 0x77               # of tests/interop/guest
 FAULT_NS = 8192           # an octave's beginning
 TRICKLE = 2 * MIB
 PUSH = 32 * MIB
-PUSH_SINCE = (8, 0)       # with 7.2 what somebody waits for is held back by the limit, too, for up to 0.1 s
+PUSH_SINCE = (8, 0)       # in 7.2 the limit delays requested pages, too, by up to 0.1 s
 ORDERS = {"seq": 0, "stride": 1, "random": 2}
 
 
 class Walk:
-    """pattern, of --guest touch=; stride in pages; preempt, or all by the main channel; push: what the source sends a
-    second that nobody waits for, 0 without a limit; touchers: for inmigrate alone where there is more than one, because
+    """pattern: of --guest touch=; stride in pages; preempt, or everything over the main channel; push: bytes a second
+    that the source sends without a request, 0 without a limit; touchers: more than one only for inmigrate, because
     QEMU's guest has one CPU."""
 
     def __init__(self, name, pattern, stride=0, preempt=True, push=0, touchers=1, since=(7, 2), sides=()):
@@ -60,7 +61,7 @@ class Walk:
 
     def touch(self):
         pattern = f"stride:{self.stride * PAGE_BYTES}" if self.stride else self.pattern
-        # Many of them take long to read everything, long after the last page has come.
+        # Many of them take long to read everything, even after the last page has come.
         end = "passes=1" if self.touchers == 1 else "passes=1,seconds=3"
         return f"touch={self.touchers},pattern={pattern},access=read,block=n1,{end}"
 
@@ -91,7 +92,7 @@ WALKS = (
 # ---- latencies: {"count", "sum_ns", "max_ns", "octaves": {index: (count, sum_ns)}, "walk_ns"} ----
 
 def guest_latency(console):
-    """What the guest has said of its walk; None before."""
+    """What the guest has reported of its walk; None before that."""
     with open(console, errors="replace") as f:
         found = re.search(r"^walk 0 reads=(\S+) all=(\S+) slow=(\S+) sum=(\S+) max=(\S+) log2=(\S*)\n", f.read(), re.M)
     if not found:
@@ -106,8 +107,7 @@ def guest_latency(console):
 
 
 def toucher_latency(touch):
-    """The same of --stats. It does not say what each octave sums up to: the middle is taken, and what is left over is
-    shared out."""
+    """The same from --stats. It does not give the sum of each octave: we take the middle, and share out the rest."""
     latency = touch["latency_us"]
     octaves = {round(e["from_us"] * 1000).bit_length() - 1: e["count"] for e in latency["histogram"]}
     guess = {i: n * 1.44 * 2 ** i for i, n in octaves.items()}
@@ -127,7 +127,7 @@ def above(latency, least_ns):
 
 
 def quantile_us(latency, part):
-    """Within an octave by a straight line; of accesses above FAULT_NS."""
+    """Interpolates linearly within an octave; counts accesses above FAULT_NS."""
     octaves = {i: n for i, (n, _) in latency["octaves"].items() if 2 ** i >= FAULT_NS}
     wanted = sum(octaves.values()) * part
     for i, n in sorted(octaves.items()):
@@ -140,7 +140,7 @@ def quantile_us(latency, part):
 # ---- both ends ----
 
 class Machines:
-    """Makes the QEMUs of one variant, alike but for what must differ."""
+    """Makes the QEMUs of one variant, which differ only where they must."""
 
     def __init__(self, bench, walk, folder):
         self.bench, self.walk, self.folder = bench, walk, folder
@@ -157,7 +157,7 @@ class Machines:
         made = qemu.Qemu(self.folder, self.bench.options.qemu, "pc", accel, self.size // MIB, args, self.kernel,
                          name=name, incoming=incoming)
         if incoming:
-            made.argv.remove("-S")   # the guest runs as soon as it has gone over
+            made.argv.remove("-S")   # the guest runs as soon as it has moved
         return made
 
 
@@ -318,7 +318,7 @@ class PostcopyBench:
                 "postcopy_requests": info["ram"].get("postcopy-requests"), "octaves": latency["octaves"], "own": own}
 
     def control(self, machines):
-        """The guest where nothing is missing."""
+        """The guest when nothing is missing."""
         made = machines.make("control", False, more=",prealloc=on")
         try:
             made.start()
@@ -377,14 +377,14 @@ def print_run(run):
 
 
 def ratios(rounds, side, base):
-    """Of each round; None where there was nothing to compare with."""
+    """One for each round; None where there was nothing to compare with."""
     return {name: statistics.median([r[side][key] / r[base][key] for r in rounds if r[base][key]] or [0])
             for key, name in RATIOS}
 
 
 def print_own(side, runs):
-    """What a destination says itself: its clock begins when it has read the fault, and ends when the page is placed. A
-    mean is in query-migrate from QEMU 10.1 on (postcopy-latency, ns)."""
+    """What a destination itself reports: its clock starts when it has read the fault, and stops when the page is
+    placed. QEMU has a mean in query-migrate from 10.1 on (postcopy-latency, ns)."""
     blocked = statistics.median(r["own"].get("blocked_ms", sum(r["own"].get("postcopy-vcpu-blocktime", [0])))
                                 for r in runs)
     means = [r["own"]["fault_latency_us"]["mean"] if "fault_latency_us" in r["own"]

@@ -1,35 +1,35 @@
-"""recovery.py - the network is lost in postcopy and comes back: how long until the guest has the page it waits for
+"""recovery.py - the network fails in postcopy and comes back: how long until the guest has the page it waits for
 
-The same source, the same guest and the same walk as in postcopy.py, at random, into inmigrate and into QEMU's own
-destination. Everything passes through tests/bench/recovery_notes.py, which resets all connections CUTS times in a migration and
-notes what passes when the source is back. One clock for both.
+The source, the guest and the walk are those of postcopy.py, at random, into inmigrate and into QEMU's own destination.
+Everything passes through tests/bench/recovery_notes.py, which resets all connections CUTS times in a migration and
+notes what passes when the source is back. Both use one clock.
 
-(1) The clock starts when the new main connection has been made. Before that destination and source are paused and the
-    destination listens: where a destination has to be told where (QEMU: migrate-recover), it has been.
-(2) It stops when a page has been passed on that the destination asks for on the new connection: somebody waits for it.
-    "first page" is the first one of all, pushed or asked for. "goes on" is when the destination asks for the next one:
-    the guest has been given its page, has run, and has touched another. That is the guest's view as far as the wire has
-    it; under tcg QEMU's guest may take some 10 us longer for that than a thread.
-(3) In between is a turn of one side after another. A turn begins when this side has been sent the question, ends when
-    its answer has come, and contains one wake-up. "here" is the sum of the destination's. What the wire needs is in no
-    turn, and in all sums.
-(4) What nobody waits for comes with PUSH bytes a second: a source counts by tenths of a second and sends all of one at
-    its beginning. Without preempt a request that it reads behind that waits for the next tenth; those called
-    `unlimited` have no limit. There a page comes behind all that is in the sockets, and four busy threads share the
-    processors. SOME bytes pass before each cut.
-(5) The guest's own clock has only its longest wait, QEMU's blocktime only sums: both have the pause in them, which
-    lasts as long as this program wants. So there is no column of them.
-(6) `floor` is what the protocol cannot do without: five messages one behind the other (all bitmaps wanted; bitmaps;
-    RESUME; RESUME_ACK and request; page), each a half of a round trip through the wire between processes that only
-    answer. With preempt there is another connection to be made behind the bitmaps; it is not in it.
-(7) inmigrate says itself (--stats, recovery.first_page_ms) how long the last recovery took, until the page was placed;
-    no QEMU says that. It runs with -v here, and what it writes then is in its numbers.
-(8) QEMU's destination does not turn Nagle's algorithm off: the second of two small writes waits until the source's
-    kernel has acknowledged the first, up to 40 ms when the source has nothing to say. How often bitmaps do is said in a
-    line of its own, because it depends on how fast they are read: 6 of 64 through this wire, and 8 of 24 without
-    any; more than half through a wire with a realtime priority, which therefore has none. A request waits likewise, for
-    the first page that is pushed.
-(9) The median of a migration's recoveries is one number; ratios are of one round, then the median.
+(1) The clock starts when the new main connection exists. Before that, destination and source are paused and the
+    destination listens; a destination that must be told where (QEMU: migrate-recover) has been told.
+(2) It stops when the wire has passed on a page that the destination requested on the new connection: somebody waits for
+    it. "first page" is the first one of all, pushed or requested. "goes on" is when the destination requests the next
+    one: the guest has got its page, has run, and has touched another. That is as much of the guest's view as a wire
+    shows; under tcg QEMU's guest may take about 10 us longer for it than a thread.
+(3) In between, the sides take turns. A turn begins when this side has been sent the question, ends when its answer has
+    come, and contains one wake-up. "here" is the sum of the destination's turns. The wire's own time is in no turn, but
+    in all sums.
+(4) Pages that nobody waits for come at PUSH bytes a second: a source counts by tenths of a second, and sends all of one
+    tenth at its beginning. Without preempt a request that it reads after that waits for the next tenth. The cases
+    called `unlimited` have no limit. There a page comes after everything that is in the sockets, and four busy threads
+    share the processors. SOME bytes pass before each cut.
+(5) The guest's own clock has only its longest wait, and QEMU's blocktime only sums. Both include the pause, which lasts
+    as long as this program wants. So there is no column for them.
+(6) `floor` is the least that the protocol needs: five messages one after the other (bitmaps requested; bitmaps; RESUME;
+    RESUME_ACK and request; page), each half of a round trip through the wire between processes that only answer. It
+    does not include the additional connection after the bitmaps that preempt needs.
+(7) inmigrate itself reports (--stats, recovery.first_page_ms) how long the last recovery took, until the page was
+    placed; QEMU does not. It runs with -v here, and writing that output is in its numbers.
+(8) QEMU's destination does not turn off Nagle's algorithm: the second of two small writes waits until the source's
+    kernel has acknowledged the first, up to 40 ms when the source has nothing to send. A line of its own says how often
+    bitmaps waited, because that depends on how fast they are read: 6 of 64 through this wire, 8 of 24 without a wire,
+    and more than half through a wire with realtime priority, which is why it has none. A request waits in the same way,
+    for the first page that is pushed.
+(9) The median of a migration's recoveries is one number; ratios are taken in each round, then their median.
 """
 
 import json
@@ -58,7 +58,7 @@ NOTES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recovery_notes
 
 
 class Recovery(Walk):
-    """times: how many times as much memory as was asked for; push: 0 without a limit."""
+    """times: how many times the requested memory; push: 0 without a limit."""
 
     def __init__(self, name, preempt, times=1, push=PUSH):
         super().__init__(name, "random", preempt=preempt, push=push)
@@ -179,7 +179,7 @@ def read_notes(notes):
     found["bitmaps"] = (last["bitmap"][2] - zero) / 1e3
     found["page"] = (min(served[2], first.get("page", served)[2]) - zero) / 1e3
     found["asked"] = (served[2] - zero) / 1e3
-    # When something comes from the source its turn ends; when it has been passed on the destination's begins.
+    # The source's turn ends when something comes from it; the destination's begins when that has been passed on.
     found["t_bitmaps"] = (last["bitmap"][1] - last["bitmap-wanted"][2]) / 1e3
     found["t_ack"] = (first["resume-ack"][1] - first["resume"][2]) / 1e3
     found["t_request"] = (first["request"][1] - first["resume"][2]) / 1e3
@@ -212,7 +212,7 @@ class RecoveryBench(PostcopyBench):
         source.paused(check)
         side.paused()
         uri = wire.target(side.listen_again())
-        time.sleep(0.05)          # whoever had to close something has
+        time.sleep(0.05)          # all that had to be closed is closed by now
         source.come_back(uri, check)
 
         def over():

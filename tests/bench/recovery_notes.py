@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
-"""recovery_notes.py - a wire (tests/support/wire.py) that notes when what passes in a recovery
+"""recovery_notes.py - a wire (tests/support/wire.py) that notes the times of a recovery
 
-  tests/bench/recovery_notes.py    orders on standard input, answers on standard output, a line of JSON each
+  tests/bench/recovery_notes.py    reads orders on standard input, answers on standard output; each is a line of JSON
 
-A process of its own with one thread, so that nobody waits for an interpreter's lock. One clock for both directions:
+It is a process of its own with one thread, so that nothing waits for an interpreter's lock. Both directions use one
+clock:
 
-(1) Bytes are passed on first and looked at afterwards. A note has two times: when its last byte had been read here, and
-    when it had been written to the other side. From the second time of a question to the first of its answer is the
-    turn of whoever answers; what this program takes is in neither side's turn.
-(2) It looks only between {"cut": ...} and what ends a recovery: a page that was asked for has been passed on, and the
-    next one is asked for. So a guest has gone on. Before and afterwards bytes are counted and nothing else.
-(3) The first connection after a cut is main, the second one the preempt channel (doc/wire/channels.md 2.3). Both orders of
-    accepting them are possible on a network, not over loopback with a source that connects one behind the other.
+(1) It passes bytes on first, and looks at them afterwards. A note has two times: when its last byte was read here, and
+    when it was written to the other side. From the second time of a question to the first time of its answer is the
+    turn of the side that answers; this program's own time is in neither side's turn.
+(2) It looks only between {"cut": ...} and the end of a recovery: a requested page has been passed on, and the next one
+    is requested, so a guest has gone on. Before and afterwards it only counts bytes.
+(3) The first connection after a cut is main, the second one the preempt channel (doc/wire/channels.md 2.3). A network
+    may change the order of accepts, but not loopback with a source that connects one after the other.
 
-Orders: {"target": "tcp:..."}     where to connect to from now on; the answer has the URI to connect to instead
+Orders: {"target": "tcp:..."}     connect to this from now on; the answer has the URI to connect to instead
         {"cut": true}             end all connections by a reset, and look at the next ones; the answer has the time
         {"ask": true}             bytes passed since the last cut, notes, and whether (2) has been reached
 Python's standard library only.
@@ -38,7 +39,7 @@ BITMAP_MARK = 0x0123456789abcdef
 
 
 class Recovery:
-    """What is noted between a cut and a guest that goes on."""
+    """The notes between a cut and the moment when a guest goes on."""
 
     def __init__(self):
         self.notes = []          # [what, detail, ns when read, ns when passed on]
@@ -67,7 +68,7 @@ class Recovery:
             self.note("page", channel, times)
 
 
-# ---- who reads what: generators that are sent bytes, and yield how many they need next ----
+# ---- readers: generators that are sent bytes, and yield how many they need next ----
 
 def records(recovery, channel, parser):
     """RAM records until EOS (doc/wire/stream.md 4)."""

@@ -4,15 +4,15 @@
   tests/bench/stress_touchers.py --inmigrate PATH [--inmigrate PATH]... [--touchers 1,2,4,16,64] [--only NAME]...
                                  [--rounds 3] [--seconds 1.5] [--json FILE]
 
-  --inmigrate PATH   the program; again for others: columns and ratios are in this order, the first is "before"
+  --inmigrate PATH   the program; repeat it for others: columns and ratios are in this order, the first is "before"
   --only NAME        a memory of CASES; may be repeated
   --args TEXT        more arguments for all of them, as a shell would split them
 
-How: a round has each build once and the order turns around each round; numbers are medians, ratios are of one round and
-then the median. Everything is in one process: no network, no QEMU; the source answers at once, so what is left is the
-library, the kernel and the harness, which makes and checks each byte (CPU of "all" has that, "engine" has only the
-making). "bare" is the kernel alone: a loop that answers faults and does nothing else, measured by the first build.
-What the engine uses where nobody touches is bench_postcopy_idle's to say.
+A round has each build once, and the order alternates. Numbers are medians; ratios are taken in each round, then their
+median. Everything is in one process, without network or QEMU, and the source answers at once. So what remains is the
+library, the kernel and the harness, which makes and checks each byte (CPU of "all" has both, "engine" only the making).
+"bare" is the kernel alone: a loop that only answers faults, measured by the first build. bench_postcopy_idle measures
+what the engine uses when nobody touches anything.
 Exit status: 0 measured, 1 a run failed, 2 usage.
 """
 

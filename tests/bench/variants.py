@@ -1,4 +1,4 @@
-"""variants.py - what is measured: a table of kinds of migration"""
+"""variants.py - the table of migrations to measure"""
 
 
 class Variant:
@@ -6,16 +6,16 @@ class Variant:
 
     transport: tcp or unix
     caps:      capabilities of both ends, by QEMU's names
-    content:   of the guest's memory: noise, no two pages equal;
+    content:   the guest's memory: noise, no two pages equal;
                holes, half of it empty, and in the other half every other page;
-               mixed, of eight pages one zero, three that compress well, four that do not at all
+               mixed, of eight pages one zero, three that compress well, four that do not compress
     channels:  of multifd; 0 is without
     compress:  parameter multifd-compression
     tls:       psk or x509, both with certificates or keys made for this run
-    part:      the guest has the size asked for divided by this: for what takes many times as long
-    full:      it gets all the rounds asked for; others half as many
-    sinks:     memory into which bench_limits receives the same beside the destinations. A sink does not answer, so it
-               cannot stand for a destination with a way back or with TLS.
+    part:      the requested size of the guest is divided by this, for runs that take much longer
+    full:      it gets all the requested rounds; others half as many
+    sinks:     memory into which bench_limits receives the same, besides the destinations. A sink does not answer, so it
+               cannot replace a destination with a return path or with TLS.
     """
 
     def __init__(self, name, transport="tcp", caps=(), content="noise", channels=0, compress=None, tls=None, part=1,

@@ -75,7 +75,8 @@ def descriptor(run):
 
 
 def refused_first(run, uri="tcp:127.0.0.1:0"):
-    """A source that may not come, then the right one: the destination must name the reason and listen on."""
+    """First a source that must be refused, then the right one: the destination must name the reason and go on
+    listening."""
     if run.options.reference:
         raise Skipped("the reference does not say why")
     run.listen(uri, verbose=True)
@@ -94,15 +95,15 @@ def refused_first_unix(run):
     refused_first(run, "unix:" + run.path("socket"))
 
 
-# ---- what happens while it goes on ----
+# ---- during the migration ----
 
 def faster(run):
-    """Let it end: however slowly this machine compresses, its guest may stand still for what is left."""
+    """Let it end, however slowly this machine compresses: its guest may stand still for the rest."""
     run.source.set(params={"max-bandwidth": FAST, "downtime-limit": 60000})
 
 
 def reached(run, group, member, value, seconds=PATIENT_SECONDS):
-    """Wait until a number of query-migrate is above value; groups are absent at the beginning."""
+    """Wait until a number in query-migrate is above value; groups are absent at the beginning."""
     def above():
         run.destination.check_alive()
         info = run.source.info()
@@ -169,10 +170,10 @@ def throttled(run):
 # ---- the host ----
 
 def reserve_huge_pages(run, wanted):
-    """2 MiB pages, until huge_pages_back(); who else needs some waits meanwhile."""
+    """2 MiB pages, until huge_pages_back(); others that need some wait meanwhile."""
     run.huge = hugepages.huge_pages(wanted)
     free = run.huge.__enter__()
-    # Those of the case before may be on their way back.
+    # Those of the previous case may be on their way back.
     end = time.monotonic() + 2
     while 0 < free < wanted and time.monotonic() < end:
         time.sleep(0.01)
@@ -183,7 +184,7 @@ def reserve_huge_pages(run, wanted):
 
 
 def huge_pages(run):
-    """For a guest of 128 MiB; and for that of the reference."""
+    """For a guest of 128 MiB, and for the reference's."""
     reserve_huge_pages(run, 128 if run.options.reference else 64)
 
 
@@ -208,7 +209,7 @@ def certs(run):
 
 
 def certs_of_our_ca(*options):
-    """Two sets by the same CA: "certs" and, with the options, "wrong"."""
+    """Two sets from the same CA: "certs" and, made with the options, "wrong"."""
     def make(run):
         make_certs(run, "certs")
         shutil.copytree(run.path("certs/ca"), run.path("wrong/ca"))
@@ -222,7 +223,7 @@ def certs_of_two_cas(run):
 
 
 def certs_that_the_source_distrusts(run):
-    """The "wrong" source shows what we want, and wants something else of us."""
+    """The "wrong" source shows what we want, but expects something else from us."""
     certs_of_our_ca()(run)
     make_certs(run, "other")
     shutil.copy(run.path("other/ca/ca-cert.pem"), run.path("wrong/client/ca-cert.pem"))
@@ -242,7 +243,7 @@ def described_devices(data):
 
 
 def check_device_places(devices, data):
-    """Each device's state must lie where "offset" and "bytes" say: behind its header, before its footer."""
+    """Each device's state must lie where "offset" and "bytes" say: after its header, before its footer."""
     for d in devices:
         name = d["name"].encode()
         header = bytes([len(name)]) + name + struct.pack(">II", d["instance_id"], d["version_id"])
@@ -266,7 +267,7 @@ class Case:
     args: tuple = ()
     memory_mib: int = 128
     content_mib: int = 64                     # at 16 MiB
-    accel: str = ""                           # "": kvm where it is
+    accel: str = ""                           # "": kvm if there is any
     guest: str = "running"                    # or "stopped" before the migration begins
     dirty: tuple = (16 * MIB, 20 * MIB)       # what the guest changes
     words: int = 1                            # in each page
@@ -282,25 +283,25 @@ class Case:
     cleanup: object = None
     devices: tuple = ()                       # that must be in --devices
     ignore: tuple = ()                        # RAM blocks that are not sent
-    ram: tuple = ()                           # (block, its file): memory that the destination is given
+    ram: tuple = ()                           # (block, its file): memory that the destination gets
     compared: bool = True
-    fails: str = ""                           # what the destination's one line must match, if it has to fail
+    fails: str = ""                           # what the destination's one line must match, if it must fail
     source_ends: str = "failed"               # with fails
-    may_refuse: str = ""                      # or that, with a line that matches
+    may_refuse: str = ""                      # or it may fail, with a line that matches
     killed: bool = False                      # the case ends the destination itself
     seconds: int = 2 * PATIENT_SECONDS
     since: tuple = (7, 2)
     until: tuple = (99,)
     quick: bool = False
-    wrong: dict = None                        # with refused_first: other parameters of the source that may not come,
-    refused: str = ""                         # and what must be said of it
+    wrong: dict = None                        # with refused_first: other parameters of the source that is refused,
+    refused: str = ""                         # and what must be said about it
 
     def versions(self):
         text = f"{self.since[0]}.{self.since[1]}"
         return f"{text} up to, not including, {self.until[0]}.{self.until[1]}" if self.until != (99,) else f">= {text}"
 
 
-# Devices of the big cases. Back ends that need nothing of the host.
+# Devices of the big cases, with back ends that need nothing from the host.
 NULL_DISK = "driver=null-co,size=16777216,read-zeroes=on,node-name="
 
 
@@ -340,25 +341,25 @@ SHARED_RAM = ("-object", "memory-backend-file,id=m0,size=128M,share=on,mem-path=
 
 
 def tls(kind, name="certs", object_id="tls0", more=""):
-    """The source's credentials; `wrong` ones are not looked at by QEMU itself before they are used."""
+    """The source's credentials; QEMU does not check `wrong` ones itself before it uses them."""
     return ("-object", f"tls-creds-{kind},id={object_id},endpoint=client,dir={{dir}}/{name}/client{more}")
 
 
 def tls_server(kind):
-    """Also an object of QEMU's, for --reference: it is the one that the destination's tls-creds names."""
+    """Also a QEMU object, for --reference: the destination's tls-creds names it."""
     return ("-object", f"tls-creds-{kind},id=tls1,endpoint=server,dir={{dir}}/certs/server")
 
 
 PSK = tls("psk") + tls_server("psk")
 X509 = tls("x509") + tls_server("x509")
 X509_WRONG = X509 + tls("x509", "wrong", "wrong", ",sanity-check=off")
-# A path is no name that a certificate could be for, so only pre-shared keys go over unix sockets.
+# A certificate cannot name a path, so only pre-shared keys go over unix sockets.
 TLS_OUT = {"max-bandwidth": FAST, "tls-creds": "tls0"}
 PSK_IN = {"tls-creds": "tls1", "tls-creds-type": "psk", "tls-creds-dir": "{dir}/certs/server"}
 X509_IN = {"tls-creds": "tls1", "tls-creds-type": "x509", "tls-creds-dir": "{dir}/certs/server"}
 WRONG = {"tls-creds": "wrong"}
 FOUR = {"multifd-channels": 4}
-# A source that has not read all that we said resets the connection when it closes it.
+# A source that has not read everything we sent resets the connection when it closes it.
 CUT_OFF = r"(?i)clos|ended|end of|cut|reset"
 
 CASES = [
@@ -439,7 +440,7 @@ CASES = [
          during=pause_then_continue),
     Case("late-block-activate", caps=("late-block-activate",), args=VIRTIO_PCI[4:8]),
     Case("switchover-ack", since=(8, 1), caps=("switchover-ack", "return-path")),
-    # The source's guest runs on behind the snapshot, so it must be one that changes nothing.
+    # The source's guest runs on after the snapshot, so it must be one that changes nothing.
     Case("background-snapshot", machine="microvm", caps=("background-snapshot",), in_caps=(), dirty=(0, 0),
          transport=file_by_exec, may_refuse=r"(?i)snapshot|\bend\b", quick=True),
     Case("everything-at-once", args=VIRTIO_PCI, dirty=(16 * MIB, 48 * MIB), during=until_xbzrle,
@@ -448,12 +449,12 @@ CASES = [
     # ---- compatibility properties ----
     Case("suppress-vmdesc", machine="pc,suppress-vmdesc=on", args=USB, in_params={"suppress-vmdesc": "on"}, quick=True,
          devices=("xhci",)),
-    # With a return path the source waits: the end must be found without the connection's end.
+    # With a return path the source waits: the destination must find the end before the connection ends.
     Case("suppress-vmdesc-return-path", machine="q35,suppress-vmdesc=on", args=USB, caps=RP, guest="stopped",
          in_params={"suppress-vmdesc": "on"}, devices=("xhci",)),
     Case("send-section-footer-off", args=("-global", "migration.send-section-footer=off"), quick=True,
          in_params={"send-section-footer": "off"}),
-    # From 8.2 on the source makes its description as if a configuration had been sent: 10.0.2 dies of an assertion.
+    # From 8.2 on the source writes its description as if it had sent a configuration: 10.0.2 fails an assertion.
     Case("send-configuration-off", until=(8, 2), args=("-global", "migration.send-configuration=off"),
          in_params={"send-configuration": "off"}),
     Case("send-configuration-off-no-vmdesc", machine="pc,suppress-vmdesc=on", quick=True,
@@ -473,7 +474,7 @@ CASES = [
          in_params={**PSK_IN, **FOUR}, transport=unix),
     Case("tls-x509-tcp-multifd", before=certs, args=X509, caps=("multifd",) + RP, params={**TLS_OUT, **FOUR},
          in_params={**X509_IN, **FOUR}, quick=True),
-    # Here the source does not look at us, so that it is we who refuse it; in the next one we have nothing against it.
+    # Here the source does not check us, so that we refuse it; in the next one we have nothing against it.
     Case("tls-wrong-ca", machine="microvm", before=certs_of_two_cas, caps=RP, params=TLS_OUT, in_params=X509_IN,
          args=X509 + tls("x509", "wrong", "wrong", ",verify-peer=off"), transport=refused_first, wrong=WRONG,
          refused="not signed by the CA"),
@@ -494,7 +495,7 @@ CASES = [
     Case("tls-certificate-expired", machine="microvm", before=certs_of_our_ca("--expired", "--only-client"), caps=RP,
          params=TLS_OUT, in_params=X509_IN, args=X509_WRONG, transport=refused_first, wrong=WRONG,
          refused="has expired"),
-    # ---- ends that are no landing ----
+    # ---- ends without a landing ----
     Case("cancel", machine="microvm", caps=RP, params=SLOW, during=cancel, fails=CUT_OFF,
          source_ends="cancelled", after=source_runs, quick=True),
     Case("cancel-no-return-path", machine="microvm", params=SLOW, during=cancel, fails=CUT_OFF,

@@ -13,25 +13,25 @@ NUMA = ("-smp", "2", "-object", "memory-backend-memfd,id=n0,size=64M", "-object"
 
 
 class Permuting(Wire):
-    """What a network may do to several connections, on purpose (doc/wire/channels.md 3): holds them until all are there, then
-    opens them to the destination in `order` (indexes in the order of arrival; 0 came first and is main).
+    """Does on purpose what a network may do to several connections (doc/wire/channels.md 3): holds them until all are
+    there, then opens them to the destination in `order` (indexes in the order of arrival; 0 came first and is main).
 
-    main_last: nothing of main is passed on before every other connection has had bytes passed on, and a while longer.
-    split: the first bytes of every connection are passed on one by one.
+    main_last: main's bytes are passed on a while after each other connection's first ones. split: the first bytes of
+    every connection are passed on one by one.
     """
 
     SPLIT_BYTES, SPLIT_PAUSE_S = 12, 0.003
-    MAIN_DELAY_S = 0.3      # behind the last of the others
+    MAIN_DELAY_S = 0.3      # after the last of the others
 
     def __init__(self, target, order, main_last, split):
         super().__init__(target)
         self.order, self.main_last, self.split = order, main_last, split
         self.sources = []
         self.pairs = {}           # of an index
-        self.spoken = set()       # those of whose bytes some were passed on
+        self.spoken = set()       # those with bytes that were passed on
 
     def accepted(self, source):
-        """More than were expected: as they come."""
+        """More than expected: as they come."""
         self.sources.append(source)
         if len(self.sources) > len(self.order):
             self.open(source)
@@ -56,14 +56,14 @@ class Permuting(Wire):
         self.spoken.add(pair)
 
     def check(self):
-        """The order was what it was to be: main is where its index says. Raises Failed."""
+        """Check that the order was as planned: main is where its index says. Raises Failed."""
         if None in self.pairs.values() or len(self.spoken) != len(self.order) or self.pairs[0].first != MAIN:
             raise Failed(f"{len(self.sources)} connections came, {len(self.spoken)} of {len(self.order)} were passed on:"
                          f" {[pair and pair.first for pair in self.pairs.values()]}")
 
 
 def permuting(order, main_last=False, split=False):
-    """All connections of the source are held until they are there, and then opened in this order."""
+    """Hold the source's connections until all have come, then open them in this order."""
     def transport(run):
         run.listen("tcp:127.0.0.1:0")
         run.wire = Permuting(target_of(run.destination.address()), order, main_last, split).begin()
@@ -82,7 +82,7 @@ def multifd(name, channels=2, method="none", caps=(), params=None, in_params=Non
 
 
 def permuted(order, number, quick=False):
-    """One after the other: as it is, with main's bytes last, with first bytes one by one, with both."""
+    """One after the other: unchanged, with main's bytes last, with first bytes one by one, with both."""
     return multifd("order-" + "".join(map(str, order)), channels=len(order) - 1, caps=RP if number % 3 else (),
                    content_mib=16, transport=permuting(order, main_last=number & 1 > 0, split=number & 2 > 0),
                    after=as_permuted, quick=quick)
@@ -100,7 +100,7 @@ REWRITTEN = {"dirty": (16 * MIB, 48 * MIB), "during": many_rounds}
 # ---- everything by everything: channels, compression, encryption, transport ----
 
 SMALL = {"memory_mib": 96, "content_mib": 24, "dirty": (16 * MIB, 28 * MIB)}
-# A path is no name that a certificate could be for: the source must be told which one to expect.
+# A certificate cannot name a path: the source must be told which name to expect.
 BY_NAME = {"tls-hostname": "localhost"}
 SECRECY = {
     "plain": {},
@@ -113,13 +113,13 @@ IN_SAMPLE = (
 
 
 def rewritten_under_way(run):
-    """The guest runs and changes what has been sent: at least three rounds have ended, and pages were sent twice."""
+    """The guest runs and changes what has been sent: at least three rounds have ended, and pages went twice."""
     reached(run, "ram", "dirty-sync-count", 3)
     faster(run)
 
 
 def came_by_channels(run):
-    """Pages went over the channels, some of them more than once, and were as long there as the method makes them."""
+    """Pages went over the channels, some of them more than once, and had the length that the method gives them."""
     if run.options.reference:
         return
     stats = run.destination.stats()
@@ -127,7 +127,7 @@ def came_by_channels(run):
     once = (run.case.content_mib + 2) * MIB    # the content, the firmware
     if page_bytes <= once:
         raise Failed(f"{page_bytes} bytes of pages came: the guest has changed nothing")
-    # Of the content three pages in seven compress well, and four not at all.
+    # Three pages in seven compress well, and four not at all.
     compressed = run.case.params["multifd-compression"] != "none"
     if not (page_bytes // 4 < by_channels < page_bytes * 9 // 10 if compressed else page_bytes < by_channels):
         raise Failed(f"{page_bytes} bytes of pages came in {by_channels} bytes of the channels")
@@ -135,8 +135,8 @@ def came_by_channels(run):
 
 def combination(channels, method, secrecy, transport):
     more = dict(SECRECY[secrecy])
-    # So slow that the first round takes several of the source's tenths of a second, compressed too: a source that is
-    # through before it has measured its bandwidth ends with what the guest has changed meanwhile.
+    # So slow that the first round takes several of the source's tenths of a second, even compressed: a source that
+    # finishes before it has measured its bandwidth ends with what the guest has changed meanwhile.
     params = {"max-bandwidth": 48 * MIB, "downtime-limit": 1, **more.pop("params", {})}
     if secrecy == "x509" and transport is unix:
         params.update(BY_NAME)
@@ -155,16 +155,16 @@ CASES += [
     multifd("stopped", 4, guest="stopped"),
     multifd("one-gigabyte", 4, memory_mib=1024, content_mib=512),
     multifd("ram-numa-memfd", 4, args=NUMA),
-    # Levels are the source's business.
+    # Only the source uses levels.
     multifd("zstd-20", 2, "zstd", params={"multifd-zstd-level": 20}, content_mib=8, guest="stopped"),
     multifd("zlib-9", 2, "zlib", params={"multifd-zlib-level": 9}, content_mib=16, guest="stopped"),
     multifd("uuid", 4, args=("-uuid", UUID), in_params={"uuid": UUID}),
-    # A channel of another guest is refused; the source gives up.
+    # The destination refuses a channel of another guest; the source gives up.
     multifd("uuid-wrong", 2, args=("-uuid", UUID), in_params={"uuid": OTHER_UUID}, caps=RP, fails=r"(?i)uuid"),
     multifd("too-few", 2, caps=RP, in_params={"multifd-channels": 4, "connect-deadline": 2},
             fails=r"2 of 4 multifd channels", quick=True),
     multifd("too-many", 4, caps=RP, in_params={"multifd-channels": 2}, fails=r"multifd-channels"),
-    # Without a name to expect the source goes again: "No hostname for certificate validation".
+    # Without a name to expect the source goes away again: "No hostname for certificate validation".
     multifd("x509-unix-no-name", 2, caps=RP, args=X509, params={**TLS_OUT, **BY_NAME}, in_params=X509_IN, before=certs,
             transport=refused_first_unix, wrong={"tls-hostname": ""}, refused="closed after 0 bytes"),
     # zlib and zstd differ in the packets' flags.

@@ -1,7 +1,7 @@
-"""cases_postcopy.py - more cases of tests/interop/run: the guest goes over while most of its pages are still at the source
+"""cases_postcopy.py - more cases of tests/interop/run: the guest moves while most of its pages are still at the source
 
-What runs in it here are touchers (inmigrate listen --guest touch=...). They write to pages, so RAM is compared after
-their writes have been undone; a page that came late and overwrote one is their failure.
+Touchers run in it here (inmigrate listen --guest touch=...). They write to pages, so we undo their writes before we
+compare RAM; if a page comes late and overwrites one, the touchers fail.
 """
 
 import dataclasses
@@ -12,10 +12,10 @@ from cases import (Case, DELTAS, FAST, OTHERS, PSK, PSK_IN, ROUNDS, USB, VIRTIO_
                    certs, huge_pages_back, reached, reserve_huge_pages, tcp, unix)
 from qemu import Failed, Inmigrate, MIB, PATIENT_SECONDS, wait_until
 
-# What a source sends of 128 MiB before the switch is then not worth mentioning; behind it there is no limit.
+# With it a source sends very little of 128 MiB before the switch; after the switch there is no limit.
 TRICKLE = {"max-bandwidth": 2 * MIB, "max-postcopy-bandwidth": 0}
 PREEMPT = ("postcopy-preempt",)
-MANY = 50  # requests, of which some are for pages that are not under way
+MANY = 50  # requests: some of them are for pages that are not under way
 
 
 class Touched(Inmigrate):
@@ -28,7 +28,7 @@ class Touched(Inmigrate):
         self.log_path = os.path.join(folder, "touch.log") if guest else None
         if guest:
             self.more += ["--touch-log", self.log_path]
-        # What lands as a whole is written before the guest runs.
+        # A guest that lands as a whole is written before it runs.
         self.undone = not guest or not switched
 
     def open_block(self, block):
@@ -37,7 +37,7 @@ class Touched(Inmigrate):
         return super().open_block(block)
 
     def undo(self):
-        """Put back what was there before the touchers wrote; each stamp must be in the file."""
+        """Restore what was there before the touchers wrote; each stamp must be in the file."""
         self.undone = True
         files = {}
         try:
@@ -61,13 +61,13 @@ class Touched(Inmigrate):
 class Postcopy(Case):
     touch: str = "touch=2"   # "": nothing runs in the guest
     backing: str = ""
-    switched: bool = True    # whether the guest goes over before its pages
+    switched: bool = True    # whether the guest moves before its pages
 
     def make_destination(self, folder, program):
         return Touched(folder, program, self.touch, self.backing, self.switched)
 
 
-# ---- when the guest goes over ----
+# ---- when the guest moves ----
 
 def start_postcopy(run):
     def accepted():
@@ -94,7 +94,7 @@ def at_once(run):
 
 
 def late(run):
-    """Nine tenths have gone over, some of them more than once, and the guest goes on changing them."""
+    """Nine tenths have been sent, some of them more than once, and the guest goes on changing them."""
     reached(run, "ram", "dirty-sync-count", 2)
     info = run.source.info()["ram"]
     if info["remaining"] > info["total"] // 4:
@@ -107,7 +107,7 @@ def late(run):
 # ---- afterwards ----
 
 def pages_were_asked_for(run):
-    """The numbers say what the case is about."""
+    """Check that the numbers show what the case is about."""
     if run.options.reference:
         return
     case, stats = run.case, run.destination.stats()
@@ -130,7 +130,7 @@ def pages_were_asked_for(run):
         run.remark += f"; {faults} faults, median {latency['p50']:.0f} us, p99 {latency['p99']:.0f} us"
     if "multifd" in case.caps and not stats["bytes"]["multifd"]:
         raise Failed("nothing came by the multifd channels")
-    # What the source has sent when it reads a request does not come by that channel, so one or the other may not.
+    # A page that the source sent before it read the request does not come on that channel, so some may not.
     if "postcopy-preempt" in case.caps and requests >= MANY and not stats["bytes"]["preempt"]:
         raise Failed(f"there were {requests} requests, and nothing came by the preempt channel")
 
@@ -149,12 +149,12 @@ SECRECY = {
 }
 WHEN = {
     "at-once": {"during": at_once, "params": TRICKLE},
-    # Without a limit the rest would be under way before the first request has come back.
+    # Without a limit the rest would be under way before the first request arrives.
     "late": {"during": late, "params": {**ROUNDS, "max-postcopy-bandwidth": 64 * MIB}, "dirty": (16 * MIB, 48 * MIB)},
 }
 HUGE = ("-object", "memory-backend-memfd,id=m0,size=128M,hugetlb=on,hugetlbsize=2M", "-machine", "memory-backend=m0")
-# With huge pages a source looks only between 64 of them whether it is to switch: here that is all of RAM, or nothing of
-# it. So that much remains either way, the guest changes half of it, and goes on to.
+# With huge pages a source checks only after each 64 of them whether to switch: here that means after all of RAM, or
+# none of it. To leave enough either way, the guest changes half of it, and keeps changing it.
 IN_HUGE = {"args": HUGE, "backing": "hugetlb-2m", "before": huge_pages_for_two, "cleanup": huge_pages_back,
            "dirty": (16 * MIB, 80 * MIB), "params": {"max-bandwidth": 64 * MIB, "max-postcopy-bandwidth": 256 * MIB}}
 NUMA = ("-smp", "2", "-object", "memory-backend-memfd,id=n0,size=64M", "-object", "memory-backend-memfd,id=n1,size=64M",
@@ -205,7 +205,7 @@ CASES += [
     postcopy("hugetlb", quick=True, **IN_HUGE),
     postcopy("hugetlb-plain", preempt=False, **IN_HUGE),
     postcopy("hugetlb-late", **{**IN_HUGE, "when": "late", "params": {}, "dirty": (16 * MIB, 32 * MIB)}),
-    # Pages of another size can be placed neither whole nor in parts.
+    # Pages of another size can be placed neither as a whole nor in parts.
     postcopy("hugetlb-into-small", backing="memfd", args=HUGE, before=huge_pages_for_two, cleanup=huge_pages_back,
              during=None, fails=r"pages of 0x200000 bytes at the source and of 0x1000 here"),
     # ---- machines and devices ----
@@ -228,7 +228,7 @@ CASES += [
     postcopy("machine-7.2-late", machine="pc-i440fx-7.2", since=(8, 0), when="late"),
     # ---- with other capabilities ----
     postcopy("return-path-named", caps=("return-path",)),
-    # Deltas are small: without a limit a round is over before the guest has had its turn, and then everything is.
+    # Deltas are small: without a limit a round ends before the guest has had its turn, and then the migration does.
     postcopy("xbzrle", caps=("xbzrle",), when="late", content_mib=8,
              params={**DELTAS, "max-bandwidth": 4 * MIB, "max-postcopy-bandwidth": 16 * MIB}),
     postcopy("multifd", caps=("multifd",), preempt=False, until=(8, 0), when="late", quick=True),

@@ -1,7 +1,8 @@
 """cases_recovery.py - more cases of tests/interop/run: the network is lost while the guest is in two halves
 
-A wire between source and destination is cut, three times in one migration; each time both sides pause, and the source is
-told to come back (`migrate` with resume, HMP's `migrate -r`). In the end every page is there, and what touchers wrote.
+A wire between source and destination is cut three times in one migration. Each time both sides pause, and the source is
+told to come back (`migrate` with resume, HMP's `migrate -r`). In the end every page is there, and so is what the
+touchers wrote.
 """
 
 import re
@@ -12,7 +13,7 @@ from cases_postcopy import IN_HUGE, Touched, pages_were_asked_for, postcopy, sta
 from qemu import Failed, MIB, PATIENT_SECONDS, wait_until
 from wire import MAIN, Wire, target_of
 
-# So slow that there is time to cut it; requests are served at once all the same with preempt.
+# So slow that there is time to cut it; with preempt requests are still served at once.
 SLOW = {"max-bandwidth": 2 * MIB, "max-postcopy-bandwidth": 24 * MIB}
 CUTS = 3
 
@@ -22,12 +23,12 @@ PACKAGED_BYTES = 14
 
 
 class Losing(Wire):
-    """It cuts itself, once it is told where."""
+    """Cuts itself at a given place."""
 
     def __init__(self, target):
         super().__init__(target)
-        self.cut_at = None                # when so many bytes have passed; those that would be more are lost
-        self.behind_package = None        # set to an empty Package: by an end right behind the next package
+        self.cut_at = None                # when so many bytes have passed; the rest is lost
+        self.behind_package = None        # set to an empty Package: by an end right after the next package
 
     def arrived(self, way, data):
         if way is not way.pair.forth:
@@ -45,7 +46,7 @@ class Losing(Wire):
 
 
 class Package:
-    """Where the package ends in a stream that comes in pieces."""
+    """Finds the end of the package in a stream that comes in pieces."""
 
     def __init__(self):
         self.tail, self.left = b"", None  # left: bytes of the package, and what is before it, in the piece to come
@@ -91,7 +92,7 @@ def resumed(run, times):
 
 def begun(run):
     start_postcopy(run)
-    # The source says so when it has sent the package; a loss before it is loaded is a failed migration.
+    # The source reports it when it has sent the package; a loss before that is loaded fails the migration.
     wait_until("the guest to run here", lambda: "the guest runs here" in run.destination.errors(), PATIENT_SECONDS,
                every=0.002)
 
@@ -108,7 +109,7 @@ def cut_three_times(how="reset", elsewhere=False):
             some_pages(run)
             run.wire.cut(how)
             if how == "silence":
-                # Nobody notices: who looks after them must say so.
+                # Nothing notices the loss, so the operator must say so.
                 run.destination.process.child.send_signal(signal.SIGUSR1)
                 run.source.qmp.command("migrate-pause")
             paused(run, time_of)
@@ -122,7 +123,7 @@ def cut_three_times(how="reset", elsewhere=False):
 
 
 def lost_again(run):
-    """The second network is lost, too, before it has become anything."""
+    """The second network fails, too, before anything has come over it."""
     begun(run)
     some_pages(run)
     run.wire.cut()
@@ -137,7 +138,7 @@ def lost_again(run):
 
 
 def behind_the_package(run):
-    """The devices are all there is of them: a source up to 10.1 has sent them, and cannot go on itself."""
+    """The only device state is here: a source up to 10.1 has sent it, and cannot go on itself."""
     run.wire.behind_package = Package()
     start_postcopy(run)
     wait_until("the package to pass", lambda: run.wire.behind_package is None, PATIENT_SECONDS, every=0.002)
@@ -160,7 +161,7 @@ def came_back(run):
 
 
 class Waiting(cases_postcopy.Postcopy):
-    """It is told where to wait after a loss."""
+    """The destination is told where to listen after a loss."""
 
     def make_destination(self, folder, program):
         made = Touched(folder, program, self.touch, self.backing, self.switched)
@@ -186,7 +187,7 @@ CASES = [
     recovery("by-an-end-plain", preempt=False, during=cut_three_times("end")),
     recovery("elsewhere", during=cut_three_times(elsewhere=True), kind=Waiting),
     recovery("forced", during=cut_three_times("silence")),
-    # QEMU 7.2 waits for ever for an answer on a connection that was lost before its first answer.
+    # QEMU 7.2 waits forever for an answer on a connection that was lost before the first answer.
     recovery("lost-again", during=lost_again, since=(8, 0)),
     recovery("lost-again-plain", preempt=False, during=lost_again, since=(8, 0)),
     recovery("behind-the-package", during=behind_the_package, quick=True, until=(10, 2)),

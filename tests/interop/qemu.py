@@ -1,10 +1,10 @@
-"""qemu.py - the two ends of a migration, as processes: a real QEMU as the source, inmigrate as the destination
+"""qemu.py - the two ends of a migration as processes: a real QEMU as the source, inmigrate as the destination
 
-What holds:
-(1) Every wait has a deadline, and running out of it is a Failed with the reason in it.
+Invariants:
+(1) Every wait has a deadline; when it passes, Failed says why.
 (2) No process outlives its owner: each one leads a process group, which close() kills; and the kernel kills it when
-    this interpreter dies without saying goodbye.
-(3) What both sides printed is kept in the case's folder.
+    this interpreter dies without closing it.
+(3) The output of both sides stays in the case's folder.
 Python's standard library only.
 """
 
@@ -30,9 +30,9 @@ PAGE_BYTES = 4096
 HEARTBEAT_PAGES = 4096      # guest/guest.c
 HERE = os.path.dirname(os.path.abspath(__file__))
 KVM_GET_API_VERSION, KVM_CREATE_VM, KVM_API_VERSION = 0xae00, 0xae01, 12     # linux/kvm.h
-# Under tcg 7.2 loses what its guest writes while it looks for changed pages, a page at a time and seldom (one in 60
-# migrations of guests that write all the time): it differs in a QEMU at the other end, too. 10.0 does not; of those
-# between them nothing is known.
+# Under tcg 7.2 loses what its guest writes while it looks for changed pages, one page at a time and rarely (in one of
+# 60 migrations of guests that write all the time). With a QEMU at the other end the page differs, too. 10.0 does not do
+# it; about the releases between them nothing is known.
 TCG_KEEPS_CHANGES_SINCE = (10, 0)
 
 
@@ -49,9 +49,9 @@ wait_until = functools.partial(waiting.wait_until, failure=Failed)
 
 
 class Process:
-    """A child that leads a process group, with its output in files: folder/name.out and folder/name.err.
+    """A child that leads a process group; its output goes to files: folder/name.out and folder/name.err.
 
-    shown: it prints where this program does, and the files stay empty.
+    shown: it prints to the same place as this program, and the files stay empty.
     """
 
     def __init__(self, name, argv, folder, pass_fds=(), shown=False):
@@ -67,7 +67,7 @@ class Process:
                 pass_fds=pass_fds, start_new_session=True, preexec_fn=die_with_parent)
 
     def exited(self):
-        """Exit status, None while it runs."""
+        """The exit status; None while it runs."""
         return self.child.poll()
 
     def wait(self, seconds):
@@ -85,7 +85,7 @@ class Process:
             return f.read()
 
     def close(self):
-        # The group, not the child alone, and also after the child's end: exec: starts a shell in the same group.
+        # The group, not only the child, and even after the child's end: exec: starts a shell in the same group.
         try:
             os.killpg(self.child.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
@@ -94,7 +94,7 @@ class Process:
 
 
 class Qmp:
-    """A QMP connection: one command at a time; events are kept in the order they came."""
+    """A QMP connection: one command at a time; keeps events in the order in which they come."""
 
     def __init__(self, path, alive, seconds=PATIENT_SECONDS):
         self.events = []
@@ -166,7 +166,7 @@ class QmpError(Failed):
 
 
 def version_of(binary):
-    """(7, 2, 22) of a QEMU, None where there is none."""
+    """A QEMU's version, such as (7, 2, 22); None if there is none."""
     try:
         text = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -176,9 +176,9 @@ def version_of(binary):
 
 
 def have_kvm():
-    """Whether a guest can run in it: some containers show the device and do not let it be used.
+    """Whether a guest can run in it: some containers show the device and do not allow its use.
 
-    INTEROP_ACCEL=tcg in the environment: as if it were not there.
+    With INTEROP_ACCEL=tcg in the environment the answer is no.
     """
     if os.environ.get("INTEROP_ACCEL") == "tcg":
         return False
@@ -198,7 +198,7 @@ def have_kvm():
 
 
 def keeps_changes(version, kvm):
-    """Whether a source of this version sends all that its guest changes while it is being sent."""
+    """Whether a source of this version sends everything that its guest changes during the migration."""
     return kvm or version >= TCG_KEEPS_CHANGES_SINCE
 
 
@@ -208,7 +208,7 @@ def told(version, kvm):
 
 
 def own(path):
-    """Where it is made: several processes may make it at the same time."""
+    """Several processes may make it at the same time, so each makes it in a place of its own."""
     return f"{path}.{os.getpid()}"
 
 
@@ -236,7 +236,7 @@ class Guest:
         os.rename(own(self.program), self.program)
 
     def with_orders(self, path, dirty=(0, 0), words=1, pause_ticks=0):
-        """Write a copy that changes the guest-physical range `dirty` for ever (empty: it halts)."""
+        """Write a copy that changes the guest-physical range `dirty` forever (empty: it halts)."""
         with open(self.program, "rb") as f:
             data = bytearray(f.read())
         at = data.index(self.MAGIC) + len(self.MAGIC)
@@ -247,7 +247,7 @@ class Guest:
 
 
 def write_content(path, length, seed=1):
-    """Memory in which no page equals another: of eight pages one is zero, three compress well, four do not at all."""
+    """Memory in which no page equals another: of eight pages one is zero, three compress well, four not at all."""
     if os.path.exists(path) and os.path.getsize(path) == length:
         return path
     numbers = random.Random(seed)
@@ -264,8 +264,8 @@ def write_content(path, length, seed=1):
 
 
 class Block:
-    """A RAM block of a source: idstr, bytes used and bytes at most, and where its first byte may be in QEMU's address
-    space: one place, several that cannot be told apart, or none."""
+    """A RAM block of a source: idstr, bytes used and bytes at most, and the places where its first byte may be in
+    QEMU's address space: one, several that cannot be told apart, or none."""
 
     def __init__(self, name, used, most, host=None):
         self.name = name
@@ -282,7 +282,7 @@ class Qemu:
     """A QEMU with a guest in it. Make it, start() it, close() it in a finally."""
 
     ENDS = ("completed", "failed", "cancelled")
-    QMP_SECONDS = 10    # until it answers for the first time
+    QMP_SECONDS = 10    # until its first answer
 
     def __init__(self, folder, binary, machine="pc", accel="kvm", memory_mib=128, args=(), kernel=None, content=None,
                  content_at=16 * MIB, name="source", incoming=False):
@@ -349,7 +349,7 @@ class Qemu:
         self.qmp.command("migrate", uri=uri)
 
     def start_postcopy(self):
-        """Return: whether it is accepted. Before the migration has begun it is not."""
+        """Return: whether QEMU accepts it. It does not before the migration has begun."""
         try:
             self.qmp.command("migrate-start-postcopy")
             return True
@@ -357,8 +357,8 @@ class Qemu:
             return False
 
     def come_back(self, uri, check, seconds=PATIENT_SECONDS):
-        """After a loss in postcopy. A source that is still busy with the loss refuses for a while. check(): asked meanwhile, may
-        raise."""
+        """After a loss in postcopy. A source that is still busy with the loss refuses for a while. check(): called
+        meanwhile, may raise."""
         def accepted():
             try:
                 self.qmp.command("migrate", uri=uri, resume=True)
@@ -374,7 +374,7 @@ class Qemu:
         return self.qmp.command("query-migrate")
 
     def wait_status(self, *wanted, seconds=PATIENT_SECONDS, also=None):
-        """Wait for one of the statuses. also(): asked each time, may raise."""
+        """Wait for one of the statuses. also(): called each time, may raise."""
         def reached():
             info = self.info()
             status = info.get("status")
@@ -400,14 +400,14 @@ class Qemu:
                 found.append(Block(m[1], int(m[2], 16), int(m[3], 16), int(m[4], 16) if m[4] else None))
         if not found:
             raise Failed("'info ramblock' lists nothing")
-        # 10.0 says the addresses, 7.2 does not.
+        # 10.0 reports the addresses, 7.2 does not.
         if not all(b.hosts for b in found):
             self._locate_by_guest_view([b for b in found if not b.hosts])
             self._locate_by_size(found)
         return found
 
     def _locate_by_guest_view(self, blocks):
-        """By the flat view of guest-physical memory: its names are those of regions, the end of a block's name."""
+        """From the flat view of guest-physical memory: it names regions, which is the end of a block's name."""
         flat = re.search(r'AS "memory".*?\n((?: +[0-9a-f]{16}-.*\n)+)', self.qmp.hmp("info mtree -f"), re.S)
         for line in flat[1].splitlines() if flat else ():
             m = re.match(r" +([0-9a-f]{16})-[0-9a-f]{16} \(prio -?\d+, (?:ram|rom|romd)\): (.*?)"
@@ -420,8 +420,8 @@ class Qemu:
                 named[0].hosts = [int(host[1], 16) - int(m[3] or "0", 16)]
 
     def _locate_by_size(self, blocks):
-        """What the guest does not see (option ROMs, firmware tables): QEMU maps each block by itself, between guard
-        pages, so it is a mapping of exactly the block's length."""
+        """Blocks that the guest does not see (option ROMs, firmware tables): QEMU maps each block by itself, between
+        guard pages, so its mapping has exactly the block's length."""
         known = {h for b in blocks for h in b.hosts}
         with open(f"/proc/{self.process.child.pid}/maps") as f:
             maps = [re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line) for line in f]
@@ -431,8 +431,8 @@ class Qemu:
                 block.hosts = [s for s, e in spans if e - s == block.most and s not in known]
 
     def read(self, host, length):
-        """Bytes at an address of QEMU's own. So the part that the guest cannot see is read, too: pmemsave would miss
-        what VGA and the firmware shadow."""
+        """Bytes at an address in QEMU's own space. This includes the part that the guest cannot see: pmemsave would
+        miss what VGA and the firmware shadow."""
         with open(f"/proc/{self.process.child.pid}/mem", "rb", buffering=0) as mem:
             mem.seek(host)
             got = b""
@@ -475,7 +475,7 @@ class Inmigrate:
         return self
 
     def prefix(self):
-        """What comes before the program."""
+        """The words before the program."""
         return []
 
     def address(self, seconds=PATIENT_SECONDS):
@@ -501,7 +501,8 @@ class Inmigrate:
             raise Failed(f"inmigrate ended with {status}: {self.errors()}")
 
     def wait_failed(self, pattern, seconds=PATIENT_SECONDS):
-        """It must end with 1 and one line that matches pattern; before it may come warnings of refused connections."""
+        """It must end with 1 and one line that matches pattern; warnings about refused connections may come before
+        it."""
         status = self.process.wait(seconds)
         text = self.errors()
         if status != 1:
@@ -511,7 +512,7 @@ class Inmigrate:
             raise Failed(f"inmigrate says '{text}', expected one line with '{pattern}'")
 
     def refused(self, pattern, seconds=PATIENT_SECONDS):
-        """It ended with 1, and a reason that matches: for what may be landed or refused."""
+        """Whether it ended with 1 and a reason that matches: for guests that may be landed or refused."""
         return self.process.wait(seconds) == 1 and re.search(pattern, self.errors()) is not None
 
     def stats(self):
@@ -522,7 +523,7 @@ class Inmigrate:
         return found["devices"] if isinstance(found, dict) else found
 
     def open_block(self, block):
-        """A reader of a landed block: read(offset, length); None if there is no such block."""
+        """A reader for a landed block: read(offset, length); None if there is no such block."""
         path = os.path.join(self.ram_dir, block.file_name)
         if not os.path.exists(path):
             return None
@@ -557,9 +558,9 @@ class Compared:
 
 
 def compare(source, destination, ignore=(), ignored_are_empty=True, chunk=8 * MIB):
-    """Compare each RAM block of the stopped source with what has landed, byte for byte.
+    """Compare each RAM block of the stopped source with the landed one, byte for byte.
 
-    ignore: names of blocks that were not sent: they must not be there, or read as zeros.
+    ignore: names of blocks that were not sent: they must be absent, or read as zeros.
     """
     result = Compared()
     for block in source.blocks():

@@ -1,15 +1,14 @@
-"""turns.py - a guest that changes its memory while it is sent, on a source that would lose some of that
+"""turns.py - a guest that changes its memory while it is sent, on a source that would lose some of the changes
 
-Under tcg QEMU 7.2 loses a page that its guest writes to while it looks for changed pages (qemu.keeps_changes): it is
-neither sent nor marked. Between two such looks nothing is lost. So here the guest is held, and is let go for a moment
-in each round: the source crawls meanwhile, so that the round does not end. Changed pages are sent again in the next
-round, as deltas, late or in postcopy, as those of a guest that runs all the time.
+Under tcg QEMU 7.2 loses a page that its guest writes to while it looks for changed pages (qemu.keeps_changes): it
+neither sends nor marks the page. Between two such looks it loses nothing. So we hold the guest here, and let it go for
+a moment in each round. Meanwhile the source crawls, so that the round does not end. Changed pages go again in the next
+round, as deltas, late or in postcopy, like those of a guest that runs all the time.
 
-What holds:
-(1) The guest never runs while the source looks: dirty-sync-count is the same before and behind a turn, and both are
-    read in QEMU's main loop, with the lock that a look holds. Where it is not, the turn is Missed and the case begins
-    anew.
-(2) A turn changes the whole of the case's range.
+Invariants:
+(1) The guest never runs while the source looks: dirty-sync-count is the same before and after a turn, and QEMU reads
+    both in its main loop, with the lock that a look holds. If it differs, the turn is Missed and the case starts again.
+(2) A turn changes the case's whole range.
 """
 
 from qemu import HEARTBEAT_PAGES, MIB, Failed, PAGE_BYTES, PATIENT_SECONDS, QmpError, wait_until
@@ -23,13 +22,14 @@ class Missed(Exception):
 
 
 class Turns:
-    """Of one source, for one case. begin() instead of migrate, then next() as often as there are rounds."""
+    """The turns of one source, for one case. Call begin() instead of migrate, then next() as often as there are
+    rounds."""
 
     def __init__(self, source, case):
         self.source = source
         self.heartbeats = 1 + (case.dirty[1] - case.dirty[0]) // PAGE_BYTES // HEARTBEAT_PAGES
         self.fast = case.params.get("max-bandwidth", 0)
-        # A round with all that a turn changes takes a second, so that there is time for the next turn.
+        # A round with everything that a turn changes takes a second, so that there is time for the next turn.
         slow = max(SLOW, case.dirty[1] - case.dirty[0])
         self.slow = min(self.fast or slow, slow)
         self.slowed = False
@@ -37,7 +37,8 @@ class Turns:
         self.count = 0
 
     def begin(self, uri, enough=0.3):
-        """Migrate: the first turn is when so many seconds' worth of RAM has gone, so that some of it goes again."""
+        """Migrate: the first turn comes when so many seconds' worth of RAM has been sent, so that some of it is sent
+        again."""
         self.source.qmp.command("stop")
         self._bandwidth(self.slow)
         self.source.migrate(uri)

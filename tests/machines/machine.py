@@ -1,6 +1,6 @@
-"""machine.py - what the kernel lets a process change about its machine, for itself and what it starts
+"""machine.py - what the kernel lets a process change about its machine, for itself and its children
 
-All of it but sysctl_global() and what is like it ends with the process: namespaces, limits, and a filter of system calls.
+Namespaces, limits and a filter of system calls end with the process. Only sysctl_global() and its like do not.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1                      # <l
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 36, 38, 22, 2        # <linux/prctl.h>, <linux/seccomp.h>
 SOCKET_CALL = {"x86_64": (0xc000003e, 41), "aarch64": (0xc00000b7, 198)}    # <linux/audit.h>, <asm/unistd.h>
 
-# What sysctl_global() may change, and to what: some switches of the kernel go one way until it is booted again
+# What sysctl_global() may change, and to what. Some switches of the kernel cannot be reverted before it boots again
 # (kernel.yama.ptrace_scope = 3, kernel.modules_disabled = 1, ...), so a name that is not here is refused.
 CAN_BE_PUT_BACK = {
     "kernel.yama.ptrace_scope": "[012]",
@@ -38,7 +38,7 @@ _unshared = set()
 
 
 class Refused(Exception):
-    """This change cannot be had on this machine."""
+    """This change is impossible on this machine."""
 
 
 class NotPutBack(Exception):
@@ -52,7 +52,7 @@ def _check(result, what):
 
 
 def unshare(flags, what):
-    """Once: a second change goes to the same namespace."""
+    """Only once: a second change goes to the same namespace."""
     if flags in _unshared:
         return
     _unshared.add(flags)
@@ -67,12 +67,12 @@ def mount(source, target, kind, flags, data=None):
 # ---- processes ------------------------------------------------------------------------------------------------------
 
 def adopt_orphans():
-    """Who loses his parent below us becomes our child."""
+    """A process below us that loses its parent becomes our child."""
     _check(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
 
 
 def end_children():
-    """All that is below us: the children of those that end become ours, until there are none."""
+    """End all processes below us: the children of those that end become ours, until there are none."""
     while True:
         with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as f:
             children = [int(word) for word in f.read().split()]
@@ -97,7 +97,7 @@ def own_network():
 
 
 def no_inet6_sockets():
-    """As on a kernel without IPv6: socket(2) says EAFNOSUPPORT."""
+    """Like a kernel without IPv6: socket(2) fails with EAFNOSUPPORT."""
     arch, call = SOCKET_CALL[platform.machine()]
     load, equal, ret = 0x20, 0x15, 0x06                   # BPF_LD | BPF_W | BPF_ABS, BPF_JMP | BPF_JEQ, BPF_RET
     allow, refuse = 0x7fff0000, 0x00050000 | errno.EAFNOSUPPORT
@@ -127,7 +127,7 @@ def mount_in_memory(path, mebibytes, flags=MS_NOSUID | MS_NODEV):
 
 
 def mount_in_memory_but(path, mebibytes, kept, flags=MS_NOSUID | MS_NODEV):
-    """And a folder that is below it is still there."""
+    """A folder that is below it stays visible."""
     folder = os.open(kept, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         mount_in_memory(path, mebibytes, flags)
@@ -146,12 +146,12 @@ def make_read_only(path):
 
 
 def hide(path):
-    """What opens there is /dev/null."""
+    """Opening it opens /dev/null."""
     mount("/dev/null", path, None, MS_BIND)
 
 
 def take_away(path):
-    """Nothing is there: its folder is another one, with all else that was in it."""
+    """It is missing: its folder is another one, with everything else that was in it."""
     folder, gone = os.path.split(path)
     before = tempfile.mkdtemp()
     mount(folder, before, None, MS_BIND | MS_REC)
@@ -159,7 +159,7 @@ def take_away(path):
         mount("tmpfs", folder, "tmpfs", MS_NOSUID, "mode=755")
         for name in set(os.listdir(before)) - {gone}:
             old, new = os.path.join(before, name), os.path.join(folder, name)
-            # The kernel finds the terminals beside the file that is opened, not beside where that is mounted.
+            # The kernel finds the terminals beside the file that is opened, not beside its mount point.
             if os.path.islink(old) or name == "ptmx":
                 os.symlink(os.readlink(old) if os.path.islink(old) else "pts/ptmx", new)
                 continue
@@ -194,12 +194,12 @@ def sysctl(name, value=None):
 
 
 def chosen(text):
-    """Of "always [madvise] never", the one in brackets; what has none is itself."""
+    """The word in brackets of "always [madvise] never"; without brackets the text itself."""
     return text.partition("[")[2].partition("]")[0] or text
 
 
 def is_so(name, value):
-    """Whether it reads as what was written: of a list the kernel chooses the order, and the blanks."""
+    """Whether it reads as it was written: the kernel chooses the order of a list, and its blanks."""
     return sorted(chosen(sysctl(name)).split()) == sorted(value.split())
 
 
@@ -210,7 +210,7 @@ def set_sysctl(name, value):
 
 
 def in_new_network(name):
-    """A sysctl as a network namespace begins with it."""
+    """A sysctl's value in a new network namespace."""
     def unshare_network():
         unshare(CLONE_NEWNET, "network")
     return subprocess.run(["cat", sysctl_path(name)], preexec_fn=unshare_network, stdin=subprocess.DEVNULL,
@@ -224,11 +224,11 @@ def check_can_be_put_back(values):
 
 
 def _put_back(before):
-    """All of them, whatever happens to one, and no signal comes in between."""
+    """All of them, whatever happens to one, and without a signal in between."""
     wrong = []
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        # In the other direction: a ratio is back after what needs it has gone.
+        # In the other direction: a ratio is restored after the setting that needs it.
         for name, value in reversed(before.items()):
             try:
                 set_sysctl(name, value)
@@ -245,7 +245,7 @@ def _change(name, value, before):
         before[name] = chosen(sysctl(name))
         set_sysctl(name, value)
     except OSError as e:
-        # What was not written need not be put back, and may not be writable at all.
+        # What was not written need not be restored, and may not be writable at all.
         if name in before and is_so(name, before[name]):
             del before[name]
         raise Refused(str(e)) from None
@@ -253,7 +253,7 @@ def _change(name, value, before):
 
 @contextlib.contextmanager
 def sysctl_global(values):
-    """Those of the whole machine, and back again. Refused: it cannot be had, and nothing has changed."""
+    """Sets those of the whole machine, and restores them. Refused: it is impossible, and nothing has changed."""
     check_can_be_put_back(values)
     before = {}
     try:

@@ -1,7 +1,7 @@
-"""variations.py - the ways in which one machine differs from the next; each has one thing changed
+"""variations.py - ways in which machines differ; each variation changes one thing
 
-`skips`: what may be skipped that is not skipped without the change, by words of the reason. Anything else that is skipped,
-fails or is missing is a failure of the variation.
+`skips`: words of the reasons for which a test may be skipped with the change and not without. Any other test that is
+skipped, fails or is missing is a failure of the variation.
 """
 
 import os
@@ -27,23 +27,23 @@ ROOTS = (r"(?i)\broot\b", r"(?i)privilege", r"(?i)permi(tted|ssion)", r"(?i)huge
 class Variation:
     name: str
     what: str
-    inside: Optional[Callable] = None       # in the process that becomes make: what it changes ends with it
+    inside: Optional[Callable] = None       # runs in the process that becomes make: what it changes ends with it
     machine: dict = field(default_factory=dict)    # sysctls of the whole machine
     env: dict = field(default_factory=dict)        # None: unset. {folder}: that of this run
     command: tuple = ()                      # before make
     uid: Optional[int] = None
-    needs: tuple = ()                        # functions that say why not
+    needs: tuple = ()                        # functions that say why it is impossible
     skips: tuple = ()
     background: bool = False
     stdin: str = "null"                      # or "closed"
     arguments: tuple = ()                    # of make
-    part: str = ""                           # of the machine: of those that change the same, one at once
+    part: str = ""                           # of the machine: only one at a time of those that change the same
 
     def __post_init__(self):
         machine.check_can_be_put_back(self.machine)
 
     def why_not(self):
-        """Why this cannot be had here, or None."""
+        """Why this is impossible here, or None."""
         for need in self.needs:
             why = need()
             if why:
@@ -58,7 +58,7 @@ class Variation:
         return None
 
     def conflict(self, other):
-        """What both change, and not to the same; or None."""
+        """What both change, to different values; or None."""
         for mine, others in ((self.machine, other.machine), (self.env, other.env)):
             for name in mine.keys() & others.keys():
                 if mine[name] != others[name]:
@@ -70,7 +70,7 @@ class Variation:
         return None
 
 
-# ---- what one may need ---------------------------------------------------------------------------------------------
+# ---- needs ---------------------------------------------------------------------------------------------
 
 def root():
     return None if os.geteuid() == 0 else "only root may do that"
@@ -111,7 +111,7 @@ def can_filter():
     return None if os.uname().machine in machine.SOCKET_CALL else "the filter is not written for this processor"
 
 
-# ---- what is done --------------------------------------------------------------------------------------------------
+# ---- changes --------------------------------------------------------------------------------------------------
 
 def network(**values):
     def inside(_folder):
@@ -122,7 +122,7 @@ def network(**values):
 
 
 def inherited(name):
-    """Whether the network namespaces that tests make begin with what the whole machine has."""
+    """Whether the network namespaces that tests make begin with the machine's settings."""
     def inside(_folder):
         here, there = machine.sysctl(name), machine.in_new_network(name)
         if here != there:
@@ -181,7 +181,7 @@ def sysctls(prefix, values, skips=()):
 
 
 def ordinary():
-    """Root is above some limits."""
+    """Some limits do not bind root."""
     return NOBODY if os.geteuid() == 0 else None
 
 
@@ -191,7 +191,7 @@ def networks():
     for name in ("cubic", "reno", "bbr"):
         setting = {used: name}
         if os.path.exists(machine.sysctl_path(allowed)):
-            # First, and put back last: what is used is allowed.
+            # First, and restored last: what is in use must be allowed.
             setting = {allowed: " ".join(sorted({*machine.sysctl(allowed).split(), name})), **setting}
         yield Variation(f"tcp-{name}", f"{used} = {name}", inherited(used), machine=setting,
                         needs=(root, has_congestion_control(name)))
@@ -207,7 +207,7 @@ def networks():
     yield Variation("tcp-keepalive-long", "net.ipv4.tcp_keepalive_time, intvl, probes = 32767, 32767, 127",
                     network(ipv4__tcp_keepalive_time="32767", ipv4__tcp_keepalive_intvl="32767",
                             ipv4__tcp_keepalive_probes="127"), needs=(root,), part="keepalive")
-    # Not fewer: each connection that is closed here holds its port for a minute, and some tests open thousands.
+    # Not fewer: each closed connection holds its port for a minute, and some tests open thousands.
     yield Variation("few-ports", "net.ipv4.ip_local_port_range = 32768 40959",
                     network(ipv4__ip_local_port_range="32768 40959"), needs=(root,))
     yield Variation("no-ipv6-addresses", "net.ipv6.conf.*.disable_ipv6 = 1", without_ipv6, needs=(root, has_ipv6),
@@ -226,11 +226,11 @@ def memories():
         ("always", "transparent huge pages: always", {HUGE: "always"}), ("never", "never", {HUGE: "never"}),
         ("shmem-always", "and those of shared memory: always", {SHMEM_HUGE: "always"}),
         ("shmem-never", "never", {SHMEM_HUGE: "never"})), skips=(r"(?i)transparent huge",))
-    # Neither is for root, who may do it all.
+    # Neither works for root, who may do everything.
     for name, value, skips in (("all", "1", tuple(w for w in ROOTS if w != "userfaultfd")), ("root", "0", ROOTS)):
         yield Variation(f"userfaultfd-for-{name}", f"vm.unprivileged_userfaultfd = {value}, an ordinary user",
                         machine={"vm.unprivileged_userfaultfd": value}, uid=NOBODY, needs=(root,), skips=skips)
-    # Not 3: that is so until the machine is booted again.
+    # Not 3: that lasts until the machine boots again.
     yield Variation("ptrace-of-nobody", "kernel.yama.ptrace_scope = 2, an ordinary user",
                     machine={"kernel.yama.ptrace_scope": "2"}, uid=NOBODY, needs=(root,), skips=(r"gdb", r"ptrace", *ROOTS))
 

@@ -1,16 +1,16 @@
-"""wire.py - between source and destination (tcp): passes everything on, and loses it when it is told to
+"""wire.py - between source and destination (tcp): passes everything on, and loses it when told to
 
     wire = Wire(target_of(destination.address())).begin()
     source.migrate(wire.uri())
     wire.cut()
 
-All connections of one migration go through it, in the order in which they come. What else a network may do is a class below
-this one, which has a say where a connection is accepted (accepted()), where bytes have arrived (arrived()), and where
-they have gone on (went()).
+All connections of one migration go through it, in the order in which they come. A subclass can do more of what a
+network may do: it may change what happens when a connection is accepted (accepted()), when bytes have arrived
+(arrived()), and when they have gone on (went()).
 
-What holds:
-(1) One thread passes on everything: that of begin(), or the one that calls run(). All else may be called by any thread.
-(2) What the receiver does not take waits here, and nothing more is read meanwhile.
+Invariants:
+(1) One thread passes everything on: that of begin(), or the one that calls run(). Any thread may call the rest.
+(2) Bytes that the receiver does not take wait here, and meanwhile nothing more is read.
 (3) Bytes are passed on first, and looked at afterwards.
 Python's standard library only.
 """
@@ -32,7 +32,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 def target_of(uri):
-    """Of "tcp:HOST:PORT"."""
+    """(host, port) of "tcp:HOST:PORT"."""
     host, port = uri.removeprefix("tcp:").rsplit(":", 1)
     return host, int(port)
 
@@ -81,7 +81,7 @@ class Way:
         self.waiting = data[sent:]
 
     def go_on(self):
-        """With what waited, or is held."""
+        """Go on with what waited or is held."""
         if self.waiting:
             self.write(self.waiting)
         while self.held and not self.waiting:
@@ -118,7 +118,7 @@ class Wire:
         self.watch(self._listener, lambda: self.accepted(self._listener.accept()[0]))
         self.watch(self._wake[0], lambda: None)
 
-    # ---- what a class below this one may say otherwise -----------------------------------------------------------
+    # ---- what a subclass may override -----------------------------------------------------------
 
     def accepted(self, source):
         """The source has opened a connection."""
@@ -129,7 +129,7 @@ class Wire:
         return data
 
     def went(self, way, data, now_ns):
-        """They have been written, and looked at by nobody. Return: nothing."""
+        """They have been written, and nobody has looked at them yet."""
         if way is way.pair.forth:
             self.passed += len(data)
 
@@ -143,9 +143,9 @@ class Wire:
         return self
 
     def cut(self, how="reset"):
-        """reset; end: both sides see an end; silence: nothing is passed on any more, and nobody is told.
+        """reset; end: both sides see an end; silence: nothing more is passed on, and nobody is told.
 
-        multifd channels stay: nobody connects them again.
+        multifd channels stay, because nobody connects them again.
         """
         with self.lock:
             for pair in [pair for pair in self._pairs if pair.first != MULTIFD]:
@@ -162,10 +162,10 @@ class Wire:
                 s.close()
             self._wake[1].close()
 
-    # ---- for classes below this one ------------------------------------------------------------------------------
+    # ---- for subclasses ------------------------------------------------------------------------------
 
     def watch(self, file, function):
-        """Call it when there is something to read."""
+        """Call function when there is something to read."""
         self._selector.register(file, EVENT_READ, lambda _events: function())
 
     def open(self, source):
@@ -199,7 +199,7 @@ class Wire:
         self._selector.close()
 
     def _watch(self, pair):
-        """A socket is read for the one direction, and written for the other."""
+        """A socket is read for one direction, and written for the other."""
         for reads, writes in (pair.forth, pair.back), (pair.back, pair.forth):
             wanted = EVENT_READ * reads.is_idle() | EVENT_WRITE * bool(writes.waiting)
             key = self._selector.get_map().get(reads.source)
@@ -219,7 +219,7 @@ class Wire:
             reads.read()
 
     def _do(self, pair, function, *args):
-        """One may have been lost since it was ready; or be lost by what is done."""
+        """The pair may have been lost since it was ready, or the function may lose it."""
         try:
             if not pair.lost:
                 function(*args)
