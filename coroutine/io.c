@@ -121,7 +121,7 @@ int32_t io_run(struct reactor *r, struct ring_op *op, uint64_t deadline_ns)
 	if (why < 0)
 		return why;
 	kernel_wrote(op);
-	return op->res;
+	return op->res == -ETIMEDOUT ? -ECONNABORTED : op->res;
 }
 
 int io_accept(struct reactor *r, int fd, struct sockaddr *addr, socklen_t *addr_bytes, int flags, uint64_t deadline_ns)

@@ -7,7 +7,9 @@
  * So bytes are never read and lost. Who reads and comes to the deadline looks once more: what has come is read before
  * anybody is called silent (and see sched_was_away in co.h).
  *
- * Return: as the system call, negative errno on failure; -ETIMEDOUT; -ECANCELED.
+ * Return: as the system call, negative errno on failure; -ETIMEDOUT; -ECANCELED. -ETIMEDOUT is the deadline of the call
+ * and nothing else. The kernel says the same of a peer that does not acknowledge (tcp-user-timeout, keepalive); that is
+ * -ECONNABORTED here.
  */
 #ifndef COROUTINE_IO_H
 #define COROUTINE_IO_H

@@ -52,9 +52,6 @@ static may_park int read_opening(const struct inm *inm, struct hello *h, uint64_
 		if (far == OPENING_DONE || iov.iov_len == 0)
 			return 0;
 		n = chan_readv(h->ch, &iov, 1, deadline_ns, err);
-		/* The kernel says the same of a peer that does not acknowledge (tcp-user-timeout, keepalive). */
-		if (n == -ETIMEDOUT && clock_now_ns() < deadline_ns)
-			return err_up(err, -ECONNABORTED, "the connection was lost");
 		/* Silent here by right. If nobody else wants the place, it may have it. */
 		if (n == -ETIMEDOUT && far == OPENING_SETTLED)
 			return 0;
@@ -187,7 +184,7 @@ int contest_commit(struct inm *inm, struct err *err)
 static bool is_gone(int result)
 {
 	return result == -ENODATA || result == -ECONNRESET || result == -ECONNABORTED || result == -EPIPE ||
-	       result == -ETIMEDOUT || result == -EHOSTUNREACH || result == -ENETUNREACH || result == -ENETDOWN;
+	       result == -EHOSTUNREACH || result == -ENETUNREACH || result == -ENETDOWN;
 }
 
 bool contest_drop(struct inm *inm, int result, const struct err *err)

@@ -1,6 +1,17 @@
 #include "engine/channel/channel.h"
 
+#include "base/err.h"
+
+#include <errno.h>
 #include <string.h>
+
+int chan_failed(const struct chan *ch, const char *doing, int code, struct err *err)
+{
+	if (code == -ECONNABORTED)
+		return err_set(err, code, "the connection was lost: %s %s: the other end does not answer", doing,
+		               ch->name);
+	return err_set(err, code, "%s %s: %s", doing, ch->name, strerror(-code));
+}
 
 ssize_t chan_readv(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err)
 {

@@ -42,8 +42,15 @@ struct chan {
 };
 
 /**
+ * chan_failed - the story of an operation of io.h that failed, for what implements a channel
+ * @doing: "reading from". Return: @code.
+ */
+int chan_failed(const struct chan *ch, const char *doing, int code, struct err *err);
+
+/**
  * chan_readv - read what is there, at least one byte, into @iov in order
- * Parks: yes. Return: bytes read, 0 at the end of the stream, -ETIMEDOUT, -ECANCELED, or the error of the transport.
+ * Parks: yes. Return: bytes read, 0 at the end of the stream, -ETIMEDOUT, -ECANCELED, or the error of the transport:
+ * -ECONNABORTED, the connection was lost, is not -ETIMEDOUT (coroutine/io.h).
  */
 ssize_t chan_readv(struct chan *ch, struct iovec *iov, int iov_count, uint64_t deadline_ns, struct err *err);
 

@@ -25,7 +25,7 @@ static ssize_t file_readv(struct chan *ch, struct iovec *iov, int iov_count, uin
 	        io_readv(fc->reactor, fc->fd, iov, iov_count, fc->seekable ? fc->off : RING_OFF_CURRENT, deadline_ns);
 
 	if (n < 0)
-		return err_set(err, (int)n, "reading from %s: %s", ch->name, strerror((int)-n));
+		return chan_failed(ch, "reading from", (int)n, err);
 	fc->off += (uint64_t)n;
 	return n;
 }

@@ -47,7 +47,7 @@ static ssize_t socket_readv(struct chan *ch, struct iovec *iov, int iov_count, u
 	ssize_t n = io_recvmsg(sc->reactor, sc->fd, &msg, 0, deadline_ns);
 
 	if (n < 0)
-		return err_set(err, (int)n, "reading from %s: %s", ch->name, strerror((int)-n));
+		return chan_failed(ch, "reading from", (int)n, err);
 	acknowledge(sc, n);
 	return n;
 }
@@ -77,7 +77,7 @@ static ssize_t socket_read_full(struct chan *ch, struct iovec *iov, int iov_coun
 		flags |= IO_ASYNC;
 	n = io_recvmsg(sc->reactor, sc->fd, &msg, flags, deadline_ns);
 	if (n < 0)
-		return err_set(err, (int)n, "reading from %s: %s", ch->name, strerror((int)-n));
+		return chan_failed(ch, "reading from", (int)n, err);
 	return n;
 }
 
@@ -96,7 +96,7 @@ static int socket_write_all(struct chan *ch, const void *buf, size_t bytes, uint
 		if (n < 0)
 			n = io_send(sc->reactor, sc->fd, p, bytes, 0, deadline_ns);
 		if (n < 0)
-			return err_set(err, (int)n, "writing to %s: %s", ch->name, strerror((int)-n));
+			return chan_failed(ch, "writing to", (int)n, err);
 		p += n;
 		bytes -= (size_t)n;
 	}

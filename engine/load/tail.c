@@ -96,9 +96,6 @@ static int tail_more(struct tail *t, struct reader *r, uint64_t deadline_ns, str
 
 	r->deadline_ns = deadline_ns;
 	n = reader_fill(r, err);
-	/* The kernel says the same of a peer that does not acknowledge (tcp-user-timeout, keepalive). */
-	if (n == -ETIMEDOUT && clock_now_ns() < deadline_ns)
-		n = err_up(err, -ECONNABORTED, "the connection was lost");
 	/* No deadline otherwise: see reader_init. */
 	r->deadline_ns = DEADLINE_NEVER;
 	if (n <= 0)

@@ -1,7 +1,6 @@
 #include "engine/stream/hello.h"
 
 #include "base/be.h"
-#include "base/clock.h"
 #include "base/err.h"
 #include "engine/channel/channel.h"
 #include "engine/stream/wire.h"
@@ -14,9 +13,6 @@ int hello_read(struct hello *h, uint64_t deadline_ns, struct err *err)
 		struct iovec iov = { h->first + h->got, HELLO_BYTES - h->got };
 		ssize_t n = chan_readv(h->ch, &iov, 1, deadline_ns, err);
 
-		/* The kernel says the same of a peer that does not acknowledge (tcp-user-timeout, keepalive). */
-		if (n == -ETIMEDOUT && clock_now_ns() < deadline_ns)
-			return err_up(err, -ECONNABORTED, "the connection was lost");
 		if (n == -ETIMEDOUT)
 			return err_set(err, -ETIMEDOUT, "%zu of the first %d bytes before the deadline", h->got,
 			               HELLO_BYTES);

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -257,6 +258,46 @@ TEST(test_io_deadline_ends_every_kind_of_wait)
 		ck_assert_msg(t[i].result == -ETIMEDOUT, "wait %d ended with %ld", i, t[i].result);
 	for (int i = 0; i < 4; i++)
 		close(fds[i]);
+}
+
+/* Nobody reads at the other end, and all that fits has been sent: the kernel gives up after @user_timeout_ms. */
+static void connect_to_one_that_stalls(int fds[2], unsigned user_timeout_ms)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t addr_bytes = sizeof(addr);
+	int listener = socket(AF_INET, SOCK_STREAM, 0);
+	static char much[64 << 10];
+
+	fds[0] = socket(AF_INET, SOCK_STREAM, 0);
+	ck_assert_int_eq(bind(listener, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	ck_assert_int_eq(listen(listener, 1), 0);
+	ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&addr, &addr_bytes), 0);
+	ck_assert_int_eq(connect(fds[0], (struct sockaddr *)&addr, addr_bytes), 0);
+	fds[1] = accept(listener, NULL, NULL);
+	ck_assert_int_ge(fds[1], 0);
+	close(listener);
+	ck_assert_int_eq(setsockopt(fds[0], IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms)),
+	                 0);
+	while (send(fds[0], much, sizeof(much), MSG_DONTWAIT) > 0)
+		;
+	ck_assert_int_eq(errno, EAGAIN);
+}
+
+TEST_EACH(test_io_a_connection_that_the_kernel_gives_up_has_not_come_to_the_deadline, 2)
+{
+	struct try t = { .what = _i ? RECV_ALL : RECV, .deadline_ns = soon(19000) };
+	char buf[8];
+	int fds[2];
+
+	connect_to_one_that_stalls(fds, 300);
+	t.fd = fds[0];
+	t.buf = buf;
+	t.len = sizeof(buf);
+	spawn(tries, &t);
+	run();
+	ck_assert_int_eq(t.result, -ECONNABORTED);
+	close(fds[0]);
+	close(fds[1]);
 }
 
 TEST(test_io_connect_that_waits_is_cancelled)

@@ -44,9 +44,6 @@ static may_park int handshake_fill(struct tls_chan *tc, uint64_t deadline_ns, st
 	bool first = tc->plain->bytes_in == 0;
 	int r = tls_records_fill(tc, deadline_ns, err);
 
-	/* The kernel says the same of a peer that does not acknowledge (tcp-user-timeout, keepalive). */
-	if (r == -ETIMEDOUT && clock_now_ns() < deadline_ns)
-		return err_up(err, -ECONNABORTED, "in the TLS handshake: the connection was lost");
 	if (r == -ETIMEDOUT)
 		return err_set(err, r, "the TLS handshake was not over before the deadline; %llu bytes came",
 		               (unsigned long long)tc->plain->bytes_in);
@@ -190,8 +187,6 @@ may_park int tls_handshake(struct tls_chan *tc, uint64_t deadline_ns, struct err
 			r = tls_records_drain(tc, deadline_ns, err);
 			if (r == -EPIPE || r == -ECONNRESET)
 				return hung_up(tc, err);
-			if (r == -ETIMEDOUT && clock_now_ns() < deadline_ns)
-				return err_up(err, -ECONNABORTED, "in the TLS handshake: the connection was lost");
 			if (r < 0)
 				return err_up(err, r, "in the TLS handshake");
 			if (code < 0)
