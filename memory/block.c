@@ -182,109 +182,11 @@ int ram_add(struct ram *ram, const char *name, size_t name_bytes, uint64_t used_
 	return 0;
 }
 
-/* All of it: a short write on tmpfs is rare, and goes on. */
-static int write_all(int fd, struct iovec *iov, int count, off_t off)
-{
-	while (count > 0) {
-		ssize_t n = pwritev(fd, iov, count, off);
-
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		if (n == 0)
-			return -EIO;
-		for (off += n > 0 ? n : 0; n > 0; iov++, count--) {
-			if ((size_t)n < iov->iov_len) {
-				iov->iov_base = (char *)iov->iov_base + n;
-				iov->iov_len -= (size_t)n;
-				break;
-			}
-			n -= (ssize_t)iov->iov_len;
-		}
-	}
-	return 0;
-}
-
-static int write_pages(struct block *b, size_t tpage, struct iovec *pages, int count)
-{
-	uint64_t off = (uint64_t)tpage << b->tpage_shift;
-
-	ASSERT(count > 0 && off + ((uint64_t)count << b->tpage_shift) <= b->used_bytes);
-	if (b->kind == BLOCK_SHMEM)
-		return write_all(b->fd, pages, count, (off_t)(b->fd_off + off));
-	for (int i = 0; i < count; i++)
-		memcpy(b->landing + off + ((uint64_t)i << b->tpage_shift), pages[i].iov_base, pages[i].iov_len);
-	return 0;
-}
-
-int block_land(struct block *b, size_t tpage, struct iovec *pages, int count)
-{
-	int r;
-
-	gate_expect_direct(b->gate);
-	r = write_pages(b, tpage, pages, count);
-	for (int i = 0; r == 0 && i < count; i++)
-		block_mark_received(b, tpage + (size_t)i);
-	return r;
-}
-
-void block_zero_page(struct block *b, size_t tpage)
-{
-	gate_expect_direct(b->gate);
-	if (b->dirty || block_is_received(b, tpage))
-		memset(b->landing + ((uint64_t)tpage << b->tpage_shift), 0, block_tpage_bytes(b));
-	block_mark_received(b, tpage);
-}
-
-uint8_t *block_page(const struct block *b, uint64_t off)
-{
-	gate_expect_direct(b->gate);
-	return b->landing + off;
-}
-
-uint8_t *block_page_inside(const struct block *b, uint64_t off)
-{
-	gate_expect_inside(b->gate);
-	return b->landing + off;
-}
-
-int block_place(struct block *b, size_t tpage, struct iovec *pages, int count)
-{
-	gate_expect_placed(b->gate);
-	ASSERT(block_is_file(b));
-	return write_pages(b, tpage, pages, count);
-}
-
-void block_clear(struct block *b, uint64_t off, size_t bytes)
-{
-	gate_expect_placed(b->gate);
-	ASSERT(block_is_file(b) && off + bytes <= b->mapped_bytes);
-	memset(b->landing + off, 0, bytes);
-}
-
 void block_moved(struct block *b, uint8_t *to)
 {
 	b->guest = to;
 	if (b->kind == BLOCK_ANONYMOUS)
 		b->landing = to;
-}
-
-int block_forget(struct block *b, size_t tpage, size_t count)
-{
-	uint64_t off = (uint64_t)tpage << b->tpage_shift, bytes = (uint64_t)count << b->tpage_shift;
-
-	ASSERT(off % block_unit_bytes(b) == 0 && off + bytes <= b->used_bytes);
-	/* A block may end inside its last hpage; what is after it is nobody's. */
-	if (off + bytes == b->used_bytes && block_is_file(b))
-		bytes = (bytes + b->hpage_bytes - 1) / b->hpage_bytes * b->hpage_bytes;
-	if (b->kind == BLOCK_ANONYMOUS) {
-		if (madvise(b->landing + off, bytes, MADV_DONTNEED) < 0)
-			return -errno;
-	} else if (fallocate(b->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(b->fd_off + off),
-	                     (off_t)bytes) < 0) {
-		return -errno;
-	}
-	block_unmark_range(b, tpage, count);
-	return 0;
 }
 
 int block_map_engine(struct block *b)

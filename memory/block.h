@@ -1,5 +1,5 @@
 /*
- * block.h - guest RAM: blocks, what has been received of them, and where their bytes go
+ * block.h - guest RAM: blocks, where they are, and what has been received of them
  *
  * A block is a named range of guest memory, as the source lists it. Memory that is a file is seen in up to three
  * places: the guest view, the embedder's own mapping, where vCPUs touch it; the landing view, the library's, where
@@ -13,8 +13,6 @@
  * (1) Memory beyond used_bytes is never written.
  * (2) A tpage whose bit in `received` is clear reads as zeros in the landing view, unless block->dirty.
  * (3) A zero page for a tpage by (2) costs nothing: no memory is touched.
- * (4) Nothing outside this file writes through `landing`. Functions that write say which side of the switch they are
- *     for, and gate.h holds them to it.
  */
 #ifndef MEMORY_BLOCK_H
 #define MEMORY_BLOCK_H
@@ -27,7 +25,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/uio.h>
 
 /* The wire counts a name's bytes in one. */
 #define BLOCK_NAME_BYTES_MAX 255
@@ -51,7 +48,7 @@ struct block {
 	unsigned tpage_shift;
 	unsigned unit_shift;
 	struct gate *gate;      /* not owned: the guest's */
-	uint8_t *landing;       /* used_bytes of the landing view; by (4) */
+	uint8_t *landing;       /* used_bytes of the landing view; land.h writes there, and forget.h */
 	size_t mapped_bytes;    /* of a mapping of ours; 0: landing is the embedder's address */
 	uint8_t *guest;         /* the guest view; NULL when the embedder gave none, which only precopy allows */
 	uint8_t *engine;        /* the engine view, of mapped_bytes; NULL before block_map_engine */
@@ -132,30 +129,26 @@ static inline bool block_is_received(const struct block *b, size_t tpage)
 	return bitmap_test(&b->received, tpage);
 }
 
-static inline void block_mark_received(struct block *b, size_t tpage)
+/*
+ * So many tpages count as received, or do not: because they have landed (land.h), are given back (forget.h), or will
+ * not come. Of a range, words that are so already are not written to. Return: how many have changed.
+ */
+static inline size_t block_mark_received(struct block *b, size_t tpage, size_t count)
 {
-	uint64_t *word = &b->received.words[tpage / 64], bit = 1ull << (tpage % 64);
+	size_t n;
 
-	b->received_tpages += !(*word & bit);
-	*word |= bit;
-}
-
-static inline void block_unmark_received(struct block *b, size_t tpage)
-{
-	b->received_tpages -= bitmap_test(&b->received, tpage);
-	bitmap_clear(&b->received, tpage);
-}
-
-/* Many at once, by words. Return: how many have changed. */
-static inline size_t block_mark_range(struct block *b, size_t tpage, size_t count)
-{
-	size_t n = bitmap_fill(&b->received, tpage, count);
-
+	if (count == 1) {
+		/* Most of them; in line, because each page comes by here. */
+		n = !bitmap_test(&b->received, tpage);
+		bitmap_set(&b->received, tpage);
+	} else {
+		n = bitmap_fill(&b->received, tpage, count);
+	}
 	b->received_tpages += n;
 	return n;
 }
 
-static inline size_t block_unmark_range(struct block *b, size_t tpage, size_t count)
+static inline size_t block_unmark_received(struct block *b, size_t tpage, size_t count)
 {
 	size_t n = bitmap_empty(&b->received, tpage, count);
 
@@ -163,50 +156,8 @@ static inline size_t block_unmark_range(struct block *b, size_t tpage, size_t co
 	return n;
 }
 
-/* ---- before the switch: directly ---- */
-
-/* Pages that block_land takes at a time. */
-#define BLOCK_LAND_MAX 128
-
-/**
- * block_land - @count tpages from @tpage on, whose bytes are at @pages (each of a tpage's length), and mark them
- * On tmpfs they go through pwritev(2), which fills fresh pages without zeroing them first and without a fault for each:
- * measured for fresh memory, 0.47 CPU-seconds a GB with the receive, against 0.60 for receiving into the mapping and
- * 0.67 for copying into it. (The guest's own first touch then maps them.) Elsewhere they are copied.
- * @pages is clobbered. Return: 0, or the errno of pwritev(2): -ENOSPC, -ENOMEM.
- */
-int block_land(struct block *b, size_t tpage, struct iovec *pages, int count);
-
-/** block_zero_page - the source says this tpage is zeros; it counts as received. By (3). */
-void block_zero_page(struct block *b, size_t tpage);
-
-/** block_page - where the bytes at @off are. To be written before the next park; ask again after it. */
-uint8_t *block_page(const struct block *b, uint64_t off);
-
-/** block_page_inside - the same for who has entered the gate: the address is good until it leaves */
-uint8_t *block_page_inside(const struct block *b, uint64_t off);
-
-/* ---- from the switch on: for postcopy/ ---- */
-
-/**
- * block_place - as block_land, for tpages that nobody can see yet; marks nothing. Not for anonymous memory.
- * The caller has claimed them, by (1) of postcopy.h.
- */
-int block_place(struct block *b, size_t tpage, struct iovec *pages, int count);
-
-/** block_clear - zeros in place of @bytes that nobody can see yet, at @off. Not for anonymous memory. */
-void block_clear(struct block *b, uint64_t off, size_t bytes);
-
 /** block_moved - the embedder has moved the whole guest view to @to */
 void block_moved(struct block *b, uint8_t *to);
-
-/* ---- */
-
-/**
- * block_forget - so many tpages from @tpage on are not received, and the memory behind them is given back
- * Whole units. They read as zeros, in every view. Return: 0, or the errno of fallocate(2) or madvise(2).
- */
-int block_forget(struct block *b, size_t tpage, size_t count);
 
 /** block_map_engine - make the engine view, unpopulated; not for anonymous memory. Return: 0 or mmap(2)'s errno. */
 int block_map_engine(struct block *b);

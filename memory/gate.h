@@ -6,8 +6,8 @@
  * writers at once would be two ways to lose a guest: the direct one overwrites what the guest has written since, and in
  * memory that is watched for missing pages it waits for itself.
  *
- * The gate is the one place that answers. Every function of memory/block.h that writes asks it, and aborts when the
- * answer is not the one that its caller relies on: that would be a mistake of ours.
+ * The gate is the one place that answers. Every function of memory/land.h asks it, and aborts when the answer is not
+ * the one that its caller relies on: that would be a mistake of ours.
  *
  * Invariants:
  * (1) It is open at first. It is shut once, and never opens again.
@@ -48,7 +48,7 @@ bool gate_is_whole(const struct gate *g);
 /** gate_shut - the switch. May be called again. Return: 0; -EBUSY somebody is inside; -EIO memory is torn. */
 int gate_shut(struct gate *g);
 
-/* For memory/block.c. ASSERT: open; open and entered; shut. */
+/* For memory/land.c and memory/forget.c. ASSERT: open; open and entered; shut. */
 void gate_expect_direct(const struct gate *g);
 void gate_expect_inside(const struct gate *g);
 void gate_expect_placed(const struct gate *g);

@@ -66,7 +66,7 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 		last = (off + (end - start)) >> pb->b->tpage_shift;
 		if (last > pb->b->received.nbits)
 			last = pb->b->received.nbits;
-		gone = tpage < last ? block_mark_range(pb->b, tpage, last - tpage) : 0;
+		gone = tpage < last ? block_mark_received(pb->b, tpage, last - tpage) : 0;
 		pc->missing_tpages -= gone;
 		pc->counts.removed += gone;
 		/* No further than the removal goes, or giving back page by page would cost all of RAM each time. */

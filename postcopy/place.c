@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "coroutine/io.h"
 #include "coroutine/reactor.h"
+#include "memory/land.h"
 #include "postcopy/fault.h"
 #include "postcopy/shared.h"
 #include "postcopy/show.h"
@@ -58,11 +59,9 @@ static may_park int await_events(struct postcopy *pc, const struct patience *p)
 	return r == -ETIMEDOUT ? 0 : r;
 }
 
-/* By (1) of postcopy.h. */
-static void claim(struct postcopy *pc, struct block *b, size_t tpage, size_t count)
+/* They are received. */
+static void count_pages(struct postcopy *pc, size_t count)
 {
-	for (size_t i = 0; i < count; i++)
-		block_mark_received(b, tpage + i);
 	pc->missing_tpages -= count;
 	pc->counts.pages += count;
 }
@@ -102,7 +101,8 @@ static may_park int copy_page(struct postcopy *pc, struct block *b, size_t tpage
 		uffd_wake(&pc->guest, b->guest + off, bytes);
 	else if (done.error < 0)
 		return done.error;
-	claim(pc, b, tpage, 1);
+	block_mark_received(b, tpage, 1);
+	count_pages(pc, 1);
 	return 0;
 }
 
@@ -120,26 +120,15 @@ static void tell(struct postcopy *pc, struct pblock *pb, size_t tpage, size_t co
 		event_set(&pc->all_here);
 }
 
-/* Their bytes could not be written: they are still to come. Nobody has seen them. */
-static void unclaim(struct postcopy *pc, struct block *b, size_t tpage, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		block_unmark_received(b, tpage + i);
-	pc->missing_tpages += count;
-	pc->counts.pages -= count;
-}
-
-/* Claim, write, show. */
+/* Claim, write, show; by (1) of postcopy.h. */
 static int place_in_file(struct postcopy *pc, struct pblock *pb, size_t tpage, struct iovec *pages, size_t count)
 {
-	int r;
+	int r = land_unseen(pb->b, tpage, pages, (int)count);
 
-	claim(pc, pb->b, tpage, count);
-	r = block_place(pb->b, tpage, pages, (int)count);
-	if (r == 0)
-		return show_completed(pc, pb, tpage, count);
-	unclaim(pc, pb->b, tpage, count);
-	return r;
+	if (r < 0)
+		return r;
+	count_pages(pc, count);
+	return show_completed(pc, pb, tpage, count);
 }
 
 static may_park int place_run(struct postcopy *pc, struct pblock *pb, size_t tpage, struct iovec *pages, int count)
@@ -196,7 +185,8 @@ int place_zero(struct postcopy *pc, struct block *b, size_t tpage, struct err *e
 		pc->counts.duplicates++;
 		return 0;
 	}
-	claim(pc, b, tpage, 1);
+	block_mark_received(b, tpage, 1);
+	count_pages(pc, 1);
 	/* It costs nothing before somebody touches it; threads that have touched it get it now. */
 	if (bitmap_test(&pb->asked, tpage >> shift) && pblock_complete(pb, tpage >> shift))
 		show_touched(pc, pb, tpage >> shift, false);

@@ -1,7 +1,7 @@
 /*
  * place.h - a page has come: where it goes
  *
- * Memory that is a file: the bytes go into the file (block_place), then UFFDIO_CONTINUE puts the page into the guest
+ * Memory that is a file: the bytes go into the file (land_unseen), then UFFDIO_CONTINUE puts the page into the guest
  * view and wakes the waiting threads (show.h); runs of pages take one call each. A huge page is put there when its last
  * piece has come, from whatever channel. Anonymous memory: UFFDIO_COPY, which is both at once. A zero page costs
  * nothing until it is touched.

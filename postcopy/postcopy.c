@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "coroutine/reactor.h"
 #include "coroutine/turn.h"
+#include "memory/forget.h"
 #include "postcopy/expect.h"
 #include "postcopy/fault.h"
 #include "postcopy/own.h"
@@ -243,10 +244,9 @@ static may_park void forget_unit(struct postcopy *pc, const struct pblock *pb, s
 	     t = bitmap_next_set(&b->received, t + n, end)) {
 		n = bitmap_next_clear(&b->received, t, end) - t;
 		n = n < most ? n : most;
-		block_unmark_range(b, t, n);
+		forget_unseen(b, t, n);
 		pc->missing_tpages += n;
 		pc->counts.pages -= n;
-		block_clear(b, (uint64_t)t << shift, n << shift);
 		turn_spend_shielded(&pc->reactor->sched, n << shift);
 	}
 }

@@ -128,7 +128,7 @@ static may_park void complete_block(struct postcopy *pc, struct pblock *pb)
 
 	for (size_t t = 0; t < all; t += n) {
 		n = all - t < LOOK_TPAGES ? all - t : LOOK_TPAGES;
-		pc->missing_tpages -= block_mark_range(pb->b, t, n);
+		pc->missing_tpages -= block_mark_received(pb->b, t, n);
 		turn_spend_shielded(s, n / 8);
 	}
 	/* Others may ask while we yield, but not for what is received. */

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "memory/land.h"
 #include "postcopy/shared.h"
 
 #include <errno.h>
@@ -84,7 +85,7 @@ static int make_zero(const struct uffd *u, struct block *b, uint64_t off, uint8_
 	if (b->kind != BLOCK_HUGETLB)
 		return uffd_zeropage(u, view + off, b->hpage_bytes).error;
 	/* On hugetlbfs there is no ZEROPAGE. Touched through the landing view, which is registered nowhere. */
-	block_clear(b, off, 1);
+	land_make(b, off);
 	return uffd_continue(u, view + off, b->hpage_bytes).error;
 }
 

@@ -3,6 +3,7 @@
 #include "base/assert.h"
 #include "coroutine/reactor.h"
 #include "coroutine/turn.h"
+#include "memory/forget.h"
 #include "postcopy/shared.h"
 
 #include <errno.h>
@@ -75,7 +76,7 @@ static may_park int give_back(struct postcopy *pc, struct pblock *pb, struct pla
 	for (size_t t = bitmap_next_set(expected, p.first, p.end); r == 0 && t < p.end;
 	     t = bitmap_next_set(expected, end, p.end)) {
 		end = bitmap_next_clear(expected, t, p.end);
-		r = block_forget(pb->b, t, end - t);
+		r = forget_pages(pb->b, t, end - t);
 		turn_spend_shielded(&pc->reactor->sched, TURN_SYSCALL);
 	}
 	return r;
@@ -121,7 +122,7 @@ static int empty_again(struct postcopy *pc, struct pblock *pb, struct place p)
 	for (size_t t = bitmap_next_set(expected, p.first, p.end); r == 0 && t < p.end;
 	     t = bitmap_next_set(expected, end, p.end)) {
 		end = bitmap_next_clear(expected, t, p.end);
-		r = block_forget(pb->b, t, end - t);
+		r = forget_pages(pb->b, t, end - t);
 	}
 	return r < 0 ? r : uffd_register(&pc->guest, at, bytes, UFFDIO_REGISTER_MODE_MISSING);
 }

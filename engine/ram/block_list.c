@@ -141,12 +141,11 @@ static int add_block(struct ram_loader *l, struct sched *s, const struct entry *
 		               entry->page_bytes, block->hpage_bytes);
 	/* A page must be able to be missing (ADVISE: doc/wire/stream.md 2). */
 	if (l->advised && block->dirty && block->kind != BLOCK_IGNORED) {
-		e = forget_range(s, block, 0, block->received.nbits);
+		e = forget_all(s, block);
 		if (e == -ECANCELED)
 			return e;
 		if (e < 0)
 			return err_set(err, e, "emptying it: %s", strerror(-e));
-		block->dirty = false;
 	}
 	return 0;
 }

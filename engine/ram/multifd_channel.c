@@ -11,7 +11,7 @@
 #include "engine/ram/multifd.h"
 #include "engine/ram/multifd_barrier.h"
 #include "engine/ram/multifd_decode.h"
-#include "memory/block.h"
+#include "memory/land.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -32,35 +32,40 @@ static size_t header_bytes(const struct multifd_channel *c)
 	return multifd_header_bytes(c->m->ram->tpage_shift);
 }
 
-struct placed_page {
-	uint64_t off;
+/* Of the packet's pages, normal ones first. */
+static size_t tpage_at(const struct multifd_packet *p, size_t i)
+{
+	return be64_load(p->offsets + 8 * i) >> p->block->tpage_shift;
+}
+
+struct page {
+	size_t tpage;
 	const uint8_t *bytes;
 };
 
-static int by_offset(const void *a, const void *b)
+static int by_place(const void *a, const void *b)
 {
-	uint64_t x = ((const struct placed_page *)a)->off, y = ((const struct placed_page *)b)->off;
+	size_t x = ((const struct page *)a)->tpage, y = ((const struct page *)b)->tpage;
 
 	return (x > y) - (x < y);
 }
 
 /* Pages that are received straight into memory, in one call of the kernel's, lie in so few huge ones. */
 #define DIRECT_REGIONS_MAX 2
-#define REGION_BYTES (2ull << 20)
 
 /*
- * May the payload go straight to its pages? Not where memory is a file that takes it by pwritev(2), nor where the pages
- * are scattered: the kernel would make a huge page for each of them (see engine/ram/ram.c) while everybody waits.
+ * May the payload go straight to its pages? Not where memory is better landed from a buffer, nor where the pages are
+ * scattered: the kernel would make a huge page for each of them (memory/land.h) while everybody waits.
  */
 static bool goes_direct(const struct multifd_channel *c, const struct multifd_packet *p)
 {
 	unsigned regions = 0;
 	uint64_t region, last = UINT64_MAX;
 
-	if (c->decoder || p->block->kind == BLOCK_SHMEM)
+	if (c->decoder || land_wants_buffer(p->block))
 		return false;
 	for (size_t i = 0; i < p->normal_pages; i++) {
-		region = be64_load(p->offsets + 8 * i) / REGION_BYTES;
+		region = be64_load(p->offsets + 8 * i) / LAND_REGION_BYTES;
 		regions += region != last;
 		last = region;
 	}
@@ -68,23 +73,23 @@ static bool goes_direct(const struct multifd_channel *c, const struct multifd_pa
 }
 
 /* Pages side by side are landed together, so sort them first: sources from 9.0 on do not (doc/wire/multifd.md 4.1). */
-static int land_pages(struct multifd_channel *c, const struct multifd_packet *p, struct err *err)
+static int land_buffer(struct multifd_channel *c, const struct multifd_packet *p, struct err *err)
 {
 	size_t page_bytes = ram_tpage_bytes(c->m->ram), n;
-	struct placed_page page[MULTIFD_PAGES_MAX];
+	struct page page[MULTIFD_PAGES_MAX];
 	int e;
 
 	for (size_t i = 0; i < p->normal_pages; i++)
-		page[i] = (struct placed_page){ be64_load(p->offsets + 8 * i), c->payload + i * page_bytes };
-	qsort(page, p->normal_pages, sizeof(page[0]), by_offset);
+		page[i] = (struct page){ tpage_at(p, i), c->payload + i * page_bytes };
+	qsort(page, p->normal_pages, sizeof(page[0]), by_place);
 	for (size_t i = 0; i < p->normal_pages; i += n) {
-		for (n = 0; i + n < p->normal_pages && page[i + n].off == page[i].off + n * page_bytes; n++)
+		for (n = 0; i + n < p->normal_pages && page[i + n].tpage == page[i].tpage + n; n++)
 			c->pages[n] = (struct iovec){ (void *)page[i + n].bytes, page_bytes };
 		/* We are inside the gate: the answer holds. */
-		e = turn_spend(c->go.sched, p->block->kind == BLOCK_SHMEM ? TURN_SYSCALL : TURN_LOOK);
+		e = turn_spend(c->go.sched, land_wants_buffer(p->block) ? TURN_SYSCALL : TURN_LOOK);
 		if (e < 0)
 			return e;
-		e = block_land(p->block, page[i].off >> p->block->tpage_shift, c->pages, (int)n);
+		e = land_pages(p->block, page[i].tpage, c->pages, (int)n);
 		if (e < 0)
 			return err_set(err, e, "writing to block '%s': %s",
 			               TEXT_QUOTE(p->block->name, p->block->name_bytes), strerror(-e));
@@ -94,19 +99,16 @@ static int land_pages(struct multifd_channel *c, const struct multifd_packet *p,
 
 static int inflate_pages(struct multifd_channel *c, const struct multifd_packet *p, struct err *err)
 {
-	uint64_t off;
 	int e;
 
-	for (size_t i = 0; i < p->normal_pages; i++) {
-		off = be64_load(p->offsets + 8 * i);
-		c->pages[i] = (struct iovec){ block_page_inside(p->block, off), ram_tpage_bytes(c->m->ram) };
-	}
+	for (size_t i = 0; i < p->normal_pages; i++)
+		c->pages[i] = (struct iovec){ land_at_inside(p->block, tpage_at(p, i)), ram_tpage_bytes(c->m->ram) };
 	e = multifd_decode(c->decoder, c->go.sched, c->pages, (int)p->normal_pages, c->payload, p->payload_bytes, err);
 	/* One that was heard while decoding is still pending. */
 	if (e == -ECANCELED)
 		co_take_cancel(c->go.sched);
 	for (size_t i = 0; e == 0 && i < p->normal_pages; i++)
-		block_mark_received(p->block, be64_load(p->offsets + 8 * i) >> p->block->tpage_shift);
+		land_done(p->block, tpage_at(p, i), 1);
 	return e;
 }
 
@@ -117,8 +119,8 @@ static int cut(const struct multifd_channel *c, struct err *err)
 }
 
 /*
- * Where the payload goes: into the pages themselves, side by side ones as one entry, where memory is only mapped; into
- * a buffer, from where block_land writes it, where that is cheaper (memory/block.h), and to be inflated.
+ * Where the payload goes: into the pages themselves, side by side ones as one entry; or into the channel's buffer, to
+ * be landed or inflated from there.
  */
 static int payload_iov(struct multifd_channel *c, const struct multifd_packet *p, struct iovec *iov)
 {
@@ -130,7 +132,7 @@ static int payload_iov(struct multifd_channel *c, const struct multifd_packet *p
 		return 1;
 	}
 	for (size_t i = 0; i < p->normal_pages; i++) {
-		uint8_t *page = block_page_inside(p->block, be64_load(p->offsets + 8 * i));
+		uint8_t *page = land_at_inside(p->block, tpage_at(p, i));
 
 		if (n > 0 && (uint8_t *)iov[n - 1].iov_base + iov[n - 1].iov_len == page)
 			iov[n - 1].iov_len += page_bytes;
@@ -145,9 +147,9 @@ static int land_payload(struct multifd_channel *c, const struct multifd_packet *
 	if (c->decoder)
 		return inflate_pages(c, p, err);
 	if (!goes_direct(c, p))
-		return land_pages(c, p, err);
+		return land_buffer(c, p, err);
 	for (size_t i = 0; i < p->normal_pages; i++)
-		block_mark_received(p->block, be64_load(p->offsets + 8 * i) >> p->block->tpage_shift);
+		land_done(p->block, tpage_at(p, i), 1);
 	return 0;
 }
 
@@ -181,7 +183,7 @@ static int read_payload(struct multifd_channel *c, const struct multifd_packet *
 static void zero_pages(const struct multifd_packet *p)
 {
 	for (size_t i = p->normal_pages; i < p->normal_pages + p->zero_pages; i++)
-		block_zero_page(p->block, be64_load(p->offsets + 8 * i) >> p->block->tpage_shift);
+		land_zero(p->block, tpage_at(p, i));
 }
 
 /* Exactly @bytes. No deadline: see read_payload. Return: 1, 0 the channel has ended before the first, or the error. */

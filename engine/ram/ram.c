@@ -107,7 +107,7 @@ static int load_zero(struct ram_loader *l, struct reader *r, const struct record
 	l->counts.zero++;
 	if (l->postcopy)
 		return place_zero(l->postcopy, rec->block, rec->tpage, err);
-	block_zero_page(rec->block, rec->tpage);
+	land_zero(rec->block, rec->tpage);
 	return 0;
 }
 
@@ -118,7 +118,7 @@ static int land(struct ram_loader *l, const struct record *rec, int count, struc
 
 	if (l->postcopy)
 		return place_pages(l->postcopy, rec->block, rec->tpage, l->pages, count, err);
-	e = block_land(rec->block, rec->tpage, l->pages, count);
+	e = land_pages(rec->block, rec->tpage, l->pages, count);
 	if (e < 0)
 		return err_set(err, e, "writing to block '%s' at 0x%" PRIx64 ": %s",
 		               TEXT_QUOTE(rec->block->name, rec->block->name_bytes), rec->addr, strerror(-e));
@@ -141,7 +141,7 @@ static int load_pages(struct ram_loader *l, struct reader *r, struct record *rec
 		l->pages[count++] = (struct iovec){ (void *)reader_data(r), bytes };
 		reader_skip(r, bytes);
 		next += bytes;
-		if (count == BLOCK_LAND_MAX || (size_t)count == last || reader_buffered(r) < 8 + bytes ||
+		if (count == LAND_PAGES_MAX || (size_t)count == last || reader_buffered(r) < 8 + bytes ||
 		    be64_load(reader_data(r)) != next)
 			break;
 		reader_skip(r, 8);
@@ -173,38 +173,30 @@ static int load_xbzrle(struct ram_loader *l, struct reader *r, const struct reco
 		return err_set(err, -EPROTO, "an xbzrle delta of %u bytes is larger than a page", bytes);
 	e = reader_need(r, bytes, err);
 	if (e == 0)
-		e = xbzrle_apply(block_page(rec->block, rec->addr), ram_tpage_bytes(l->ram), reader_data(r), bytes,
-		                 err);
+		e = xbzrle_apply(land_at(rec->block, rec->tpage), ram_tpage_bytes(l->ram), reader_data(r), bytes, err);
 	if (e < 0)
 		return e;
 	reader_skip(r, bytes);
-	block_mark_received(rec->block, rec->tpage);
+	land_done(rec->block, rec->tpage, 1);
 	l->counts.xbzrle++;
 	return 0;
 }
 
-/* The guest may see it when it is whole, and not before. */
-static int place_compressed(struct ram_loader *l, struct reader *r, const struct record *rec, size_t bytes,
-                            struct err *err)
+/* In postcopy the guest may see it when it is whole, and not before. Return: NULL: no memory. */
+static uint8_t *place_to_inflate(struct ram_loader *l, const struct record *rec)
 {
-	int e;
-
+	if (!l->postcopy)
+		return land_at(rec->block, rec->tpage);
 	if (!l->scratch)
 		l->scratch = malloc(ram_tpage_bytes(l->ram));
-	if (!l->scratch)
-		return err_set(err, -ENOMEM, "no memory for a page");
-	e = inflate_page(l->inflater, l->scratch, ram_tpage_bytes(l->ram), reader_data(r), bytes, err);
-	if (e < 0)
-		return e;
-	reader_skip(r, bytes);
-	l->counts.compressed++;
-	l->pages[0] = (struct iovec){ l->scratch, ram_tpage_bytes(l->ram) };
-	return land(l, rec, 1, err);
+	return l->scratch;
 }
 
 static int load_compressed(struct ram_loader *l, struct reader *r, const struct record *rec, struct err *err)
 {
+	size_t page_bytes = ram_tpage_bytes(l->ram);
 	uint32_t bytes;
+	uint8_t *page;
 	int e;
 
 	if (!options_has(l->opts, CAP_COMPRESS))
@@ -212,23 +204,28 @@ static int load_compressed(struct ram_loader *l, struct reader *r, const struct 
 	e = reader_be32(r, &bytes, err);
 	if (e < 0)
 		return e;
-	if (bytes == 0 || bytes > inflate_bytes_max(ram_tpage_bytes(l->ram)))
+	if (bytes == 0 || bytes > inflate_bytes_max(page_bytes))
 		return err_set(err, -EPROTO, "a compressed page of %" PRIu32 " bytes; 1 to %zu are possible", bytes,
-		               inflate_bytes_max(ram_tpage_bytes(l->ram)));
+		               inflate_bytes_max(page_bytes));
 	e = inflater_get(&l->inflater, err);
 	if (e == 0)
 		e = reader_need(r, bytes, err);
-	if (e == 0 && l->postcopy)
-		return place_compressed(l, r, rec, bytes, err);
-	if (e == 0)
-		e = inflate_page(l->inflater, block_page(rec->block, rec->addr), ram_tpage_bytes(l->ram),
-		                 reader_data(r), bytes, err);
+	if (e < 0)
+		return e;
+	page = place_to_inflate(l, rec);
+	if (!page)
+		return err_set(err, -ENOMEM, "no memory for a page");
+	e = inflate_page(l->inflater, page, page_bytes, reader_data(r), bytes, err);
 	if (e < 0)
 		return e;
 	reader_skip(r, bytes);
-	block_mark_received(rec->block, rec->tpage);
 	l->counts.compressed++;
-	return 0;
+	if (!l->postcopy) {
+		land_done(rec->block, rec->tpage, 1);
+		return 0;
+	}
+	l->pages[0] = (struct iovec){ page, page_bytes };
+	return land(l, rec, 1, err);
 }
 
 static int refuse_record(uint64_t word, unsigned flags, struct err *err)
@@ -239,15 +236,12 @@ static int refuse_record(uint64_t word, unsigned flags, struct err *err)
 }
 
 /*
- * The first touch of a huge page makes the kernel fill all of it with zeros: 0.1 to 5 ms for 2 MiB, which cannot be
- * divided. So the clock is looked at before and after a page that is the first of a region; in a scan through memory
- * that is every 512th, and where a source scatters its pages it is each of them.
+ * The clock is looked at before and after a page that is the first of a region, which may take long (memory/land.h). In
+ * a scan through memory that is every 512th, and where a source scatters its pages it is each of them.
  */
-#define REGION_BYTES (2ull << 20)
-
 static bool enters_region(struct ram_loader *l, const struct record *rec, unsigned kind)
 {
-	uint64_t region = rec->addr / REGION_BYTES;
+	uint64_t region = rec->addr / LAND_REGION_BYTES;
 
 	/* By (3) of memory/block.h. */
 	if (kind == WIRE_RAM_ZERO && !rec->block->dirty)

@@ -8,7 +8,7 @@
 #define ENGINE_RAM_RAM_H
 
 #include "coroutine/co.h"
-#include "memory/block.h"
+#include "memory/land.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -50,11 +50,11 @@ struct ram_loader {
 	bool closed;                 /* the guest runs, and all of RAM is here: no page may come */
 	bool flushed;                /* a FLUSH record was read: they are the sync points, and not every EOS */
 	struct block *last;          /* what CONTINUE means; survives sections */
-	const struct block *touched; /* where the last page was written, and in which REGION_BYTES of it: see ram.c */
+	const struct block *touched; /* where the last page was written, and in which region of it: see ram.c */
 	uint64_t touched_region;
 	uint64_t last_position; /* of the last page, for counting rounds */
 	struct ram_counts counts;
-	struct iovec pages[BLOCK_LAND_MAX];
+	struct iovec pages[LAND_PAGES_MAX];
 	struct inflater *inflater; /* owned; made on first use */
 	uint8_t *scratch;          /* owned; a tpage that must be whole before it is placed; made on first use */
 };

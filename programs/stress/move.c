@@ -66,7 +66,7 @@ may_park int move_page(struct stress *s, struct sblock *sb, uint32_t page, const
 		uffd_wake(&pc->guest, dst, TPAGE_BYTES);
 	else if (r < 0)
 		return r;
-	block_mark_received(sb->b, page);
+	block_mark_received(sb->b, page, 1);
 	pc->missing_tpages--;
 	pc->counts.pages++;
 	if (bitmap_test(&pb->asked, page))

@@ -233,7 +233,7 @@ static int precopy_and_discard(struct stress *s, struct sblock *sb)
 
 	for (uint32_t page = 0; page < sb->pages; page++) {
 		content_make(s, sb, page, s->round, at + (uint64_t)page * TPAGE_BYTES);
-		block_mark_received(sb->b, page);
+		block_mark_received(sb->b, page, 1);
 	}
 	for (uint32_t page = 0; r == 0 && page < sb->pages; page += run) {
 		bool again = comes_again(s, page);

@@ -132,7 +132,7 @@ TEST(test_blocks_hold_little_beside_their_ram)
 
 		snprintf(name, sizeof(name), "\x01%0254u", i);
 		ck_assert_int_eq(ram_add(&ram, name, 255, 4096, &source, &b), 0);
-		block_mark_received(b, 0);
+		block_mark_received(b, 0, 1);
 	}
 	held_within(&held, RAM_BLOCKS_MAX * BLOCK_BYTES_EACH, "4096 blocks of a page");
 	ram_fini(&ram);
