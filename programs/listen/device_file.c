@@ -3,7 +3,7 @@
 #include "base/err.h"
 #include "engine/devices/devices_json.h"
 #include "engine/devices/vmdesc.h"
-#include "programs/cli/complain.h"
+#include "programs/cli/document.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -164,24 +164,13 @@ int device_file_add(struct device_file *f, const struct inm_device *device)
 
 int device_file_write(const struct device_file *f, struct out_file *file)
 {
-	json_t *empty = NULL, *document = f->document;
-	FILE *stream;
-	int r = -EIO;
+	json_t *document = f->document ? json_incref(f->document) : json_pack("{s:[]}", "devices");
+	int r;
 
-	if (!document)
-		document = empty = json_pack("{s:[]}", "devices");
-	if (!document) {
-		fail("%s: %s", file->path, strerror(ENOMEM));
-		return -ENOMEM;
-	}
-	if (f->live)
+	if (document && f->live)
 		json_object_set(document, "live", f->live);
-	stream = out_file_stream(file);
-	if (stream) {
-		json_dumpf(document, stream, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-		r = out_file_done(file, stream);
-	}
-	json_decref(empty);
+	r = document_write(document, file);
+	json_decref(document);
 	return r;
 }
 

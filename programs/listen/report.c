@@ -1,11 +1,10 @@
 #include "programs/listen/report.h"
 
 #include "base/text.h"
-#include "programs/cli/complain.h"
+#include "programs/cli/document.h"
 #include "programs/cli/human.h"
 #include "programs/cli/output.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdarg.h>
@@ -163,24 +162,15 @@ static json_t *blocks_json(const struct guest_ram *ram)
 	return list;
 }
 
-static json_t *integer(uint64_t n)
-{
-	return json_integer((json_int_t)n);
-}
-
-static double us(uint64_t ns)
-{
-	return (double)ns / 1e3;
-}
-
 static json_t *pages_json(const struct inm_stats *st)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "page_bytes", integer(st->page_bytes),
-	                 "normal", integer(st->normal_pages), "zero", integer(st->zero_pages), "xbzrle",
-	                 integer(st->xbzrle_pages), "compressed", integer(st->compressed_pages), "received",
-	                 integer(st->received_pages), "remaining", integer(st->remaining_pages), "postcopy",
-	                 integer(st->postcopy_pages), "duplicate", integer(st->duplicate_pages), "discarded",
-	                 integer(st->discarded_pages));
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "page_bytes",
+	                 document_count(st->page_bytes), "normal", document_count(st->normal_pages), "zero",
+	                 document_count(st->zero_pages), "xbzrle", document_count(st->xbzrle_pages), "compressed",
+	                 document_count(st->compressed_pages), "received", document_count(st->received_pages),
+	                 "remaining", document_count(st->remaining_pages), "postcopy",
+	                 document_count(st->postcopy_pages), "duplicate", document_count(st->duplicate_pages),
+	                 "discarded", document_count(st->discarded_pages));
 }
 
 /* Only the buckets that hold something: [{"from_us": 16.384, "count": 3}, ...] */
@@ -190,17 +180,18 @@ static json_t *histogram_json(const uint64_t *counts, size_t buckets)
 
 	for (size_t i = 0; i < buckets; i++) {
 		if (counts[i])
-			json_array_append_new(
-			        list, json_pack("{s:f, s:o}", "from_us", us(1ull << i), "count", integer(counts[i])));
+			json_array_append_new(list, json_pack("{s:f, s:o}", "from_us", document_us(1ull << i), "count",
+			                                      document_count(counts[i])));
 	}
 	return list;
 }
 
 static json_t *latency_json(const struct inm_stats *st)
 {
-	return json_pack("{s:o, s:f, s:f, s:f, s:f, s:o}", "count", integer(st->fault_count), "mean",
-	                 us(st->fault_mean_ns), "p50", us(st->fault_p50_ns), "p99", us(st->fault_p99_ns), "max",
-	                 us(st->fault_max_ns), "histogram", histogram_json(st->fault_log2_ns, INM_LATENCY_BUCKETS));
+	return json_pack("{s:o, s:f, s:f, s:f, s:f, s:o}", "count", document_count(st->fault_count), "mean",
+	                 document_us(st->fault_mean_ns), "p50", document_us(st->fault_p50_ns), "p99",
+	                 document_us(st->fault_p99_ns), "max", document_us(st->fault_max_ns), "histogram",
+	                 histogram_json(st->fault_log2_ns, INM_LATENCY_BUCKETS));
 }
 
 /* The names that QEMU has for it as QEMU spells them, in its units (doc/wire/control.md 6). */
@@ -213,50 +204,52 @@ static void add_blocktime(json_t *doc, const struct inm *inm, const struct inm_s
 
 	for (size_t i = 0; i < count; i++) {
 		sum_ns += each[i].blocked_ns;
-		json_array_append_new(threads, json_pack("{s:i, s:o, s:f}", "tid", (int)each[i].tid, "faults",
-		                                         integer(each[i].faults), "us", us(each[i].blocked_ns)));
-		json_array_append_new(vcpus, integer(each[i].blocked_ns / 1000000));
+		json_array_append_new(threads,
+		                      json_pack("{s:i, s:o, s:f}", "tid", (int)each[i].tid, "faults",
+		                                document_count(each[i].faults), "us", document_us(each[i].blocked_ns)));
+		json_array_append_new(vcpus, document_count(each[i].blocked_ns / 1000000));
 	}
 	free(each);
-	json_object_set_new(doc, "blocktime", json_pack("{s:f, s:o}", "total_us", us(sum_ns), "threads", threads));
-	json_object_set_new(doc, "postcopy-blocktime", integer(st->blocktime_ns / 1000000));
+	json_object_set_new(doc, "blocktime",
+	                    json_pack("{s:f, s:o}", "total_us", document_us(sum_ns), "threads", threads));
+	json_object_set_new(doc, "postcopy-blocktime", document_count(st->blocktime_ns / 1000000));
 	json_object_set_new(doc, "postcopy-vcpu-blocktime", vcpus);
-	json_object_set_new(doc, "postcopy-latency", integer(st->fault_mean_ns));
+	json_object_set_new(doc, "postcopy-latency", document_count(st->fault_mean_ns));
 }
 
 static void add_postcopy(json_t *doc, const struct inm *inm, const struct inm_stats *st)
 {
 	json_object_set_new(doc, "postcopy_ms", json_real((double)st->postcopy_ns / 1e6));
-	json_object_set_new(doc, "faults", integer(st->faults));
-	json_object_set_new(doc, "faults_local", integer(st->faults_local));
-	json_object_set_new(doc, "faults_engine", integer(st->engine_faults));
-	json_object_set_new(doc, "faults_outstanding", integer(st->outstanding_faults));
+	json_object_set_new(doc, "faults", document_count(st->faults));
+	json_object_set_new(doc, "faults_local", document_count(st->faults_local));
+	json_object_set_new(doc, "faults_engine", document_count(st->engine_faults));
+	json_object_set_new(doc, "faults_outstanding", document_count(st->outstanding_faults));
 	json_object_set_new(doc, "fault_latency_us", latency_json(st));
-	json_object_set_new(
-	        doc, "requests",
-	        json_pack("{s:o, s:o}", "sent", integer(st->requests), "pages", integer(st->requested_pages)));
-	json_object_set_new(doc, "place_retries", integer(st->place_retries));
+	json_object_set_new(doc, "requests",
+	                    json_pack("{s:o, s:o}", "sent", document_count(st->requests), "pages",
+	                              document_count(st->requested_pages)));
+	json_object_set_new(doc, "place_retries", document_count(st->place_retries));
 	json_object_set_new(doc, "prefetch",
-	                    json_pack("{s:o, s:o, s:o}", "pages", integer(st->prefetch_pages), "hits",
-	                              integer(st->prefetch_hits), "waste", integer(st->prefetch_waste)));
+	                    json_pack("{s:o, s:o, s:o}", "pages", document_count(st->prefetch_pages), "hits",
+	                              document_count(st->prefetch_hits), "waste", document_count(st->prefetch_waste)));
 	add_blocktime(doc, inm, st);
 	json_object_set_new(doc, "recovery",
-	                    json_pack("{s:o, s:o, s:f, s:f}", "pauses", integer(st->pauses), "recoveries",
-	                              integer(st->recoveries), "paused_ms", (double)st->paused_ns / 1e6,
+	                    json_pack("{s:o, s:o, s:f, s:f}", "pauses", document_count(st->pauses), "recoveries",
+	                              document_count(st->recoveries), "paused_ms", (double)st->paused_ns / 1e6,
 	                              "first_page_ms", (double)st->recover_page_ns / 1e6));
 }
 
 /* Octaves, as the library's histogram. */
 static json_t *touch_latency_json(const struct touch_latency *l)
 {
-	double mean_us = l->count ? us(l->total_ns) / (double)l->count : 0;
+	double mean_us = l->count ? document_us(l->total_ns) / (double)l->count : 0;
 	uint64_t octaves[TOUCH_OCTAVES] = { 0 };
 
 	for (size_t i = 0; i < TOUCH_OCTAVES * TOUCH_STEPS; i++)
 		octaves[i / TOUCH_STEPS] += l->steps[i];
-	return json_pack("{s:o, s:f, s:f, s:f, s:f, s:o}", "count", integer(l->count), "mean", mean_us, "p50",
-	                 us(touch_latency_ns(l, 500)), "p99", us(touch_latency_ns(l, 990)), "max", us(l->max_ns),
-	                 "histogram", histogram_json(octaves, TOUCH_OCTAVES));
+	return json_pack("{s:o, s:f, s:f, s:f, s:f, s:o}", "count", document_count(l->count), "mean", mean_us, "p50",
+	                 document_us(touch_latency_ns(l, 500)), "p99", document_us(touch_latency_ns(l, 990)), "max",
+	                 document_us(l->max_ns), "histogram", histogram_json(octaves, TOUCH_OCTAVES));
 }
 
 static json_t *touchers_json(const struct touch *t)
@@ -267,8 +260,9 @@ static json_t *touchers_json(const struct touch *t)
 		struct touch_count c = touch_count(t, i);
 
 		json_array_append_new(list, json_pack("{s:i, s:o, s:o, s:o, s:f}", "tid", (int)c.tid, "accesses",
-		                                      integer(c.accesses), "writes", integer(c.writes), "passes",
-		                                      integer(c.passes), "blocked_us", us(c.blocked_ns)));
+		                                      document_count(c.accesses), "writes", document_count(c.writes),
+		                                      "passes", document_count(c.passes), "blocked_us",
+		                                      document_us(c.blocked_ns)));
 	}
 	return list;
 }
@@ -283,12 +277,13 @@ static json_t *touch_json(const struct touch *t)
 	seconds = sum.elapsed_ns ? (double)sum.elapsed_ns / 1e9 : 1;
 	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:f, s:f, s:o, s:o}", "pattern",
 	                 touch_pattern_name(t->opts.pattern), "access", touch_access_name(t->opts.access), "block",
-	                 TEXT_QUOTE(block, strlen(block)), "pages", integer(t->pages), "accesses",
-	                 integer(sum.accesses), "writes", integer(sum.writes), "stamps", integer(sum.stamps), "intact",
-	                 integer(t->intact), "violations", integer(t->violations), "passes", integer(sum.passes),
-	                 "seconds", (double)sum.elapsed_ns / 1e9, "accesses_per_s", (double)sum.accesses / seconds,
-	                 "walks_per_s", t->pages ? (double)sum.accesses / (double)t->pages / seconds : 0.0,
-	                 "blocked_us", us(sum.blocked_ns), "latency_us", touch_latency_json(&sum.latency), "threads",
+	                 TEXT_QUOTE(block, strlen(block)), "pages", document_count(t->pages), "accesses",
+	                 document_count(sum.accesses), "writes", document_count(sum.writes), "stamps",
+	                 document_count(sum.stamps), "intact", document_count(t->intact), "violations",
+	                 document_count(t->violations), "passes", document_count(sum.passes), "seconds",
+	                 (double)sum.elapsed_ns / 1e9, "accesses_per_s", (double)sum.accesses / seconds, "walks_per_s",
+	                 t->pages ? (double)sum.accesses / (double)t->pages / seconds : 0.0, "blocked_us",
+	                 document_us(sum.blocked_ns), "latency_us", touch_latency_json(&sum.latency), "threads",
 	                 touchers_json(t));
 }
 
@@ -296,18 +291,18 @@ int report_write(const struct inm *inm, const struct guest_ram *ram, const struc
 {
 	struct inm_stats st = { .size = sizeof(st) };
 	const char *error;
-	FILE *stream;
 	json_t *doc;
-	int r = -EIO;
+	int r;
 
 	inm_get_stats(inm, &st);
 	/* A null where there is none. */
 	error = st.state == INM_STATE_COMPLETED ? NULL : inm_error(inm);
 	doc = json_pack("{s:s, s:s?, s:f, s:f, s:{s:o, s:o, s:o}, s:o, s:I, s:o, s:i, s:s}", "status",
 	                inm_state_name(st.state), "error", error, "total_ms", (double)st.total_ns / 1e6, "cpu_ms",
-	                cpu_ms(), "bytes", "main", integer(st.main_bytes), "multifd", integer(st.multifd_bytes),
-	                "preempt", integer(st.preempt_bytes), "pages", pages_json(&st), "rounds", (json_int_t)st.rounds,
-	                "ram_blocks", blocks_json(ram), "devices", (int)st.devices, "split", split_word(st.split));
+	                cpu_ms(), "bytes", "main", document_count(st.main_bytes), "multifd",
+	                document_count(st.multifd_bytes), "preempt", document_count(st.preempt_bytes), "pages",
+	                pages_json(&st), "rounds", (json_int_t)st.rounds, "ram_blocks", blocks_json(ram), "devices",
+	                (int)st.devices, "split", split_word(st.split));
 	if (doc) {
 		add_postcopy(doc, inm, &st);
 		if (touch->opts.threads)
@@ -315,15 +310,7 @@ int report_write(const struct inm *inm, const struct guest_ram *ram, const struc
 		if (st.downtime_ns)
 			json_object_set_new(doc, "downtime_ms", json_real((double)st.downtime_ns / 1e6));
 	}
-	if (!doc) {
-		fail("%s: %s", file->path, strerror(ENOMEM));
-		return -ENOMEM;
-	}
-	stream = out_file_stream(file);
-	if (stream) {
-		json_dumpf(doc, stream, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-		r = out_file_done(file, stream);
-	}
+	r = document_write(doc, file);
 	json_decref(doc);
 	return r;
 }

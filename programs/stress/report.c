@@ -1,6 +1,7 @@
 #include "programs/stress/report.h"
 
 #include "programs/cli/complain.h"
+#include "programs/cli/document.h"
 #include "programs/cli/human.h"
 #include "programs/stress/kinds.h"
 #include "programs/stress/latency.h"
@@ -151,26 +152,16 @@ void stress_print(const struct stress_options *opts, const struct stress_result 
 
 /* ---- for programs ---- */
 
-static json_t *integer(uint64_t n)
-{
-	return json_integer((json_int_t)n);
-}
-
-static double us(uint64_t ns)
-{
-	return (double)ns / 1e3;
-}
-
 static json_t *latency_json(const struct stress_latency *l)
 {
 	json_t *histogram = json_array();
 
 	for (unsigned i = 0; i < LATENCY_OCTAVES; i++)
-		json_array_append_new(histogram, integer(latency_bucket(l, i)));
+		json_array_append_new(histogram, document_count(latency_bucket(l, i)));
 	return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:o}", "count", (json_int_t)l->count, "mean",
-	                 l->count ? us(l->sum_ns) / (double)l->count : 0, "p50", us(latency_quantile(l, 500)), "p99",
-	                 us(latency_quantile(l, 990)), "p999", us(latency_quantile(l, 999)), "max", us(l->max_ns),
-	                 "histogram", histogram);
+	                 l->count ? document_us(l->sum_ns) / (double)l->count : 0, "p50",
+	                 document_us(latency_quantile(l, 500)), "p99", document_us(latency_quantile(l, 990)), "p999",
+	                 document_us(latency_quantile(l, 999)), "max", document_us(l->max_ns), "histogram", histogram);
 }
 
 static json_t *names_json(unsigned bits, const char *const *names, unsigned count)
@@ -192,9 +183,9 @@ static json_t *options_json(const struct stress_options *opts)
 	return json_pack("{s:o, s:o, s:i, s:o, s:s, s:o, s:f, s:f, s:o, s:b, s:b}", "memory",
 	                 names_json(opts->memories, memory_names, MEMORY_COUNT), "place",
 	                 names_json(opts->places, place_names, PLACE_COUNT), "touchers", (int)opts->touchers, "bytes",
-	                 integer(opts->bytes), "pattern", stress_pattern_names[opts->pattern], "events", events,
-	                 "own_faults", opts->own_faults, "duplicates", opts->duplicates, "seed", integer(opts->seed),
-	                 "prefetch", !opts->prefetch_off, "kvm", opts->kvm);
+	                 document_count(opts->bytes), "pattern", stress_pattern_names[opts->pattern], "events", events,
+	                 "own_faults", opts->own_faults, "duplicates", opts->duplicates, "seed",
+	                 document_count(opts->seed), "prefetch", !opts->prefetch_off, "kvm", opts->kvm);
 }
 
 static json_t *limits_json(const struct stress_result *r)
@@ -207,7 +198,7 @@ static json_t *limits_json(const struct stress_result *r)
 				json_array_append_new(list, json_pack("{s:s, s:s, s:f, s:f}", "memory", memory_names[m],
 				                                      "place", place_names[p], "faults_per_second",
 				                                      r->limit[m][p].faults_rate, "mean_us",
-				                                      us(r->limit[m][p].mean_ns)));
+				                                      document_us(r->limit[m][p].mean_ns)));
 	return list;
 }
 
@@ -220,8 +211,9 @@ static json_t *intervals_json(const struct stress_result *r)
 
 		json_array_append_new(list, json_pack("{s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "ms", (json_int_t)v->at_ms,
 		                                      "faults_per_second", (json_int_t)v->faults_rate, "count",
-		                                      (json_int_t)v->count, "p50", us(v->p50_ns), "p99", us(v->p99_ns),
-		                                      "p999", us(v->p999_ns), "max", us(v->max_ns)));
+		                                      (json_int_t)v->count, "p50", document_us(v->p50_ns), "p99",
+		                                      document_us(v->p99_ns), "p999", document_us(v->p999_ns), "max",
+		                                      document_us(v->max_ns)));
 	}
 	return list;
 }
@@ -236,7 +228,7 @@ static json_t *numbers_json(const struct number *numbers, size_t count)
 	json_t *object = json_object();
 
 	for (size_t i = 0; i < count; i++)
-		json_object_set_new(object, numbers[i].name, integer(numbers[i].value));
+		json_object_set_new(object, numbers[i].name, document_count(numbers[i].value));
 	return object;
 }
 
@@ -260,9 +252,9 @@ json_t *stress_json(const struct stress_options *opts, const struct stress_resul
 	json_t *sent = json_object(), *events = json_object();
 
 	for (unsigned p = 0; p < PLACE_COUNT; p++)
-		json_object_set_new(sent, place_names[p], integer(r->placed_by[p]));
+		json_object_set_new(sent, place_names[p], document_count(r->placed_by[p]));
 	for (unsigned e = 0; e < EVENT_COUNT; e++)
-		json_object_set_new(events, event_names[e], integer(r->events[e]));
+		json_object_set_new(events, event_names[e], document_count(r->events[e]));
 	return json_pack("{s:s, s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o, s:o, s:o}", "status",
 	                 r->failed ? "failed" : "sound", "wrong", r->wrong, "options", options_json(opts), "seconds",
 	                 (double)r->elapsed_ns / 1e9, "touching_seconds", (double)r->touch_ns / 1e9,
