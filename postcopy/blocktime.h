@@ -7,6 +7,7 @@
 #define POSTCOPY_BLOCKTIME_H
 
 #include "base/histogram.h"
+#include "postcopy/prefetch.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -21,14 +22,7 @@ struct fault_thread {
 	uint32_t tid; /* 0: the slot is free */
 	uint32_t order;
 	uint64_t faults, blocked_ns;
-	/* Where it was last, for prefetch.h. */
-	const void *block;
-	size_t last_unit;
-	long stride;
-	unsigned run;
-	size_t ahead_unit; /* the last one asked for ahead */
-	unsigned depth;
-	unsigned guessed; /* pages asked for ahead since its last fault */
+	struct walk walk;
 };
 
 struct blocktime {

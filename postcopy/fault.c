@@ -15,6 +15,16 @@
 
 #define EVENTS_MAX 64
 
+/* A thread has touched @unit: ask for what it will touch next. */
+static void ask_ahead(struct postcopy *pc, struct walk *w, struct pblock *pb, size_t unit, uint64_t now_ns)
+{
+	size_t next;
+
+	prefetch_learn(&pc->prefetch, w, pb, unit);
+	while (pc->prefetch_on && prefetch_next(w, pb->units, &next) && pc->ledger.guesses < PREFETCH_OUTSTANDING_MAX)
+		prefetch_note(w, next, !pblock_complete(pb, next) && ledger_guess(&pc->ledger, pb, next, now_ns));
+}
+
 static void on_fault(struct postcopy *pc, const struct uffd_msg *msg, uint64_t now_ns)
 {
 	uint32_t tid = msg->arg.pagefault.feat.ptid;
@@ -37,12 +47,13 @@ static void on_fault(struct postcopy *pc, const struct uffd_msg *msg, uint64_t n
 	PROBE3(postcopy__fault, pb->b->label, unit, tid);
 	if (pblock_complete(pb, unit)) {
 		pc->counts.faults_local++;
-		show_touched(pc, pb, unit, prefetch_walks(t, pb, unit));
-	} else if (!ledger_want(pc, pb, unit, tid, now_ns)) {
+		show_touched(pc, pb, unit, t && prefetch_walks(&t->walk, pb, unit));
+	} else if (!ledger_want(&pc->ledger, pb, unit, tid, now_ns)) {
 		/* Without memory for the entry the thread faults again, which is as good as one. */
 		uffd_wake(&pc->guest, pb->b->guest + ((uint64_t)unit << pb->b->unit_shift), block_unit_bytes(pb->b));
 	}
-	prefetch_fault(pc, t, pb, unit, now_ns);
+	if (t)
+		ask_ahead(pc, &t->walk, pb, unit, now_ns);
 }
 
 /*
@@ -76,7 +87,7 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 		     u = bitmap_next_set(&pb->asked, u + 1, last))
 			if (pblock_complete(pb, u)) {
 				show_touched(pc, pb, u, false);
-				ledger_landed(pc, pb, u);
+				ledger_landed(&pc->ledger, pb, u);
 			}
 		start += ((uint64_t)pb->units << pb->b->unit_shift) - off;
 	}
@@ -164,7 +175,7 @@ static bool looks_again(struct postcopy *pc)
 		return false;
 	now_ns = clock_now_ns();
 	if (pc->look_end_ns == 0 && look_worth(&pc->look))
-		pc->look_end_ns = now_ns + FAULT_SOON_NS;
+		pc->look_end_ns = now_ns + LEDGER_SOON_NS;
 	if (now_ns < pc->look_end_ns)
 		return true;
 	if (pc->look_end_ns > 0)

@@ -10,9 +10,6 @@
 
 struct postcopy;
 
-/* A thread that has got its page touches the next one that is missing within this time, if it walks over many. */
-#define FAULT_SOON_NS 50000ull
-
 /** fault_poll - handle what is there to be read now. Parks not. Return: events, or the error. */
 ssize_t fault_poll(struct postcopy *pc);
 

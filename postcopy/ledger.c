@@ -5,8 +5,8 @@
 #include "base/probe.h"
 #include "coroutine/reactor.h"
 #include "memory/block.h"
-#include "postcopy/fault.h"
-#include "postcopy/shared.h"
+#include "postcopy/blocktime.h"
+#include "postcopy/pblock.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -20,13 +20,14 @@ struct blocked_thread {
 	uint64_t since_ns;
 };
 
-void ledger_init(struct ledger *l, struct sched *s)
+void ledger_init(struct ledger *l, struct reactor *reactor, struct blocktime *blocktime,
+                 int (*request)(void *opaque, const struct page_request *list, size_t count), void *opaque)
 {
-	*l = (struct ledger){ .outstanding = 0 };
+	*l = (struct ledger){ .reactor = reactor, .blocktime = blocktime, .request = request, .opaque = opaque };
 	list_init(&l->unsent);
 	list_init(&l->guessed);
 	list_init(&l->sent);
-	event_init(&l->unsent_there, s, "a page to ask for");
+	event_init(&l->unsent_there, &reactor->sched, "a page to ask for");
 }
 
 /* For the next ones: a fault allocates nothing. */
@@ -52,31 +53,28 @@ static struct blocked_thread *get_blocked(struct ledger *l)
 }
 
 /* An answer is due while somebody waits and the source can be asked: see struct reactor. */
-static void be_eager(struct postcopy *pc)
+static void be_eager(struct ledger *l)
 {
-	struct ledger *l = &pc->ledger;
 	bool eager = l->outstanding > 0 && !l->offline;
 
 	if (eager != l->eager)
-		pc->reactor->eager += eager ? 1u : -1u;
+		l->reactor->eager += eager ? 1u : -1u;
 	l->eager = eager;
 }
 
-static void count_outstanding(struct postcopy *pc, int change)
+static void count_outstanding(struct ledger *l, int change)
 {
-	pc->ledger.outstanding += (size_t)change;
-	be_eager(pc);
+	l->outstanding += (size_t)change;
+	be_eager(l);
 }
 
-void ledger_fini(struct postcopy *pc)
+void ledger_fini(struct ledger *l)
 {
-	struct ledger *l = &pc->ledger;
 	struct blocked_thread *t;
 	struct want *w;
 
 	l->outstanding = 0;
-	be_eager(pc);
-
+	be_eager(l);
 	for (size_t i = 0; i < LEDGER_BUCKETS; i++) {
 		while ((w = l->buckets[i])) {
 			l->buckets[i] = w->chain;
@@ -112,9 +110,8 @@ static struct want **find(struct ledger *l, const struct pblock *pb, size_t unit
 	return w;
 }
 
-static struct want *add(struct postcopy *pc, struct pblock *pb, size_t unit, uint64_t now_ns, bool guess)
+static struct want *add(struct ledger *l, struct pblock *pb, size_t unit, uint64_t now_ns, bool guess)
 {
-	struct ledger *l = &pc->ledger;
 	struct want *w = l->free, **bucket = bucket_of(l, pb, unit);
 
 	if (w)
@@ -132,14 +129,14 @@ static struct want *add(struct postcopy *pc, struct pblock *pb, size_t unit, uin
 	if (guess)
 		l->guesses++;
 	else
-		count_outstanding(pc, 1);
+		count_outstanding(l, 1);
 	if (!l->offline)
 		event_set(&l->unsent_there);
 	return w;
 }
 
 /* Accounting only: without memory the thread waits all the same, and is not counted. */
-static void note_blocked(struct postcopy *pc, struct want *w, uint32_t tid, uint64_t now_ns)
+static void note_blocked(struct ledger *l, struct want *w, uint32_t tid, uint64_t now_ns)
 {
 	struct blocked_thread *t;
 
@@ -147,20 +144,19 @@ static void note_blocked(struct postcopy *pc, struct want *w, uint32_t tid, uint
 	for (t = w->blocked; t; t = t->next)
 		if (t->tid == tid)
 			return;
-	t = get_blocked(&pc->ledger);
+	t = get_blocked(l);
 	if (!t)
 		return;
 	*t = (struct blocked_thread){
-		.next = w->blocked, .thread = blocktime_thread(&pc->blocktime, tid), .tid = tid, .since_ns = now_ns
+		.next = w->blocked, .thread = blocktime_thread(l->blocktime, tid), .tid = tid, .since_ns = now_ns
 	};
 	w->blocked = t;
-	blocktime_blocks(&pc->blocktime, now_ns);
+	blocktime_blocks(l->blocktime, now_ns);
 }
 
-struct want *ledger_want(struct postcopy *pc, struct pblock *pb, size_t unit, uint32_t tid, uint64_t now_ns)
+struct want *ledger_want(struct ledger *l, struct pblock *pb, size_t unit, uint32_t tid, uint64_t now_ns)
 {
-	struct ledger *l = &pc->ledger;
-	struct want *w = bitmap_test(&pb->asked, unit) ? *find(l, pb, unit) : add(pc, pb, unit, now_ns, false);
+	struct want *w = bitmap_test(&pb->asked, unit) ? *find(l, pb, unit) : add(l, pb, unit, now_ns, false);
 
 	if (!w)
 		return NULL;
@@ -169,29 +165,23 @@ struct want *ledger_want(struct postcopy *pc, struct pblock *pb, size_t unit, ui
 		w->guess = false;
 		w->since_ns = now_ns;
 		l->guesses--;
-		count_outstanding(pc, 1);
+		count_outstanding(l, 1);
 		if (!w->sent) {
 			list_unlink(&w->node);
 			list_push_tail(&l->unsent, &w->node);
 		}
 	}
 	if (tid)
-		note_blocked(pc, w, tid, now_ns);
+		note_blocked(l, w, tid, now_ns);
 	return w;
 }
 
-bool ledger_guess(struct postcopy *pc, struct pblock *pb, size_t unit, uint64_t now_ns)
+bool ledger_guess(struct ledger *l, struct pblock *pb, size_t unit, uint64_t now_ns)
 {
-	if (bitmap_test(&pb->asked, unit) || !add(pc, pb, unit, now_ns, true))
+	if (bitmap_test(&pb->asked, unit) || !add(l, pb, unit, now_ns, true))
 		return false;
-	pc->ledger.guessed_pages += 1ull << block_unit_order(pb->b);
+	l->guessed_pages += 1ull << block_unit_order(pb->b);
 	return true;
-}
-
-static void release(struct want *w, int result)
-{
-	while (!list_empty(&w->waiters))
-		co_wake(co_of_node(list_pop_head(&w->waiters)), result);
 }
 
 static void note_served(struct ledger *l, uint64_t now_ns)
@@ -202,9 +192,8 @@ static void note_served(struct ledger *l, uint64_t now_ns)
 	l->back_ns = 0;
 }
 
-void ledger_landed(struct postcopy *pc, struct pblock *pb, size_t unit)
+void ledger_landed(struct ledger *l, struct pblock *pb, size_t unit)
 {
-	struct ledger *l = &pc->ledger;
 	struct want **link = find(l, pb, unit), *w = *link;
 	uint64_t now_ns = clock_now_ns();
 
@@ -215,35 +204,29 @@ void ledger_landed(struct postcopy *pc, struct pblock *pb, size_t unit)
 	if (w->guess) {
 		l->guesses--;
 	} else {
-		count_outstanding(pc, -1);
+		count_outstanding(l, -1);
 		note_served(l, now_ns);
 		if (w->blocked)
-			blocktime_page(&pc->blocktime, now_ns - w->since_ns);
+			blocktime_page(l->blocktime, now_ns - w->since_ns);
 	}
 	PROBE3(postcopy__landed, pb->b->label, unit, now_ns - w->since_ns);
 	for (struct blocked_thread *t = w->blocked; t; t = t->next)
-		blocktime_goes_on(&pc->blocktime, t->thread, now_ns, now_ns - t->since_ns);
+		blocktime_goes_on(l->blocktime, t->thread, now_ns, now_ns - t->since_ns);
 	if (w->blocked)
-		pc->reactor->soon_ns = FAULT_SOON_NS;
+		l->reactor->soon_ns = LEDGER_SOON_NS;
 	put_blocked(l, w);
-	release(w, 0);
+	while (!list_empty(&w->waiters))
+		co_wake(co_of_node(list_pop_head(&w->waiters)), 0);
 	w->chain = l->free;
 	l->free = w;
 }
 
-void ledger_release_waiters(struct ledger *l)
+void ledger_offline(struct ledger *l, bool on)
 {
-	for (size_t i = 0; i < LEDGER_BUCKETS; i++)
-		for (struct want *w = l->buckets[i]; w; w = w->chain)
-			release(w, -ECANCELED);
-}
-
-void ledger_offline(struct postcopy *pc, bool on)
-{
-	pc->ledger.offline = on;
-	be_eager(pc);
+	l->offline = on;
+	be_eager(l);
 	if (!on)
-		event_set(&pc->ledger.unsent_there);
+		event_set(&l->unsent_there);
 }
 
 void ledger_unsend(struct ledger *l)
@@ -297,8 +280,7 @@ static size_t take_batch(struct ledger *l, struct page_request *list)
 
 int ledger_send(void *arg)
 {
-	struct postcopy *pc = arg;
-	struct ledger *l = &pc->ledger;
+	struct ledger *l = arg;
 	struct page_request list[REQUEST_BATCH_MAX];
 	size_t n;
 	int r;
@@ -313,12 +295,12 @@ int ledger_send(void *arg)
 			event_clear(&l->unsent_there);
 		if (n == 0)
 			continue;
-		r = pc->request(pc->opaque, list, n);
+		r = l->request(l->opaque, list, n);
 		if (r == -ECANCELED)
 			return r;
 		if (r < 0) {
 			/* Whoever reads the channel will find out, too; until it is told, nothing more is asked. */
-			ledger_offline(pc, true);
+			ledger_offline(l, true);
 			ledger_unsend(l);
 			continue;
 		}

@@ -17,8 +17,9 @@
 #include <stdint.h>
 
 struct block;
+struct blocktime;
 struct pblock;
-struct postcopy;
+struct reactor;
 
 struct page_request {
 	struct block *block;
@@ -44,7 +45,16 @@ struct want {
 
 #define LEDGER_BUCKETS 4096
 
+/* A thread that has got its page touches the next one that is missing within this time, if it walks over many. */
+#define LEDGER_SOON_NS 50000ull
+
 struct ledger {
+	struct reactor *reactor;     /* not owned, as the rest up to the blank line */
+	struct blocktime *blocktime; /* hears who begins to wait, and who goes on */
+	/* Ask the source for these, all in one message; whole units. Parks. Return: as struct postcopy's. */
+	int (*request)(void *opaque, const struct page_request *list, size_t count);
+	void *opaque;
+
 	struct list unsent, guessed; /* to be sent: what somebody waits for, and after it what nobody does */
 	struct list sent;
 	struct event unsent_there;
@@ -61,30 +71,30 @@ struct ledger {
 	uint64_t served_ns; /* how long that took, the last time */
 };
 
-void ledger_init(struct ledger *l, struct sched *s);
-void ledger_fini(struct postcopy *pc);
+void ledger_init(struct ledger *l, struct reactor *reactor, struct blocktime *blocktime,
+                 int (*request)(void *opaque, const struct page_request *list, size_t count), void *opaque);
+
+/* No coroutine may wait for a unit. */
+void ledger_fini(struct ledger *l);
 
 /**
  * ledger_want - somebody waits for this unit, which is not complete
  * @tid: of the guest's thread; 0 for a coroutine
  * Return: the entry; NULL without memory.
  */
-struct want *ledger_want(struct postcopy *pc, struct pblock *pb, size_t unit, uint32_t tid, uint64_t now_ns);
+struct want *ledger_want(struct ledger *l, struct pblock *pb, size_t unit, uint32_t tid, uint64_t now_ns);
 
 /** ledger_guess - ask for it ahead. Return: false without memory, or when it has been asked for. */
-bool ledger_guess(struct postcopy *pc, struct pblock *pb, size_t unit, uint64_t now_ns);
+bool ledger_guess(struct ledger *l, struct pblock *pb, size_t unit, uint64_t now_ns);
 
 /** ledger_landed - the unit is complete and placed: whoever waited goes on, and the entry is gone */
-void ledger_landed(struct postcopy *pc, struct pblock *pb, size_t unit);
+void ledger_landed(struct ledger *l, struct pblock *pb, size_t unit);
 
-/* Whoever of our coroutines waits goes on with -ECANCELED; the entries stay. */
-void ledger_release_waiters(struct ledger *l);
-
-/** ledger_send - the coroutine that sends what is unsent. @arg: struct postcopy */
+/** ledger_send - the coroutine that sends what is unsent. @arg: struct ledger */
 may_park int ledger_send(void *arg);
 
 /** ledger_offline - nothing can be sent now / it can again */
-void ledger_offline(struct postcopy *pc, bool on);
+void ledger_offline(struct ledger *l, bool on);
 
 /* All that was sent has to be sent again. */
 void ledger_unsend(struct ledger *l);

@@ -44,13 +44,13 @@ static may_park int await_units(struct postcopy *pc, struct pblock *pb, uint64_t
 
 	/* All of them are asked for at once. */
 	for (size_t u = unit; u < end; u++) {
-		if (!pblock_complete(pb, u) && !ledger_want(pc, pb, u, 0, clock_now_ns()))
+		if (!pblock_complete(pb, u) && !ledger_want(&pc->ledger, pb, u, 0, clock_now_ns()))
 			return -ENOMEM;
 		turn_spend_shielded(&pc->reactor->sched, 4 * TURN_STEP);
 	}
 	for (; unit < end; unit++) {
 		while (!pblock_complete(pb, unit)) {
-			w = ledger_want(pc, pb, unit, 0, clock_now_ns());
+			w = ledger_want(&pc->ledger, pb, unit, 0, clock_now_ns());
 			if (!w || pc->opened)
 				return w ? -ECANCELED : -ENOMEM;
 			/* No deadline: the migration's end is one. */

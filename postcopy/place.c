@@ -115,7 +115,7 @@ static void tell(struct postcopy *pc, struct pblock *pb, size_t tpage, size_t co
 	/* One by one: few of the units are asked for, and the next one that is may be at the other end of the block. */
 	for (; unit < end; unit++)
 		if (bitmap_test(&pb->asked, unit) && pblock_complete(pb, unit))
-			ledger_landed(pc, pb, unit);
+			ledger_landed(&pc->ledger, pb, unit);
 	if (postcopy_all_here(pc))
 		event_set(&pc->all_here);
 }

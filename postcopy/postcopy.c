@@ -194,7 +194,7 @@ int postcopy_listen(struct postcopy *pc, struct err *err)
 	ASSERT(!pc->listening);
 	if (gate_shut(&pc->ram->gate) < 0)
 		return err_set(err, -EBUSY, "guest memory is still being written");
-	ledger_init(&pc->ledger, s);
+	ledger_init(&pc->ledger, pc->reactor, &pc->blocktime, pc->request, pc->opaque);
 	group_init(&pc->readers, s, "page faults");
 	group_init(&pc->senders, s, "page requests");
 	event_init(&pc->all_here, s, "the last page");
@@ -221,7 +221,7 @@ int postcopy_listen(struct postcopy *pc, struct err *err)
 		return r;
 	r = group_spawn_background(&pc->readers, "page faults", fault_read, pc);
 	if (r == 0)
-		r = group_spawn_background(&pc->senders, "page requests", ledger_send, pc);
+		r = group_spawn_background(&pc->senders, "page requests", ledger_send, &pc->ledger);
 	return r < 0 ? err_set(err, r, "no memory for a coroutine") : 0;
 }
 
@@ -278,7 +278,7 @@ void postcopy_pause(struct postcopy *pc)
 {
 	if (!pc->listening)
 		return;
-	ledger_offline(pc, true);
+	ledger_offline(&pc->ledger, true);
 	group_cancel(&pc->senders);
 	group_join(&pc->senders);
 	ledger_unsend(&pc->ledger);
@@ -301,9 +301,9 @@ int postcopy_resume(struct postcopy *pc)
 	}
 	if (r < 0)
 		return r;
-	ledger_offline(pc, false);
+	ledger_offline(&pc->ledger, false);
 	group_init(&pc->senders, &pc->reactor->sched, "page requests");
-	return group_spawn_background(&pc->senders, "page requests", ledger_send, pc);
+	return group_spawn_background(&pc->senders, "page requests", ledger_send, &pc->ledger);
 }
 
 /* ---- the end ---- */
@@ -332,7 +332,7 @@ void postcopy_end(struct postcopy *pc)
 		unregister_all(pc);
 		if (pc->yield.begun)
 			yield_end(&pc->yield);
-		ledger_fini(pc);
+		ledger_fini(&pc->ledger);
 		pc->listening = false;
 	}
 	close_descriptors(pc);

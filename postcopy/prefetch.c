@@ -1,7 +1,5 @@
 #include "postcopy/prefetch.h"
 
-#include "postcopy/shared.h"
-
 #include <stdlib.h>
 
 /* Equal distances in a row before the first guess. */
@@ -11,70 +9,71 @@
 #define DEPTH_FIRST 4
 
 /* Steps from the thread's last fault to @unit; 0: it is not on its way. */
-static long steps_to(const struct fault_thread *t, const struct pblock *pb, size_t unit)
+static long steps_to(const struct walk *w, const void *block, size_t unit)
 {
-	long distance = (long)unit - (long)t->last_unit;
+	long distance = (long)unit - (long)w->last_unit;
 
-	if (t->block != pb || t->stride == 0 || distance % t->stride || distance / t->stride < 0)
+	if (w->block != block || w->stride == 0 || distance % w->stride || distance / w->stride < 0)
 		return 0;
-	return distance / t->stride;
+	return distance / w->stride;
 }
 
 /* At the next step, or at one that was asked for ahead, or right after them. */
-static bool goes_on(const struct fault_thread *t, const struct pblock *pb, size_t unit)
+static bool goes_on(const struct walk *w, const void *block, size_t unit)
 {
-	long steps = steps_to(t, pb, unit);
-	long ahead = t->depth ? ((long)t->ahead_unit - (long)t->last_unit) / t->stride : 0;
+	long steps = steps_to(w, block, unit);
+	long ahead = w->depth ? ((long)w->ahead_unit - (long)w->last_unit) / w->stride : 0;
 
 	return steps >= 1 && steps <= ahead + 1;
 }
 
-bool prefetch_walks(const struct fault_thread *t, const struct pblock *pb, size_t unit)
+bool prefetch_walks(const struct walk *w, const void *block, size_t unit)
 {
-	return t && t->stride == 1 && goes_on(t, pb, unit);
+	return w->stride == 1 && goes_on(w, block, unit);
 }
 
-static void learn(struct prefetch *p, struct fault_thread *t, const struct pblock *pb, size_t unit)
+void prefetch_learn(struct prefetch *p, struct walk *w, const void *block, size_t unit)
 {
-	long distance = (long)unit - (long)t->last_unit;
+	long distance = (long)unit - (long)w->last_unit;
 
-	if (goes_on(t, pb, unit)) {
-		t->run++;
-		p->hits += t->guessed;
-		t->depth = t->depth * 2 < PREFETCH_DEPTH_MAX ? t->depth * 2 : PREFETCH_DEPTH_MAX;
+	if (goes_on(w, block, unit)) {
+		w->run++;
+		p->hits += w->guessed;
+		w->depth = w->depth * 2 < PREFETCH_DEPTH_MAX ? w->depth * 2 : PREFETCH_DEPTH_MAX;
 	} else {
-		p->waste += t->guessed;
-		t->stride = t->block == pb && labs(distance) <= STRIDE_UNITS_MAX ? distance : 0;
-		t->run = 1;
-		t->depth = 0;
+		p->waste += w->guessed;
+		w->stride = w->block == block && labs(distance) <= STRIDE_UNITS_MAX ? distance : 0;
+		w->run = 1;
+		w->depth = 0;
 	}
-	t->guessed = 0;
-	t->block = pb;
-	t->last_unit = unit;
+	w->guessed = 0;
+	w->block = block;
+	w->last_unit = unit;
 }
 
-void prefetch_fault(struct postcopy *pc, struct fault_thread *t, struct pblock *pb, size_t unit, uint64_t now_ns)
+bool prefetch_next(struct walk *w, size_t units, size_t *ret_unit)
 {
-	long next, end;
+	long next;
 
-	if (!t)
-		return;
-	learn(&pc->prefetch, t, pb, unit);
-	if (!pc->prefetch_on || t->run < RUN_MIN || t->stride == 0)
-		return;
-	if (t->depth == 0) {
-		t->depth = DEPTH_FIRST;
-		t->ahead_unit = unit;
+	if (w->run < RUN_MIN || w->stride == 0)
+		return false;
+	if (w->depth == 0) {
+		w->depth = DEPTH_FIRST;
+		w->ahead_unit = w->last_unit;
 	}
 	/* On from where it was asked for before, up to depth steps from here. */
-	next = steps_to(t, pb, t->ahead_unit) > 0 ? (long)t->ahead_unit : (long)unit;
-	end = (long)unit + (long)t->depth * t->stride;
-	while (next != end) {
-		next += t->stride;
-		if (next < 0 || (size_t)next >= pb->units || pc->ledger.guesses >= PREFETCH_OUTSTANDING_MAX)
-			break;
-		t->ahead_unit = (size_t)next;
-		if (!pblock_complete(pb, (size_t)next))
-			t->guessed += ledger_guess(pc, pb, (size_t)next, now_ns);
-	}
+	next = steps_to(w, w->block, w->ahead_unit) > 0 ? (long)w->ahead_unit : (long)w->last_unit;
+	if (next == (long)w->last_unit + (long)w->depth * w->stride)
+		return false;
+	next += w->stride;
+	if (next < 0 || (size_t)next >= units)
+		return false;
+	*ret_unit = (size_t)next;
+	return true;
+}
+
+void prefetch_note(struct walk *w, size_t unit, bool asked)
+{
+	w->ahead_unit = unit;
+	w->guessed += asked;
 }

@@ -134,7 +134,7 @@ static may_park void complete_block(struct postcopy *pc, struct pblock *pb)
 	/* Others may ask while we yield, but not for what is received. */
 	for (size_t u = bitmap_find_set(&pb->asked, 0); u < pb->units; u = bitmap_find_set(&pb->asked, u + 1)) {
 		show_touched(pc, pb, u, false);
-		ledger_landed(pc, pb, u);
+		ledger_landed(&pc->ledger, pb, u);
 		turn_spend_shielded(s, 2 * TURN_SYSCALL);
 	}
 }

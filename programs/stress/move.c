@@ -70,7 +70,7 @@ may_park int move_page(struct stress *s, struct sblock *sb, uint32_t page, const
 	pc->missing_tpages--;
 	pc->counts.pages++;
 	if (bitmap_test(&pb->asked, page))
-		ledger_landed(pc, pb, page);
+		ledger_landed(&pc->ledger, pb, page);
 	if (postcopy_all_here(pc))
 		event_set(&pc->all_here);
 	return 0;

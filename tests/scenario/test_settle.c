@@ -228,7 +228,7 @@ TEST(test_half_of_a_huge_page_is_lost_also_where_it_was_to_be_asked_for_ahead)
 	pc_settle(&s);
 	pc = &s.e.inm->postcopy;
 	pc->ledger.offline = true;
-	ck_assert(ledger_guess(pc, &pc->blocks[0], 1, clock_now_ns()));
+	ck_assert(ledger_guess(&pc->ledger, &pc->blocks[0], 1, clock_now_ns()));
 	end_stream(&s);
 	check_lost(&s, "one is at 0x200000 of block 'pc.ram'");
 	pc_give_up(&s);
