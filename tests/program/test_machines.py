@@ -134,6 +134,25 @@ class Runs(Folder):
         self.assertIsNone(run.Result(1, "it falls").why_not())
 
 
+class Judge(unittest.TestCase):
+    PLAIN = "  ok      unit/test_a: 5 passed (2 s)\n  ok      unit/test_b: 3 passed, 1 skipped\n8 passed, 0 failed, 1 skipped\n"
+    WITHOUT_A = PLAIN.splitlines(True)[1] + "3 passed, 0 failed, {} skipped\n"
+    WHY = "no reactor: the limit of locked memory (RLIMIT_MEMLOCK) is 0 KiB"
+
+    def judge(self, said, *skips):
+        return list(run.judge(run.Result(0, said), run.Result(0, self.PLAIN), Variation("it", "it", skips=skips)))
+
+    def test_a_program_that_is_skipped_as_a_whole_is_a_skip(self):
+        said = f"  skipped unit/test_a: {self.WHY}\n" + self.WITHOUT_A.format(2)
+        self.assertEqual(self.judge(said, "RLIMIT_MEMLOCK"), [])
+        self.assertEqual(self.judge(said), [f"skipped: unit/test_a: {self.WHY}"])
+
+    def test_tests_that_are_missing_are_said(self):
+        self.assertEqual(self.judge(self.WITHOUT_A.format(1)), ["4 tests, 9 without the change"])
+        some = "  skipped unit/test_a: 0 passed, 4 skipped\n" + self.WITHOUT_A.format(5)
+        self.assertEqual(self.judge(some), ["8 tests, 9 without the change"])
+
+
 class InEffect(Folder):
 
     def check(self, name, script):
