@@ -128,7 +128,8 @@ export TEST_PROGRAM := $(OUT)/inmigrate
 export TEST_SRCDIR := $(SRC)
 RUN_TESTS = $(srcdir)/scripts/run-tests --counts $(OUT)/counts --strip $(OUT)
 # They wait most of their time.
-TEST_JOBS ?= $(shell expr 3 '*' $$(nproc))
+PROCESSORS := $(shell $(srcdir)/scripts/processors)
+TEST_JOBS ?= $(shell expr 3 '*' $(PROCESSORS))
 RUN_MANY = $(RUN_TESTS) --jobs $(TEST_JOBS)
 
 # Sources: the installed QEMU, and the newer one that `configure --install-deps` unpacks.
@@ -233,7 +234,7 @@ check-control: $(CONTROL_PROGRAMS)
 		$(wordlist 4,99,$(CONTROL_$(c))) || :;) :
 
 # Guests want processors.
-INTEROP_JOBS ?= $(shell nproc)
+INTEROP_JOBS ?= $(PROCESSORS)
 INTEROP := $(wildcard $(srcdir)/tests/interop/run)
 check-interop: $(PROGRAM)
 ifeq ($(INTEROP),)

@@ -135,7 +135,8 @@ class Runs(Folder):
 
 
 class Judge(unittest.TestCase):
-    PLAIN = "  ok      unit/test_a: 5 passed (2 s)\n  ok      unit/test_b: 3 passed, 1 skipped\n8 passed, 0 failed, 1 skipped\n"
+    PLAIN = "  ok      unit/test_a: 5 passed (2 s)\n  ok      unit/test_b: 3 passed, 1 skipped\n" \
+        "8 passed, 0 failed, 1 skipped\n"
     WITHOUT_A = PLAIN.splitlines(True)[1] + "3 passed, 0 failed, {} skipped\n"
     WHY = "no reactor: the limit of locked memory (RLIMIT_MEMLOCK) is 0 KiB"
 

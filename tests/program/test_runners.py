@@ -12,6 +12,7 @@ import unittest
 from waiting import wait_until
 
 SRC = os.path.abspath(os.environ.get("TEST_SRCDIR", "."))
+PROCESSORS = os.path.join(SRC, "scripts/processors")
 THE_C_LIBRARYS = 3 << 31  # two that it does not let a program set
 STATUS = "grep -E '^Sig(Ign|Blk):' /proc/self/status"
 
@@ -65,6 +66,29 @@ class SideBySide(unittest.TestCase):
         import side_by_side
         side_by_side.run([0, 1, 2], lambda n: os._exit(7) if n == 1 else n, lambda *said: told.append(said), 2)
         self.assertEqual(sorted(told), [(0, 0, 0), (1, None, 7), (2, 2, 0)])
+
+
+class Processors(unittest.TestCase):
+    # In a tree of mounts of its own, so that the machine keeps its own.
+    WITH_QUOTA = """mount -t tmpfs none /sys/fs/cgroup && mkdir -p "/sys/fs/cgroup$3" &&
+        echo "$2" >"/sys/fs/cgroup$3/cpu.max" && "$1" """
+
+    def with_quota(self, quota, group=""):
+        done = subprocess.run(["unshare", "-m", "sh", "-c", self.WITH_QUOTA, "sh", PROCESSORS, quota, group],
+                              capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode != 0:
+            self.skipTest(f"no mounts of its own: {done.stderr.strip()}")
+        return int(done.stdout)
+
+    def test_a_quota_counts_where_it_is_less(self):
+        all_of_them = len(os.sched_getaffinity(0))
+        with open("/proc/self/cgroup", encoding="ascii") as f:
+            own = next((line[3:].strip() for line in f if line.startswith("0::")), "")
+        for group in {"", own}:
+            for quota, worth in (("max 100000", all_of_them), ("50000 100000", 1), ("100000 100000", 1),
+                                 ("100001 100000", 2), ("99900000 100000", all_of_them), ("nonsense", all_of_them)):
+                with self.subTest(quota=quota, group=group):
+                    self.assertEqual(self.with_quota(quota, group), min(worth, all_of_them))
 
 
 class Signals(unittest.TestCase):

@@ -10,13 +10,20 @@ What holds:
 import multiprocessing
 import os
 import signal
+import subprocess
 from multiprocessing.connection import wait
 
 import signals
 
+PROCESSORS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts", "processors")
 GRACE_SECONDS = 20
 TELLING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TOLD_STATUS = 128 + signal.SIGTERM
+
+
+def processors():
+    """How many there are for us."""
+    return int(subprocess.run([PROCESSORS], capture_output=True, text=True, check=True).stdout)
 
 
 def run(tasks, function, tell, jobs):

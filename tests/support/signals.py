@@ -43,8 +43,8 @@ def end_by(numbers, handler):
 
 
 def exit_by(numbers):
-    """By the first of them this process goes through its `finally` clauses; what comes meanwhile is let pass. (Not SIG_IGN,
-    which would go to programs that are just started.)"""
+    """By the first of them this process goes through its `finally` clauses; what comes meanwhile is let pass. (Not
+    SIG_IGN, which would go to programs that are just started.)"""
     def stop(number, _frame):
         for each in numbers:
             signal.signal(each, let_pass)
@@ -58,6 +58,6 @@ def die_with_parent(by=signal.SIGKILL):
 
 
 def follow(parent):
-    """As die_with_parent(), by SIGTERM, in a process that its parent has started some time ago. Return: whether it is there."""
+    """As die_with_parent(), by SIGTERM, in a process that was forked some time ago. Return: whether its parent is there."""
     die_with_parent(signal.SIGTERM)
     return os.getppid() == parent

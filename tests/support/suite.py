@@ -76,9 +76,10 @@ def run_all(options):
     return total
 
 
-def main(description, folder, pattern, prepare=None, jobs=JOBS_FOR_EACH_PROCESSOR * len(os.sched_getaffinity(0))):
+def main(description, folder, pattern, prepare=None):
     """The main program of a runner. prepare: more options for its parser; returns what is called with those that were said."""
     signals.as_expected()
+    jobs = JOBS_FOR_EACH_PROCESSOR * side_by_side.processors()
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-k", metavar="PATTERN", action="append", help="only tests whose name contains this")
     parser.add_argument("-j", dest="jobs", metavar="N", type=int, default=jobs, help=f"so many at the same time [{jobs}]")
