@@ -63,7 +63,6 @@ struct multifd {
 	unsigned at_sync;                                    /* channels that wait at a SYNC */
 	struct list claims;                                  /* of ids, the oldest first; empty from the start on */
 	unsigned claim_count;
-	bool watched; /* those that no main channel belongs to are closed in time */
 	struct multifd_gone gone;
 	struct event arrived; /* set when a claim comes or goes */
 	struct event started; /* set at the first sync point: all are chosen, and readers may begin */

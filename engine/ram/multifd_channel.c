@@ -202,9 +202,21 @@ static int read_prefix(struct multifd_channel *c, uint8_t *header, struct err *e
 	return read_bytes(c, header, MULTIFD_PREFIX_BYTES, err);
 }
 
-int multifd_channel_read_first(struct multifd_channel *c, struct err *err)
+int multifd_channel_read_first(struct multifd_channel *c, uint64_t deadline_ns, struct err *err)
 {
-	return read_prefix(c, c->headers[0], err);
+	struct iovec iov;
+	ssize_t n;
+
+	while (c->first_bytes < MULTIFD_PREFIX_BYTES) {
+		iov = (struct iovec){ c->headers[0] + c->first_bytes, MULTIFD_PREFIX_BYTES - c->first_bytes };
+		n = chan_readv(c->ch, &iov, 1, deadline_ns, err);
+		if (n < 0)
+			return (int)n;
+		if (n == 0)
+			return c->first_bytes > 0 ? cut(c, err) : 0;
+		c->first_bytes += (size_t)n;
+	}
+	return 1;
 }
 
 static int read_rest(struct multifd_channel *c, uint8_t *header, size_t header_bytes, struct err *err)

@@ -37,14 +37,18 @@ struct multifd_channel {
 	uint64_t came_ns;
 	struct co *co; /* of the reader, once it has begun */
 	struct iovec pages[MULTIFD_PAGES_MAX + 1];
+	size_t first_bytes;                           /* of the first packet's prefix have come */
 	uint8_t headers[2][MULTIFD_HEADER_BYTES_MAX]; /* one in use while the next one arrives */
 };
 
 /* NULL is allowed. */
 void multifd_channel_free(struct multifd_channel *c);
 
-/** multifd_channel_read_first - the first prefix. Parks: yes. Return: 1, 0 the channel has ended, or the error. */
-may_park int multifd_channel_read_first(struct multifd_channel *c, struct err *err);
+/**
+ * multifd_channel_read_first - the first packet's prefix
+ * Parks: yes. Return: 1 all of it is there; 0 the channel has ended before; -ETIMEDOUT: may be called again.
+ */
+may_park int multifd_channel_read_first(struct multifd_channel *c, uint64_t deadline_ns, struct err *err);
 
 /**
  * multifd_channel_read - all packets; the first one's prefix is there

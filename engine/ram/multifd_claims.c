@@ -114,59 +114,6 @@ static void evict_one(struct multifd *m)
 	pass_over(worst);
 }
 
-/* None of them has another half. */
-static void drop_old(struct multifd *m, uint64_t patience_ns)
-{
-	struct list *next;
-
-	for (struct list *at = m->claims.next; at != &m->claims; at = next) {
-		struct multifd_channel *c = claim_at(at);
-
-		next = at->next;
-		if (clock_now_ns() - c->came_ns < patience_ns)
-			continue;
-		log_often(m->log, LOG_CHANNELS, LOG_INFO,
-		          "multifd channel %u (%s) closed: no main channel came within %" PRIu64
-		          " s (twice connect-deadline)",
-		          c->id, c->ch->name, 2 * m->opts->connect_deadline_s);
-		pass_over(c);
-	}
-}
-
-/*
- * A claim waits for the start without a deadline, because the main stream has none. Without a main channel it is the
- * rest of a source that has lost that one and may not have noticed, because it writes here: each would wait for the
- * other for ever. Twice connect-deadline: a main channel that says no more than who it is may take one of them. And
- * what has come while this process was stopped is seen by the second look.
- */
-static may_park int watch_claims(void *arg)
-{
-	struct multifd *m = arg;
-	uint64_t patience_ns = m->opts->connect_deadline_s * NS_PER_S;
-	unsigned in_vain = 0;
-	int e = 0;
-
-	while (!list_empty(&m->claims)) {
-		e = event_wait(&m->started, deadline_after_ns(patience_ns));
-		if (e != -ETIMEDOUT)
-			break;
-		in_vain = m->main->ch ? 0 : in_vain + 1;
-		if (in_vain > 1)
-			drop_old(m, 2 * patience_ns);
-	}
-	m->watched = false;
-	return e == -ECANCELED ? e : 0;
-}
-
-/* Return: 0, or no memory. */
-static int be_watched(struct multifd *m)
-{
-	int e = m->watched ? 0 : group_spawn_background(m->readers, "multifd claims", watch_claims, m);
-
-	m->watched = e == 0;
-	return e;
-}
-
 /* The source's own is gone, and the list of blocks has come: that is what is wrong, if no other one comes. */
 static void note_gone(struct multifd_channel *c, int result, const struct err *err)
 {
@@ -195,23 +142,47 @@ static void end_claim(struct multifd_channel *c, int result, const struct err *e
 }
 
 /*
- * A channel's coroutine, from its claim to its end. It reads from the start, to notice an end at once, but not beyond
- * the first prefix.
+ * Until the channels are chosen. It reads meanwhile, to notice an end at once, but not beyond the first prefix.
+ * Return: 1; 0 when it has ended before; or the error.
+ *
+ * There is no deadline, because the main stream has none. But without a main channel it is the rest of a source that
+ * has lost that one and may not have noticed, because it writes here: each would wait for the other for ever. Twice
+ * connect-deadline: a main channel that says no more than who it is may take one of them. And what has come while this
+ * process was stopped is seen by the second look.
  */
+static may_park int await_choice(struct multifd_channel *c, struct err *err)
+{
+	const struct multifd *m = c->m;
+	uint64_t deadline_s = m->opts->connect_deadline_s, deadline_ns;
+	unsigned in_vain = 0;
+	int e;
+
+	while (in_vain < 2) {
+		deadline_ns = multifd_is_settled(m) ? DEADLINE_NEVER : deadline_after_ns(deadline_s * NS_PER_S);
+		e = multifd_channel_read_first(c, deadline_ns, err);
+		if (e > 0)
+			e = event_wait(&c->m->started, deadline_ns);
+		else if (e == 0)
+			return 0;
+		if (e != -ETIMEDOUT)
+			return e < 0 ? e : 1;
+		in_vain = m->main->ch || multifd_is_settled(m) ? 0 : in_vain + 1;
+	}
+	return err_set(err, -ETIMEDOUT, "no main channel came within %" PRIu64 " s (twice connect-deadline)",
+	               2 * deadline_s);
+}
+
+/* A channel's coroutine, from its claim to its end. */
 static may_park int run_claim(void *arg)
 {
 	struct multifd_channel *c = arg;
-	struct multifd *m = c->m;
 	struct err err = ERR_NONE;
 	int e;
 
-	c->co = m->started.sched->current;
-	e = c->passed_over ? -ECANCELED : multifd_channel_read_first(c, &err);
-	if (e > 0) {
-		e = event_wait(&m->started, DEADLINE_NEVER); /* no deadline: the main stream has none */
-		if (e == 0 && c->chosen)
-			e = multifd_channel_read(c, &err);
-	}
+	c->co = c->go.sched->current;
+	e = c->passed_over ? -ECANCELED : await_choice(c, &err);
+	if (e > 0 && c->chosen)
+		e = multifd_channel_read(c, &err);
 	if (!c->chosen) {
 		end_claim(c, e, &err);
 		return 0;
@@ -271,9 +242,7 @@ int multifd_join(struct multifd *m, struct hello *h, uint64_t deadline_ns, struc
 	if (e < 0)
 		return e;
 	snprintf(name, sizeof(name), "multifd %u", c->id);
-	e = be_watched(m);
-	if (e == 0)
-		e = group_spawn(m->readers, name, run_claim, c);
+	e = group_spawn(m->readers, name, run_claim, c);
 	if (e < 0) {
 		multifd_channel_free(c);
 		return err_set(err, e, "no memory for a coroutine");
