@@ -16,8 +16,8 @@ class Permuting(Wire):
     """Does on purpose what a network may do to several connections (doc/wire/channels.md 3): holds them until all are
     there, then opens them to the destination in `order` (indexes in the order of arrival; 0 came first and is main).
 
-    main_last: main's bytes are passed on a while after each other connection's first ones. split: the first bytes of
-    every connection are passed on one by one.
+    main_last: main's bytes are passed on a while after each other connection's first ones.
+    split: the first bytes of every connection are passed on one by one.
     """
 
     SPLIT_BYTES, SPLIT_PAUSE_S = 12, 0.003

@@ -1,4 +1,4 @@
-"""bed.py - what every loss test stands on: a link, the two ends' programs at its ends, and a tap on it"""
+"""bed.py - the base of every loss test: a link, a program at each of its ends, and a tap on it"""
 
 import errno
 import functools
@@ -18,12 +18,12 @@ import tcp             # noqa: E402
 from tap import Tap    # noqa: E402
 
 PORT = 4444
-PATIENT_SECONDS = 120       # for what must come, however slow the machine is
+PATIENT_SECONDS = 120       # for things that must come, however slow the machine is
 ADDRESS = f"tcp:{netem.Link.destination}:{PORT}"
 
 # At 50 % loss the channels take their time.
 PATIENT = {"connect-deadline": 80}
-# A destination that notices soon: in 4 s of silence.
+# A destination that notices a loss soon: after 4 s of silence.
 SOON = {**PATIENT, "keepalive-idle": 1, "keepalive-interval": 1, "keepalive-count": 3, "tcp-user-timeout": 4000}
 
 WORDS = re.compile(r"^inmigrate: info: (main channel|multifd channel \d+|preempt channel): "
@@ -31,7 +31,7 @@ WORDS = re.compile(r"^inmigrate: info: (main channel|multifd channel \d+|preempt
 
 
 class Bed:
-    """A link with settings, seeded, and TCP at its ends as tcp.py has it. `with` ends it."""
+    """A seeded link with settings, and with TCP at its ends as tcp.py sets it. `with` ends it."""
 
     def __init__(self, options, seed, congestion=tcp.CUBIC, **settings):
         self.link = netem.Link(build=options.build, seed=seed, options=("--congestion", congestion), **settings)
@@ -55,7 +55,7 @@ class Bed:
         self.link.__exit__()
 
     def wait_port(self):
-        """Until nobody listens any more: the kernel closes what a ring of a program that was killed has, a bit later."""
+        """Wait until nobody listens: the kernel closes the descriptors in a killed program's ring a bit later."""
         def is_free():
             with self.link.socket("destination") as s:
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -69,13 +69,13 @@ class Bed:
         qemu.wait_until("the port to be free", is_free, PATIENT_SECONDS)
 
     def prefix(self, where):
-        """Words before a command that is to run there; the process is the command itself."""
+        """The words before a command that is to run there; the process is the command itself."""
         return ["env", *(f"{k}={v}" for k, v in self.link.environment.items()),
                 self.link.environment["NETEM_LINK"], "--enter", where, "--"]
 
 
 class Destination(cases_postcopy.Touched):
-    """The program, at its end of the link, saying all it sees."""
+    """The program at its end of the link, with full output."""
 
     def __init__(self, folder, program, bed, guest, switched, seconds):
         super().__init__(folder, program, guest, "", switched)
@@ -91,7 +91,7 @@ class Destination(cases_postcopy.Touched):
         return self.bed.prefix("destination")
 
     def channels(self):
-        """{port of the source: "main", "multifd" or "preempt"}, as it was decided; and in this order."""
+        """{port of the source: "main", "multifd" or "preempt"}, as the destination decided, and in that order."""
         return {int(port): what.split()[0] for what, port in WORDS.findall(self.errors())}
 
     def said(self, words):
@@ -108,13 +108,13 @@ class Source(qemu.Qemu):
         self.argv = bed.prefix("source") + self.argv
 
     def start(self, pass_fds=()):
-        """Its monitor stands still while the network does, in a TLS handshake for one (7.2)."""
+        """Its monitor stands still while the network does, for example in a TLS handshake (7.2)."""
         super().start(pass_fds)
         self.qmp.command = functools.partial(self.qmp.command, _seconds=PATIENT_SECONDS)
         return self
 
     def be_humble(self):
-        """The guest never rests. It gets what time the others leave."""
+        """The guest never rests. It gets the time that the others leave."""
         for cpu in self.qmp.command("query-cpus-fast"):
             os.setpriority(os.PRIO_PROCESS, cpu["thread-id"], 19)
 

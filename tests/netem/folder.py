@@ -1,8 +1,8 @@
 """folder.py - a folder for the files of one run, which does not outlive it for long
 
-Files of guests are large, and in memory. A run that is killed leaves its folder behind, so the next one removes it: whoever
-uses a folder holds a shared lock on it, which the kernel takes back when he ends, however that is; who gets it alone may
-remove the folder.
+Files of guests are large, and in memory. A killed run leaves its folder, so the next run removes it. Each process that
+uses a folder holds a shared lock on it, which the kernel releases when the process ends in any way. A process that gets
+the lock exclusively may remove the folder.
 """
 
 import fcntl
@@ -29,7 +29,7 @@ class Folder:
             self.path = tempfile.mkdtemp(prefix=PREFIX, dir=self.where)
             self._lock = hold(self.path)
             if self._lock is None:
-                self.path = None    # swept before it was locked
+                self.path = None    # removed before it was locked
         return self.path
 
     def __exit__(self, *_):
@@ -38,7 +38,7 @@ class Folder:
 
 
 def _open(path):
-    """The folder, if it is one, and ours: other people's may lie there as well."""
+    """The folder, if it is one and ours: other people's may be there as well."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     if os.fstat(fd).st_uid == os.geteuid():
         return fd
@@ -47,7 +47,7 @@ def _open(path):
 
 
 def hold(path):
-    """Use a folder until the end of this process, or until what this returns is closed. None: it is gone."""
+    """Use a folder until this process ends, or closes what this returns. None: it is gone."""
     try:
         fd = _open(path)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""loss_cases.py - what may be lost, and when: the cases of tests/netem/run, each a script for a run (losses.py)
+"""loss_cases.py - what is lost, and when: the cases of tests/netem/run, each a script for a run (losses.py)
 
-Cubic is what connections have by default. At 20 % loss it carries some 20 KB/s, at 10 % 170, at 5 % 2000 (measured, without a
-delay): so there is less to carry where more is lost. Bbr carries everything, 70 MB/s at 20 %. A case that is named after it has the
-full load: with it the losses meet a guest that is being sent fast.
+Connections use cubic by default. At 20 % loss it carries about 20 KB/s, at 10 % 170, at 5 % 2000 (measured, without a
+delay). So cases with more loss carry less. Bbr carries everything, 70 MB/s at 20 %. A case that is named after it has
+the full load: there the losses meet a guest that is sent fast.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ CONTENT_AT = 16 * MIB
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What is to be carried: bytes with content, pages of them that the guest changes, and how long it may stand still for them
-    where there is no postcopy."""
+    """The load: bytes with content, how many of their pages the guest changes, and how long it may stand still for them
+    without postcopy."""
     bytes: int
     pages: int
     downtime_ms: int
@@ -42,7 +42,7 @@ FEATHER = Load(MIB // 4, 2, 20000)
 class Loss:
     name: str
     family: str
-    script: object                      # a function of the run: from `migrate` to where the network is what it stays
+    script: object                      # a function of the run: from `migrate` to the network's final state
     link: dict = dataclasses.field(default_factory=dict)
     postcopy: bool = True
     preempt: bool = True
@@ -55,8 +55,8 @@ class Loss:
     quick: bool = False
     since: tuple = (7, 2)
     until: tuple = (99,)
-    again: tuple = (99,)                # the version from which on it works again
-    seconds: int = 300                  # to the end of it, whatever happens
+    again: tuple = (99,)                # the version from which it works again
+    seconds: int = 300                  # until it has ended, whatever happens
 
     def fits(self, version):
         return self.since <= version < self.until or version >= self.again
@@ -69,7 +69,7 @@ class Loss:
 # ---- scripts -----------------------------------------------------------------------------------------------------
 
 def while_set_up(run):
-    """Loss while channels come about, and none then."""
+    """Loss while channels are set up, and none afterwards."""
     run.migrate()
     run.wait_set_up()
     run.link.set(loss="0%")
@@ -106,7 +106,7 @@ def precopy(run, dark):
     run.migrate()
     run.until("pages", lambda: run.source.info().get("ram", {}).get("transferred", 0) > MIB)
     dark()
-    # Postcopy is not asked for in the dark: that would be a black-out at the switch.
+    # Do not ask for postcopy during a black-out: that would be a black-out at the switch.
     run.until("light", run.is_light)
     run.carry_on()
 
@@ -124,7 +124,7 @@ def switchover(run, dark):
 
 
 def package(run, dark):
-    """Slowly, so that there is a middle of it."""
+    """Slowly, so that it has a middle."""
     run.migrate()
     run.begin_postcopy()
     run.until("the switch", lambda: run.status() == "pre-switchover")
@@ -152,7 +152,7 @@ def recovery(run, dark):
                run.destination.process.exited() is not None, PATIENT_SECONDS)
     run.link.set(delay="30ms")
     run.come_back()
-    # Its main channel, and the bitmaps of the blocks behind it.
+    # Its main channel, and the bitmaps of the blocks after it.
     time.sleep(0.1)
     dark()
     run.link.set(delay="0ms")
@@ -169,7 +169,7 @@ SLOW = 3 * MIB
 NO_POSTCOPY = {"postcopy": False}
 # From 8.1 to 10.0 a source refuses both together (doc/wire/stream.md 5.6).
 MULTIFD_POSTCOPY = {"channels": 2, "until": (8, 1), "again": (10, 1)}
-# What is lost, and what cubic can carry of it in a minute or so.
+# The losses, and what cubic can carry with them in about a minute.
 MIXES = {
     "loss-5": ({"loss": "5%"}, FULL),
     "loss-10": ({"loss": "10%"}, LIGHT),
@@ -185,7 +185,7 @@ MIXES = {
     "burst": ({"loss_burst": "2%,25%"}, LIGHT),
     "burst-long": ({"loss_burst": "0.5%,10%"}, LIGHT),
 }
-# Where nothing is lost and nothing overtaken, one is as good as the other.
+# Without loss and reordering, one is as good as the other.
 ALIKE = ("delay", "duplicate")
 
 # Some of everything: channels 1 to 8, plain and TLS, with a preempt channel and without; each share of loss; bursts; a
@@ -220,7 +220,7 @@ def kinds():
 
 
 def throughout_by(name, settings, load, **more):
-    """By cubic with the load that it carries, and by bbr with all."""
+    """With cubic and the load that it carries, and with bbr and the full load."""
     yield Loss(name, tcp.CUBIC, throughout, settings, load=load, soon=False, **more)
     if not name.startswith(ALIKE):
         yield Loss(f"{name}-bbr", tcp.BBR, throughout, settings, congestion=tcp.BBR, soon=False, **more)
@@ -234,7 +234,7 @@ def losses():
 
 
 def kinds_of(phase):
-    """Where there is postcopy, multifd is there with it; with a preempt channel as well where that makes a difference."""
+    """Postcopy comes with multifd, and also with a preempt channel where that makes a difference."""
     if phase not in POSTCOPY_PHASES:
         return kinds()
     both = (("multifd-preempt", MULTIFD_POSTCOPY),) if phase == "recovery" else ()
@@ -245,14 +245,14 @@ def blackouts():
     for seconds in (1, 5, 30):
         for phase in PHASES:
             for kind, more in kinds_of(phase):
-                # Of few pages in postcopy nothing would be left to lose.
+                # With few pages in postcopy nothing would remain to lose.
                 rate = SLOW if phase in ("precopy", *POSTCOPY_PHASES) else 24 * MIB
                 yield Loss(f"blackout-{seconds}-{phase}-{kind}", phase, blackout(phase, seconds), rate=rate, **more)
     for phase in ("postcopy", "recovery"):
         yield Loss(f"blackout-30-{phase}-psk", phase, blackout(phase, 30), rate=SLOW, tls="psk")
 
 
-# They are begun first.
+# They start first.
 LONG = re.compile(r"blackout-30|^loss-(10|20)|^one-way|^burst")
 CASES = [*set_ups(), *losses(), *blackouts()]
 for case in CASES:

@@ -1,14 +1,15 @@
-"""losses.py - one run: a QEMU sends its guest over a network that fails, and it ends in one of a few good ways
+"""losses.py - one run: a QEMU sends its guest over a network that fails, and the run ends in one of a few good ways
 
-What holds at the end:
-(1) It has landed, and every byte is that of the stopped source. It may have paused, and the source was told to come back.
-(2) Or the guest has not run at the destination, the destination has ended with its reason, and the source's guest runs on,
-    or runs when it is told to (`cont`).
-(3) Or "source stuck", counted apart: the source's guest is whole and stands, and QEMU refuses `cont`. See
+At the end one of these holds:
+(1) It has landed, and every byte equals the stopped source's. It may have paused, and the source was told to come back.
+(2) The guest has not run at the destination, the destination has ended with its reason, and the source's guest runs on,
+    or runs when told to (`cont`).
+(3) "source stuck", counted separately: the source's guest is whole and stopped, and QEMU refuses `cont`. See
     SOURCE_STUCK_UNTIL.
-(4) Or "source lost", counted apart: the guest waits at the destination for pages, and the source cannot come back. See
-    SOURCE_LOST_UNTIL.
-Anything else is Failed: a wrong byte, two guests, none, or an end that does not come. How long it takes is not judged.
+(4) "source lost", counted separately: the guest waits at the destination for pages, and the source cannot come back.
+    See SOURCE_LOST_UNTIL.
+Anything else is Failed: a wrong byte, two guests, none, or an end that does not come. The time it takes does not
+matter.
 """
 
 import os
@@ -22,40 +23,41 @@ from bed import PATIENT_SECONDS
 from qemu import Failed, Guest, QmpError, compare, keeps_changes, wait_until
 
 MEMORY_MIB = 48
-HUNG_SECONDS = 15           # so long one side may not notice what the other one has; then it is told
-TOLD_SECONDS = 40           # a source that has not failed by then is told to give up
-SET_UP_SECONDS = 60         # then the loss ends, too
+HUNG_SECONDS = 15           # one side may fail to notice for this long what the other has noticed; then it is told
+TOLD_SECONDS = 40           # a source that has not failed after this long is told to give up
+SET_UP_SECONDS = 60         # then the loss ends as well
 MISREAD = re.compile(r"a second main|begins with 0x11223344|all are there: is multifd|a recovery, and nothing")
 AGAIN = "source to begin again"
 OUTCOMES = ("completed", "recovered", "failed cleanly", "source stuck", "source lost")
-# Source stuck: of postcopy from QEMU 7.2 to 10.1 alone. They wait for no answer at the switch: as soon as the package is
-# written, which is when the kernel has taken it, they are in postcopy-active, and take any loss for one to recover from
-# (doc/wire/stream.md 2, 5.8). When nothing of it has arrived, the destination has no LISTEN, and nothing to recover: it
-# ends, as it must, because it cannot tell this from a loss in precopy. The source stays postcopy-paused, or after
-# migrate_cancel cancelling, and refuses `cont`; no destination can prevent that. From 10.2 on a source waits for PONG 0x42,
-# and runs its guest again. With LISTEN here the destination has to wait for the source, and "stuck" is a failure.
+# Source stuck: happens only in postcopy from QEMU 7.2 to 10.1. They wait for no answer at the switch. As soon as they
+# have written the package (when the kernel has taken it), they are in postcopy-active, and try to recover from any loss
+# (doc/wire/stream.md 2, 5.8). If none of it has arrived, the destination has no LISTEN, and nothing to recover. It must
+# end, because it cannot distinguish this from a loss in precopy. The source stays postcopy-paused, or cancelling after
+# migrate_cancel, and refuses `cont`; no destination can prevent that. From 10.2 on a source waits for PONG 0x42, and
+# runs its guest again. If LISTEN has arrived here, the destination must wait for the source, and "stuck" is a failure.
 SOURCE_STUCK_UNTIL = (10, 2)
-# Source lost: of QEMU 7.2, in three ways. (a) A connection that is lost while it comes back, before the last bitmap is there:
-# it stays in postcopy-recover without a connection, refuses migrate-pause and another resume, and a yank changes nothing.
-# With QEMU 7.2 as the destination it is the same, and that one dies of SIGSEGV as soon as its kernel tells it of the loss.
-# It sets no deadlines, so a black-out of 30 s alone does not harm it. Nor does it harm ours, whose deadlines are longer by
-# default; those of SOON make it notice. (b) With multifd: when those channels are lost, every recovery ends with its first
-# SYNC ("multifd_send_sync_main: channel 0 has already quit"), having sent no page. Or it stands still with that SYNC, in
-# postcopy-active, with its main connection alone; there is nothing that either end could notice. It would stand just so before a
-# destination that does not read: that is looked at (check_all_is_read). (c) It ends by an assertion
-# in its yank.c: a connection of an attempt that has failed comes about.
+# Source lost: happens with QEMU 7.2, in three ways. (a) It loses the connection while it comes back, before it has the
+# last bitmap. It stays in postcopy-recover without a connection, refuses migrate-pause and another resume, and a yank
+# changes nothing. With QEMU 7.2 as the destination the source does the same, and that destination dies of SIGSEGV as
+# soon as its kernel reports the loss. It sets no deadlines, so a black-out of 30 s alone does not harm it. Nor does it
+# harm ours, whose deadlines are longer by default; those of SOON make it notice. (b) With multifd: once those channels
+# are lost, every recovery ends with its first SYNC ("multifd_send_sync_main: channel 0 has already quit") before it has
+# sent a page. Or it stands still at that SYNC, in postcopy-active, with only its main connection; neither end can
+# notice anything. It would stand still in the same way if the destination did not read, so check_all_is_read makes sure
+# that it does. (c) An assertion in its yank.c ends it, when a connection of a failed attempt is set up late.
 SOURCE_LOST_UNTIL = (8, 0)
-# And a pause that nobody lost a packet for: 7.2 with a preempt channel, after a page that was asked for has ended a section, may go
-# on in that page's block where its main channel has named another one last (doc/wire/stream.md 13 item 14). Such a page has no place in the
-# small block that it comes for, and is refused, which is a pause; the source comes back and names all blocks anew.
-# Source deaf: active without a main connection, its guest running: that is an end that is good, as soon as somebody has ended the
-# destination, which waits for a source. 10.0 with a preempt channel waits for a first PONG before the switch, for ever when main is
-# lost meanwhile (and after migrate_cancel it stays cancelling). With multifd a source writes to those channels, which nobody reads
-# before there is a main channel, and does not look at main.
+# A pause can also happen without a lost packet: after a requested page has ended a section, 7.2 with a preempt channel
+# may go on in that page's block although its main channel named another one last (doc/wire/stream.md 13 item 14). Such
+# a page has no place in the small block for which it comes, so we refuse it, which is a pause; the source comes back
+# and names all blocks again. # Source deaf: it is active without a main connection, and its guest runs. That is a good
+# end, once somebody has ended the destination, which waits for a source. 10.0 with a preempt channel waits for a first
+# PONG before the switch, and waits forever if it loses main meanwhile (after migrate_cancel it stays cancelling). With
+# multifd a source does not look at main, and writes to the multifd channels, which nobody reads before there is a main
+# channel.
 DEAF = "destination to end, for the source waits without a main connection"
-LOST_TELLINGS = 2           # (a) is believed when the source has been told so often
-LOST_RECOVERIES = 3         # (b), after so many of them
-STILL_SECONDS = 60          # (b), when it has sent nothing for so long
+LOST_TELLINGS = 2           # (a) is certain when the source has been told this often
+LOST_RECOVERIES = 3         # (b), after this many of them
+STILL_SECONDS = 60          # (b), when it has sent nothing for this long
 ASSERTS = "yank_register_function: Assertion"
 QUIT = re.compile(r"multifd_send_sync_main: channel \d+ has already quit")
 STUCK = ("postcopy-paused", "cancelling")
@@ -67,11 +69,11 @@ class Run:
     def __init__(self, case, options, folder, bed):
         self.case, self.options, self.folder, self.bed, self.link = case, options, folder, bed, bed.link
         self.end = time.monotonic() + case.seconds
-        # Where the source would lose what its guest changes: then that stands still.
+        # If the source would lose its guest's changes, the guest stands still.
         self.stands = not keeps_changes(options.version, options.kvm)
-        self.told = []              # what had to be said because nobody noticed
+        self.told = []              # what we had to tell a side because it did not notice
         self.source = self.destination = None
-        self.coming_back = None     # how many events there were when the source was told to, until it is on its way
+        self.coming_back = None     # the number of events when the source was told to, until it is on its way
         self.reordered = self.overtaken = False
         self.connections = 0
         self.dark_until = self.sent_since = 0
@@ -155,7 +157,7 @@ class Run:
             self.status() in ("completed", "failed", "cancelled", "postcopy-paused")
 
     def until(self, what, condition):
-        """Until that, or an end. Return: whether that."""
+        """Wait until condition() is true, or the run has ended. Return: whether it is true."""
         try:
             wait_until(what, lambda: condition() or self.over() or self.is_deaf(), max(self.end - time.monotonic(), 0),
                        every=0.02)
@@ -174,7 +176,7 @@ class Run:
         return time.monotonic() > self.dark_until
 
     def connections_wanted(self):
-        # A preempt channel comes now only with the machine types of 7.2 (doc/wire/stream.md 6).
+        # At this point a preempt channel comes only with the machine types of 7.2 (doc/wire/stream.md 6).
         return 1 + self.case.channels + (self.case.postcopy and self.case.preempt and self.options.version < (8, 0))
 
     def wait_set_up(self):
@@ -187,17 +189,17 @@ class Run:
             pass   # then the loss ends here
 
     def begin_postcopy(self):
-        """Said once the source accepts it."""
+        """Repeat it until the source accepts it."""
         return self.until("postcopy to be accepted", self.source.start_postcopy)
 
     def go_on(self):
-        """At the switch the source waits for this."""
+        """The source waits for this at the switch."""
         if not self.until("the switch", lambda: self.status() == "pre-switchover"):
             return
         self.source.qmp.command("migrate-continue", state="pre-switchover")
 
     def carry_on(self):
-        """To the switch, and behind it, whatever the network is."""
+        """Up to the switch and past it, whatever the network does."""
         if self.case.postcopy and not self.begin_postcopy():
             return
         self.go_on()
@@ -208,13 +210,13 @@ class Run:
         return self.destination.said("the guest runs here") > 0
 
     def listened(self):
-        """LISTEN is here: from now on a loss is a pause."""
+        """LISTEN has arrived: from now on a loss is a pause."""
         return self.destination.said("pages are still to come") > 0
 
     # ---- to the end ----------------------------------------------------------------------------------------------
 
     def settle(self):
-        calm = None      # since when one side alone knows of a loss
+        calm = None      # since when only one side knows of a loss
         while time.monotonic() < self.end:
             status, exited = self.status(), self.destination.process.exited()
             if exited == 0:
@@ -258,7 +260,7 @@ class Run:
             len(QUIT.findall(self.source.process.errors())) >= LOST_RECOVERIES
 
     def is_deaf(self):
-        """A source that has lost its main connection, and does not know."""
+        """A source that has lost its main connection, and does not know it."""
         if self.status() != "active" or not self.bed.tap.opened or self.has_main():
             self.deaf_since = None
             return False
@@ -266,20 +268,20 @@ class Run:
         return time.monotonic() > self.deaf_since + HUNG_SECONDS
 
     def has_main(self):
-        """Of a later attempt nobody knows which connection it is."""
+        """After a later attempt we cannot know which connection it is."""
         live = self.live_ports()
         return bool(live) if AGAIN in self.told else self.bed.tap.opened[0].port in live
 
     def is_still(self):
-        """The source has come back, and has sent nothing for long."""
+        """The source has come back, and has sent nothing for a long time."""
         sent = (self.status(), self.source.info().get("ram", {}).get("transferred"), self.destination.said("goes on:"))
         if sent != self.sent:
             self.sent, self.sent_since = sent, time.monotonic()
         return sent[0] == "postcopy-active" and sent[2] > 0 and time.monotonic() > self.sent_since + STILL_SECONDS
 
     def check_all_is_read(self):
-        """A source that stands still is lost by its own fault when it has its main connection alone, and nothing is under way there:
-        then our end has read all, and waits."""
+        """A source that stands still is lost by its own fault if it has only its main connection, and nothing is under
+        way there: then our end has read everything, and waits."""
         live = self.live_ports()
         if len(live) != 1:
             raise Failed(f"the source stands still with {len(live)} connections; {self.how_it_is()}")
@@ -294,13 +296,13 @@ class Run:
                              f"{found[0].unread} that it has not read; {self.how_it_is()}")
 
     def lost(self):
-        """Nobody has done anything wrong here: its guest waits."""
+        """Our end has done nothing wrong: its guest waits."""
         if self.would_run():
             raise Failed(f"postcopy is paused, and the source's guest is {self.run_state()}")
         return "source lost", self.remark(self.status(), f"{self.destination.said('postcopy goes on:')} recoveries")
 
     def come_back(self):
-        """Once for each pause: QEMU 7.2 ends by an assertion when it is told again while it still connects."""
+        """Once for each pause: QEMU 7.2 fails an assertion when it is told again while it still connects."""
         if self.coming_back is not None and not self.has_come_back() and (self.connects() or time.sleep(1) or self.connects()):
             return
         try:
@@ -318,12 +320,13 @@ class Run:
                 if c.there == beds.PORT and c.state in (tcp.ESTABLISHED, tcp.SYN_SENT)}
 
     def has_come_back(self):
-        """Since it was told. It may have been paused again before anybody looked, so the events are asked."""
+        """Whether it has paused since it was told. It may have paused again before anybody looked, so we look at the
+        events."""
         return any(e["event"] == "MIGRATION" and e["data"]["status"] == "postcopy-recover"
                    for e in self.source.qmp.events[self.coming_back:])
 
     def tell(self, paused_here):
-        """The other side has not noticed."""
+        """The other side has not noticed the loss."""
         if paused_here:
             try:
                 self.source.qmp.command("migrate-pause")
@@ -341,11 +344,11 @@ class Run:
             self.destination.process.child.send_signal(signal.SIGUSR1)
 
     def unheard(self):
-        """The destination has no source: it has not had the first byte of main's, or that began and did not go on."""
+        """The destination has no source: main's first byte has not come, or main began and did not go on."""
         return self.destination.said("main channel: ") == self.destination.said("the next source is welcome")
 
     def again(self):
-        """Nothing has begun there, so it can begin once more; or the source is stuck."""
+        """Nothing has begun there, so it can begin again; or the source is stuck."""
         if self.status() not in ("failed", "cancelled"):
             self.destination.process.child.send_signal(signal.SIGTERM)
             return
@@ -368,8 +371,8 @@ class Run:
         return self.source.qmp.command("query-status")["status"]
 
     def would_run(self):
-        """The source has its guest for itself: that runs, or stands where it was stopped before (paused). When it has gone over,
-        it is finish-migrate or postmigrate, also if it stood all the time."""
+        """Only the source has the guest: it runs, or is stopped if it was stopped before (paused). A guest that has
+        moved is in finish-migrate or postmigrate, even if it was stopped all the time."""
         return self.run_state() in ("running", "paused")
 
     def remark(self, *more):
@@ -384,7 +387,7 @@ class Run:
 
     def landed(self):
         more = "" if self.switched() or not self.case.postcopy else "it came whole"
-        # What comes whole is written before the touchers run.
+        # A guest that comes as a whole is written before the touchers run.
         self.destination.undone = not self.switched()
         try:
             self.source.wait_status("completed", "postcopy-paused", seconds=HUNG_SECONDS)
@@ -414,7 +417,7 @@ class Run:
             raise Failed(f"the destination ended with {exited}: {why}")
         if self.switched():
             raise Failed(f"the guest ran here, and the destination ended: {why}")
-        # The multifd channels of an attempt that began without a main channel are those of nobody, and may be there still.
+        # The multifd channels of an attempt that began without a main channel belong to nobody, and may still be there.
         if MISREAD.search(self.destination.errors()) and AGAIN not in self.told:
             raise Failed(f"a channel was taken for another: {why}")
         more = self.source_gives_up()
@@ -432,7 +435,7 @@ class Run:
         return "failed cleanly", self.remark(f"source {self.status()}", more, why)
 
     def source_gives_up(self):
-        """By itself; or it is told to, as who looks after it would."""
+        """By itself, or because it is told to, as an operator would do."""
         def given_up():
             return self.status() in ("failed", "cancelled")
         try:
@@ -443,7 +446,7 @@ class Run:
             return ""
         if self.status() == "completed":
             raise Failed(f"the source has completed, and the destination failed: {self.destination.errors()[-300:]}")
-        # Up to 10.1 it takes a loss behind the package for one that can be recovered from (doc/wire/stream.md 5.8).
+        # Up to 10.1 it tries to recover from a loss after the package (doc/wire/stream.md 5.8).
         words = f"was {self.status()}, told to cancel"
         try:
             self.source.qmp.command("migrate_cancel")

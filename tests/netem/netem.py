@@ -1,4 +1,4 @@
-"""netem.py - an emulated network for a test: two namespaces and a link between them that can be made bad
+"""netem.py - an emulated network for a test: two namespaces, and a link between them that can be degraded
 
     with netem.Link(loss="50%", delay="20ms", seed=1) as link:
         server = link.popen("destination", [program, "listen", f"tcp:{link.destination}:4444"])
@@ -7,9 +7,9 @@
         link.blackout("2s")
     print(link.result["to-destination"]["lost"])
 
-Settings are the options of tests/netem/link, with _ for -: loss, loss_burst, delay, jitter, reorder, duplicate, corrupt,
-rate, queue, blackout (down=True); each also as to_source_loss and to_destination_loss. Where the machine does not allow a link,
-NotHere says why, and skips a unittest.
+Settings are the options of tests/netem/link, with _ for -: loss, loss_burst, delay, jitter, reorder, duplicate,
+corrupt, rate, queue, blackout (down=True); each also for one direction, as in to_source_loss and to_destination_loss.
+If the machine does not allow a link, NotHere says why, and skips a unittest.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ CLONE_NEWNET = 0x40000000
 NOT_HERE_STATUS = 77
 END_SECONDS = 10
 
-# Says where the namespaces are, then lives until its standard input is closed: so the link ends with us, come what may.
+# Reports where the namespaces are, then lives until its standard input closes: so the link always ends with us.
 COMMAND = r"""printf '%s\n' "$NETEM_SOURCE_NETNS" "$NETEM_DESTINATION_NETNS" "$NETEM_PID" "$NETEM_LINK"; exec cat"""
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -62,7 +62,8 @@ def _words(settings):
 
 
 class Link:
-    """build: the folder the link was built in (default: as tests/netem/link finds it). log: keep a line for each packet."""
+    """build: the folder of the link's build (default: as tests/netem/link finds it). log: keep a line for each
+    packet."""
 
     source, destination = "10.77.0.1", "10.77.0.2"
 
@@ -77,7 +78,7 @@ class Link:
         self._children = []
         self.pid = None     # of the link
         self.result = None   # the statistics, after the end
-        self.log = []        # [(direction, number, second, bytes, what became of it, why...)], after the end
+        self.log = []        # [(direction, number, second, bytes, its fate, why...)], after the end
 
     def __enter__(self):
         self._folder = temp.folder("netem.")
@@ -158,7 +159,7 @@ class Link:
     # ---- programs and sockets at either end --------------------------------------------------------------------
 
     def popen(self, where, command, **more):
-        """A program at "source" or "destination". Ended with the link, if nobody did before."""
+        """A program at "source" or "destination". It ends with the link at the latest."""
         environment = {**(more.pop("env", None) or os.environ), **self.environment}
         child = subprocess.Popen([self.environment["NETEM_LINK"], "--enter", where, "--", *command], env=environment,
                                  **more)
@@ -166,7 +167,7 @@ class Link:
         return child
 
     def run(self, where, command, data=None, seconds=30, **more):
-        """Such a program to its end; as subprocess.run."""
+        """Run such a program to its end, like subprocess.run."""
         more.setdefault("stdout", subprocess.PIPE)
         more.setdefault("stderr", subprocess.PIPE)
         child = self.popen(where, command, stdin=subprocess.PIPE if data is not None else subprocess.DEVNULL, **more)
@@ -179,7 +180,7 @@ class Link:
         return subprocess.CompletedProcess(command, child.returncode, out, err)
 
     def socket(self, where, kind=socket.SOCK_STREAM, family=socket.AF_INET, protocol=0):
-        """A socket of this process that is at one end of the link: a namespace is chosen when a socket is made."""
+        """A socket of this process at one end of the link: a socket belongs to the namespace in which it was made."""
         back = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             _setns(self.netns[where])
@@ -195,7 +196,7 @@ class Link:
     # ---- changes while it runs ---------------------------------------------------------------------------------
 
     def tell(self, line):
-        """A line for --control; what it answers."""
+        """Send a line to --control. Return: its answer."""
         self._control.sendall(line.encode() + b"\n")
         answer = self._answers.readline().strip()
         if not answer or answer.startswith("error"):
@@ -203,7 +204,7 @@ class Link:
         return answer
 
     def set(self, **settings):
-        """In effect on return, for packets that enter from now on."""
+        """Takes effect before it returns, for packets that enter from then on."""
         for name, value in _words(settings):
             self.tell(f"{name} {value}")
 
@@ -212,7 +213,7 @@ class Link:
         return f"to-{towards}-" if towards else ""
 
     def blackout(self, seconds, after="0s", towards=None):
-        """From now, or from some time after. towards: "source", "destination", or both."""
+        """Starts now, or after some time. towards: "source", "destination", or both."""
         self.tell(f"{self._prefix(towards)}blackout {after}+{seconds}")
 
     def down(self, towards=None):
@@ -222,5 +223,5 @@ class Link:
         self.tell(f"{self._prefix(towards)}up")
 
     def stats(self):
-        """So far: {"to-destination": {...}, "to-source": {...}, "seed": ..., "seconds": ...}"""
+        """To this moment: {"to-destination": {...}, "to-source": {...}, "seed": ..., "seconds": ...}"""
         return json.loads(self.tell("stats"))

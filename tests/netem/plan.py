@@ -1,6 +1,6 @@
-"""plan.py - which case is run with which QEMU, by which congestion control; and why one is not
+"""plan.py - which case runs with which QEMU and congestion control, and why some do not run
 
-options: those of the command line, and qemus [(path, version or None)], kvm, shared (the folder of the runs).
+options: the command line's, and qemus [(path, version or None)], kvm, shared (the folder of the runs).
 """
 
 import os
@@ -15,7 +15,7 @@ import tcp
 
 
 class Planned:
-    """A case, and the QEMU that it is run with; or why it cannot be."""
+    """A case and its QEMU; or why it cannot run."""
 
     def __init__(self, case, binary=None, version=None, reason=None, named=False):
         self.case, self.binary, self.version, self.reason = case, binary, version, reason
@@ -27,8 +27,8 @@ def short(version):
 
 
 def in_turn(options):
-    """All cases: [(case, QEMUs)]. Quick ones have one each, and a family has all of them in turn; which one that is does not depend
-    on what else is asked for."""
+    """All cases: [(case, QEMUs)]. Quick cases have one each, and a family goes through all of them in turn; the choice
+    does not depend on which other cases are requested."""
     turns = {}
     for case in loss_cases.CASES:
         if options.quick and not case.quick:
@@ -61,7 +61,8 @@ def plan(options):
 
 
 def offered(options):
-    """{congestion control: why not}, and what the kernel lacks. Where something is wrong with a link each run says so for itself."""
+    """{congestion control: why not}, and what the kernel lacks. If something is wrong with a link, each run reports
+    it."""
     not_offered, lacking = {}, ()
     for name in (tcp.CUBIC, tcp.BBR):
         try:
@@ -75,7 +76,7 @@ def offered(options):
 
 
 def sources(options):
-    """Each QEMU, and what its guests run with."""
+    """Each QEMU, and the accelerator of its guests."""
     for name, version in options.qemus:
         if version:
             stands = "" if qemu.keeps_changes(version, options.kvm) else ", guests stand still: it loses what they change"
@@ -85,7 +86,7 @@ def sources(options):
 
 
 def heading(options, lacking):
-    """What the runs stand on."""
+    """Lines about what the runs depend on."""
     by = [name for name in (tcp.CUBIC, tcp.BBR) if name not in options.not_offered]
     yield ", ".join(t for t in (tcp.kernel(), "TCP by " + " and ".join(by) if by else "no link", tcp.missing(lacking)) if t)
     yield from sources(options)

@@ -1,12 +1,12 @@
-"""setups.py - channels are set up while the network loses packets, many times, with a source of a few lines
+"""setups.py - many times, set up channels while the network loses packets, with a source of a few lines
 
-The source does what QEMU does: it connects the main channel, and when that stands, all others at once. Its main channel
-speaks at once, so that what decides which bytes are there first is the network alone. What the destination says of each
-connection must be what was sent on it; a preempt channel says nothing, and must not be taken for anything while the others
-come. With TLS every connection begins with a handshake (certificates), inside which it then says what it is.
+The source does what QEMU does: it connects the main channel, and once that is connected, all others at once. Its main
+channel speaks at once, so that only the network decides which bytes arrive first. What the destination reports about
+each connection must be what was sent on it. A preempt channel says nothing, and must not be classified while the others
+come. With TLS every connection begins with a handshake (certificates), and then says inside TLS what it is.
 
-After LOSS_SECONDS the loss ends. What comes about only then is late, which is the network's doing; what does not come about
-then either hangs. So no set-up is judged by the time that it takes.
+After LOSS_SECONDS the loss ends. A set-up that succeeds only then is late, and the network is the cause; one that does
+not succeed even then hangs. So the time that a set-up takes does not count.
 """
 
 import os
@@ -20,7 +20,7 @@ import time
 import bed as beds
 from netem import Link
 
-# Up to the beginning of the first section, which a source sends in one piece: by less it is not taken for one.
+# Up to the beginning of the first section, which a source sends in one piece: less does not identify a source.
 HEADER = b"QEVM" + struct.pack(">I", 3) + b"\x07" + struct.pack(">I", 13) + b"pc-i440fx-7.2" + b"\x01"
 LOSS_SECONDS = 60
 CALM_SECONDS = 180      # without tcp_rto_max_ms a kernel repeats what was lost after up to two minutes
@@ -34,7 +34,7 @@ def multifd_hello(number):
 
 
 class Stopped(Exception):
-    """Nobody wants to know any more."""
+    """Nobody is interested any more."""
 
 
 class Opener(threading.Thread):
@@ -59,7 +59,8 @@ class Opener(threading.Thread):
             pass  # the destination is gone, and says why itself; or the set-up is over
 
     def close(self):
-        """Nothing of it may reach the next set-up: a socket that is closed while a thread waits for it would go on trying."""
+        """Nothing of it may reach the next set-up: a socket that is closed while a thread waits for it would keep
+        trying."""
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
@@ -71,7 +72,7 @@ class Opener(threading.Thread):
 
 
 def tls_of(certs):
-    """A client's side, with the files that QEMU has."""
+    """A client's side, with the files that QEMU uses."""
     folder = os.path.join(certs, "client")
     context = ssl.create_default_context(cafile=os.path.join(folder, "ca-cert.pem"))
     context.load_cert_chain(os.path.join(folder, "client-cert.pem"), os.path.join(folder, "client-key.pem"))
@@ -79,7 +80,7 @@ def tls_of(certs):
 
 
 class SetUp:
-    """One; what came of it. certs: the folder of the certificates, or None for one without TLS."""
+    """One set-up and its outcome. certs: the folder of the certificates, or None without TLS."""
 
     def __init__(self, bed, folder, program, channels, preempt, certs, stop):
         self.bed, self.channels, self.preempt, self.certs, self.stop = bed, channels, preempt, certs, stop
@@ -107,7 +108,7 @@ class SetUp:
             self.bed.link.set(loss="0%")
             tap.disarm()
             self.reordered, self.close = tap.out_of_order(), tap.main_was_close()
-            # Inside TLS nobody but the destination sees who speaks.
+            # Inside TLS only the destination sees who speaks.
             self.overtaken = self.spoke_first() == "multifd" if self.certs else tap.main_overtaken()
             self.destination.close()
             for opener in self.openers:
@@ -117,7 +118,7 @@ class SetUp:
         return next(iter(self.destination.channels().values()), None)
 
     def open(self):
-        """Main first. The others come when it stands, as those of QEMU; it may still be unheard then."""
+        """Main first. The others come once it is connected, as with QEMU; its bytes may not have arrived then."""
         client = tls_of(self.certs) if self.certs else None
         main = Opener(self.bed.link, HEADER, client)
         self.openers = [main]
@@ -132,7 +133,7 @@ class SetUp:
             opener.start()
 
     def wanted(self):
-        """What each of them is, by its port at the source."""
+        """The type of each, by its port at the source."""
         speaking = self.openers[:1 + self.channels]
         return {opener.port: "multifd" if number else "main" for number, opener in enumerate(speaking)}
 
@@ -141,11 +142,11 @@ class SetUp:
         closed = {int(port) for port in CLOSED.findall(self.destination.errors())}
         if self.destination.process.exited() is not None or closed & {opener.port for opener in self.openers}:
             return True
-        # Not who is silent: where the last packet of its beginning is lost, a minute may pass until the next try.
+        # Not silent ones: if the last packet of its beginning is lost, a minute may pass until the next try.
         return len(said) == 1 + self.channels
 
     def is_late(self):
-        """From then on the network is good."""
+        """From now on the network is good."""
         if not self.late and time.monotonic() > self.started + LOSS_SECONDS:
             self.late = True
             self.bed.link.set(loss="0%")
@@ -197,7 +198,8 @@ class Counts:
 
 
 def run(options, name, program, count, enough=None, certs=None):
-    """count set-ups, on some links at the same time; fewer when enough(counts). certs: with TLS. Raises netem.NotHere."""
+    """Do count set-ups, on some links at the same time; fewer when enough(counts). certs: with TLS. Raises
+    netem.NotHere."""
     counts, left, troubles = Counts(), iter(range(count)), []
 
     def work(number):
@@ -211,7 +213,7 @@ def run(options, name, program, count, enough=None, certs=None):
                     setup = SetUp(bed, folder, program, n % 8 + 1, bool(n // 8 % 2), certs, options.stop)
                     setup.execute()
                     counts.add(setup, time.monotonic() - start)
-        except BaseException as e:  # to be raised by the one who waits
+        except BaseException as e:  # the thread that waits raises it
             troubles.append(e)
 
     def left_ones():

@@ -1,8 +1,8 @@
-"""tap.py - in which order were connections opened at the source, and in which order did they come about at the destination?
+"""tap.py - in which order did the source open connections, and in which order did they arrive at the destination?
 
-Both ends of the link are looked at, packet by packet. A connection is opened by its first SYN, as the source sends it; the
-destination's kernel puts it into the line for accept() when the first segment behind the SYN arrives; and it has spoken when
-its first byte is there. Only what a program can see counts: what the link drops does not arrive.
+It looks at both ends of the link, packet by packet. A connection is opened when the source sends its first SYN. The
+destination's kernel queues it for accept() when the first segment after the SYN arrives. It has spoken when its first
+byte has arrived. Only what a program can see counts: what the link drops does not arrive.
 """
 
 import select
@@ -26,7 +26,7 @@ class Connection:
 
     def __init__(self, port, start):
         self.port = port
-        self.start = start          # the sequence number of its first byte
+        self.start = start          # the sequence number of the first byte
         self.first = b""            # what it began with
 
 
@@ -47,13 +47,13 @@ class Tap:
         self._thread.start()
 
     def restart(self):
-        """Forget what was seen."""
+        """Forget what it has seen."""
         self.disarm()
         self.opened, self.accepted, self.spoken, self.by_port = [], [], [], {}
         self.arm()
 
     def disarm(self):
-        """All that has passed by then has been seen."""
+        """On return it has seen everything that has passed."""
         if self._thread:
             self._wake[0].close()
             self._thread.join()
@@ -70,11 +70,11 @@ class Tap:
             while True:
                 ready = {fd for fd, _ in poll.poll()}
                 if wake.fileno() in ready:
-                    # What has passed by now is looked at, unless there is no end of it.
+                    # Look at everything that has passed, unless it never ends.
                     end = end or time.monotonic() + DRAIN_SECONDS
                     if len(ready) == 1 or time.monotonic() > end:
                         return
-                # All of the source first: nothing arrives before it was sent.
+                # All of the source's first: nothing arrives before it was sent.
                 while self._take(source, True):
                     pass
                 if destination.fileno() in ready:
@@ -113,24 +113,25 @@ class Tap:
             connection.spoke_at = time.monotonic()
             self.spoken.append(connection)
 
-    # ---- what it means -------------------------------------------------------------------------------------------
+    # ---- conclusions -------------------------------------------------------------------------------------------
 
     def out_of_order(self):
         """Accepted in another order than opened."""
         return self.accepted != [c for c in self.opened if c in self.accepted]
 
     def main_overtaken(self):
-        """A multifd channel's first bytes were there before the main channel's (without TLS)."""
+        """A multifd channel's first bytes arrived before the main channel's (without TLS)."""
         firsts = [c.first for c in self.spoken if c.first in (MAIN, MULTIFD)]
         return firsts[:1] == [MULTIFD]
 
     def main_was_close(self):
-        """Main's first bytes were there before a multifd channel's, by so little that the destination may see both at once."""
+        """Main's first bytes arrived before a multifd channel's, by so little that the destination may see both at
+        once."""
         at = {kind: min((c.spoke_at for c in self.spoken if c.first == kind), default=None) for kind in (MAIN, MULTIFD)}
         return None not in at.values() and 0 <= at[MULTIFD] - at[MAIN] < CLOSE_SECONDS
 
     def misread(self, said):
-        """said: {port: "main" or "multifd"} of the destination. What is not so, or None."""
+        """said: {port: "main" or "multifd"} of the destination. Return: what is wrong, or None."""
         for c in self.spoken:
             is_so = {MAIN: "main", MULTIFD: "multifd"}.get(c.first)
             if is_so and said.get(c.port, is_so) != is_so:

@@ -1,8 +1,8 @@
-"""tcp.py - what TCP does at both ends of a link, whatever the machine's administrator prefers
+"""tcp.py - how TCP works at both ends of a link, whatever the machine's administrator prefers
 
-A new namespace takes some settings from the machine (the sizes of buffers, those below conf), and others from its kernel, which
-has its own in each version. So all that may change how a connection fares is set here, and what was set is read again. What an older
-kernel lacks it does in a way of its own; a run says which (missing).
+A new namespace takes some settings from the machine (the sizes of buffers, those below conf), and others from the
+kernel's defaults, which differ between versions. So we set everything here that may influence a connection, and read it
+back. For a setting that an older kernel lacks, it does what it always did; a run lists those (missing).
 """
 
 import collections
@@ -12,17 +12,17 @@ import sys
 
 import netem
 
-CUBIC, BBR = "cubic", "bbr"     # Linux's default; and one that does not take a loss for a sign that it sends too fast
+CUBIC, BBR = "cubic", "bbr"     # Linux's default; and one that does not read a loss as a sign that it sends too fast
 PLACE = "/proc/sys/net/ipv4/"
 
-# SYNs are repeated every second, and lost data too: otherwise the pauses double up to two minutes, and a black-out of 30 s is
-# followed by one of 30 s more in which nobody tries. A kernel that lacks tcp_rto_max_ms (before 6.15) does not double them six times
-# at least where little is under way, which is so at 20 % loss. Then more tries have to fail until a kernel gives up: 15, which is
-# its default for a quarter of an hour, would be 15 s.
+# Repeat SYNs and lost data every second. Otherwise the pauses double up to two minutes, and after a black-out of 30 s
+# come 30 s more in which nobody tries. A kernel without tcp_rto_max_ms (before 6.15) does not double the first six when
+# little is under way, which is so at 20 % loss. With it, more tries must fail before a kernel gives up: its default of
+# 15, which otherwise lasts a quarter of an hour, would be 15 s.
 OURS = {"tcp_syn_linear_timeouts": 60, "tcp_rto_max_ms": 1000, "tcp_thin_linear_timeouts": 1, "tcp_syn_retries": 60,
         "tcp_synack_retries": 30, "tcp_retries2": 255}
 
-# Those of Linux 6.18 with some gigabytes of memory.
+# Linux 6.18's with some gigabytes of memory.
 DEFAULTS = {
     "conf/all/rp_filter": 0, "conf/link0/rp_filter": 0, "conf/all/accept_local": 0, "conf/all/forwarding": 0,
     "conf/link0/forwarding": 0,
@@ -44,7 +44,7 @@ DEFAULTS = {
 }
 SYSCTLS = {**DEFAULTS, **OURS}
 
-# Runs at an end of the link. What each of them is then; None for one that is not there.
+# Runs at an end of the link. Prints the value of each setting afterwards; None if it does not exist.
 SCRIPT = """
 import json, os, sys
 now = {}
@@ -65,7 +65,7 @@ print(json.dumps([now, os.access(os.path.join(sys.argv[1], "tcp_sack"), os.W_OK)
 
 
 def settle(link):
-    """Set them at both ends. Return: the names of those that this kernel lacks. Raises netem.NotHere, or netem.Failed."""
+    """Set them at both ends. Return: the names that this kernel lacks. Raises netem.NotHere, or netem.Failed."""
     lacking = set()
     for where in ("source", "destination"):
         done = link.run(where, [sys.executable, "-I", "-S", "-c", SCRIPT, PLACE], data=json.dumps(SYSCTLS).encode())
@@ -86,7 +86,8 @@ ESTABLISHED, SYN_SENT = "01", "02"
 
 
 def connections(pid):
-    """Those of the network namespace of a process. Unsent is also what has not been acknowledged; of who listens, unread is a count."""
+    """The connections in a process's network namespace. Unsent includes unacknowledged bytes; for a listening socket
+    unread is a count."""
     for family in ("tcp", "tcp6"):
         try:
             with open(f"/proc/{pid}/net/{family}", encoding="ascii") as f:
@@ -101,7 +102,7 @@ def connections(pid):
 
 
 def missing(lacking):
-    """What is worth saying of them."""
+    """A line about the settings that the kernel lacks, if any."""
     ours = sorted(set(lacking) & set(OURS))
     return f"{len(lacking)} of {len(SYSCTLS)} settings are not in this kernel" + (f", {', '.join(ours)} among them" if ours else "") \
         if lacking else ""

@@ -1,4 +1,4 @@
-"""test_kit.py - datagrams with numbers, from one end of a link to the other, in one process: so both have one clock"""
+"""test_kit.py - numbered datagrams from one end of a link to the other, in one process, so that both use one clock"""
 
 import functools
 import math
@@ -19,7 +19,7 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_TIMESTAMPNS = 32, 33, 35
 TIMESPEC = struct.Struct("@ll")
 HEADER_BYTES = 28  # IP and UDP
 TRIES = 4
-BUSY_SHARE = 0.1   # of the time somebody waited for a processor
+BUSY_SHARE = 0.1   # of the time, in which something waited for a processor
 SIGMAS = 4         # of a seeded count: once it holds, it holds
 
 
@@ -29,7 +29,7 @@ def command(*arguments):
 
 
 def run(*arguments, seconds=PATIENT_SECONDS, **more):
-    """The link to its end, with its output."""
+    """Run the link to its end; with its output."""
     return subprocess.run(command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           timeout=seconds, check=False, text=True, **more)
 
@@ -42,11 +42,11 @@ def why_not():
 
 
 class Late(AssertionError):
-    """Something took too long, which on a busy machine proves nothing."""
+    """Something took too long; on a busy machine that proves nothing."""
 
 
 def waited_seconds():
-    """So long somebody has waited for a processor since the machine began; None where the kernel does not say."""
+    """How long something has waited for a processor since the machine started; None if the kernel does not say."""
     try:
         with open("/proc/pressure/cpu", encoding="ascii") as f:
             return int(f.readline().rsplit("total=", 1)[1]) / 1e6
@@ -55,9 +55,9 @@ def waited_seconds():
 
 
 def busy_machine(test):
-    """Once more, up to three times, when something was late. Late each time, on a machine that was busy each time: that is
-    skipped, it proves nothing; on one that was not, it fails. What is early, or lost, fails at once. No subTest in these: it
-    would keep what is late for itself."""
+    """Repeat the test, up to three times, when something was late. If it was late each time, and the machine was busy
+    each time, skip it, because that proves nothing; on a machine that was not busy it fails. Anything early or lost
+    fails at once. Do not use subTest in these: it would swallow what is late."""
     @functools.wraps(test)
     def again(self):
         idle = False
@@ -76,7 +76,7 @@ def busy_machine(test):
 
 
 class LinkTest(unittest.TestCase):
-    """A test that needs a link is skipped where there can be none."""
+    """A test that needs a link is skipped if there can be none."""
 
     def setUp(self):
         if why_not():
@@ -96,15 +96,15 @@ class LinkTest(unittest.TestCase):
         self.assertTrue(low <= value <= high, f"{what} {value:.4f} is not in [{low}, {high}]")
 
     def assertTimely(self, value, low, high, what=""):
-        """As assertBetween, for what is timed."""
+        """As assertBetween, for times."""
         if not low <= value <= high:
             raise Late(f"{what} {value:.4f} is not in [{low}, {high}]")
 
 
 class Flow:
-    """One way over a link. sent[n] and got: [(n, when)] in the order of arrival; seconds since the beginning.
+    """One way over a link. sent[n]; got: [(n, when)] in the order of arrival; seconds since the beginning.
 
-    When a datagram came the kernel says: by the time Python reads it, it may have waited for a processor.
+    The kernel says when a datagram came: before Python reads it, Python may have waited for a processor.
     """
 
     def __init__(self, link, towards="destination", port=PORT):
@@ -160,13 +160,13 @@ class Flow:
                 self._take()
 
     def send(self, count, every=0.0, size=64):
-        """every: seconds from one to the next; 0: as fast as the link takes them."""
+        """every: seconds from one to the next; 0: as fast as the link accepts them."""
         start, base = time.monotonic(), len(self.sent)
         for n in range(count):
             if every:
                 self._take_until(start + n * every)
             elif n % 512 == 511:
-                # A TUN device drops what finds its queue full: not the loss that is asked for.
+                # A TUN device drops packets when its queue is full, which is not the requested loss.
                 self.wait_until(lambda: self._arrived(self._stats()))
             self.sent.append(self.now())
             self._out.send(self._body(base + n, size))
@@ -176,7 +176,7 @@ class Flow:
         return self._link.stats()[self._name]
 
     def _arrived(self, stats):
-        """All that was sent is known to the link."""
+        """Wait until the link knows everything that was sent."""
         return stats["packets"] - self._before >= len(self.sent)
 
     def wait_until(self, condition, seconds=20):
@@ -187,7 +187,7 @@ class Flow:
             self._take_until(time.monotonic() + 0.002)
 
     def finish(self):
-        """Until nothing is on the way any more."""
+        """Wait until nothing is on the way."""
         def is_over():
             s = self._stats()
             return self._arrived(s) and s["in_flight"] == 0

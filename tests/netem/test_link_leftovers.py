@@ -1,4 +1,4 @@
-"""A run that is ended leaves nothing behind, no folder and no program; what one leaves that is killed, the next removes"""
+"""A run that is ended leaves no folder and no program; the next run removes what a killed one leaves"""
 
 import fcntl
 import os
@@ -67,7 +67,7 @@ class FolderTest(unittest.TestCase):
 
 
 class RunTest(test_kit.LinkTest):
-    """A run that does nothing but many set-ups, and cases where there is a QEMU, ended in the midst of it."""
+    """A run that only does many set-ups, and cases if there is a QEMU, and is ended in the middle."""
 
     def setUp(self):
         super().setUp()
@@ -79,7 +79,7 @@ class RunTest(test_kit.LinkTest):
         self.base = base.name
 
     def programs(self):
-        """All that know the run's folder: its cases, their QEMUs, links and destinations."""
+        """All processes that know the run's folder: its cases, their QEMUs, links and destinations."""
         found = []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
@@ -131,7 +131,7 @@ class RunTest(test_kit.LinkTest):
             run.kill()
             run.wait()
             wait_until("all to end", lambda: not self.programs())
-            # What a process has open goes after its command line does.
+            # A process loses its command line before its open files.
             wait_until("its lock to be given back", lambda: is_free(os.path.join(self.base, left[0])))
             self.assertEqual(os.listdir(self.base), left)
             with folder.Folder(self.base) as path:

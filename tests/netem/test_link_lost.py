@@ -1,4 +1,4 @@
-"""What the program says of a connection that the network loses: that it was lost, and not that somebody was slow"""
+"""When the network loses a connection, the program says that it was lost, and not that somebody was slow"""
 
 import os
 import sys
@@ -21,7 +21,7 @@ HEADER_BEGUN = b"QEVM\0\0\0\x03\x07"      # and a configuration, of which nothin
 
 
 class Lost(LinkTest):
-    """The deadline of the set-up is far away (PATIENT), that of TCP is near (SOON)."""
+    """The set-up's deadline is far away (PATIENT), TCP's is near (SOON)."""
 
     def setUp(self):
         super().setUp()
@@ -34,7 +34,7 @@ class Lost(LinkTest):
         self.folder = folder.name
 
     def said_of(self, begun, params=None, tls=None, caps=()):
-        """When the network ends behind these bytes."""
+        """What it says when the network ends after these bytes."""
         with beds.Bed(types.SimpleNamespace(build=test_kit.BUILD), seed=1) as bed:
             destination = beds.Destination(self.folder, self.program, bed, "", False, 2 * SECONDS)
             self.addCleanup(destination.close)
@@ -64,7 +64,7 @@ class Lost(LinkTest):
         self.assertIn("closed: the connection was lost: ", self.said_of(HEADER_BEGUN[:3]))
 
     def test_in_the_state_of_devices(self):
-        """Where silence means that what the two sides were told is not the same."""
+        """When silence means that the two sides have different settings."""
         ram = {b"pc.ram": stream.content(64 * 1024)}
         begun = stream.begin(return_path=True) + stream.block_list(ram) + stream.pages(ram) + stream.section(
             stream.FULL, 10, b"timer", 2, b"abcd")

@@ -1,4 +1,4 @@
-"""What happens to packets: counted and timed at the ends, compared with what was asked and with what the link says"""
+"""What happens to packets: counted and timed at the ends, compared with the settings and with the link's report"""
 
 import socket
 import statistics
@@ -12,7 +12,7 @@ MS = 0.001
 
 
 class Chance(LinkTest):
-    """Seeded: what holds once holds always."""
+    """With a seed, what holds once holds always."""
 
     def test_nothing_asked_nothing_happens(self):
         with self.link() as link:
@@ -120,7 +120,7 @@ class Corruption(LinkTest):
 
 
 def tcp_transfer(link, content):
-    """To the destination. Return what came, and the seconds from the first byte to the last."""
+    """Send to the destination. Return what came, and the seconds from the first byte to the last."""
     got = bytearray()
     with link.socket("destination") as server:
         server.bind((link.destination, 7001))
@@ -143,7 +143,7 @@ def tcp_transfer(link, content):
 
 
 class Time(LinkTest):
-    """Nothing is early, ever; and half of it is not much late, however busy the machine."""
+    """Nothing is ever early; and half of it is not much late, however busy the machine is."""
 
     @busy_machine
     def test_delay(self):
@@ -199,7 +199,7 @@ class Time(LinkTest):
         for rate, count in ((4, 100), (20, 400)):
             with self.link(rate=f"{rate}Mbit", queue="1MB") as link:
                 f = flow(link, count, size=1200)
-            # The first packet begins the clock with its last bit.
+            # The clock starts with the last bit of the first packet.
             seconds = f.got[-1][1] - f.got[0][1]
             measured = (count - 1) * (1200 + HEADER_BYTES) * 8 / seconds / 1e6
             self.assertTimely(measured / rate, 0.95, 1.05, f"of {rate} Mbit/s")
@@ -218,7 +218,7 @@ class Time(LinkTest):
         with self.link(rate="1Mbit", queue="15kB") as link:
             f = flow(link, 100, size=1000 - HEADER_BYTES)
             overflow = link.stats()["to-destination"]["overflow"]
-        # Fifteen at once, and what left while they were sent.
+        # Fifteen at once, and those that left while they were sent.
         self.assertTimely(len(f.got), 14, 25, "packets")
         self.assertEqual(len(f.got) + overflow, 100)
 
@@ -227,7 +227,7 @@ class Dark(LinkTest):
     """Black-outs, seen from both sides: what was lost, and for how long nothing came."""
 
     def runs_of_time(self, f):
-        """From the first that was lost in a row to the last, for each row."""
+        """For each run of losses, from the first to the last."""
         lost, at, spans = f.lost(), 0, []
         for length in runs(lost):
             spans.append(f.sent[lost[at + length - 1]] - f.sent[lost[at]])
@@ -243,7 +243,8 @@ class Dark(LinkTest):
         for _, number, second, _, what, *_ in link.log:
             dark = 0.2 <= second < 0.35 or 0.5 <= second < 0.55
             self.assertEqual(what, "blackout" if dark else "carried", f"{number} at {second}")
-        # What was lost was sent within a window, and what arrived around it: whoever is late, both stay true.
+        # Lost packets were sent within a window, and the others arrived around it: however late a side is, both stay
+        # true.
         self.assertGreaterEqual(f.longest_gap(), 0.148)
         first, second = self.runs_of_time(f)
         self.assertTimely(first, 0.1, 0.152, "seconds lost")

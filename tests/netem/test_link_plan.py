@@ -1,4 +1,4 @@
-"""Which loss case is run with which QEMU: all with each, the quick ones in turn; and what is not run has a reason"""
+"""Which loss case runs with which QEMU: all with each, quick ones in turn; a case that does not run has a reason"""
 
 import subprocess
 import types
@@ -65,7 +65,7 @@ class Plan(unittest.TestCase):
     def test_what_no_qemu_can_has_a_reason(self):
         one = [p for p in planned(MIDDLE) if p.case.name == "blackout-1-postcopy-multifd"]
         self.assertEqual([p.reason for p in one], ["not with QEMU 10.0"])
-        # Another can: then it is no loss that this one cannot.
+        # Another one can, so nothing is lost if this one cannot.
         two = [p for p in planned(OLD, MIDDLE) if p.case.name == "blackout-1-postcopy-multifd"]
         self.assertEqual([(p.title, p.reason) for p in two], [("blackout-1-postcopy-multifd@7.2", None)])
         self.assertEqual({p.reason for p in planned(("gone", None))}, {"no QEMU: gone"})
@@ -78,7 +78,7 @@ class Plan(unittest.TestCase):
         self.assertTrue(all(name.endswith("-bbr") for name in skipped))
 
     def test_a_link_that_does_not_work_is_no_reason(self):
-        """To skip: each run fails with it."""
+        """To skip a case: instead each run fails with it."""
         for trouble in (subprocess.TimeoutExpired("cat", 30), netem.Failed("gone"), OSError("no")):
             with mock.patch.object(plan.beds, "Bed", side_effect=trouble):
                 self.assertEqual(plan.offered(options(seed=1)), ({}, ()))

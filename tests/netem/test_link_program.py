@@ -1,4 +1,4 @@
-"""The link as a program: status, signals, clean-up, its words, and what it says where it cannot be"""
+"""The link as a program: status, signals, clean-up, its words, and what it says where it cannot work"""
 
 import json
 import os
@@ -20,7 +20,7 @@ MARK = "netem-test-mark"
 
 
 def processes(mark):
-    """Of whose arguments or environment it is a part."""
+    """Other processes with the mark in their environment."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -39,7 +39,7 @@ def end_processes(mark):
 
 
 def namespaces():
-    """Of all processes, those that can be seen."""
+    """The network namespaces of all visible processes."""
     found = set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -50,7 +50,7 @@ def namespaces():
 
 
 class Usage(unittest.TestCase):
-    """Needs no link: what is wrong is said before one is made."""
+    """Needs no link: it reports what is wrong before it makes one."""
 
     WRONG = (
         (["--loss", "50"], "loss: '50' is not a percentage"),
@@ -223,7 +223,7 @@ class Words(LinkTest):
             for line in ("reorder 5%", "to-source-reorder 5%", "loss 101%", "frob 1", "loss", "x" * 400):
                 with self.assertRaises(netem.Failed):
                     link.tell(line)
-            # It would be refused again if the reorder of before had stayed.
+            # It would be refused again if the earlier reorder had stayed.
             self.assertEqual(link.tell("loss 1%"), "ok")
 
     def test_a_client_that_talks_nonsense_is_shown_out(self):
@@ -257,10 +257,10 @@ class Words(LinkTest):
 
 
 class NotHere(LinkTest):
-    """Where there can be no link it says what is missing, with status 77."""
+    """If there can be no link it says what is missing, with status 77."""
 
     def within(self, setup, *how):
-        """The link inside of a shell that has first taken something away."""
+        """The link inside a shell that has first taken something away."""
         script = f'{setup} || exit 99; exec "$@"'
         done = subprocess.run([*how, "sh", "-c", script, "sh", *command("--quiet", "--", "true")], check=False,
                               capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=20)
@@ -285,7 +285,7 @@ class NotHere(LinkTest):
         self.assertIn("this needs root, or user namespaces", done.stderr)
 
     def test_what_we_ask_wrongly_is_a_failure(self):
-        """Otherwise a fault of the link's would skip all that stands on it. A broadcast address has no route."""
+        """Otherwise a fault in the link would skip everything that uses it. A broadcast address has no route."""
         for address, words in (("224.0.0.1/30", "cannot set up TUN device link0 with 224.0.0.1/30 (Invalid argument)"),
                                ("255.255.255.255/30", "cannot set the congestion control (Invalid argument)")):
             done = run("--quiet", "--with", "tun", "--source", address, "--congestion", "cubic", "--", "true")
@@ -308,7 +308,7 @@ class NotHere(LinkTest):
 
 
 class Tc(LinkTest):
-    """With a tc that only writes down what it is told: the rest is real, the veth pair included."""
+    """With a tc that only notes its arguments: the rest is real, including the veth pair."""
 
     SCRIPT = """
 import os, socket, subprocess

@@ -1,4 +1,5 @@
-"""A source that stands still is "lost" only when our end has read all; before one that does not read it stands just so"""
+"""A source that stands still is "lost" only if our end has read everything; it would stand still too if we did not
+read"""
 
 import sys
 import time
@@ -15,7 +16,7 @@ from test_kit import LinkTest
 SECONDS = 60
 CASE = types.SimpleNamespace(channels=2, seconds=SECONDS)
 
-# A source with its connections: by one a few bytes are sent or a million, or, for ever, as many as it takes.
+# A source with its connections: it sends a few bytes or a million on one of them, or forever as many as it takes.
 SOURCE = """
 import socket, sys, time
 kept = [socket.create_connection((sys.argv[1], int(sys.argv[2]))) for _ in sys.argv[3:]]
@@ -29,7 +30,7 @@ try:
 except ConnectionResetError:
     pass    # its other end has been ended
 """
-# And who has them at the other end: reads of each, or of none.
+# And the other end: it reads from each, or from none.
 DESTINATION = """
 import selectors, socket, sys
 server = socket.create_server((sys.argv[1], int(sys.argv[2])))
@@ -49,7 +50,7 @@ while True:
 
 class Still(LinkTest):
     def judged(self, reads, *connections):
-        """Of QEMU 7.2, when nothing has moved for long. Return: the run; raises what it raises."""
+        """A run with QEMU 7.2 in which nothing has moved for a long time. Return: the run; raises what it raises."""
         with self.link() as link:
             run = losses.Run(CASE, types.SimpleNamespace(version=(7, 2, 22), kvm=True), "", types.SimpleNamespace(link=link))
             self.end(run, "destination", DESTINATION, "reads" if reads else "does not")
@@ -57,7 +58,7 @@ class Still(LinkTest):
             run.source.info = lambda: {"status": "postcopy-active", "ram": {"transferred": 1}}
             run.destination.said = lambda _: 1
             run.destination.errors = lambda: "its last words"
-            self.assertFalse(run.is_lost())     # still, but not for long
+            self.assertFalse(run.is_lost())     # still, but not yet for long
             if "full" in connections:
                 self.wait_full(run)
             elif reads or "few" in connections:

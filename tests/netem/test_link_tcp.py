@@ -1,4 +1,4 @@
-"""What TCP does at the ends of a link is what was asked for, and nothing that the machine prefers"""
+"""TCP at the ends of a link does what the tests set, not what the machine prefers"""
 
 import os
 import socket
@@ -51,15 +51,15 @@ class Congestion(LinkTest):
             self.assertIn(f"link: this kernel has no congestion control '{name}'", done.stderr)
 
     def test_the_queue_is_no_matter_of_the_machine_s_default(self):
-        """fq, which is a default in some places, drops what is behind the hundredth packet of a connection. Who got the
-        default has a queue without a handle."""
+        """fq, which is a default in some places, drops all packets of a connection after the hundredth. A default queue
+        has no handle."""
         with self.link() as link:
             for where in ("source", "destination"):
                 done = link.run(where, [sys.executable, "-c", QDISC])
                 self.assertRegex(done.stdout.decode(), "^pfifo_fast [1-9]", done.stderr)
 
 
-# What the kernel says of the queue of link0: RTM_GETQDISC, and of its answers those with an attribute TCA_KIND.
+# What the kernel reports about the queue of link0: RTM_GETQDISC, and those of its answers that have TCA_KIND.
 QDISC = """
 import socket, struct
 s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
@@ -85,7 +85,7 @@ class Settings(LinkTest):
             for where in ("source", "destination"):
                 for name in sorted(set(tcp.SYSCTLS) - lacking):
                     self.assertEqual(self.read(link, where, name), str(tcp.SYSCTLS[name]).split(), name)
-        # These are in every kernel.
+        # Every kernel has these.
         self.assertFalse(lacking & {"tcp_rmem", "tcp_wmem", "tcp_sack", "tcp_retries2", "tcp_syn_retries", "ip_local_port_range"})
 
     def test_the_machine_s_own_stay_as_they_are(self):
@@ -109,7 +109,7 @@ class Settings(LinkTest):
                 tcp.settle(link)
 
     def test_where_they_may_not_be_written_there_is_no_bed(self):
-        """As in a container with a /proc/sys that is read-only: there the machine's own would be in effect."""
+        """As in a container with a read-only /proc/sys: there the machine's own settings would apply."""
         script = (f"import sys; sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})\n"
                   "import netem, tcp\n"
                   f"with netem.Link(build={test_kit.BUILD!r}) as link:\n"
