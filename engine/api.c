@@ -6,8 +6,10 @@
 #include "inmigrate.h"
 
 #include "base/clock.h"
+#include "coroutine/reactor.h"
 #include "engine/call.h"
 #include "engine/incoming.h"
+#include "engine/inm.h"
 #include "engine/last_error.h"
 #include "engine/recovery.h"
 #include "engine/switchover.h"
@@ -33,7 +35,7 @@ static int not_before_listening(const struct inm *inm, const char *kind, const c
 {
 	if (!name)
 		return err_set(err, -EINVAL, "NULL was given for the name");
-	if (inm->state != INM_STATE_NONE || inm->opening)
+	if (inm->story.state != INM_STATE_NONE || inm->story.opening)
 		return err_set(err, -EBUSY, "%s %s must be set before listening", kind, name);
 	return 0;
 }
@@ -98,7 +100,7 @@ static int listen_at(struct inm *inm, const char *uri, struct err *err)
 
 	if (r < 0)
 		return r;
-	if (inm->state != INM_STATE_NONE || inm->opening)
+	if (inm->story.state != INM_STATE_NONE || inm->story.opening)
 		r = err_set(err, -EBUSY, "this migration has been listening already");
 	else
 		r = options_check(&inm->opts, err);
@@ -107,9 +109,9 @@ static int listen_at(struct inm *inm, const char *uri, struct err *err)
 	if (r < 0 && addr.kind == ADDRESS_FD)
 		close(addr.fd);
 	if (r == 0) {
-		inm->opening = true;
+		inm->story.opening = true;
 		r = incoming_start(inm, &addr, err);
-		inm->opening = false;
+		inm->story.opening = false;
 		if (r < 0)
 			err_up(err, r, "%s", uri);
 	}
@@ -129,34 +131,20 @@ int inm_listen(struct inm *inm, const char *uri)
 	r = listen_at(inm, uri, &call.err);
 	/* What went wrong on the way here is mended. */
 	if (r == 0)
-		inm->error_text[0] = '\0';
+		inm->story.text[0] = '\0';
 	return call_end(&call, r);
 }
 
 const char *inm_address(const struct inm *inm, unsigned index)
 {
 	int claimed = call_look(inm, __func__);
-	const struct listener *l;
 	const char *text;
 
 	if (claimed < 0)
 		return NULL;
-	l = inm->reopened ? &inm->next : &inm->listener;
-	text = l->count > 0 && index < (unsigned)l->count ? l->sockets[index].text : NULL;
+	text = arrival_address(&inm->arrival, index);
 	call_unlook(inm, claimed);
 	return text;
-}
-
-/* From any thread, and from a signal handler. */
-static void wake_watch(struct inm *inm)
-{
-	uint64_t one = 1;
-	int saved_errno = errno; /* a signal handler must leave it as it was */
-	/* The counter saturates long after the first of them was heard. */
-	ssize_t n = write(inm->wish_fd, &one, sizeof(one));
-
-	(void)n;
-	errno = saved_errno;
 }
 
 static int recover_at(struct inm *inm, const char *uri, struct err *err)
@@ -166,8 +154,8 @@ static int recover_at(struct inm *inm, const char *uri, struct err *err)
 
 	if (r < 0)
 		return r;
-	if (inm->state != INM_STATE_POSTCOPY_PAUSED)
-		r = err_set(err, -EBUSY, "nothing is paused: the state is %s", inm_state_name(inm->state));
+	if (inm->story.state != INM_STATE_POSTCOPY_PAUSED)
+		r = err_set(err, -EBUSY, "nothing is paused: the state is %s", inm_state_name(inm->story.state));
 	if (r < 0 && addr.kind == ADDRESS_FD)
 		close(addr.fd);
 	if (r == 0)
@@ -187,7 +175,7 @@ int inm_recover(struct inm *inm, const char *uri)
 	}
 	r = recover_at(inm, uri, &call.err);
 	if (r == 0)
-		wake_watch(inm); /* the embedder's loop may sleep on inm_fd */
+		story_wake_watch(&inm->story); /* the embedder's loop may sleep on inm_fd */
 	return call_end(&call, r);
 }
 
@@ -216,9 +204,9 @@ static int end_run(struct call *call, int r)
 		return call_end(call, r);
 	}
 	if (r == 0)
-		r = incoming_under_way(inm) ? 1 : incoming_result(inm);
+		r = story_under_way(&inm->story) ? 1 : story_result(&inm->story);
 	if (r < 0 && r != -ETIMEDOUT)
-		last_error_copy(call->name, inm->error_text);
+		last_error_copy(call->name, inm->story.text);
 	claim_leave(&inm->home->claim, call->claimed);
 	return r;
 }
@@ -229,7 +217,7 @@ static int begin_run(struct call *call, struct inm *inm, const char *name)
 
 	if (r < 0)
 		return r;
-	if (inm->state == INM_STATE_NONE) {
+	if (inm->story.state == INM_STATE_NONE) {
 		err_set(&call->err, -EINVAL, "nothing has been listened to: inm_listen comes first");
 		return call_end(call, -EINVAL);
 	}
@@ -242,7 +230,7 @@ static int run_until(struct inm *inm, uint64_t deadline_ns, const char *name)
 	struct call call;
 	int r = begin_run(&call, inm, name);
 
-	return r < 0 ? r : end_run(&call, reactor_run(inm->reactor, &inm->root, deadline_ns));
+	return r < 0 ? r : end_run(&call, reactor_run(inm->reactor, &inm->story.root, deadline_ns));
 }
 
 int inm_run_until(struct inm *inm, uint64_t deadline_ns)
@@ -279,16 +267,16 @@ void inm_cancel(struct inm *inm)
 {
 	if (!inm)
 		return;
-	atomic_store(&inm->cancel_asked, true);
-	wake_watch(inm);
+	atomic_store(&inm->story.cancel_asked, true);
+	story_wake_watch(&inm->story);
 }
 
 int inm_pause(struct inm *inm)
 {
-	if (!inm || !recovery_may_pause(__atomic_load_n(&inm->state, __ATOMIC_RELAXED)))
+	if (!inm || !recovery_may_pause(__atomic_load_n(&inm->story.state, __ATOMIC_RELAXED)))
 		return -EINVAL;
-	atomic_store(&inm->pause_asked, true);
-	wake_watch(inm);
+	atomic_store(&inm->story.pause_asked, true);
+	story_wake_watch(&inm->story);
 	return 0;
 }
 
@@ -321,7 +309,7 @@ void *inm_ram_view(struct inm *inm, void *addr, size_t bytes)
 	if (r < 0)
 		return NULL;
 	/* Before a block was announced there is nothing to find it in. */
-	b = inm->state == INM_STATE_NONE ? NULL : find_range(inm, addr, bytes, &off);
+	b = inm->story.state == INM_STATE_NONE ? NULL : find_range(inm, addr, bytes, &off);
 	if (!b)
 		r = err_set(&call.err, -EFAULT, "%zu bytes at %p are not inside one block", bytes, addr);
 	else
@@ -340,7 +328,7 @@ int inm_ram_await(struct inm *inm, const void *addr, size_t bytes)
 
 	if (r < 0)
 		return r;
-	b = inm->state == INM_STATE_NONE ? NULL : find_range(inm, addr, bytes, &off);
+	b = inm->story.state == INM_STATE_NONE ? NULL : find_range(inm, addr, bytes, &off);
 	if (!b)
 		r = err_set(&call.err, -EFAULT, "%zu bytes at %p are not inside one block", bytes, addr);
 	else

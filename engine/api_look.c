@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "engine/call.h"
 #include "engine/channel/channel.h"
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "engine/last_error.h"
 
 #include <errno.h>
@@ -14,7 +14,7 @@
 
 enum inm_state inm_get_state(const struct inm *inm)
 {
-	return inm ? __atomic_load_n(&inm->state, __ATOMIC_RELAXED) : INM_STATE_NONE;
+	return inm ? __atomic_load_n(&inm->story.state, __ATOMIC_RELAXED) : INM_STATE_NONE;
 }
 
 const char *inm_error(const struct inm *inm)
@@ -28,7 +28,7 @@ const char *inm_error(const struct inm *inm)
 	claimed = call_look(inm, __func__);
 	if (claimed < 0)
 		return last_error_text();
-	text = inm->error_text[0] ? inm->error_text : LAST_ERROR_NONE;
+	text = inm->story.text[0] ? inm->story.text : LAST_ERROR_NONE;
 	call_unlook(inm, claimed);
 	return text;
 }
@@ -36,14 +36,14 @@ const char *inm_error(const struct inm *inm)
 /* These two from any thread. */
 int inm_stuck_fd(const struct inm *inm)
 {
-	return inm ? inm->stuck.fd : -EINVAL;
+	return inm ? inm->callbacks.stuck.fd : -EINVAL;
 }
 
 int inm_stuck_text(struct inm *inm, char *buf, size_t bytes)
 {
 	if (!inm || (!buf && bytes > 0))
 		return -EINVAL;
-	return (int)stuck_text(&inm->stuck, buf, bytes);
+	return (int)stuck_text(&inm->callbacks.stuck, buf, bytes);
 }
 
 const char *inm_last_error(void)
@@ -87,8 +87,8 @@ static void add_postcopy(const struct inm *inm, struct inm_stats *st, uint64_t e
 	const struct postcopy *pc = &inm->postcopy;
 	const struct blocktime *bt = &pc->blocktime;
 
-	st->postcopy_ns = inm->running_ns ? end_ns - inm->running_ns : 0;
-	st->preempt_bytes = inm->preempt_bytes + (inm->preempt.ch ? inm->preempt.ch->bytes_in : 0);
+	st->postcopy_ns = inm->owner.runs_ns ? end_ns - inm->owner.runs_ns : 0;
+	st->preempt_bytes = preempt_total_bytes(&inm->preempt);
 	st->postcopy_pages = pc->counts.pages;
 	st->duplicate_pages = pc->counts.duplicates;
 	st->discarded_pages = pc->counts.discarded;
@@ -110,9 +110,9 @@ static void add_postcopy(const struct inm *inm, struct inm_stats *st, uint64_t e
 	for (unsigned i = 0; i < INM_LATENCY_BUCKETS; i++)
 		st->fault_log2_ns[i] = blocktime_bucket(bt, i);
 	st->blocktime_ns = bt->all_ns;
-	st->pauses = inm->pauses;
-	st->recoveries = inm->recoveries;
-	st->paused_ns = inm->paused_sum_ns + (inm->recovering ? end_ns - inm->paused_ns : 0);
+	st->pauses = inm->pause.count;
+	st->recoveries = inm->pause.recovered;
+	st->paused_ns = pause_total_ns(&inm->pause, end_ns);
 	st->recover_page_ns = pc->ledger.served_ns;
 }
 
@@ -140,14 +140,14 @@ size_t inm_get_blocktime(const struct inm *inm, struct inm_blocktime *ret, size_
 
 static void collect(const struct inm *inm, struct inm_stats *st)
 {
-	uint64_t end_ns = inm->end_ns ? inm->end_ns : clock_now_ns();
+	uint64_t end_ns = inm->story.end_ns ? inm->story.end_ns : clock_now_ns();
 
-	st->state = inm->state;
-	if (inm->begin_ns)
-		st->total_ns = end_ns - inm->begin_ns;
-	if (inm->switchover_ns)
-		st->downtime_ns = (inm->running_ns ? inm->running_ns : end_ns) - inm->switchover_ns;
-	st->main_bytes = inm->main_bytes + (inm->main.ch ? inm->main.ch->bytes_in : 0);
+	st->state = inm->story.state;
+	if (inm->story.begin_ns)
+		st->total_ns = end_ns - inm->story.begin_ns;
+	if (inm->story.switchover_ns)
+		st->downtime_ns = (inm->owner.runs_ns ? inm->owner.runs_ns : end_ns) - inm->story.switchover_ns;
+	st->main_bytes = contest_main_bytes(&inm->contest);
 	add_ram(inm, st);
 	add_load(inm, st);
 	add_postcopy(inm, st, end_ns);

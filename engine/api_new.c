@@ -5,7 +5,8 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
-#include "engine/incoming.h"
+#include "coroutine/reactor.h"
+#include "engine/inm.h"
 #include "engine/last_error.h"
 #include "engine/sized.h"
 
@@ -185,28 +186,22 @@ void inm_reactor_free(struct inm_reactor *reactor)
 static void write_log(void *opaque, enum log_level level, const char *text)
 {
 	struct inm *inm = opaque;
-	const char *line;
-	bool timed;
 
 	ASSERT(!inm->reactor || !inm->reactor->sched.current->in_handler); /* by (5) of yield.h */
-	timed = incoming_time_callback(inm, "the callback log");
-	inm->ops.log(inm->opaque, (enum inm_log_level)level, text);
-	line = timed ? incoming_time_over(inm) : NULL;
-	if (line)
-		inm->ops.log(inm->opaque, INM_LOG_ERROR, line);
+	callbacks_log(&inm->callbacks, (enum inm_log_level)level, text);
 }
 
 static void set_up_voice(struct inm *inm, const struct inm_config *config)
 {
 	inm->log.level_max = (enum log_level)config->log_level;
-	if (inm->ops.log) {
+	if (inm->callbacks.ops.log) {
 		inm->log.write = write_log;
 		inm->log.limit = &inm->log_limit;
 		inm->log.opaque = inm;
 	}
-	if (inm->ops.trace) {
-		inm->trace.line = inm->ops.trace;
-		inm->trace.opaque = inm->opaque;
+	if (inm->callbacks.ops.trace) {
+		inm->trace.line = inm->callbacks.ops.trace;
+		inm->trace.opaque = inm->callbacks.opaque;
 	}
 }
 
@@ -289,9 +284,9 @@ static void release(struct inm *inm)
 	ram_fini(&inm->ram);
 	if (inm->reactor && inm->reactor->deadlock_opaque == inm)
 		inm->reactor->deadlock = NULL;
-	if (inm->wish_fd >= 0)
-		close(inm->wish_fd);
-	stuck_fini(&inm->stuck);
+	if (inm->story.wish_fd >= 0)
+		close(inm->story.wish_fd);
+	stuck_fini(&inm->callbacks.stuck);
 	if (inm->reactor)
 		inm->home->migrations--;
 }
@@ -300,13 +295,12 @@ static int set_up(struct inm *inm, const struct inm_config *config, struct err *
 {
 	int r;
 
-	inm->stuck = STUCK_NONE;
 	options_init(&inm->opts);
 	set_up_voice(inm, config);
-	inm->wish_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (inm->wish_fd < 0)
+	inm->story.wish_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (inm->story.wish_fd < 0)
 		return err_set(err, -errno, "no eventfd: %s", strerror(errno));
-	r = stuck_init(&inm->stuck);
+	r = stuck_init(&inm->callbacks.stuck);
 	if (r < 0)
 		return err_set(err, r, "no timerfd: %s", strerror(-r));
 	r = apply_config(inm, config, err);
@@ -318,9 +312,9 @@ static int make(struct inm **ret_inm, const struct inm_config *config, const str
 {
 	/* What a shorter structure does not have is zero; but that would be the level of an error. */
 	struct inm_config own = { .log_level = INM_LOG_INFO };
-	struct inm_ops callbacks = { .size = 0 };
+	struct inm_ops own_ops = { .size = 0 };
 	struct inm *inm;
-	int r = read_ops(&callbacks, ops, err);
+	int r = read_ops(&own_ops, ops, err);
 
 	if (r == 0)
 		r = read_config(&own, config, err);
@@ -329,8 +323,14 @@ static int make(struct inm **ret_inm, const struct inm_config *config, const str
 	inm = calloc(1, sizeof(*inm));
 	if (!inm)
 		return err_set(err, -ENOMEM, "no memory");
-	inm->ops = callbacks;
-	inm->opaque = opaque;
+	inm->callbacks = (struct callbacks){ .ops = own_ops,
+		                             .opaque = opaque,
+		                             .inm = inm,
+		                             .log = &inm->log,
+		                             .postcopy = &inm->postcopy,
+		                             .cancel_asked = &inm->story.cancel_asked,
+		                             .stuck = STUCK_NONE };
+	inm->story.callbacks = &inm->callbacks;
 	r = set_up(inm, &own, err);
 	if (r < 0) {
 		release(inm);
@@ -366,15 +366,15 @@ static int end_it(struct inm *inm, struct err *err)
 {
 	int r;
 
-	if (!incoming_under_way(inm))
+	if (!story_under_way(&inm->story))
 		return 0;
 	r = claim_to_run(&inm->home->claim, err);
 	if (r < 0)
 		return r;
-	atomic_store(&inm->cancel_asked, true);
-	group_cancel(&inm->root);
+	atomic_store(&inm->story.cancel_asked, true);
+	group_cancel(&inm->story.root);
 	/* No deadline: cancelled children end. Other migrations of a shared reactor go on meanwhile. */
-	r = reactor_run(inm->reactor, &inm->root, DEADLINE_NEVER);
+	r = reactor_run(inm->reactor, &inm->story.root, DEADLINE_NEVER);
 	/* The kernel may hold memory of ours and does not answer: it must not be released. */
 	return r < 0 ? err_set(err, r, "the reactor does not run: %s", strerror(-r)) : 0;
 }

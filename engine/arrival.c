@@ -1,25 +1,22 @@
 #include "engine/arrival.h"
 
 #include "base/clock.h"
+#include "base/err.h"
 #include "base/log.h"
 #include "coroutine/io.h"
+#include "coroutine/reactor.h"
+#include "coroutine/wait.h"
+#include "engine/channel/address.h"
 #include "engine/channel/channel.h"
-#include "engine/channel/file.h"
-#include "engine/channel/socket.h"
+#include "engine/channel/open.h"
 #include "engine/channel/tls/tls.h"
-#include "engine/incoming.h"
-#include "engine/line.h"
-#include "engine/ram/multifd_claims.h"
-#include "engine/recovery.h"
-#include "engine/switchover.h"
+#include "engine/channel/tls/tls_creds.h"
+#include "engine/options/options.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* After an accept that failed for want of descriptors. */
@@ -28,48 +25,36 @@
 /* What the command of exec: may still do when its stream has ended well. */
 #define EXEC_GRACE_NS (5 * NS_PER_S)
 
-/* The main channel is found, complete with its first bytes: handed over in one step. */
-static void main_arrived(struct inm *inm, const struct hello *h)
+void arrival_init(struct arrival *a)
 {
-	inm->main = *h;
-	inm->main_seen = true;
-	contest_taken(inm);
-	log_often(&inm->log, inm->recovering ? LOG_RECOVERIES : LOG_CHANNELS, LOG_INFO, "main channel: %s",
-	          h->ch->name);
-	event_set(&inm->main_there);
-	if (inm->recovering)
-		event_set(&inm->postcopy.all_here); /* for the story, which waits for either */
+	struct sched *s = &a->reactor->sched;
+
+	group_init(&a->meeting, s, "arrival");
+	group_init(&a->acceptors, s, "acceptors");
+	line_init(&a->line);
+	a->exec.pidfd = -1;
 }
 
-static struct hello_state arrival_state(const struct inm *inm)
+static struct arrival_view look(const struct arrival *a)
 {
-	const struct multifd *m = &inm->multifd;
+	struct arrival_view view = { .listening = false };
 
-	return (struct hello_state){
-		.tls = inm->tls != NULL,
-		.recovery = inm->recovering,
-		.main = inm->main_seen ? HELLO_THERE : HELLO_OWED,
-		.multifd = m->channels == 0      ? HELLO_OFF :
-		           multifd_is_settled(m) ? HELLO_THERE :
-		                                   HELLO_OWED,
-		.preempt = !options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) ? HELLO_OFF :
-		           inm->preempt.ch || inm->preempt_done           ? HELLO_THERE :
-		                                                            HELLO_OWED,
-	};
+	a->ops->look(a->opaque, &view);
+	return view;
 }
 
-static bool is_of_main(const struct inm *inm, const char *name)
+static bool is_of_main(const struct arrival *a, const char *name)
 {
-	return inm->main.ch && chan_same_peer(name, inm->main.ch->name);
+	return a->main->ch && chan_same_peer(name, a->main->ch->name);
 }
 
 /* A silent connection of main's host can be the preempt channel. */
-static bool has_own_silent(const struct inm *inm)
+static bool has_own_silent(const struct arrival *a)
 {
-	for (struct list *at = inm->unknown.next; at != &inm->unknown; at = at->next) {
+	for (struct list *at = a->line.unknown.next; at != &a->line.unknown; at = at->next) {
 		const struct connection *conn = container_of(at, struct connection, node);
 
-		if (conn->silent && conn->hello.got == 0 && !conn->former && is_of_main(inm, conn->name))
+		if (conn->silent && conn->hello.got == 0 && !conn->former && is_of_main(a, conn->name))
 			return true;
 	}
 	return false;
@@ -81,13 +66,13 @@ static bool has_own_silent(const struct inm *inm)
  */
 static int check_page(const struct connection *conn, struct err *err)
 {
-	const struct inm *inm = conn->inm;
+	const struct arrival_view view = look(conn->arrival);
 
 	if (conn->former)
 		return err_set(err, -EPROTO, "a page, on a connection from before the loss");
-	if (!inm->postcopy.listening)
+	if (!view.listening)
 		return err_set(err, -EPROTO, "a page, before any can have been asked for");
-	if (!is_of_main(inm, conn->name) && has_own_silent(inm))
+	if (!is_of_main(conn->arrival, conn->name) && has_own_silent(conn->arrival))
 		return err_set(err, -EPROTO,
 		               "a page, from another host than the source's, which has a connection "
 		               "for it");
@@ -97,50 +82,44 @@ static int check_page(const struct connection *conn, struct err *err)
 /* Found out what it is, and handed over, or closed. A stranger can neither fail nor delay the migration. */
 static int place_connection(struct connection *conn, uint64_t deadline_ns, struct err *err)
 {
-	struct inm *inm = conn->inm;
+	struct arrival *a = conn->arrival;
 	struct hello *h = &conn->hello;
-	struct hello_state state = arrival_state(inm);
+	struct arrival_view view = look(a);
+	enum hello_role role;
 	const char *reason;
-	int e;
+	int e = 0;
 
 	/* Its bytes and the end of the migration came in the same turn: nobody is left who would close the channel. */
-	if (inm->arrival.cancelled)
+	if (a->meeting.cancelled)
 		return -ECANCELED;
-	switch (hello_decide(&state, hello_first(h->first, h->got), &reason)) {
-	case HELLO_IS_MAIN:
-		main_arrived(inm, h);
-		h->ch = NULL;
-		return 0;
-	case HELLO_IS_MULTIFD:
-		return multifd_join(&inm->multifd, h, deadline_ns, err);
-	case HELLO_IS_PREEMPT:
-		e = check_page(conn, err);
-		return e < 0 ? e : switchover_preempt(inm, h, err);
-	default:
+	role = hello_decide(&view.state, hello_first(h->first, h->got), &reason);
+	if (role == HELLO_UNDECIDED || role == HELLO_REFUSED)
 		return err_set(err, -EPROTO, "%s", reason);
-	}
+	if (role == HELLO_IS_PREEMPT)
+		e = check_page(conn, err);
+	return e < 0 ? e : a->ops->take(a->opaque, role, h, deadline_ns, err);
 }
 
 /* With TLS on, nothing is looked at before the source is verified. */
-static may_park int secure(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err)
+static may_park int secure(struct arrival *a, struct hello *h, uint64_t deadline_ns, struct err *err)
 {
-	struct tls_options o = tls_options_of(&inm->opts);
+	struct tls_options o = tls_options_of(a->opts);
 	struct chan *plain = h->ch;
 	char text[TLS_SESSION_TEXT_BYTES];
 	int e;
 
-	if (!inm->tls)
+	if (!a->tls)
 		return 0;
 	h->ch = NULL;
-	e = tls_chan_wrap(&h->ch, plain, inm->tls, &o, deadline_ns, err);
+	e = tls_chan_wrap(&h->ch, plain, a->tls, &o, deadline_ns, err);
 	if (e == 0)
-		log_often(&inm->log, LOG_CHANNELS, LOG_DEBUG, "%s: %s", h->ch->name, tls_chan_describe(h->ch, text));
+		log_often(a->log, LOG_CHANNELS, LOG_DEBUG, "%s: %s", h->ch->name, tls_chan_describe(h->ch, text));
 	return e;
 }
 
-static bool shows_certificate(const struct inm *inm)
+static bool shows_certificate(const struct arrival *a)
 {
-	return inm->tls && tls_options_of(&inm->opts).type == TLS_CREDS_X509;
+	return a->tls && tls_options_of(a->opts).type == TLS_CREDS_X509;
 }
 
 /*
@@ -158,16 +137,16 @@ static may_park bool ended_in_silence(struct hello *h)
 }
 
 /* The main channel came before it, by the same certificate. (That of fd: is there before it has said anything.) */
-static bool is_trusted(const struct inm *inm, const struct hello *h)
+static bool is_trusted(const struct arrival *a, const struct hello *h)
 {
-	return inm->main_seen && h != &inm->main;
+	return look(a).state.main == HELLO_THERE && h != a->main;
 }
 
-static may_park int read_first(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err)
+static may_park int read_first(struct arrival *a, struct hello *h, uint64_t deadline_ns, struct err *err)
 {
 	int e = hello_read(h, deadline_ns, err);
 
-	if ((e == -ENODATA || e == -ECONNRESET) && shows_certificate(inm) && !is_trusted(inm, h) && ended_in_silence(h))
+	if ((e == -ENODATA || e == -ECONNRESET) && shows_certificate(a) && !is_trusted(a, h) && ended_in_silence(h))
 		return err_set(err, e,
 		               "closed after 0 bytes, right after the TLS handshake: usually this means that "
 		               "the source does not trust our certificate (another CA, or not the name it connects "
@@ -175,97 +154,50 @@ static may_park int read_first(struct inm *inm, struct hello *h, uint64_t deadli
 	return e;
 }
 
-int arrival_secure(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err)
+int arrival_secure(struct arrival *a, struct hello *h, uint64_t deadline_ns, struct err *err)
 {
-	int e = secure(inm, h, deadline_ns, err);
+	int e = secure(a, h, deadline_ns, err);
 
 	/* No deadline: what comes by fd: may take its time to begin, also inside TLS. */
-	return e == 0 && shows_certificate(inm) ? read_first(inm, h, DEADLINE_NEVER, err) : e;
+	return e == 0 && shows_certificate(a) ? read_first(a, h, DEADLINE_NEVER, err) : e;
 }
 
 /*
  * A multifd channel was turned away. Was it the source's, then it has failed or will, and somebody must set
  * multifd-channels (or multifd) to the same on both sides: said where everybody sees it, but not for each of them.
  */
-static void say_refused(struct inm *inm, const char *name, const struct err *err)
+static void say_refused(struct arrival *a, const char *name, const struct err *err)
 {
 	uint64_t now_ns = clock_now_ns();
-	bool again = inm->refused_ns && now_ns - inm->refused_ns < inm->opts.connect_deadline_s * NS_PER_S;
+	bool again = a->refused_ns && now_ns - a->refused_ns < a->opts->connect_deadline_s * NS_PER_S;
 
-	snprintf(inm->hint, sizeof(inm->hint), "; refused before: %.120s", err->text);
+	a->ops->turned_away(a->opaque, err);
 	if (!again)
-		inm->refused_ns = now_ns;
-	log_often(&inm->log, LOG_CONNECTIONS, again ? LOG_INFO : LOG_WARN, "connection from %s closed: %s", name,
+		a->refused_ns = now_ns;
+	log_often(a->log, LOG_CONNECTIONS, again ? LOG_INFO : LOG_WARN, "connection from %s closed: %s", name,
 	          err->text);
-}
-
-/* Is main of the source whose channel @name was turned away at @then_ns? A source connects main first. */
-static bool is_main_of(const struct inm *inm, const char *name, uint64_t then_ns)
-{
-	return inm->main.ch && chan_same_peer(inm->main.ch->name, name) && inm->main.came_ns <= then_ns + NS_PER_S;
-}
-
-static bool is_in_set_up(const struct inm *inm)
-{
-	const struct load *l = &inm->load;
-
-	return !l->rounds_begun ||
-	       (multifd_has_ended(&inm->multifd) && !inm->multifd.switched && !sections_all_ended(&l->sections));
-}
-
-/*
- * QEMU 7.2, whose channel was turned away, has failed and keeps its main channel open and silent. Its silence in the
- * set-up phase, where it has no reason for one, tells; once a round has begun it may pause as it likes, unless one of
- * its other channels has ended and more of RAM is to come. A main channel of another host than the one that was turned
- * away is not looked at: that was a stranger, and the source goes on.
- */
-static may_park void watch_set_up(struct inm *inm, const char *name)
-{
-	uint64_t wait_ns = inm->opts.connect_deadline_s * NS_PER_S, begin_ns = clock_now_ns(), since_ns = begin_ns;
-	uint64_t end_ns = begin_ns + 3 * wait_ns, bytes = 0, seen;
-	struct err err = ERR_NONE;
-
-	if (inm->set_up_watched)
-		return;
-	inm->set_up_watched = true;
-	while (is_in_set_up(inm) && clock_now_ns() < end_ns) {
-		/* It may have become main only now, without a byte more: it was a candidate until its deadline. */
-		seen = is_main_of(inm, name, begin_ns) ? inm->main.ch->bytes_in : 0;
-		if (seen != bytes || seen == 0) {
-			if (bytes > 0)
-				since_ns = clock_now_ns();
-			bytes = seen;
-		} else if (clock_now_ns() - since_ns >= wait_ns) {
-			err_set(&err, -EPROTO,
-			        "a multifd channel was refused, and the source has sent nothing for %llu s since",
-			        (unsigned long long)inm->opts.connect_deadline_s);
-			incoming_lost(inm, -EPROTO, &err);
-			break;
-		}
-		if (io_sleep_until(inm->reactor, deadline_after_ns(wait_ns / 8)) < 0)
-			break;
-	}
-	inm->set_up_watched = false;
 }
 
 /* Silent as yet, it can only be the preempt channel. */
 static bool may_be_preempt(const struct connection *conn)
 {
-	struct hello_state state = arrival_state(conn->inm);
+	struct arrival_view view = look(conn->arrival);
 	const char *reason;
 
 	if (conn->hello.got > 0 || conn->former)
 		return false;
-	return hello_decide(&state, HELLO_NOTHING, &reason) == HELLO_IS_PREEMPT;
+	return hello_decide(&view.state, HELLO_NOTHING, &reason) == HELLO_IS_PREEMPT;
 }
 
-bool arrival_has_silent(const struct inm *inm)
+bool arrival_has_silent(const struct arrival *a)
 {
-	for (struct list *at = inm->unknown.next; at != &inm->unknown; at = at->next) {
+	const bool recovery = look(a).state.recovery;
+
+	for (struct list *at = a->line.unknown.next; at != &a->line.unknown; at = at->next) {
 		const struct connection *conn = container_of(at, struct connection, node);
 
 		/* What is behind a main channel that is back early is of its network, not of this one. */
-		if (conn->early && !inm->recovering)
+		if (conn->early && !recovery)
 			return false;
 		if (conn->silent && may_be_preempt(conn))
 			return true;
@@ -276,14 +208,14 @@ bool arrival_has_silent(const struct inm *inm)
 /* The preempt channel may be silent to its end (doc/wire/stream.md 6): wait for what can be it as long as it can. */
 static may_park int await_first(struct connection *conn, uint64_t deadline_ns, struct err *err)
 {
-	struct inm *inm = conn->inm;
+	struct arrival *a = conn->arrival;
 	int e;
 
 	conn->silent = true;
-	event_set(&inm->preempt_news);
+	a->ops->may_be_preempt(a->opaque);
 	do {
-		e = read_first(inm, &conn->hello, deadline_ns, err);
-		deadline_ns = deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S);
+		e = read_first(a, &conn->hello, deadline_ns, err);
+		deadline_ns = deadline_after_ns(a->opts->connect_deadline_s * NS_PER_S);
 	} while (e == -ETIMEDOUT && may_be_preempt(conn));
 	conn->silent = false;
 	return e;
@@ -292,34 +224,35 @@ static may_park int await_first(struct connection *conn, uint64_t deadline_ns, s
 /* It has ended without a byte, and nobody else can be the preempt channel while pages are to come on it. */
 static void check_preempt_lost(const struct connection *conn, int result)
 {
-	struct inm *inm = conn->inm;
+	struct arrival *a = conn->arrival;
+	struct arrival_view view = look(a);
 	struct err err = ERR_NONE;
 
 	if (result >= 0 || result == -ECANCELED || result == -EPROTO || !may_be_preempt(conn) ||
-	    arrival_has_silent(inm) || !inm->postcopy.listening || inm->postcopy.missing_tpages == 0)
+	    arrival_has_silent(a) || !view.listening || view.missing_tpages == 0)
 		return;
 	/* Before RESUME nobody relies on a preempt channel, so this may have been a stranger as well. */
-	if (inm->recovering)
+	if (view.state.recovery)
 		return;
 	err_set(&err, -ENODATA, "the preempt channel has ended with %llu pages missing",
-	        (unsigned long long)inm->postcopy.missing_tpages);
-	incoming_lost(inm, -ENODATA, &err);
+	        (unsigned long long)view.missing_tpages);
+	a->ops->lost(a->opaque, -ENODATA, &err);
 }
 
 /* See recovery.h. Not longer than anybody else may be unknown. */
 static may_park int await_loss(struct connection *conn, uint64_t deadline_ns)
 {
-	struct inm *inm = conn->inm;
+	struct arrival *a = conn->arrival;
+	struct arrival_view view = look(a);
 	int e = 0;
 
-	if (hello_first(conn->hello.first, conn->hello.got) != HELLO_COMMAND || !recovery_is_possible(inm) ||
-	    inm->recovering)
+	if (hello_first(conn->hello.first, conn->hello.got) != HELLO_COMMAND || !view.may_pause || view.state.recovery)
 		return 0;
-	log_often(&inm->log, LOG_CONNECTIONS, LOG_INFO,
+	log_often(a->log, LOG_CONNECTIONS, LOG_INFO,
 	          "connection from %s: a source that is back, and nothing has failed here; waiting for that",
 	          conn->name);
 	conn->early = true;
-	e = event_wait(&inm->paused, deadline_ns);
+	e = event_wait(a->paused, deadline_ns);
 	conn->early = false;
 	return e == -ETIMEDOUT ? 0 : e;
 }
@@ -327,18 +260,18 @@ static may_park int await_loss(struct connection *conn, uint64_t deadline_ns)
 static int meet_connection(void *arg)
 {
 	struct connection *conn = arg;
-	struct inm *inm = conn->inm;
+	struct arrival *a = conn->arrival;
 	struct hello *h = &conn->hello;
-	uint64_t deadline_ns = deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S);
+	uint64_t deadline_ns = deadline_after_ns(a->opts->connect_deadline_s * NS_PER_S);
 	char name[sizeof(conn->name)];
 	struct err err = ERR_NONE;
 	bool refused_channel;
 	int e;
 
-	conn->co = inm->reactor->sched.current;
+	conn->co = a->reactor->sched.current;
 	e = conn->evicted ? -ECANCELED : 0;
 	if (e == 0)
-		e = secure(inm, h, deadline_ns, &err);
+		e = secure(a, h, deadline_ns, &err);
 	if (e == 0)
 		e = await_first(conn, deadline_ns, &err);
 	if (e == 0)
@@ -346,7 +279,7 @@ static int meet_connection(void *arg)
 	/* Also while it waits for its turn in a recovery: what came with it is not of the network that was lost. */
 	conn->early = e == 0 && hello_first(h->first, h->got) == HELLO_COMMAND;
 	if (e == 0)
-		e = contest_enter(inm, h, deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S), &err);
+		e = a->ops->contend(a->opaque, h, deadline_after_ns(a->opts->connect_deadline_s * NS_PER_S), &err);
 	conn->early = false;
 	/* Its bytes and its end came in the same turn. */
 	if (e == 0 && conn->evicted)
@@ -355,16 +288,16 @@ static int meet_connection(void *arg)
 		e = place_connection(conn, deadline_ns, &err);
 	refused_channel = e == -EPROTO && hello_first(h->first, h->got) == HELLO_PACKET;
 	if (refused_channel)
-		say_refused(inm, conn->name, &err);
+		say_refused(a, conn->name, &err);
 	else if (e < 0 && e != -ECANCELED)
-		log_often(&inm->log, LOG_CONNECTIONS, LOG_INFO, "connection from %s closed: %s", conn->name, err.text);
+		log_often(a->log, LOG_CONNECTIONS, LOG_INFO, "connection from %s closed: %s", conn->name, err.text);
 	check_preempt_lost(conn, e);
 	chan_close(h->ch);
-	line_leave(conn);
+	line_leave(&a->line, conn);
 	memcpy(name, conn->name, sizeof(name));
 	free(conn);
-	if (refused_channel && inm->multifd.channels > 0)
-		watch_set_up(inm, name);
+	if (refused_channel)
+		a->ops->watch_turned_away(a->opaque, name);
 	return 0;
 }
 
@@ -374,9 +307,9 @@ static int meet_connection(void *arg)
 /* Does it belong to a source that was back before the loss showed here? */
 static bool is_companion(const struct connection *conn)
 {
-	const struct inm *inm = conn->inm;
+	const struct arrival *a = conn->arrival;
 
-	for (struct list *at = inm->unknown.next; at != &inm->unknown; at = at->next) {
+	for (struct list *at = a->line.unknown.next; at != &a->line.unknown; at = at->next) {
 		const struct connection *other = container_of(at, struct connection, node);
 
 		if (other->early && chan_same_peer(other->name, conn->name) &&
@@ -387,12 +320,12 @@ static bool is_companion(const struct connection *conn)
 }
 
 /* Return: when the last one that is left has had its time; 0: none is left. */
-static uint64_t evict_former(struct inm *inm, uint64_t age_ns)
+static uint64_t evict_former(struct arrival *a, uint64_t age_ns)
 {
 	uint64_t now_ns = clock_now_ns(), end_ns = 0, last_ns = 0;
 	struct list *at, *next;
 
-	for (at = inm->unknown.next; at != &inm->unknown; at = next) {
+	for (at = a->line.unknown.next; at != &a->line.unknown; at = next) {
 		struct connection *conn = container_of(at, struct connection, node);
 
 		next = at->next;
@@ -400,207 +333,134 @@ static uint64_t evict_former(struct inm *inm, uint64_t age_ns)
 			continue;
 		end_ns = conn->hello.came_ns + age_ns;
 		if (end_ns <= now_ns)
-			line_evict(conn);
+			line_evict(&a->line, conn);
 		else if (end_ns > last_ns)
 			last_ns = end_ns;
 	}
 	return last_ns;
 }
 
-static uint64_t former_age_ns(const struct inm *inm)
+static uint64_t former_age_ns(const struct arrival *a)
 {
-	return inm->opts.connect_deadline_s * NS_PER_S / 10;
+	return a->opts->connect_deadline_s * NS_PER_S / 10;
 }
 
 static may_park int forget_former(void *arg)
 {
-	struct inm *inm = arg;
+	struct arrival *a = arg;
 	uint64_t end_ns;
 	int e = 0;
 
-	while (e == 0 && (end_ns = evict_former(inm, former_age_ns(inm))) > 0)
-		e = io_sleep_until(inm->reactor, end_ns);
+	while (e == 0 && (end_ns = evict_former(a, former_age_ns(a))) > 0)
+		e = io_sleep_until(a->reactor, end_ns);
 	return 0;
 }
 
 /* One that has begun to say where a page lies can be nothing else than the lost network's. */
-void arrival_forget_silent(struct inm *inm)
+void arrival_forget_silent(struct arrival *a)
 {
-	for (struct list *at = inm->unknown.next; at != &inm->unknown; at = at->next) {
+	for (struct list *at = a->line.unknown.next; at != &a->line.unknown; at = at->next) {
 		struct connection *conn = container_of(at, struct connection, node);
 
 		if (conn->silent && (conn->hello.got == 0 || conn->hello.first[0] == 0) && !is_companion(conn))
 			conn->former = true;
 	}
-	if (evict_former(inm, former_age_ns(inm)) > 0 &&
-	    group_spawn(&inm->arrival, "silent connections", forget_former, inm) < 0)
-		evict_former(inm, 0);
+	if (evict_former(a, former_age_ns(a)) > 0 &&
+	    group_spawn(&a->meeting, "silent connections", forget_former, a) < 0)
+		evict_former(a, 0);
 }
 
-static void admit(struct inm *inm, struct chan *ch)
+static void admit(struct arrival *a, struct chan *ch)
 {
 	struct connection *conn = calloc(1, sizeof(*conn));
 	int e = -ENOMEM;
 
 	if (conn) {
-		*conn = (struct connection){ .inm = inm, .hello = { .ch = ch, .came_ns = clock_now_ns() } };
+		*conn = (struct connection){ .arrival = a, .hello = { .ch = ch, .came_ns = clock_now_ns() } };
 		memcpy(conn->name, ch->name, sizeof(conn->name));
 		list_init(&conn->node);
-		e = group_spawn(&inm->arrival, ch->name, meet_connection, conn);
+		e = group_spawn(&a->meeting, ch->name, meet_connection, conn);
 	}
 	if (e < 0) {
-		log_often(&inm->log, LOG_CONNECTIONS, LOG_WARN, "connection from %s closed: no memory", ch->name);
+		log_often(a->log, LOG_CONNECTIONS, LOG_WARN, "connection from %s closed: no memory", ch->name);
 		chan_close(ch);
 		free(conn);
 		return;
 	}
-	line_join(conn);
+	line_join(&a->line, conn);
 	/* The channels that are expected may all be unknown at once. */
-	if (inm->unknown_count > CONNECTIONS_UNKNOWN_MAX + inm->multifd.channels)
-		line_evict_one(inm);
+	if (a->line.count > CONNECTIONS_UNKNOWN_MAX + look(a).multifd_channels)
+		line_evict_one(&a->line, a->log);
 }
 
 struct acceptor {
-	struct inm *inm;
+	struct arrival *arrival;
 	int index;
 };
 
 static int accept_connections(void *arg)
 {
-	struct acceptor a = *(struct acceptor *)arg;
-	struct inm *inm = a.inm;
+	struct acceptor own = *(struct acceptor *)arg;
+	struct arrival *a = own.arrival;
 	struct err err = ERR_NONE;
 	struct chan *ch;
 	int e;
 
 	free(arg);
 	for (;;) {
-		e = listener_accept(&inm->listener, a.index, inm->reactor, &inm->opts, &ch, &err);
+		e = listener_accept(&a->listener, own.index, a->reactor, a->opts, &ch, &err);
 		if (e == 0) {
-			admit(inm, ch);
+			admit(a, ch);
 			continue;
 		}
-		if (e == -ECANCELED || inm->acceptors.cancelled)
+		if (e == -ECANCELED || a->acceptors.cancelled)
 			return -ECANCELED;
 		/* Nothing an accept can fail with makes the next one hopeless; but it must not become a busy loop. */
-		log_often(&inm->log, LOG_CONNECTIONS, LOG_WARN, "%s", err.text);
-		e = io_sleep_until(inm->reactor, deadline_after_ns(ACCEPT_PAUSE_NS));
+		log_often(a->log, LOG_CONNECTIONS, LOG_WARN, "%s", err.text);
+		e = io_sleep_until(a->reactor, deadline_after_ns(ACCEPT_PAUSE_NS));
 		if (e < 0)
 			return e;
 	}
 }
 
-static int start_acceptors(struct inm *inm)
+static int start_acceptors(struct arrival *a)
 {
-	struct acceptor *a;
+	struct acceptor *own;
 	int e;
 
-	for (int i = 0; i < inm->listener.count; i++) {
-		a = malloc(sizeof(*a));
-		if (!a)
+	for (int i = 0; i < a->listener.count; i++) {
+		own = malloc(sizeof(*own));
+		if (!own)
 			return -ENOMEM;
-		*a = (struct acceptor){ .inm = inm, .index = i };
-		e = group_spawn(&inm->acceptors, inm->listener.sockets[i].text, accept_connections, a);
+		*own = (struct acceptor){ .arrival = a, .index = i };
+		e = group_spawn(&a->acceptors, a->listener.sockets[i].text, accept_connections, own);
 		if (e < 0) {
-			free(a);
+			free(own);
 			return e;
 		}
 	}
 	return 0;
 }
 
-int arrival_start(struct inm *inm)
+int arrival_start(struct arrival *a)
 {
-	int e = start_acceptors(inm);
+	int e = start_acceptors(a);
 
-	if (e < 0 || inm->exec.pidfd < 0)
+	if (e < 0 || a->exec.pidfd < 0)
 		return e;
-	e = group_spawn(&inm->arrival, "exec", exec_wait, &inm->exec);
+	e = group_spawn(&a->meeting, "exec", exec_wait, &a->exec);
 	if (e < 0)
-		exec_kill(&inm->exec);
+		exec_kill(&a->exec);
 	return e;
 }
 
-/* Not what has no name in any folder (an epoll, an eventfd): the ring might wait there for ever. */
-static bool has_stream(mode_t mode)
-{
-	return S_ISSOCK(mode) || S_ISFIFO(mode) || S_ISREG(mode) || S_ISCHR(mode) || S_ISBLK(mode);
-}
-
-/* Others would be waited for in vain: there are no datagrams in a stream, and a listening socket has no bytes. */
-static int check_socket(int fd, struct err *err)
-{
-	int type = SOCK_STREAM, listens = 0;
-	socklen_t bytes = sizeof(int);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 && type != SOCK_STREAM)
-		return err_set(err, -EINVAL, "a socket of messages, and a stream (SOCK_STREAM) is expected");
-	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) == 0 && listens)
-		return err_set(err, -EINVAL, "a socket that listens, and one that is connected is expected");
-	return 0;
-}
-
-/* Can a stream be read from it? Said now, while the source has its guest. */
-static int check_descriptor(const struct address *addr, int fd, mode_t mode, struct err *err)
-{
-	int flags = fcntl(fd, F_GETFL);
-
-	if (addr->kind == ADDRESS_FILE && S_ISFIFO(mode))
-		return err_set(err, -EINVAL, "a FIFO; 'exec:cat FILE' reads one");
-	if (S_ISDIR(mode))
-		return err_set(err, -EISDIR, "%s", strerror(EISDIR));
-	if (!has_stream(mode))
-		return err_set(err, -EINVAL, "neither a socket, a pipe, a file nor a device: there is no stream in it");
-	if (flags >= 0 && (flags & O_PATH || (flags & O_ACCMODE) == O_WRONLY))
-		return err_set(err, -EBADF, "not open for reading");
-	return S_ISSOCK(mode) ? check_socket(fd, err) : 0;
-}
-
-/*
- * fd: and file: are one connected channel each, a socket or something to read. A descriptor is read from where it
- * stands, and is ours: nobody we start may inherit it.
- */
-static int open_descriptor(struct inm *inm, const struct address *addr, struct chan **ret_chan, struct err *err)
-{
-	char name[sizeof((*ret_chan)->name)];
-	uint64_t off = addr->offset;
-	int fd = addr->fd, e;
-	struct stat st;
-	off_t here;
-
-	/* O_NONBLOCK: opening a FIFO would wait for its writer. */
-	if (addr->kind == ADDRESS_FILE)
-		fd = open(addr->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return err_set(err, -errno, "%s", strerror(errno));
-	e = check_descriptor(addr, fd, st.st_mode, err);
-	if (e < 0) {
-		close(fd);
-		return e;
-	}
-	if (addr->kind == ADDRESS_FILE)
-		snprintf(name, sizeof(name), "file:%.80s", addr->path);
-	else
-		snprintf(name, sizeof(name), "fd:%d", fd);
-	fcntl(fd, F_SETFD, FD_CLOEXEC);
-	if (addr->kind == ADDRESS_FD && (here = lseek(fd, 0, SEEK_CUR)) > 0)
-		off = (uint64_t)here;
-	if (S_ISSOCK(st.st_mode)) {
-		socket_set_options(fd, &inm->opts, &addr->keepalive);
-		e = socket_chan_new(ret_chan, inm->reactor, fd, name);
-	} else {
-		e = file_chan_new(ret_chan, inm->reactor, fd, off, name);
-	}
-	return e < 0 ? err_set(err, e, "no memory for a channel") : 0;
-}
-
 /* fd:, exec: and file: bring main, and nothing else could ever come: say so now, while the source has its guest. */
-static int check_single(const struct inm *inm, struct err *err)
+static int check_single(const struct arrival *a, struct err *err)
 {
 	static const enum cap need_more[] = { CAP_MULTIFD, CAP_POSTCOPY_PREEMPT };
 
 	for (size_t i = 0; i < sizeof(need_more) / sizeof(need_more[0]); i++)
-		if (options_has(&inm->opts, need_more[i]))
+		if (options_has(a->opts, need_more[i]))
 			return err_set(err, -EINVAL,
 			               "a single connection, and capability %s needs more than one: listen at tcp:, "
 			               "unix: or vsock:, or turn it off on both sides",
@@ -608,26 +468,49 @@ static int check_single(const struct inm *inm, struct err *err)
 	return 0;
 }
 
-int arrival_open(struct inm *inm, const struct address *addr, struct err *err)
+static int open_single(struct arrival *a, const struct address *addr, struct hello *ret_single, struct err *err)
 {
-	struct hello h = { .ch = NULL };
-	int e;
+	struct opened opened;
+	int e = open_address(&opened, addr, &a->exec, a->reactor, a->log, a->opts, err);
 
-	if (address_is_listening(addr))
-		return listener_open(&inm->listener, addr, err);
-	inm->single = true;
-	e = check_single(inm, err);
-	if (e < 0) {
-		if (addr->kind == ADDRESS_FD)
-			close(addr->fd);
-		return e;
-	}
-	if (addr->kind == ADDRESS_EXEC)
-		e = exec_start(&inm->exec, inm->reactor, &inm->log, addr->path, &h.ch, err);
-	else
-		e = open_descriptor(inm, addr, &h.ch, err);
 	if (e == 0)
-		main_arrived(inm, &h);
+		*ret_single = (struct hello){ .ch = opened.ch };
+	return e;
+}
+
+static int open_listener(struct arrival *a, struct listener *ret, const struct address *addr, struct err *err)
+{
+	struct opened opened;
+	int e = open_address(&opened, addr, &a->exec, a->reactor, a->log, a->opts, err);
+
+	if (e == 0)
+		*ret = opened.listener;
+	return e;
+}
+
+static int load_creds(struct arrival *a, struct err *err)
+{
+	struct tls_options o;
+
+	if (!a->opts->tls_creds[0])
+		return 0;
+	o = tls_options_of(a->opts);
+	return tls_creds_load(&a->tls, &o, err);
+}
+
+int arrival_open(struct arrival *a, const struct address *addr, struct hello *ret_single, struct err *err)
+{
+	int e = load_creds(a, err);
+
+	*ret_single = (struct hello){ .ch = NULL };
+	if (e == 0 && address_is_listening(addr))
+		return open_listener(a, &a->listener, addr, err);
+	if (e == 0)
+		e = check_single(a, err);
+	if (e == 0)
+		return open_single(a, addr, ret_single, err);
+	if (addr->kind == ADDRESS_FD)
+		close(addr->fd);
 	return e;
 }
 
@@ -635,72 +518,73 @@ int arrival_open(struct inm *inm, const struct address *addr, struct err *err)
  * The sockets stop to listen at once, so that the same port can be listened to again; their descriptors are closed when
  * nobody accepts on them any more.
  */
-static void stop_listening(struct inm *inm)
+static void stop_listening(struct arrival *a)
 {
-	group_cancel(&inm->acceptors);
-	listener_shutdown(&inm->listener);
-	if (inm->reopened)
-		listener_close(&inm->next);
-	inm->next.count = 0;
-	inm->reopened = true;
+	group_cancel(&a->acceptors);
+	listener_shutdown(&a->listener);
+	if (a->reopened)
+		listener_close(&a->next);
+	a->next.count = 0;
+	a->reopened = true;
 }
 
-int arrival_reopen(struct inm *inm, const struct address *addr, struct err *err)
+int arrival_reopen(struct arrival *a, const struct address *addr, struct hello *ret_single, struct err *err)
 {
-	struct hello h = { .ch = NULL };
-	int e;
-
+	*ret_single = (struct hello){ .ch = NULL };
 	if (address_is_listening(addr)) {
-		stop_listening(inm);
-		return listener_open(&inm->next, addr, err);
+		stop_listening(a);
+		return open_listener(a, &a->next, addr, err);
 	}
 	if (addr->kind != ADDRESS_FD)
 		return err_set(err, -EINVAL, "a source that is back needs answers: tcp, unix, vsock or fd is expected");
-	if (inm->main.ch) {
+	if (a->main->ch) {
 		close(addr->fd);
 		return err_set(err, -EBUSY, "another main channel is there already");
 	}
-	e = open_descriptor(inm, addr, &h.ch, err);
-	if (e == 0)
-		main_arrived(inm, &h);
-	return e;
+	return open_single(a, addr, ret_single, err);
 }
 
-void arrival_move(struct inm *inm)
+const char *arrival_address(const struct arrival *a, unsigned index)
+{
+	const struct listener *l = a->reopened ? &a->next : &a->listener;
+
+	return l->count > 0 && index < (unsigned)l->count ? l->sockets[index].text : NULL;
+}
+
+void arrival_move(struct arrival *a)
 {
 	/* Their coroutines were cancelled. */
-	group_join(&inm->acceptors);
-	listener_close(&inm->listener);
-	inm->listener = inm->next;
-	inm->reopened = false;
-	group_init(&inm->acceptors, &inm->reactor->sched, "acceptors");
-	if (start_acceptors(inm) < 0)
-		log_warn(&inm->log, "no memory for a coroutine that accepts connections");
+	group_join(&a->acceptors);
+	listener_close(&a->listener);
+	a->listener = a->next;
+	a->reopened = false;
+	group_init(&a->acceptors, &a->reactor->sched, "acceptors");
+	if (start_acceptors(a) < 0)
+		log_warn(a->log, "no memory for a coroutine that accepts connections");
 }
 
-void arrival_undo(struct inm *inm)
+void arrival_undo(struct arrival *a)
 {
-	tls_creds_free(inm->tls);
-	inm->tls = NULL;
-	listener_close(&inm->listener);
-	inm->listener.count = 0;
-	chan_close(inm->main.ch);
-	inm->main.ch = NULL;
-	inm->main_seen = false;
-	if (inm->exec.pidfd >= 0)
-		exec_kill(&inm->exec);
+	tls_creds_free(a->tls);
+	a->tls = NULL;
+	listener_close(&a->listener);
+	a->listener.count = 0;
+	if (a->exec.pidfd >= 0)
+		exec_kill(&a->exec);
 }
 
 /* The command of exec: has time to end by itself when all went well. */
-void arrival_end(struct inm *inm, int result)
+void arrival_end(struct arrival *a, int result)
 {
-	if (result == 0 && inm->exec.pidfd >= 0)
-		io_poll(inm->reactor, inm->exec.pidfd, POLLIN, deadline_after_ns(EXEC_GRACE_NS));
-	group_cancel(&inm->acceptors);
-	group_cancel(&inm->arrival);
-	group_join(&inm->acceptors);
-	group_join(&inm->arrival);
-	listener_close(&inm->listener);
-	if (inm->reopened)
-		listener_close(&inm->next);
+	if (result == 0 && a->exec.pidfd >= 0)
+		io_poll(a->reactor, a->exec.pidfd, POLLIN, deadline_after_ns(EXEC_GRACE_NS));
+	group_cancel(&a->acceptors);
+	group_cancel(&a->meeting);
+	group_join(&a->acceptors);
+	group_join(&a->meeting);
+	listener_close(&a->listener);
+	if (a->reopened)
+		listener_close(&a->next);
+	tls_creds_free(a->tls);
+	a->tls = NULL;
 }

@@ -1,6 +1,6 @@
 #include "engine/call.h"
 
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "engine/last_error.h"
 
 #include <errno.h>
@@ -25,13 +25,13 @@ int call_begin(struct call *call, struct inm *inm, const char *name)
 /* A migration's own end is told for as long as the migration is there. */
 static bool has_story(const struct inm *inm)
 {
-	return inm->state == INM_STATE_FAILED || inm->state == INM_STATE_CANCELLED;
+	return inm->story.state == INM_STATE_FAILED || inm->story.state == INM_STATE_CANCELLED;
 }
 
 static void keep(struct inm *inm, int result, const struct err *err)
 {
 	if (!has_story(inm))
-		snprintf(inm->error_text, sizeof(inm->error_text), "%s (%s)", err->text, err_name(result));
+		snprintf(inm->story.text, sizeof(inm->story.text), "%s (%s)", err->text, err_name(result));
 }
 
 int call_begin_run(struct call *call, struct inm *inm, const char *name)

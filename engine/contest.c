@@ -2,49 +2,49 @@
 
 #include "base/clock.h"
 #include "base/err.h"
-#include "base/log.h"
 #include "engine/channel/channel.h"
-#include "engine/incoming.h"
+#include "engine/options/options.h"
+#include "engine/pause.h"
 #include "engine/stream/opening.h"
 
 #include <errno.h>
-#include <stdio.h>
 
 struct candidate {
 	struct list node;
 };
 
-void contest_init(struct inm *inm)
+void contest_init(struct contest *c, struct sched *s)
 {
-	list_init(&inm->contest.candidates);
-	event_init(&inm->contest.news, &inm->reactor->sched, "main channel's place");
+	list_init(&c->candidates);
+	event_init(&c->main_there, s, "main channel");
+	event_init(&c->news, s, "main channel's place");
 }
 
 /* Could a connection that begins like this one become main now, or when the place is free? */
-static bool is_open(const struct inm *inm, const struct hello *h)
+static bool is_open(const struct contest *c, const struct hello *h)
 {
 	switch (hello_first(h->first, h->got)) {
 	case HELLO_QEVM:
-		return !inm->contest.committed;
+		return !c->committed;
 	case HELLO_COMMAND:
-		return inm->recovering;
+		return c->pause->on;
 	default:
 		return false;
 	}
 }
 
-static int look(const struct inm *inm, const struct hello *h, struct err *err)
+static int look(const struct contest *c, const struct hello *h, struct err *err)
 {
 	if (hello_first(h->first, h->got) == HELLO_COMMAND)
-		return opening_look_recovery(h->first, h->got, &inm->ram, err);
-	return opening_look(h->first, h->got, inm->opts.send_configuration, err);
+		return opening_look_recovery(h->first, h->got, c->ram, err);
+	return opening_look(h->first, h->got, c->opts->send_configuration, err);
 }
 
-static may_park int read_opening(const struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err)
+static may_park int read_opening(const struct contest *c, struct hello *h, uint64_t deadline_ns, struct err *err)
 {
 	for (;;) {
 		struct iovec iov = { h->first + h->got, sizeof(h->first) - h->got };
-		int far = look(inm, h, err);
+		int far = look(c, h, err);
 		ssize_t n;
 
 		if (far < 0)
@@ -66,118 +66,137 @@ static may_park int read_opening(const struct inm *inm, struct hello *h, uint64_
 	}
 }
 
-static uint64_t patience_ns(const struct inm *inm)
+static uint64_t patience_ns(const struct contest *c)
 {
-	uint64_t deadline_ns = inm->opts.connect_deadline_s * NS_PER_S;
+	uint64_t deadline_ns = c->opts->connect_deadline_s * NS_PER_S;
 
-	return inm->recovering || deadline_ns < CONTEST_PATIENCE_NS ? deadline_ns : CONTEST_PATIENCE_NS;
+	return c->pause->on || deadline_ns < CONTEST_PATIENCE_NS ? deadline_ns : CONTEST_PATIENCE_NS;
 }
 
 /* Its owner finds out by itself: its channel is at its end, or its coroutine is cancelled. */
-static void displace(struct inm *inm)
+static void displace(struct contest *c)
 {
-	struct contest *c = &inm->contest;
 	struct err err = ERR_NONE;
 
 	c->displaced = true;
-	if (!inm->recovering) {
-		chan_shut_down(inm->main.ch);
+	if (!c->pause->on) {
+		chan_shut_down(c->main.ch);
 		return;
 	}
 	err_set(&err, -ECONNABORTED,
 	        "another connection wants to recover, and this one has not come to RESUME within "
 	        "%llu s (connect-deadline)",
-	        (unsigned long long)inm->opts.connect_deadline_s);
-	incoming_lost(inm, -ECONNABORTED, &err);
+	        (unsigned long long)c->opts->connect_deadline_s);
+	c->lost(c->opaque, -ECONNABORTED, &err);
 }
 
 /* When the owner's patience ends; there is none to end where the place is free, or about to be. */
-static uint64_t patience_end_ns(const struct inm *inm)
+static uint64_t patience_end_ns(const struct contest *c)
 {
-	if (!inm->main_seen || inm->contest.displaced)
+	if (!c->taken || c->displaced)
 		return DEADLINE_NEVER;
-	return inm->contest.until_ns;
+	return c->until_ns;
 }
 
-static may_park int await_place(struct inm *inm, const struct hello *h, const struct candidate *me)
+static may_park int await_place(struct contest *c, const struct hello *h, const struct candidate *me)
 {
-	struct contest *c = &inm->contest;
 	int e = 0;
 
-	while (e == 0 && is_open(inm, h) && (inm->main_seen || c->candidates.next != &me->node)) {
+	while (e == 0 && is_open(c, h) && (c->taken || c->candidates.next != &me->node)) {
 		event_clear(&c->news);
-		e = event_wait(&c->news, patience_end_ns(inm));
+		e = event_wait(&c->news, patience_end_ns(c));
 		if (e != -ETIMEDOUT)
 			continue;
 		/* The place may have changed hands in the same turn. */
-		if (is_open(inm, h) && patience_end_ns(inm) <= clock_now_ns())
-			displace(inm);
+		if (is_open(c, h) && patience_end_ns(c) <= clock_now_ns())
+			displace(c);
 		e = 0;
 	}
 	return e;
 }
 
-int contest_enter(struct inm *inm, struct hello *h, uint64_t deadline_ns, struct err *err)
+int contest_enter(struct contest *c, struct hello *h, uint64_t deadline_ns, struct err *err)
 {
 	struct candidate me;
 	int e;
 
-	if (!is_open(inm, h))
+	if (!is_open(c, h))
 		return 0; /* hello_decide says why not */
-	e = read_opening(inm, h, deadline_ns, err);
+	e = read_opening(c, h, deadline_ns, err);
 	if (e < 0)
 		return e;
 	h->ready_ns = clock_now_ns();
-	list_push_tail(&inm->contest.candidates, &me.node);
-	e = await_place(inm, h, &me);
+	list_push_tail(&c->candidates, &me.node);
+	e = await_place(c, h, &me);
 	list_unlink(&me.node);
 	/* The next one is the first one now. */
-	event_set(&inm->contest.news);
+	event_set(&c->news);
 	return e;
 }
 
-void contest_taken(struct inm *inm)
+void contest_take(struct contest *c, struct hello *h)
 {
-	uint64_t now_ns = clock_now_ns(), until_ns = now_ns + patience_ns(inm);
+	uint64_t now_ns = clock_now_ns(), until_ns = now_ns + patience_ns(c);
 
-	if (!inm->recovering && inm->main.ready_ns)
-		until_ns = inm->main.ready_ns + patience_ns(inm);
-	inm->contest.until_ns = until_ns > now_ns + CONTEST_MOMENT_NS ? until_ns : now_ns + CONTEST_MOMENT_NS;
-	inm->contest.displaced = false;
+	c->main = *h;
+	h->ch = NULL;
+	c->taken = true;
+	if (!c->pause->on && c->main.ready_ns)
+		until_ns = c->main.ready_ns + patience_ns(c);
+	c->until_ns = until_ns > now_ns + CONTEST_MOMENT_NS ? until_ns : now_ns + CONTEST_MOMENT_NS;
+	c->displaced = false;
+	event_set(&c->main_there);
 }
 
-void contest_extend(struct inm *inm)
+void contest_close(struct contest *c)
 {
-	inm->contest.until_ns = clock_now_ns() + patience_ns(inm);
+	if (c->main.ch)
+		c->main_bytes += c->main.ch->bytes_in;
+	chan_close(c->main.ch);
+	c->main.ch = NULL;
 }
 
-void contest_free(struct inm *inm)
+uint64_t contest_main_bytes(const struct contest *c)
 {
-	inm->main_seen = false;
-	inm->contest.displaced = false;
-	event_clear(&inm->main_there);
-	event_set(&inm->contest.news);
+	return c->main_bytes + (c->main.ch ? c->main.ch->bytes_in : 0);
 }
 
-int contest_check(const struct inm *inm, struct err *err)
+void contest_extend(struct contest *c)
 {
-	return inm->contest.displaced ? err_set(err, -ECONNABORTED, "another connection has taken its place") : 0;
+	c->until_ns = clock_now_ns() + patience_ns(c);
 }
 
-int contest_commit(struct inm *inm, struct err *err)
+void contest_free(struct contest *c)
 {
-	struct contest *c = &inm->contest;
+	contest_close(c);
+	c->taken = false;
+	c->displaced = false;
+	event_clear(&c->main_there);
+	event_set(&c->news);
+}
+
+void contest_settled(struct contest *c)
+{
+	event_set(&c->news);
+}
+
+int contest_check(const struct contest *c, struct err *err)
+{
+	return c->displaced ? err_set(err, -ECONNABORTED, "another connection has taken its place") : 0;
+}
+
+int contest_commit(struct contest *c, struct err *err)
+{
 	int e;
 
 	if (c->committed)
 		return 0;
-	e = contest_check(inm, err);
+	e = contest_check(c, err);
 	if (e < 0)
 		return e;
 	c->committed = true;
-	incoming_set_state(inm, INM_STATE_ACTIVE);
 	event_set(&c->news);
-	return 0;
+	return 1;
 }
 
 /* It went away, as opposed to: it said something that cannot be. */
@@ -187,25 +206,7 @@ static bool is_gone(int result)
 	       result == -EHOSTUNREACH || result == -ENETUNREACH || result == -ENETDOWN;
 }
 
-bool contest_drop(struct inm *inm, int result, const struct err *err)
+bool contest_may_drop(const struct contest *c, int result)
 {
-	struct contest *c = &inm->contest;
-
-	if (inm->single || c->committed || inm->loading.cancelled || !(c->displaced || is_gone(result)))
-		return false;
-	snprintf(inm->error_text, sizeof(inm->error_text),
-	         "incoming: %s began a migration and did not go on: %s; "
-	         "the next source is welcome",
-	         inm->main.ch->name, c->displaced ? "no list of RAM blocks, and another one has come" : err->text);
-	/* Once is news; a stranger that does it again and again is not. */
-	log_often(&inm->log, LOG_CONNECTIONS, c->drops++ ? LOG_INFO : LOG_WARN, "%s", inm->error_text);
-	if (inm->load_made)
-		load_fini(&inm->load);
-	inm->load_made = false;
-	inm->load = (struct load){ .opts = NULL };
-	ram_fini(&inm->ram);
-	inm->switchover_ns = 0;
-	incoming_close_main(inm);
-	contest_free(inm);
-	return true;
+	return !c->single && !c->committed && (c->displaced || is_gone(result));
 }

@@ -9,9 +9,10 @@
 #define ENGINE_LANDED_H
 
 struct err;
-struct inm;
+struct multifd;
+struct postcopy;
 
 /** landed_check - Return: 0 the guest is whole; -EPROTO, -ENODATA: the text says what is missing. */
-int landed_check(const struct inm *inm, struct err *err);
+int landed_check(const struct multifd *m, const struct postcopy *pc, struct err *err);
 
 #endif

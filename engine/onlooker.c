@@ -1,12 +1,18 @@
 #include "engine/onlooker.h"
 
-#include "engine/incoming.h"
+#include "engine/inm.h"
 
 static int go_on(void *opaque, struct err *err)
 {
 	(void)opaque;
 	(void)err;
 	return 0;
+}
+
+static int begin_listening(void *opaque, bool takes_back, struct err *err)
+{
+	(void)takes_back;
+	return go_on(opaque, err);
 }
 
 static void say_nothing(void *opaque)
@@ -31,8 +37,10 @@ void onlooker_ops(struct load_ops *ops)
 {
 	ops->switch_memory = go_on;
 	ops->await_channels = go_on;
-	ops->listen = go_on;
+	ops->listen = begin_listening;
 	ops->take_over = go_on;
+	ops->pledge = go_on;
+	ops->check_alive = go_on;
 	ops->run = say_nothing;
 	ops->await_pages = go_on;
 	ops->resume = go_on;

@@ -1,14 +1,11 @@
 #include "engine/recovery.h"
 
-#include "base/assert.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "base/probe.h"
-#include "engine/arrival.h"
-#include "engine/channel/channel.h"
-#include "engine/incoming.h"
-#include "engine/switchover.h"
+#include "coroutine/reactor.h"
+#include "engine/channels.h"
+#include "engine/inm.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -20,11 +17,6 @@
  */
 #define LOOK_NS (60 * NS_PER_S)
 
-void recovery_init(struct inm *inm)
-{
-	event_init(&inm->paused, &inm->reactor->sched, "a pause");
-}
-
 /* ---- paused ---- */
 
 /*
@@ -35,82 +27,75 @@ static void say_paused(struct inm *inm, bool again)
 {
 	log_often(&inm->log, again ? LOG_RECOVERIES : LOG_LOSSES, LOG_INFO,
 	          "postcopy is paused with %" PRIu64 " pages missing%s: %s", inm->postcopy.missing_tpages,
-	          inm->running ? "" : ", and devices still to load", inm->err.text);
+	          inm->owner.runs ? "" : ", and devices still to load", inm->story.err.text);
 }
 
 static void begin_pause(struct inm *inm)
 {
-	bool again = inm->recovering;
+	struct story *story = &inm->story;
+	bool again = pause_begin(&inm->pause);
 
-	/* A recovery that failed is a part of the same pause. */
-	if (!inm->recovering)
-		inm->paused_ns = clock_now_ns();
-	inm->recovering = true;
-	inm->pauses++;
 	postcopy_pause(&inm->postcopy);
 	/* Both sides close all, so that the other one notices (doc/wire/stream.md 5.8). */
-	switchover_close_preempt(inm);
+	preempt_close(&inm->preempt);
+	inm->preempt.done = false;
 	load_disconnect(&inm->load);
-	incoming_close_main(inm);
-	inm->preempt_done = false;
-	contest_free(inm);
-	group_init(&inm->loading, &inm->reactor->sched, "loading");
-	arrival_forget_silent(inm);
+	contest_free(&inm->contest);
+	group_init(&story->loading, &inm->reactor->sched, "loading");
+	arrival_forget_silent(&inm->arrival);
 	say_paused(inm, again);
-	snprintf(inm->error_text, sizeof(inm->error_text), "incoming: %s (%s)", inm->err.text, err_name(inm->err.code));
-	inm->err = ERR_NONE;
-	incoming_set_state(inm, INM_STATE_POSTCOPY_PAUSED);
-	event_set(&inm->paused);
-}
-
-bool recovery_is_possible(const struct inm *inm)
-{
-	return inm->running || (inm->listening.set && !inm->load.package.has_owner_ping && inm->refusal.code == 0);
+	snprintf(story->text, sizeof(story->text), "incoming: %s (%s)", story->err.text, err_name(story->err.code));
+	story->err = ERR_NONE;
+	story_set_state(story, INM_STATE_POSTCOPY_PAUSED);
+	event_set(&inm->pause.waiting);
 }
 
 bool recovery_begin(struct inm *inm)
 {
 	/* Whether the guest is ours depends on whether that can be written; if so, it runs when this returns. */
-	if (inm->load.package.pledging)
+	if (inm->owner.state == OWNER_PLEDGING)
 		load_disconnect(&inm->load);
-	return recovery_is_possible(inm);
+	return owner_may_pause(&inm->owner);
 }
 
 int recovery_pause(struct inm *inm)
 {
-	struct postcopy *pc = &inm->postcopy;
+	struct story *story = &inm->story;
 	int e = 0;
 
 	begin_pause(inm);
 	/* A cancel that was heard while something else failed is not heard again. */
-	while (e == 0 && inm->refusal.code == 0 && !atomic_load(&inm->cancel_asked)) {
-		event_clear(&pc->all_here);
-		if (inm->reopened)
-			arrival_move(inm);
-		if (inm->main.ch)
+	while (e == 0 && story->refusal.code == 0 && !atomic_load(&story->cancel_asked)) {
+		event_clear(&story->news);
+		if (inm->arrival.reopened)
+			arrival_move(&inm->arrival);
+		if (inm->contest.main.ch)
 			break;
 		/* What was missing has been discarded by the embedder, or has been on its way already. */
-		if (inm->running && postcopy_all_here(pc))
+		if (inm->owner.runs && postcopy_all_here(&inm->postcopy))
 			return 1;
-		e = event_wait(&pc->all_here, deadline_after_ns(LOOK_NS));
+		e = event_wait(&story->news, deadline_after_ns(LOOK_NS));
 		if (e == -ETIMEDOUT)
 			e = 0;
 	}
-	if (e < 0 || atomic_load(&inm->cancel_asked))
+	if (e < 0 || atomic_load(&story->cancel_asked))
 		return -ECANCELED;
-	if (inm->refusal.code < 0)
-		return inm->refusal.code;
-	event_clear(&inm->paused);
-	pc->ledger.back_ns = clock_now_ns();
-	incoming_set_state(inm, INM_STATE_POSTCOPY_RECOVER);
+	if (story->refusal.code < 0)
+		return story->refusal.code;
+	event_clear(&inm->pause.waiting);
+	inm->postcopy.ledger.back_ns = clock_now_ns();
+	story_set_state(&inm->story, INM_STATE_POSTCOPY_RECOVER);
 	return 0;
 }
 
 int recovery_reopen(struct inm *inm, const struct address *addr, struct err *err)
 {
-	int e = arrival_reopen(inm, addr, err);
+	struct hello single;
+	int e = arrival_reopen(&inm->arrival, addr, &single, err);
 
-	event_set(&inm->postcopy.all_here);
+	if (e == 0 && single.ch)
+		channels_take_main(inm, &single);
+	event_set(&inm->story.news);
 	return e;
 }
 
@@ -119,15 +104,15 @@ void recovery_force_pause(struct inm *inm)
 	struct err err = ERR_NONE;
 
 	/* It may have changed since inm_pause looked. */
-	if (inm->complete || !recovery_may_pause(inm->state))
+	if (inm->story.complete || !recovery_may_pause(inm->story.state))
 		return;
-	if (!recovery_is_possible(inm)) {
+	if (!owner_may_pause(&inm->owner)) {
 		log_warn(&inm->log, "inm_pause: the guest has not started here, and its source would start it again "
 		                    "if the connection were lost; nothing is done");
 		return;
 	}
 	err_set(&err, -ECONNABORTED, "inm_pause was called");
-	incoming_lost(inm, -ECONNABORTED, &err);
+	story_lost(&inm->story, -ECONNABORTED, &err);
 }
 
 /* ---- the source is back ---- */
@@ -135,9 +120,9 @@ void recovery_force_pause(struct inm *inm)
 /* An attempt that has lost its place, or its preempt channel, does not go on. */
 static int check_attempt(const struct inm *inm, struct err *err)
 {
-	int e = contest_check(inm, err);
+	int e = contest_check(&inm->contest, err);
 
-	return e < 0 ? e : switchover_check_preempt(inm, err);
+	return e < 0 ? e : preempt_check(&inm->preempt, err);
 }
 
 /* Its pages can be taken: the last word of the recovery. */
@@ -147,8 +132,8 @@ static may_park int resume(void *opaque, struct err *err)
 	struct postcopy *pc = &inm->postcopy;
 	int e;
 
-	contest_extend(inm);
-	e = switchover_await_preempt(inm, err);
+	contest_extend(&inm->contest);
+	e = preempt_await(&inm->preempt, err);
 	if (e == 0)
 		e = check_attempt(inm, err);
 	if (e == 0)
@@ -161,14 +146,12 @@ static may_park int resume(void *opaque, struct err *err)
 	e = postcopy_resume(pc);
 	if (e < 0)
 		return err_set(err, e, "no memory for a coroutine");
-	inm->recovering = false;
-	event_set(&inm->contest.news);
-	inm->paused_sum_ns += clock_now_ns() - inm->paused_ns;
-	inm->recoveries++;
-	inm->error_text[0] = '\0';
+	pause_end(&inm->pause);
+	contest_settled(&inm->contest);
+	inm->story.text[0] = '\0';
 	log_often(&inm->log, LOG_LOSSES, LOG_INFO, "postcopy goes on: %" PRIu64 " pages are still to come",
 	          pc->missing_tpages);
-	incoming_set_state(inm, INM_STATE_POSTCOPY_ACTIVE);
+	story_set_state(&inm->story, INM_STATE_POSTCOPY_ACTIVE);
 	return 0;
 }
 
@@ -180,15 +163,16 @@ void recovery_ops(struct load_ops *ops)
 int recovery_load(struct inm *inm, struct err *err)
 {
 	uint64_t patience_ns = inm->opts.connect_deadline_s * NS_PER_S;
-	int e = incoming_secure_main(inm, err);
+	const struct hello *main = &inm->contest.main;
+	int e = channels_secure_main(inm, err);
 
 	if (e == 0)
-		e = load_reconnect(&inm->load, inm->main.ch, inm->main.first, inm->main.got, err);
+		e = load_reconnect(&inm->load, main->ch, main->first, main->got, err);
 	if (e == 0 && multifd_drain(&inm->multifd) < 0)
 		e = err_set(err, -ENOMEM, "no memory for a coroutine");
 	if (e == 0)
 		e = load_recover(&inm->load, patience_ns, err);
-	if (e < 0 && inm->recovering)
+	if (e < 0 && inm->pause.on)
 		err_up(err, e, "recovery");
 	return e;
 }

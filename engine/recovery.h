@@ -1,11 +1,9 @@
 /*
  * recovery.h - the network fails while half of the guest is here
  *
- * From LISTEN on the guest is in two halves, and neither is of use without the other (see package.h for the source that
- * can take it back until RUN). So the migration pauses: all its
- * connections are closed, its guest runs on and waits where pages are missing, faults are collected, and the source
- * may come back, as often as it takes, at the same addresses or at another one (inm_recover). Only the embedder can
- * give up.
+ * A guest that is split (owner.h) is of no use to either side. So the migration pauses: all its connections are closed,
+ * its guest runs on and waits where pages are missing, faults are collected, and the source may come back, as often as
+ * it takes, at the same addresses or at another one (inm_recover). Only the embedder can give up.
  *
  * doc/recovery.md draws the states, from the table of state.c.
  *
@@ -26,18 +24,13 @@ struct address;
 struct err;
 struct load_ops;
 
-/* Before the first coroutine. */
-void recovery_init(struct inm *inm);
-
 /* The recovery's part of what a load asks for. */
 void recovery_ops(struct load_ops *ops);
 
 /**
- * recovery_is_possible - is half of the guest here, so that a loss of the connection is a pause and not the end?
+ * recovery_begin - the connection is lost: is that a pause (owner.h)?
+ * A promise to the source that is under way is kept or broken by then. Parks: yes.
  */
-bool recovery_is_possible(const struct inm *inm);
-
-/* The same, asked when it is lost: a promise to the source that is under way is kept or broken by then. Parks: yes. */
 may_park bool recovery_begin(struct inm *inm);
 
 /**

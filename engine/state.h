@@ -9,10 +9,10 @@
  *
  *   none -> setup: inm_listen [incoming_start]
  *   none -> cancelled: allowed, but a cancel is heard when it listens
- *   setup -> active: a source has told its list of RAM blocks [contest_commit]
+ *   setup -> active: a source has told its list of RAM blocks [commit]
  *   setup -> failed: no memory to begin with; a stream that is wrong [finish]
  *   setup -> cancelled: inm_cancel [finish]
- *   active -> postcopy-active: the source switches to postcopy (LISTEN) [begin_listening]
+ *   active -> postcopy-active: the source switches to postcopy (LISTEN) [note_listening]
  *   active -> completed: all is here, the source has been told, start_vcpus has been called [finish]
  *   active -> failed: any error; a source with a return path keeps its guest [finish]
  *   active -> cancelled: inm_cancel; likewise [finish]

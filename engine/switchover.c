@@ -3,9 +3,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "coroutine/io.h"
-#include "engine/arrival.h"
-#include "engine/channel/channel.h"
-#include "engine/incoming.h"
+#include "coroutine/reactor.h"
+#include "engine/inm.h"
+#include "engine/stream/wire.h"
 #include "postcopy/settle.h"
 
 #include <errno.h>
@@ -16,123 +16,8 @@
 /* Of the main channel, so that a page on the preempt channel is not kept waiting while it is worked through. */
 #define CHUNK_BYTES (64u << 10)
 
-/* Between two looks at a main channel that nobody reads. */
-#define HUNG_UP_NS (100 * NS_PER_MS)
-
 /* Main has ended, and pages are under way on the preempt channel. */
 #define LAST_PAGES_NS (30 * NS_PER_S)
-
-/* ---- the preempt channel ---- */
-
-static may_park int read_preempt(struct inm *inm, struct err *err)
-{
-	int e = event_wait(&inm->listening, DEADLINE_NEVER); /* nothing comes before; a failure ends this wait, too */
-
-	if (e == 0)
-		e = ram_load_preempt(&inm->preempt_loader, &inm->preempt_reader, err);
-	return e;
-}
-
-static int run_preempt(void *arg)
-{
-	struct inm *inm = arg;
-	struct err err = ERR_NONE;
-	int e = read_preempt(inm, &err);
-
-	if (e == -ECANCELED)
-		return e;
-	/* An EOS record, or the end: sources up to 7.2 say so, later ones when they have been told that all is here. */
-	inm->preempt_done = true;
-	if (e == 0 && inm->postcopy.missing_tpages > 0)
-		e = err_set(&err, -ENODATA, "the preempt channel has ended with %" PRIu64 " pages missing",
-		            inm->postcopy.missing_tpages);
-	if (e < 0) {
-		incoming_lost(inm, e, &err);
-		return e;
-	}
-	event_set(&inm->postcopy.all_here); /* so that waiters look again */
-	return 0;
-}
-
-int switchover_preempt(struct inm *inm, struct hello *h, struct err *err)
-{
-	struct ram_loader *l = &inm->preempt_loader;
-	int e;
-
-	/* Its first bytes and the end of the stream came in the same turn. */
-	if (inm->loading.cancelled)
-		return -ECANCELED;
-	e = reader_init(&inm->preempt_reader, &inm->reactor->sched, h->ch, h->first, h->got);
-	if (e < 0)
-		return err_set(err, e, "no memory for the preempt channel's buffer");
-	inm->preempt = *h;
-	h->ch = NULL;
-	*l = (struct ram_loader){
-		.ram = &inm->ram, .opts = &inm->opts, .trace = &inm->trace, .postcopy = &inm->postcopy, .listed = true
-	};
-	log_often(&inm->log, LOG_CHANNELS, LOG_INFO, "preempt channel: %s", inm->preempt.ch->name);
-	event_set(&inm->preempt_news);
-	e = group_spawn(&inm->loading, "preempt channel", run_preempt, inm);
-	if (e == 0)
-		return 0;
-	switchover_close_preempt(inm);
-	return err_set(err, e, "no memory for a coroutine");
-}
-
-/* Nobody reads the main channel meanwhile, so its end must be looked for. */
-static int check_main(const struct inm *inm, struct err *err)
-{
-	if (!chan_hung_up(inm->main.ch))
-		return 0;
-	return err_set(err, -ENOTCONN, "the source closed the main channel before its preempt channel had come");
-}
-
-static uint64_t sooner(uint64_t a_ns, uint64_t b_ns)
-{
-	return a_ns < b_ns ? a_ns : b_ns;
-}
-
-static bool has_preempt(const struct inm *inm)
-{
-	return !options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) || inm->preempt.ch || arrival_has_silent(inm);
-}
-
-int switchover_check_preempt(const struct inm *inm, struct err *err)
-{
-#ifdef CONTROL_NO_PREEMPT_WAIT
-	return 0; /* as below */
-#endif
-	if (has_preempt(inm) || inm->postcopy.missing_tpages == 0)
-		return 0;
-	return err_set(err, -ENODATA, "the preempt channel has ended with %" PRIu64 " pages missing",
-	               inm->postcopy.missing_tpages);
-}
-
-/*
- * Pages are asked for only when they can come (doc/wire/channels.md 4.4, 6 item 3). A channel that is silent so far
- * counts: when all others are there it can be nothing else, and it has a coroutine that reads it.
- */
-int switchover_await_preempt(struct inm *inm, struct err *err)
-{
-	uint64_t deadline_ns = deadline_after_ns(inm->opts.connect_deadline_s * NS_PER_S);
-	int e = 0;
-
-#ifdef CONTROL_NO_PREEMPT_WAIT
-	return 0; /* only in the control of test_switchover, which must then fail */
-#endif
-	while (!has_preempt(inm)) {
-		event_clear(&inm->preempt_news);
-		e = event_wait(&inm->preempt_news, sooner(deadline_ns, deadline_after_ns(HUNG_UP_NS)));
-		if (e == -ETIMEDOUT && clock_now_ns() < deadline_ns)
-			e = check_main(inm, err);
-		if (e < 0)
-			break;
-	}
-	if (e == -ETIMEDOUT)
-		return err_set(err, e, "the preempt channel has not come within %" PRIu64 " s (connect-deadline)",
-		               inm->opts.connect_deadline_s);
-	return e;
-}
 
 /* ---- what the load asks for ---- */
 
@@ -140,9 +25,9 @@ int switchover_await_preempt(struct inm *inm, struct err *err)
 static may_park int await_channels(void *opaque, struct err *err)
 {
 	struct inm *inm = opaque;
-	int e = switchover_await_preempt(inm, err);
+	int e = preempt_await(&inm->preempt, err);
 
-	if (e == -ECANCELED && inm->err.code < 0)
+	if (e == -ECANCELED && inm->story.err.code < 0)
 		return -ENOTCONN;
 	return e;
 }
@@ -173,13 +58,23 @@ static may_park int watch_memory(struct inm *inm, struct err *err)
 static void look_for_preempt(struct inm *inm)
 {
 	struct err err = ERR_NONE;
-	int e = switchover_check_preempt(inm, &err);
+	int e = preempt_check(&inm->preempt, &err);
 
 	if (e < 0)
-		incoming_lost(inm, e, &err);
+		story_lost(&inm->story, e, &err);
 }
 
-static may_park int begin_listening(void *opaque, struct err *err)
+static void note_listening(struct inm *inm)
+{
+	if (inm->story.switchover_ns == 0)
+		inm->story.switchover_ns = clock_now_ns();
+	story_set_state(&inm->story, INM_STATE_POSTCOPY_ACTIVE);
+	event_set(&inm->preempt.listening);
+	log_info(&inm->log, "postcopy: %" PRIu64 " pages are still to come", inm->postcopy.missing_tpages);
+	look_for_preempt(inm);
+}
+
+static may_park int begin_listening(void *opaque, bool takes_back, struct err *err)
 {
 	struct inm *inm = opaque;
 	struct ram_loader *l = &inm->load.ram_loader;
@@ -193,33 +88,62 @@ static may_park int begin_listening(void *opaque, struct err *err)
 	else
 		l->closed = true;
 	inm->load.reader.chunk_bytes = CHUNK_BYTES;
-	if (inm->switchover_ns == 0)
-		inm->switchover_ns = clock_now_ns();
-	incoming_set_state(inm, INM_STATE_POSTCOPY_ACTIVE);
-	event_set(&inm->listening);
-	log_info(&inm->log, "postcopy: %" PRIu64 " pages are still to come", inm->postcopy.missing_tpages);
-	look_for_preempt(inm);
+	if (!takes_back)
+		owner_set(&inm->owner, OWNER_SPLIT);
+	note_listening(inm);
 	return 0;
 }
 
 static may_park int take_over(void *opaque, struct err *err)
 {
-	return incoming_ask_ready(opaque, err);
+	struct inm *inm = opaque;
+
+	return callbacks_ready(&inm->callbacks, load_run_state(&inm->load), err);
+}
+
+/*
+ * What is known to have been told, or may have been, is: RUN follows without a park. A loss meanwhile waits for this
+ * (recovery_begin).
+ */
+static may_park int pledge(void *opaque, struct err *err)
+{
+	struct inm *inm = opaque;
+	int e;
+
+	if (inm->owner.state == OWNER_SOURCE)
+		owner_set(&inm->owner, OWNER_PLEDGING);
+	e = reply_pong(&inm->load.reply, WIRE_PING_OWNER, err);
+	if (inm->owner.state == OWNER_PLEDGING)
+		owner_set(&inm->owner, e == 0 ? OWNER_SPLIT : OWNER_SOURCE);
+	return e;
+}
+
+/*
+ * The migration may have ended, or be about to, while a callback waited for a page; or the page may have been
+ * impossible to show. What the callback has read since is zeros, and a reply that goes out at once does not park, so
+ * nothing else would stop the package before RUN.
+ */
+static int check_alive(void *opaque, struct err *err)
+{
+	const struct inm *inm = opaque;
+	const struct story *story = &inm->story;
+
+	if (story->package.cancelled || (story->loading.cancelled && owner_may_end(&inm->owner)))
+		return -ECANCELED;
+	return inm->postcopy.opened ? err_set(err, -EIO, "a page could not be shown to a device") : 0;
 }
 
 static may_park void run(void *opaque)
 {
 	struct inm *inm = opaque;
 
-	inm->running = true;
-	inm->running_ns = clock_now_ns();
+	/* A source that says RUN, and has not asked for our word before, has let go of its guest. */
+	if (inm->owner.state == OWNER_SOURCE)
+		owner_set(&inm->owner, OWNER_SPLIT);
+	owner_runs(&inm->owner, clock_now_ns());
 	log_info(&inm->log, "the guest runs here, with %" PRIu64 " pages missing", inm->postcopy.missing_tpages);
-	if (inm->ops.start_vcpus) {
-		incoming_enter_callback(inm, "the callback start_vcpus");
-		inm->ops.start_vcpus(inm->opaque, incoming_run_state(inm));
-		incoming_leave_callback(inm);
-	}
-	event_set(&inm->postcopy.all_here); /* for the story, where the source is away: it may not be needed any more */
+	callbacks_start_vcpus(&inm->callbacks, load_run_state(&inm->load));
+	event_set(&inm->story.news);
 }
 
 /* Main has ended: can nothing come any more? */
@@ -229,7 +153,7 @@ static may_park bool nothing_is_on_its_way(const struct inm *inm)
 
 	if (pc->placing > 0)
 		return false;
-	return !options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) || inm->preempt_done || settle_is_due(pc);
+	return !options_has(&inm->opts, CAP_POSTCOPY_PREEMPT) || inm->preempt.done || settle_is_due(pc);
 }
 
 static may_park int settle_pages(struct inm *inm, struct err *err)
@@ -245,18 +169,19 @@ static may_park int await_pages(void *opaque, struct err *err)
 {
 	struct inm *inm = opaque;
 	struct postcopy *pc = &inm->postcopy;
+	struct event *news = &inm->story.news;
 	uint64_t missing;
 	int e = 0;
 
 	while (e == 0) {
 		/* Before looking: what is set from here on ends the wait below. */
-		event_clear(&pc->all_here);
+		event_clear(news);
 		if (postcopy_all_here(pc))
 			break;
 		missing = pc->missing_tpages;
 		if (nothing_is_on_its_way(inm))
 			return settle_pages(inm, err);
-		e = event_wait(&pc->all_here, deadline_after_ns(LAST_PAGES_NS));
+		e = event_wait(news, deadline_after_ns(LAST_PAGES_NS));
 		/* In parts that are unplugged, nothing may come although it was asked for. */
 		if (e == -ETIMEDOUT && pc->missing_tpages == missing && pc->placing == 0)
 			return settle_pages(inm, err);
@@ -272,6 +197,8 @@ void switchover_ops(struct load_ops *ops)
 	ops->await_channels = await_channels;
 	ops->listen = begin_listening;
 	ops->take_over = take_over;
+	ops->pledge = pledge;
+	ops->check_alive = check_alive;
 	ops->run = run;
 	ops->await_pages = await_pages;
 }
@@ -286,14 +213,23 @@ static may_park int request_pages(void *opaque, const struct page_request *list,
 
 	/* The reader of the channel may never find out: a source can be gone in one direction only. */
 	if (e < 0 && e != -ECANCELED)
-		incoming_lost(inm, e, &err);
+		story_lost(&inm->story, e, &err);
 	return e;
+}
+
+static void look_again(void *opaque)
+{
+	struct inm *inm = opaque;
+
+	event_set(&inm->story.news);
 }
 
 /* Nothing here can go on: it is as if the network had failed. */
 static void give_in(void *opaque, int result, const struct err *err)
 {
-	incoming_lost(opaque, result, err);
+	struct inm *inm = opaque;
+
+	story_lost(&inm->story, result, err);
 }
 
 int switchover_permitted(const struct options *opts, struct err *err)
@@ -308,39 +244,21 @@ int switchover_permitted(const struct options *opts, struct err *err)
 
 void switchover_init(struct inm *inm)
 {
-	struct sched *s = &inm->reactor->sched;
-
-	event_init(&inm->preempt_news, s, "preempt channel");
-	event_init(&inm->listening, s, "POSTCOPY_LISTEN");
 	inm->postcopy = (struct postcopy){ .ram = &inm->ram,
 		                           .reactor = inm->reactor,
 		                           .log = &inm->log,
 		                           .request = request_pages,
 		                           .failed = give_in,
+		                           .whole = look_again,
 		                           .opaque = inm,
 		                           .kernel_faults = inm->opts.postcopy_kernel_faults,
-		                           .stuck = &inm->stuck,
+		                           .stuck = &inm->callbacks.stuck,
 		                           .stuck_after_ns = inm->opts.stuck_after_ms * NS_PER_MS,
 		                           .prefetch_on = inm->opts.postcopy_prefetch };
-	/* Waited for, and set, also where nothing is missing: postcopy of dirty bitmaps alone. */
-	event_init(&inm->postcopy.all_here, s, "the last page");
-}
-
-/* ---- the ends ---- */
-
-void switchover_close_preempt(struct inm *inm)
-{
-	if (!inm->preempt.ch)
-		return;
-	inm->preempt_bytes += inm->preempt.ch->bytes_in;
-	ram_loader_fini(&inm->preempt_loader);
-	reader_fini(&inm->preempt_reader);
-	chan_close(inm->preempt.ch);
-	inm->preempt.ch = NULL;
 }
 
 void switchover_end(struct inm *inm)
 {
 	postcopy_end(&inm->postcopy);
-	switchover_close_preempt(inm);
+	preempt_close(&inm->preempt);
 }

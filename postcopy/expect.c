@@ -113,8 +113,8 @@ int expect_settle(struct postcopy *pc)
 	for (size_t i = 0; r == 0 && i < pc->ram->count; i++)
 		if (pc->ram->blocks[i]->kind != BLOCK_IGNORED)
 			r = settle_block(pc, &pc->blocks[i]);
-	if (r == 0 && postcopy_all_here(pc))
-		event_set(&pc->all_here);
+	if (r == 0)
+		postcopy_tell_whole(pc);
 	return r;
 }
 

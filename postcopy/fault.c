@@ -91,8 +91,7 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 			}
 		start += ((uint64_t)pb->units << pb->b->unit_shift) - off;
 	}
-	if (postcopy_all_here(pc))
-		event_set(&pc->all_here);
+	postcopy_tell_whole(pc);
 }
 
 /* Nobody can touch it there any more. What comes for it is placed in the file, and dropped where there is none. */

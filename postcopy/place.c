@@ -116,8 +116,7 @@ static void tell(struct postcopy *pc, struct pblock *pb, size_t tpage, size_t co
 	for (; unit < end; unit++)
 		if (bitmap_test(&pb->asked, unit) && pblock_complete(pb, unit))
 			ledger_landed(&pc->ledger, pb, unit);
-	if (postcopy_all_here(pc))
-		event_set(&pc->all_here);
+	postcopy_tell_whole(pc);
 }
 
 /* Claim, write, show; by (1) of postcopy.h. */

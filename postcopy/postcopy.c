@@ -197,7 +197,6 @@ int postcopy_listen(struct postcopy *pc, struct err *err)
 	ledger_init(&pc->ledger, pc->reactor, &pc->blocktime, pc->request, pc->opaque);
 	group_init(&pc->readers, s, "page faults");
 	group_init(&pc->senders, s, "page requests");
-	event_init(&pc->all_here, s, "the last page");
 	pc->yield.sched = s;
 	pc->yield.fault = own_fault;
 	pc->yield.stuck = pc->stuck;

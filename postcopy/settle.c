@@ -144,7 +144,7 @@ static may_park void call_it_zeros(struct postcopy *pc)
 	for (size_t i = 0; i < pc->ram->count; i++)
 		if (pc->ram->blocks[i]->kind != BLOCK_IGNORED)
 			complete_block(pc, &pc->blocks[i]);
-	event_set(&pc->all_here);
+	postcopy_tell_whole(pc);
 }
 
 int settle(struct postcopy *pc, struct err *err)

@@ -47,6 +47,8 @@ struct postcopy {
 	int (*request)(void *opaque, const struct page_request *list, size_t count);
 	/* Something of ours has failed, and pages cannot be placed, or faults not read. */
 	void (*failed)(void *opaque, int result, const struct err *err);
+	/* Nothing is missing any more, and nothing on its way. May be said again. NULL: nobody waits. */
+	void (*whole)(void *opaque);
 	void *opaque;
 	struct stuck *stuck;     /* hears of callbacks that hold the thread; NULL: nobody does */
 	uint64_t stuck_after_ns; /* so long a callback may run; 0: for ever, nothing is measured */
@@ -64,7 +66,6 @@ struct postcopy {
 	struct ledger ledger;
 	struct blocktime blocktime;
 	struct prefetch prefetch;
-	struct event all_here; /* nothing is missing; also set when there is news, so that waiters look again */
 	bool listening;
 	bool opened;             /* the engine views are open: the migration has failed */
 	uint64_t missing_tpages; /* from LISTEN on */
@@ -86,6 +87,13 @@ static inline struct pblock *postcopy_block(const struct postcopy *pc, const str
 static inline bool postcopy_all_here(const struct postcopy *pc)
 {
 	return pc->missing_tpages == 0 && pc->placing == 0;
+}
+
+/* postcopy_tell_whole - what was done may have been the last of it */
+static inline void postcopy_tell_whole(struct postcopy *pc)
+{
+	if (pc->whole && postcopy_all_here(pc))
+		pc->whole(pc->opaque);
 }
 
 /** postcopy_give_up - tell @pc->failed: "@what: the errno in words". Return: @result. */

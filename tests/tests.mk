@@ -53,7 +53,7 @@ $(B)tests/scenario/test_recovery_faults: WRAPPED := uffd_continue uffd_read grou
 CONTROLS := arrival-order no-sync no-preempt-wait no-gate
 CONTROL_arrival-order := engine/stream/hello CONTROL_ARRIVAL_ORDER test_discovery order 'did not land|it hangs'
 CONTROL_no-sync := engine/ram/multifd_barrier CONTROL_NO_SYNC test_multifd barrier 'not what was sent last|landed before all'
-CONTROL_no-preempt-wait := engine/switchover CONTROL_NO_PREEMPT_WAIT test_switchover never 'it hangs'
+CONTROL_no-preempt-wait := engine/preempt CONTROL_NO_PREEMPT_WAIT test_switchover never 'it hangs'
 CONTROL_no-gate := memory/gate CONTROL_NO_GATE test_switch_barrier overwritten 'was overwritten'
 control_word = $(word $(2),$(CONTROL_$(1)))
 

@@ -53,10 +53,17 @@ struct load_ops {
 	 * -ENOTCONN: the connection was lost meanwhile; -ECANCELED.
 	 */
 	int (*await_channels)(void *opaque, struct err *err);
-	/* LISTEN: from here on pages can be asked for and land. */
-	int (*listen)(void *opaque, struct err *err);
+	/*
+	 * LISTEN: from here on pages can be asked for and land.
+	 * @takes_back: the source can take its guest back until it is told that it is ours
+	 */
+	int (*listen)(void *opaque, bool takes_back, struct err *err);
+	/* May the package go on, before each step of it? Return: 0; -ECANCELED, -EIO. */
+	int (*check_alive)(void *opaque, struct err *err);
 	/* All device state is loaded; the last chance to refuse the guest. */
 	int (*take_over)(void *opaque, struct err *err);
+	/* The source asks whether the guest is ours (WIRE_PING_OWNER): it is, unless this fails. Parks. */
+	int (*pledge)(void *opaque, struct err *err);
 	void (*run)(void *opaque);
 	/* The source goes on after a loss, and must hear RESUME_ACK when its pages can be taken. Parks. */
 	int (*resume)(void *opaque, struct err *err);
@@ -83,7 +90,6 @@ struct load {
 	struct ram *ram;
 	struct postcopy *postcopy; /* used from the first discard on */
 	struct group *tasks;       /* where the package's coroutine lives: a loss of the connection does not end it */
-	struct group *channels;    /* those of the connection: cancelled when it is lost */
 
 	struct reader reader;
 	struct reply reply;
@@ -114,6 +120,12 @@ may_park void load_fini(struct load *l);
  * Parks: yes; no deadline, as in reader.h. Return: 0; or the first error, with section and offset.
  */
 may_park int load_stream(struct load *l, struct err *err);
+
+/** load_run_state - of the guest at the source, as the stream said; NULL: it did not */
+static inline const char *load_run_state(const struct load *l)
+{
+	return l->has_run_state ? l->run_state : NULL;
+}
 
 /* ---- after a loss, from LISTEN on (doc/wire/stream.md 5.8) ---- */
 

@@ -95,16 +95,9 @@ static int check_pings(const struct load *l, struct err *err)
 	return 0;
 }
 
-/*
- * The migration may have ended, or be about to, while a callback waited for a page; or the page may have been
- * impossible to show. What the callback has read since is zeros, and a reply that goes out at once does not park, so
- * nothing else would stop us before RUN.
- */
 static int check_alive(const struct load *l, struct err *err)
 {
-	if (l->tasks->cancelled || (l->package.has_owner_ping && !l->package.pledged && l->channels->cancelled))
-		return -ECANCELED;
-	return l->postcopy->opened ? err_set(err, -EIO, "a page could not be shown to a device") : 0;
+	return l->ops->check_alive(l->ops_opaque, err);
 }
 
 /* Once: what can still refuse the guest does so before anybody is told that it is ours. */
@@ -132,18 +125,11 @@ static int answer(struct load *l, uint32_t value, struct err *err)
 	return 0;
 }
 
-/* What is known to have been told, or may have been, is: RUN follows without a park. */
-static int pledge(struct load *l, bool *taken, struct err *err)
+static may_park int pledge(struct load *l, bool *taken, struct err *err)
 {
 	int e = take_over(l, taken, err);
 
-	if (e < 0)
-		return e;
-	l->package.pledging = true;
-	e = reply_pong(&l->reply, WIRE_PING_OWNER, err);
-	l->package.pledging = false;
-	l->package.pledged = e == 0;
-	return e;
+	return e < 0 ? e : l->ops->pledge(l->ops_opaque, err);
 }
 
 static int carry_out(struct load *l, const struct split_command *c, bool *taken, struct err *err)
@@ -253,7 +239,7 @@ int package_read(struct load *l, uint32_t bytes, struct err *err)
 	e = group_spawn(l->tasks, "package", run_package, l);
 	if (e < 0)
 		return err_set(err, e, "no memory for a coroutine");
-	e = l->ops->listen(l->ops_opaque, &listen_err);
+	e = l->ops->listen(l->ops_opaque, p->has_owner_ping, &listen_err);
 	if (e < 0) {
 		*err = listen_err;
 		return err_up(err, e, "POSTCOPY_LISTEN");

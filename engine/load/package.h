@@ -40,8 +40,6 @@ struct package {
 	struct event done;     /* RUN has been carried out */
 	bool begun;
 	bool has_owner_ping; /* the source takes the guest back unless it is told that it is ours */
-	bool pledging;       /* it is being told */
-	bool pledged;        /* it has been */
 	bool cut;            /* the connection that it came on is lost: its PINGs are not to be answered */
 	uint32_t pings[PACKAGE_PINGS_MAX]; /* after the package, to be answered when it is done: in their turn */
 	unsigned ping_count;

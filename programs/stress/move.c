@@ -71,7 +71,6 @@ may_park int move_page(struct stress *s, struct sblock *sb, uint32_t page, const
 	pc->counts.pages++;
 	if (bitmap_test(&pb->asked, page))
 		ledger_landed(&pc->ledger, pb, page);
-	if (postcopy_all_here(pc))
-		event_set(&pc->all_here);
+	postcopy_tell_whole(pc);
 	return 0;
 }

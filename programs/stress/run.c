@@ -52,12 +52,21 @@ static void on_log(void *opaque, enum log_level level, const char *text)
 		check_failed(opaque, "the library warns: %s", text);
 }
 
+static void on_whole(void *opaque)
+{
+	struct stress *s = opaque;
+
+	event_set(&s->whole);
+}
+
 static void begin_postcopy(struct stress *s, const struct log *log)
 {
+	event_init(&s->whole, &s->reactor->sched, "the last page");
 	*s->pc = (struct postcopy){ .ram = &s->ram,
 		                    .reactor = s->reactor,
 		                    .log = log,
 		                    .request = source_request,
+		                    .whole = on_whole,
 		                    .opaque = s,
 		                    .prefetch_on = !s->opts.prefetch_off };
 }
@@ -68,8 +77,8 @@ static may_park int await_last_page(struct stress *s)
 	int r = 0;
 
 	while (r == 0 && !postcopy_all_here(s->pc)) {
-		event_clear(&s->pc->all_here);
-		r = event_wait(&s->pc->all_here, deadline_ns);
+		event_clear(&s->whole);
+		r = event_wait(&s->whole, deadline_ns);
 	}
 	if (r == -ETIMEDOUT)
 		check_failed(s, "every page has been sent, and the library says that %lld are missing",

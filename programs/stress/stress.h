@@ -20,6 +20,7 @@
 #ifndef PROGRAMS_STRESS_STRESS_H
 #define PROGRAMS_STRESS_STRESS_H
 
+#include "coroutine/wait.h"
 #include "memory/block.h"
 #include "programs/cli/progress.h"
 #include "programs/stress/block.h"
@@ -46,6 +47,7 @@ struct stress {
 	uint32_t pages;          /* of all blocks */
 	struct ram ram;          /* the library's */
 	struct postcopy *pc;     /* owned; of the round under way */
+	struct event whole;      /* its last page is here */
 	struct reactor *reactor; /* owned */
 	struct source *source;   /* owned */
 	uint32_t round;          /* the version of all content; changes between rounds only */

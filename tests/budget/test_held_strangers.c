@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "config.h"
 #include "engine/channel/tls/tls.h"
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "tests/support/said.h"
 #include "tests/support/several.h"
 #include "tests/support/tls_peer.h"

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "config.h"
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "tests/support/order.h"
 #include "tests/support/said.h"
 

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "tests/support/postcopy_scene.h"
 
 #define CANNOT "capability 'postcopy-ram': faults inside the kernel (KVM, vhost) cannot be served: /dev/userfaultfd: "

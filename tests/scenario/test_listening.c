@@ -27,7 +27,7 @@
 #include "tests/support/scene.h"
 #include "tests/support/temp.h"
 
-/* Connections that have not said what they are, at most (engine/incoming.h). */
+/* Connections that have not said what they are, at most (engine/line.h). */
 #define UNKNOWN_MAX 64
 #define STRANGERS 70
 

@@ -8,8 +8,9 @@
 
 #include "base/be.h"
 #include "coroutine/group.h"
+#include "coroutine/reactor.h"
 #include "coroutine/turn.h"
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "tests/support/recovery_scene.h"
 
 /* ---- everybody's turn is over, all the time ---- */
@@ -84,7 +85,7 @@ static const struct pc_block many[PC_BLOCKS_MAX] = {
 
 static bool is_listening(const struct pc *s)
 {
-	return s->e.inm->postcopy.listening && !s->e.inm->listening.set;
+	return s->e.inm->postcopy.listening && !s->e.inm->preempt.listening.set;
 }
 
 static bool listening_begins(struct pc *s)
@@ -172,8 +173,8 @@ TEST(test_a_PING_that_comes_while_the_package_is_freed_is_answered)
 
 	pc_begin(&s, &(struct pc_opts){ .quiet = true, .inject_at = PC_AFTER_LISTEN, .inject = put_bulk });
 	starts = &s;
-	before = s.e.inm->ops;
-	s.e.inm->ops.start_vcpus = start_and_go_on;
+	before = s.e.inm->callbacks.ops;
+	s.e.inm->callbacks.ops.start_vcpus = start_and_go_on;
 	pc_precopy(&s);
 	pc_switch(&s);
 	pc_allow(&s, s.package_end);

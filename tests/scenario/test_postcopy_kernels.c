@@ -19,7 +19,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "tests/support/huge_pool.h"
 #include "tests/support/postcopy_scene.h"
 
@@ -289,8 +289,8 @@ TEST(test_memory_that_cannot_be_watched_is_refused_before_the_switch)
 	unlink(path);
 	ck_assert_int_eq(ftruncate(disk, 16 * PC_PAGE), 0);
 	pc_begin(&s, &(struct pc_opts){ 0 });
-	before = s.e.inm->ops;
-	s.e.inm->ops.ram_block = on_disk;
+	before = s.e.inm->callbacks.ops;
+	s.e.inm->callbacks.ops.ram_block = on_disk;
 	pc_precopy(&s); /* and no further */
 	ck_assert_int_eq(s.result, -EINVAL);
 	ck_assert_msg(strstr(inm_error(s.e.inm), "block 'vga.vram'"), "%s", inm_error(s.e.inm));

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "tests/support/recovery_scene.h"
 
 static const struct pc_block blocks[] = { { "pc.ram", 40, EMB_MEMFD }, { "vga.vram", 8, EMB_ANON } };
@@ -203,8 +203,8 @@ TEST_EACH(test_recover_may_be_called_when_the_pause_is_told, REC_STYLES)
 
 	begin_waiting(&r, (enum rec_style)_i);
 	recovering = &r;
-	state_changed_before = r.s.e.inm->ops.state_changed;
-	r.s.e.inm->ops.state_changed = move_at_once;
+	state_changed_before = r.s.e.inm->callbacks.ops.state_changed;
+	r.s.e.inm->callbacks.ops.state_changed = move_at_once;
 	ck_assert(rec_pause(&r, REC_BOTH, false));
 	ck_assert_int_eq(strncmp(r.s.address, "tcp:", 4), 0);
 	rec_recover_and_finish(&r, (enum rec_style)_i);

@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 
 #include "coroutine/group.h"
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "engine/stream/hello.h"
 #include "postcopy/uffd.h"
 #include "tests/support/recovery_scene.h"

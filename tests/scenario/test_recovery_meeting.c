@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "tests/support/recovery_scene.h"
 
 #define RAM_ID 2u
@@ -170,7 +170,7 @@ TEST_EACH(test_silent_connections_from_before_the_loss_are_closed, 2)
 			pump_step(&p[i]);
 			closed += p[i].report.peer_closed;
 		}
-		if (rec_is_paused(&r) && clock_now_ns() - r.s.e.inm->paused_ns > 300 * NS_PER_MS)
+		if (rec_is_paused(&r) && clock_now_ns() - r.s.e.inm->pause.began_ns > 300 * NS_PER_MS)
 			break;
 	}
 	ck_assert_uint_eq(closed, 5);

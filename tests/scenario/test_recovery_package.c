@@ -9,7 +9,7 @@
 
 #include "base/be.h"
 #include "base/clock.h"
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "tests/support/recovery_scene.h"
 
 #define WAITED_PAGE 1u /* with content, and missing */
@@ -387,8 +387,8 @@ TEST_EACH(test_a_source_whose_guest_is_not_taken_is_not_told_that_it_is, 2)
 	o.device = NULL;
 	rec_begin(&r, &o);
 	asked = &r.s;
-	before = r.s.e.inm->ops;
-	r.s.e.inm->ops.ready = ready_that_looks;
+	before = r.s.e.inm->callbacks.ops;
+	r.s.e.inm->callbacks.ops.ready = ready_that_looks;
 	pc_switch(&r.s);
 	ck_assert(rec_until(&r, device_waits, 5000));
 	rec_lose(&r, REC_ONLY_PREEMPT, false);

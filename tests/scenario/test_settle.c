@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "tests/support/huge_pool.h"
 #include "tests/support/postcopy_scene.h"
 

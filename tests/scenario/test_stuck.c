@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "tests/support/postcopy_scene.h"
 
 #define TOUCHED_PAGE 3
@@ -115,8 +115,8 @@ TEST_EACH(test_a_slow_callback_that_holds_the_logs_lock_goes_on_and_is_named, 2)
 
 	w.slow_ready = _i;
 	begin(&o);
-	w.before = w.s.e.inm->ops;
-	w.s.e.inm->ops.ready = slow_ready;
+	w.before = w.s.e.inm->callbacks.ops;
+	w.s.e.inm->callbacks.ops.ready = slow_ready;
 	pc_thread_start(&w.thread, reads_what_is_stuck, w.s.e.inm);
 	pc_finish(&w.s);
 	pc_thread_join(&w.thread);
@@ -261,9 +261,9 @@ static _Noreturn void hang(pc_device_fn *device)
 	if (device == parks_under_the_lock)
 		o.log = log_takes_the_lock;
 	begin(&o);
-	w.before = w.s.e.inm->ops;
+	w.before = w.s.e.inm->callbacks.ops;
 	if (!device)
-		w.s.e.inm->ops.state_changed = state_changed_that_touches;
+		w.s.e.inm->callbacks.ops.state_changed = state_changed_that_touches;
 	pc_thread_start(&w.thread, tells_what_is_stuck, w.s.e.inm);
 	if (device == parks_under_the_lock) {
 		pc_switch(&w.s);

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "tests/support/postcopy_scene.h"
 
 /* More than the buffers of a connection hold, several times. */
@@ -190,11 +190,11 @@ TEST_EACH(test_the_last_callbacks_may_touch_what_is_missing, 2)
 	o.device = NULL;
 	begin(&s, &o);
 	looks = &s;
-	before = s.e.inm->ops;
+	before = s.e.inm->callbacks.ops;
 	if (_i)
-		s.e.inm->ops.start_vcpus = start_vcpus_that_looks;
+		s.e.inm->callbacks.ops.start_vcpus = start_vcpus_that_looks;
 	else
-		s.e.inm->ops.ready = ready_that_looks;
+		s.e.inm->callbacks.ops.ready = ready_that_looks;
 	pc_finish(&s);
 	pc_check_landed(&s);
 	ck_assert_uint_eq(looked_word, wire_content_word(0, TOUCHED_PAGE, 0));

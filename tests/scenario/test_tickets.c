@@ -20,7 +20,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "tests/support/several.h"
 #include "tests/support/tls_source.h"
 

@@ -7,7 +7,7 @@
 
 #include "base/bitmap.h"
 #include "base/clock.h"
-#include "engine/incoming.h"
+#include "engine/inm.h"
 #include "tests/support/postcopy_scene.h"
 
 #define STRANDED_NS NS_PER_S
