@@ -28,7 +28,7 @@ def has_sanitizer():
 
 def run(*args, data=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, seconds=PATIENT_SECONDS, text=True,
         program=PROGRAM, preexec=lambda: None, **how):
-    """The program to its end. data: bytes for a pipe to its standard input."""
+    """Run the program to its end. data: bytes for a pipe to its standard input."""
     def prepare():
         die_with_parent()
         preexec()
@@ -40,7 +40,7 @@ def run(*args, data=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, seco
 
 
 class Listen:
-    """`inmigrate listen`, under way."""
+    """`inmigrate listen`, running."""
 
     def __init__(self, uri, *args, preexec=None):
         self.child = subprocess.Popen([PROGRAM, "listen", uri, *args], stdin=subprocess.DEVNULL,
@@ -48,7 +48,7 @@ class Listen:
         self.out = self.err = b""
 
     def address(self):
-        """The first one it says it listens on."""
+        """The first address that it reports."""
         line = self.child.stdout.readline()
         self.out += line
         found = re.fullmatch(rb"listening on (.+)\n", line)
@@ -58,7 +58,7 @@ class Listen:
         return found[1].decode()
 
     def end(self, seconds=PATIENT_SECONDS):
-        """Exit status; out and err are then what it printed."""
+        """The exit status; out and err then have what it printed."""
         try:
             out, self.err = self.child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -68,7 +68,7 @@ class Listen:
         return self.child.returncode
 
     def memory_file(self, length):
-        """The file of a RAM block of that length, in the hands of somebody else."""
+        """The file of a RAM block of that length, held by somebody else."""
         return wait_until("a memory file", lambda: self._open_memory(length))
 
     def _open_memory(self, length):
@@ -81,7 +81,7 @@ class Listen:
         return None
 
     def close(self):
-        # Not to the end of its output: what it has started may have that, too.
+        # Not to the end of its output: a process that it has started may hold that, too.
         self.child.kill()
         self.child.wait()
         self.child.stdout.close()
@@ -90,7 +90,7 @@ class Listen:
 
 @functools.lru_cache
 def why_no_ring():
-    """What an ordinary user who may lock too little memory is told."""
+    """What the program tells an ordinary user who may lock too little memory."""
     found = re.search(r"^io_uring +no .*RLIMIT_MEMLOCK.*$", run("probe").stdout, re.M)
     return found and found[0]
 
@@ -122,7 +122,7 @@ class Case(unittest.TestCase):
         return listen
 
     def land(self, blocks, *args, uri="tcp:127.0.0.1:0"):
-        """A source with a return path sends it all. Return the Listen, ended, and the status of SHUT."""
+        """A source with a return path sends everything. Return the ended Listen, and the status of SHUT."""
         listen = self.listen(uri, "--cap", "return-path", *args)
         source = stream.Source(listen.address()).send(stream.whole(blocks, return_path=True))
         shut = source.shut()
@@ -131,19 +131,19 @@ class Case(unittest.TestCase):
         return listen, shut
 
     def run_as_nobody(self, *args):
-        """As run(), by somebody for whom this kernel serves no fault inside it."""
+        """Like run(), as a user for whom this kernel serves no faults inside the kernel."""
         if os.geteuid() != 0:
             self.skipTest("only root can become somebody else")
         with open("/proc/sys/vm/unprivileged_userfaultfd", encoding="ascii") as f:
             if f.read().strip() != "0":
                 self.skipTest("vm.unprivileged_userfaultfd permits everybody")
-        # The build folder may be closed to others: so it is opened by root, and run by its descriptor.
+        # Other users may not enter the build folder, so root opens the program, and it runs by its descriptor.
         with open(PROGRAM, "rb") as program:
             return run(*args, program=f"/proc/self/fd/{program.fileno()}", pass_fds=[program.fileno()], user=NOBODY,
                        group=NOBODY, extra_groups=[])
 
     def assert_ends(self, listen, status, pattern=b""):
-        """With that exit status, and a line on standard error that matches."""
+        """It ended with that exit status, and a line on standard error that matches."""
         got = listen.end()
         self.assertEqual(got, status, listen.err)
         if status:

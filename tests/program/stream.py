@@ -1,7 +1,7 @@
 """stream.py - small migration streams, and a source that plays them
 
-What a source would put on the main channel (doc/wire/stream.md): a header, RAM in one round, one device. Names and
-lengths are taken as given: a test may say any lie.
+They are what a source would put on the main channel (doc/wire/stream.md): a header, RAM in one round, one device. Names
+and lengths are taken as given, so a test can tell any lie.
 """
 
 import json
@@ -75,7 +75,7 @@ def tail(device=b"timer"):
 
 
 def content(length, seed=1):
-    """Pages of which no two are alike, and some are zero."""
+    """Pages that all differ, except that some are zero."""
     out = bytearray()
     for number in range(length // PAGE_BYTES):
         out += bytes(PAGE_BYTES) if number % 4 == 3 else struct.pack("<II", seed, number) * (PAGE_BYTES // 8)
@@ -86,7 +86,7 @@ def whole(blocks, return_path=False, machine=b"pc-i440fx-7.2", device=b"timer"):
     return begin(machine, return_path) + block_list(blocks) + pages(blocks) + tail(device)
 
 
-# ---- element by element: what sources of other machines, or other ages, send ----
+# ---- element by element: what sources of other machines or releases send ----
 
 PART, SUBSECTION = 0x02, 0x05
 CONTINUE = 0x020
@@ -135,7 +135,7 @@ class Source:
     def __init__(self, address, seconds=PATIENT_SECONDS):
         kind, where = address.split(":", 1)
         self.sock = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
-        # A stopped process takes nothing: the kernel holds a whole stream, whatever tcp_wmem is.
+        # A stopped process reads nothing: the kernel must hold a whole stream, whatever tcp_wmem is.
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self.sock.settimeout(seconds)
         self.sock.connect(where if kind == "unix" else (where.rsplit(":", 1)[0], int(where.rsplit(":", 1)[1])))
@@ -145,11 +145,11 @@ class Source:
         try:
             self.sock.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it has refused the stream: what it says tells
+            pass  # it has refused the stream: its messages say why
         return self
 
     def replies(self):
-        """(type, payload) of all that comes until the other side closes or has said SHUT."""
+        """(type, payload) of all messages until the other side closes or sends SHUT."""
         got, found = b"", []
         end = time.monotonic() + self.seconds
         while time.monotonic() < end:
@@ -169,7 +169,7 @@ class Source:
         raise AssertionError("the destination neither answers nor closes")
 
     def shut(self):
-        """Status of SHUT; None if it was not sent."""
+        """The status of SHUT; None if there was none."""
         status = [struct.unpack(">I", payload)[0] for kind, payload in self.replies() if kind == SHUT]
         return status[0] if status else None
 

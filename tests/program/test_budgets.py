@@ -1,4 +1,4 @@
-"""What a source makes the program hold and write, beyond the guest: SECURITY.md, "Budgets"."""
+"""How much a source makes the program hold and write, besides the guest: SECURITY.md, "Budgets"."""
 
 import json
 import struct
@@ -19,7 +19,7 @@ def peak_bytes(pid):
 
 
 def tail(devices):
-    """Of (name, body, fields): sections, and their description."""
+    """Sections made of (name, body, fields), and their description."""
     out, described = b"", []
     for number, (name, body, fields) in enumerate(devices):
         out += bytes([stream.FULL]) + be32(10 + number) + str8(name) + be32(0) + be32(1) + body + footer(10 + number)
@@ -33,7 +33,7 @@ TICKS = [{"name": "ticks", "type": "uint64", "size": 8}]
 
 class Budgets(Case):
     def land(self, devices):
-        """Lands, and the JSON is written. Return the peak of what the program held, and the JSON's devices."""
+        """It lands, and writes the JSON. Return the program's peak of memory, and the JSON's devices."""
         listen = self.listen("tcp:127.0.0.1:0", "--cap", "return-path", "--devices", self.path("devices"))
         source = Source(listen.address())
         source.send(stream.begin(return_path=True) + stream.block_list(RAM) + stream.pages(RAM) + tail(devices))

@@ -1,4 +1,4 @@
-"""Exit status and words of the command line: 0 and standard output for what was asked, 2 for what is wrong."""
+"""Exit status and words of the command line: 0 and standard output for requested text, 2 for errors."""
 
 from program import Case, run
 

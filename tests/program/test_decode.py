@@ -1,4 +1,4 @@
-"""`inmigrate decode`: what is in a file, up to the byte where something is wrong."""
+"""`inmigrate decode` shows what is in a file, up to the byte where something is wrong."""
 
 import bz2
 import gzip
@@ -126,7 +126,7 @@ class Decode(Case):
         with open("/dev/full", "w", encoding="ascii") as full:
             done = run("decode", self.write("stream", WHOLE), stdout=full)
             self.fails(done, "standard output: No space left on device")
-        # More than one buffer of lines, and nobody who reads them.
+        # More than one buffer of lines, and nobody reads them.
         many = stream.whole({b"block%d" % number: bytes(4096) for number in range(2000)})
         read_end, write_end = os.pipe()
         os.close(read_end)

@@ -1,4 +1,4 @@
-"""scripts/get-qemu: what it leaves behind and says, with an apt and a dpkg that only pretend"""
+"""scripts/get-qemu: which files it leaves, and what it says, with an apt and a dpkg that only pretend"""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ SCRIPT = os.path.join(os.environ.get("TEST_SRCDIR") or os.path.join(os.path.dirn
                       "scripts", "get-qemu")
 DEBIAN_12 = 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n'
 
-# Notes its arguments, and the sources that it was to read. $FAILS: what it says of a download.
+# Notes its arguments, and the sources that it should read. $FAILS: its error for a download.
 APT_GET = r"""
     echo "$*" >>"$NOTES/calls"
     case $* in

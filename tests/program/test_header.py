@@ -12,7 +12,7 @@ INCLUDE = os.path.join(SRC, "include")
 C = ("c99", "c11", "c2x")
 CPP = ("c++11", "c++20")
 
-# Twice: the guard works. Then each macro and type is used as an embedder would.
+# Twice, to test the guard. Then it uses each macro and type as an embedder would.
 SOURCE = """
 #include <inmigrate.h>
 #include <inmigrate.h>
@@ -58,7 +58,7 @@ class Header(Case):
         self.compiles("clang++", "c++", CPP)
 
     def test_it_needs_no_extension_of_the_c_library(self):
-        # -std=c99 declares no POSIX; and what is included must be C's own, not the system's.
+        # -std=c99 declares no POSIX names; and the header must include only C's own headers, not the system's.
         with open(os.path.join(INCLUDE, "inmigrate.h"), encoding="utf-8") as f:
             included = re.findall(r"#include <([^>]+)>", f.read())
         self.assertTrue(included)

@@ -22,7 +22,7 @@ int main(void) { puts(inm_version()); return 0; }
 
 
 def config():
-    """What configure has written, as it stands there."""
+    """{name: value}, as configure has written them."""
     with open(os.path.join(OUT, "config.mk"), encoding="utf-8") as f:
         pairs = (line.split("=", 1) for line in f if "=" in line)
         return {name.strip(): value.strip() for name, value in pairs}
@@ -34,10 +34,10 @@ class Install(Case):
         self.config = config()
 
     def make(self, target, *variables):
-        # Not a part of the make that runs the tests.
+        # This make is not part of the one that runs the tests.
         env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "DESTDIR")}
         with open(os.path.join(OUT, "config.mk"), encoding="utf-8") as lock:
-            # The .pc file is made anew in the build folder each time: other tests of these wait.
+            # Each install writes the .pc file in the build folder again, so these tests wait for each other.
             fcntl.flock(lock, fcntl.LOCK_EX)
             done = subprocess.run(["make", "-C", FOLDER, target, *variables], env=env, capture_output=True, timeout=300,
                                   check=False)
@@ -48,7 +48,7 @@ class Install(Case):
                       for folder, _, names in os.walk(top) for name in names)
 
     def expected(self, **folders):
-        """Where each file is to be, relative to the folder of the test."""
+        """Where each file must be, relative to the test's folder."""
         version, so = self.config["VERSION"], self.config["SOVERSION"]
         at = {"bindir": "bin", "libdir": "lib", "includedir": "include", "mandir": "share/man", **folders}
         names = [at["bindir"] + "/inmigrate", at["includedir"] + "/inmigrate.h"]
@@ -72,10 +72,10 @@ class Install(Case):
         return shlex.split(done.stdout.decode())
 
     def says(self, libdir, cflags, libs, *args):
-        """pkg-config's answers are these folders, however it writes them."""
+        """pkg-config answers with these folders, however it writes them."""
         said = [word[:2] + os.path.realpath(word[2:]) if word[:2] in ("-I", "-L") else word
                 for word in self.pkg_config(libdir, "--cflags", "--libs", *args)]
-        # The libraries that it needs may have folders of their own.
+        # The libraries that it needs may be in folders of their own.
         said = [word for word in said if "p11-kit" not in word]
         self.assertEqual(said, ["-I" + os.path.realpath(cflags), "-L" + os.path.realpath(libs), "-linmigrate"])
 

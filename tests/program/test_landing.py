@@ -17,12 +17,12 @@ from stream import Source
 
 MIB = 1 << 20
 RAM = {b"pc.ram": stream.content(256 * 1024), b"0000:00:02.0/vga.vram": stream.content(64 * 1024, seed=2)}
-# C0 and C1 controls without the newline, and DEL: what a terminal obeys.
+# C0 and C1 controls without the newline, and DEL, which a terminal obeys.
 CONTROLS = set(range(0x20)) - {0x0a} | set(range(0x7f, 0xa0))
 
 
 def alive_in_group(group):
-    """Processes, without those that nobody has reaped."""
+    """Running processes, without those that nobody has reaped."""
     found = []
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
@@ -86,7 +86,7 @@ class Landing(Case):
     def test_as_many_blocks_as_there_may_be_are_written_without_comparing_each_with_each(self):
         blocks = {b"%04d" % i + b"x" * 240: bytes(4096) for i in range(4096)}
         plain = self.user_seconds(blocks)
-        # In user mode: what the file system takes is its own. Comparing took 2 s.
+        # Only user mode, because the file system's time is not ours. Comparing took 2 s.
         self.assertLess(self.user_seconds(blocks, "--ram-dir", self.path("ram")), 0.5 + 8 * plain)
         self.assertEqual(len(os.listdir(self.path("ram"))), 4096)
 
@@ -130,7 +130,7 @@ class Landing(Case):
                     self.assertFalse(set(self.read("stats")) & CONTROLS)
 
     def test_a_name_in_utf_8_that_commands_the_terminal_does_not_reach_it_through_a_file(self):
-        # U+009B is what ESC [ is; U+202E turns what comes after it round.
+        # U+009B means the same as ESC [; U+202E reverses the text after it.
         name = "dev\u009b31m\u202egpj\u007f".encode()
         data = stream.begin() + stream.block_list(RAM) + stream.pages(RAM) + \
             stream.section(stream.FULL, 10, name, 2, bytes(8)) + stream.described((name, 2, 8))

@@ -1,4 +1,4 @@
-"""tests/machines: what is changed is put back, what cannot be had is skipped, and what is said to be changed is"""
+"""tests/machines restores what it changes, skips what is impossible, and really changes what it says"""
 
 import contextlib
 import importlib.util
@@ -21,7 +21,7 @@ def load_run():
     loader = SourceFileLoader("machines_run", os.path.join(MACHINES, "run"))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("machines_run", loader))
     loader.exec_module(module)
-    # Not those of this process, which runs other tests too.
+    # It must not end this process's children, which run other tests too.
     module.machine = types.SimpleNamespace(**dict(vars(module.machine), end_children=lambda: None))
     return module
 

@@ -30,7 +30,7 @@ def ping(value):
 
 
 class PostcopySource(Source):
-    """Sends nothing of RAM before the switch; behind it answers requests, and pushes what it is told to."""
+    """Sends no RAM before the switch; after it answers requests, and pushes what it is told to."""
 
     def __init__(self, address, blocks=None):
         super().__init__(address)
@@ -40,7 +40,7 @@ class PostcopySource(Source):
         self.shut_status = None
         self.pongs = []
         self.answers = True    # requests
-        self.ended = False     # nothing comes behind the last byte
+        self.ended = False     # nothing comes after the last byte
         self.lock = threading.Lock()
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
@@ -115,7 +115,7 @@ class PostcopySource(Source):
 
 class Postcopy(Case):
     def switch(self, *args, answers=True):
-        """Both ends behind the switch: the guest runs, and no page of it is there."""
+        """Both ends after the switch: the guest runs, and has no page yet."""
         listen = self.listen("tcp:127.0.0.1:0", *POSTCOPY, "--stats", self.path("stats"), *args)
         source = PostcopySource(listen.address())
         self.addCleanup(source.close)
@@ -133,7 +133,7 @@ class Postcopy(Case):
             source.push(name)
 
     def ram(self, log=True):
-        """What was written to --ram-dir, without the stamps."""
+        """The content of --ram-dir, without the stamps."""
         found = {name: bytearray(self.read(f"ram/{name.decode()}.raw")) for name in RAM}
         for line in self.read("log").splitlines() if log else ():
             entry = json.loads(line)
@@ -163,7 +163,7 @@ class Postcopy(Case):
                 self.assertEqual(stats["fault_latency_us"]["count"],
                                  sum(b["count"] for b in stats["fault_latency_us"]["histogram"]))
                 self.assertGreater(stats["touch"]["blocked_us"], 0)
-                # 3 is in the package, which is worked through while the main channel goes on.
+                # 3 is in the package, which loads while the main channel goes on.
                 self.assertEqual(sorted(source.pongs), [1, 2, 3, 4])
 
     def test_a_page_that_no_source_can_have_sent_yet_takes_no_channel(self):
@@ -304,7 +304,7 @@ class Postcopy(Case):
     # ---- it ends in another way ----
 
     def blocked(self, *args):
-        """A toucher waits for a page that does not come."""
+        """A toucher waits for a page that never comes."""
         listen, source = self.switch("--guest", "touch=2,pattern=seq", *args, answers=False)
         wait_until("a request", lambda: source.requests)
         return listen, source
@@ -381,7 +381,7 @@ class Postcopy(Case):
         source.close()
         for _ in range(300):
             with socket.create_connection((host, int(port)), timeout=10) as stranger:
-                # As a recovery begins, and then what has no place in one.
+                # It begins like a recovery, and goes on with bytes that have no place in one.
                 stranger.sendall(command(10, str8(b"pc.ram")) + ping(1))
                 try:
                     while stranger.recv(4096):

@@ -1,4 +1,4 @@
-"""`inmigrate probe`: a line for each feature, a reason for each no, and a verdict that its exit status repeats."""
+"""`inmigrate probe` has a line for each feature, a reason for each no, and a verdict that its exit status repeats."""
 
 import json
 import resource

@@ -1,4 +1,4 @@
-"""What a shell, a supervisor or a container does to the process never costs a guest, and is said."""
+"""Nothing that a shell, a supervisor or a container does to the process costs a guest, and the program reports it."""
 
 import fcntl
 import json
@@ -22,11 +22,11 @@ from test_postcopy import PART, PostcopySource
 
 RAM = {b"pc.ram": stream.content(64 * 1024)}
 RESUME, RECV_BITMAP = 9, 10
-HELD_UP_SECONDS = 20      # nobody who takes nothing may hold the program up for so long
+HELD_UP_SECONDS = 20      # a reader that takes nothing must not delay the program this long
 
 
 class Child:
-    """`inmigrate listen` with standard output and error, and all else of a process, as a test wants them."""
+    """`inmigrate listen` with standard output, standard error and process attributes as a test wants them."""
 
     def __init__(self, case, *args, uri="tcp:127.0.0.1:0", **options):
         before = options.pop("preexec", None)
@@ -63,7 +63,7 @@ class Child:
 
 
 def full_pipe():
-    """(reader, writer) of a pipe in which there is no room for a byte; its writer waits."""
+    """(reader, writer) of a pipe without room for another byte; its writer waits."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETFL, os.O_NONBLOCK)
     try:
@@ -99,7 +99,8 @@ class Process(Case):
         return child, address, source
 
     def lose_and_recover(self, child, address, source):
-        """The network fails, the source is back and brings the rest: the guest has survived what was done before."""
+        """The network fails, and the source comes back and brings the rest: the guest has survived what happened
+        before."""
         source.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         source.sock.shutdown(socket.SHUT_RDWR)
         source.close()
@@ -112,7 +113,7 @@ class Process(Case):
         back.send(bytes([PART]) + be32(stream.RAM_ID) + records + be64(stream.EOS) + stream.footer(stream.RAM_ID) +
                   bytes([stream.END]) + be32(stream.RAM_ID) + be64(stream.EOS) + stream.footer(stream.RAM_ID) + b"\0")
         got = b""
-        # Not by its messages: behind the one with the bitmap there are bytes that are in no message.
+        # Not by its messages: after the one with the bitmap come bytes that are in no message.
         while more := back.sock.recv(4096):
             got += more
             if got.endswith(struct.pack(">HHI", stream.SHUT, 4, 0)):
@@ -182,7 +183,7 @@ class Process(Case):
     # ---- standard output ----
 
     def is_listened_to(self):
-        """A stranger comes and goes. (The socket is there before it is listened to.)"""
+        """A stranger comes and goes. (The socket exists before the program listens on it.)"""
         with socket.socket(socket.AF_UNIX) as stranger:
             return stranger.connect_ex(self.path("socket")) == 0
 
@@ -293,7 +294,7 @@ class Process(Case):
             self.assertEqual(child.end(), 0)
             self.assertRegex(child.said, rb"--recover-listen: .*Address already in use")
 
-    # ---- signals as a parent has left them ----
+    # ---- inherited signal settings ----
 
     def test_a_signal_that_the_parent_has_blocked_is_heard(self):
         def block():
@@ -336,7 +337,7 @@ class Process(Case):
         child = self.listen_as(uri=f"exec:grep SigIgn /proc/self/status >{shlex.quote(self.path('ign'))}; "
                                    f"cat {shlex.quote(path)}")
         self.assertEqual(child.end(), 0, child.said)
-        own = 3 << 31  # two signals of the C library, which it does not let a program set
+        own = 3 << 31  # two signals of the C library, which a program cannot set
         self.assertEqual(int(self.read("ign").split()[1], 16) & ~own, 0)
 
     # ---- descriptors ----

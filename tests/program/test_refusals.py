@@ -1,5 +1,5 @@
-"""What is wrong with the command line, or with a block's name, is refused while the source has its guest; what fails when
-it has not any more costs the exit status 3 and not the truth."""
+"""The program refuses a wrong command line or block name while the source still has its guest. A failure after that
+ends with exit status 3, and the program tells the truth about it."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ class Refusals(Case):
         self.assertRegex(listen.err, rb"^inmigrate.*" + pattern)
 
     def refused_before_the_switch(self, pattern, *args, blocks=None):
-        """In postcopy: the list of blocks is refused, and the source has said nothing of a switch."""
+        """In postcopy: it refuses the list of blocks, before the source has announced a switch."""
         listen = self.listen("tcp:127.0.0.1:0", "--cap", "postcopy-ram", *args)
         source = PostcopySource(listen.address(), blocks or RAM)
         source.begin()
@@ -39,7 +39,7 @@ class Refusals(Case):
         self.assertRegex(listen.err, rb"section 'ram' START at 0x[0-9a-f]+.*" + pattern)
         source.close()
 
-    # ---- before anything is listened to ----
+    # ---- before it listens ----
 
     def test_a_file_that_cannot_be_made_is_refused_before_a_source_is_there(self):
         os.mkfifo(self.path("fifo"))
@@ -149,10 +149,10 @@ class Refusals(Case):
         self.assertEqual(listen.end(), 3, listen.err)
         self.assertRegex(listen.err, rb"^inmigrate: /dev/full: No space left")
 
-    # ---- memory that is there already ----
+    # ---- memory that exists already ----
 
     def shared(self, blocks, sent):
-        """A stream of a source that shares all blocks but those it has sent."""
+        """A stream from a source that shares all blocks except those that it has sent."""
         return (stream.begin() + CAPABILITIES + block_list(blocks, gpa=True) + stream.pages(sent) + stream.tail())
 
     def land_shared(self, blocks, sent, *args):

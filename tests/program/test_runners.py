@@ -1,4 +1,4 @@
-"""The runners of the tests: what they start has signals as a program expects them, whoever has started the runner"""
+"""The test runners start programs with the signals that programs expect, however the runner was started"""
 
 import os
 import re
@@ -13,7 +13,7 @@ from waiting import wait_until
 
 SRC = os.path.abspath(os.environ.get("TEST_SRCDIR", "."))
 PROCESSORS = os.path.join(SRC, "scripts/processors")
-THE_C_LIBRARYS = 3 << 31  # two that it does not let a program set
+THE_C_LIBRARYS = 3 << 31  # two that a program cannot set
 STATUS = "grep -E '^Sig(Ign|Blk):' /proc/self/status"
 
 
@@ -109,7 +109,7 @@ class Signals(unittest.TestCase):
             self.assertIn("ok      it", done.stdout)
 
     def test_each_runner_of_the_tree_begins_so(self):
-        """A runner that is new and does not ask for it would be found out by the first user of nohup."""
+        """Otherwise the first user of nohup would find out that a new runner does not ask for it."""
         for path in ("scripts/run-tests", "scripts/demo", "tests/support/suite.py", "tests/netem/run", "tests/interop/run",
                      "tests/bench/run", "tests/machines/run"):
             with open(os.path.join(SRC, path), encoding="utf-8") as f:

@@ -1,4 +1,4 @@
-"""Sources of other machines and other ages: what QEMU's own destination lands lands here, and what does not is named."""
+"""Sources of other machines and releases: what QEMU's own destination lands, lands here; exceptions are named."""
 
 import json
 import os
@@ -115,7 +115,7 @@ class LiveState(Sources):
 
 
 class EarlyDevices(Sources):
-    """virtio-mem: its state comes before RAM, its description behind all others."""
+    """virtio-mem: its state comes before RAM, its description after all others."""
 
     def early(self, described=True):
         early = [{"name": "size", "type": "uint64", "size": 8}]
@@ -204,14 +204,14 @@ class BitmapsInPostcopy(Sources):
 
 
 def ram_of(bits, length=1 << 18, seed=1):
-    """Content of which no two target pages are alike, and every fourth is zeros."""
+    """Content in which all target pages differ, except that every fourth is zeros."""
     size = 1 << bits
     return b"".join(bytes(size) if number % 4 == 3 else (be32(seed) + be32(number)) * (size // 8)
                     for number in range(length // size))
 
 
 def records(content, bits, name=b"ram", first=0, last=None):
-    """PAGE and ZERO records of the target pages from first on, all but the first with CONTINUE."""
+    """PAGE and ZERO records of the target pages from `first` on, all but the first record with CONTINUE."""
     size = 1 << bits
     out = []
     for at in range(first * size, len(content) if last is None else last * size, size):
@@ -222,7 +222,7 @@ def records(content, bits, name=b"ram", first=0, last=None):
 
 
 class TargetPages(Sources):
-    """Of 1 KiB on ARM boards, up to 64 KiB elsewhere; most boards do not say."""
+    """Pages have 1 KiB on ARM boards, up to 64 KiB elsewhere; most boards do not say."""
 
     def begin(self, machine, bits=None, return_path=False):
         said = b"" if bits is None else stream.subsection(b"configuration/target-page-bits", be32(bits))
@@ -267,7 +267,7 @@ class TargetPages(Sources):
                        "target page size of 4096.*target-page-bits")
 
     def postcopy(self, bits, here, half=None):
-        """here: target pages that come before the switch; half: where to stop behind it, in target pages."""
+        """here: target pages that come before the switch; half: where to stop after it, in target pages."""
         content, count = ram_of(bits), (1 << 18) >> bits
         end = stream.part(stream.RAM_ID, be64(stream.EOS), stream.END)
         return content, (
@@ -330,7 +330,7 @@ class TargetPages(Sources):
 
 
 class AfterTheEnd(Sources):
-    """A saved stream on something longer: padded files, block devices, commands that write more."""
+    """A saved stream in something longer: padded files, block devices, commands that write more."""
 
     DEVICES = b"".join(stream.section(stream.FULL, 20 + number, b"device%d" % number, 1, bytes(1000))
                        for number in range(20))
@@ -364,7 +364,7 @@ class AfterTheEnd(Sources):
                                  "%#x  data after the end, not of the stream" % (len(data), len(data)))
 
     def test_a_description_that_a_guest_has_made_hides_no_device(self):
-        """It agrees with all that is before it, inside the state of the last device but one."""
+        """A description inside the state of the last device but one, which agrees with everything before it."""
         first = stream.section(stream.FULL, 20, b"first", 1, b"abcd")
         forged = (b"ab" + stream.footer(21) + stream.described((b"first", 1, 4), (b"second", 1, 2)))
         second = stream.section(stream.FULL, 21, b"second", 1, forged)
@@ -413,7 +413,7 @@ class AfterTheEnd(Sources):
 
 
 class Silence(Sources):
-    """A source that waits to be told, its guest stopped, and a state that cannot be divided here."""
+    """A source waits for the result with its guest stopped, and the program cannot divide its state."""
 
     def test_it_ends_with_an_error_and_the_source_is_told(self):
         plain = stream.section(stream.FULL, 10, b"timer", 2, b"abcd", footers=False)
@@ -439,7 +439,7 @@ class Silence(Sources):
 
 
 class Pointers(Sources):
-    """An array of pointers is described by its first element, and others may be NULL: s390's channel subsystem."""
+    """The first element describes an array of pointers, and others may be NULL: s390's channel subsystem."""
 
     def data(self, body, last=b"abcd", middle=True):
         array = [{"name": "css", "array_len": 256, "type": "struct", "struct": {}, "size": 1}]

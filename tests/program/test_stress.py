@@ -1,4 +1,4 @@
-"""inmigrate stress: it finds nothing where nothing is wrong, and finds what is."""
+"""inmigrate stress finds what is wrong, and nothing else."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from hugepages import huge_pages
 
 SRCDIR = os.environ.get("TEST_SRCDIR", ".")
 
-# What is wrong in a library made for this (tests.mk, STRESS_CONTROLS): the run that finds it, and what it says.
+# The bugs in libraries built for this (tests.mk, STRESS_CONTROLS): the run that finds each, and what it says.
 CONTROLS = {
     "NO_WAKE_AFTER_EEXIST": ("--memory memfd --pattern racing", "stranded waiter: .* waited .* for page"),
     "PLACE_BEFORE_CLAIM": ("--memory memfd --duplicates 0.1", "wrong bytes|a mark is lost"),
@@ -34,15 +34,15 @@ def stress(*args, seconds=60):
 class Stress(Case):
     @classmethod
     def setUpClass(cls):
-        # A fault of our own thread is handled in a signal handler, but it is no surprise: it comes from a load of a
-        # callback's, never from within malloc().
+        # A signal handler handles a fault of our own thread, but it cannot come at any moment: a load in a callback
+        # causes it, never one in malloc().
         os.environ["TSAN_OPTIONS"] = os.environ.get("TSAN_OPTIONS", "") + " report_signal_unsafe=0"
         done = stress("--seconds", "0.01", "--bytes", "64K", "--no-limits")
         if "this cannot be done here" in done.stderr:
             raise unittest.SkipTest(done.stderr.strip())
 
     def sound(self, *args):
-        """What a run found that must find nothing wrong."""
+        """The result of a run that must find nothing wrong."""
         done = stress("--bytes", "8M", "--json", self.path("json"), *args)
         self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
         self.assertTrue(done.stdout.endswith("\nnothing wrong\n"), done.stdout)
@@ -125,13 +125,13 @@ class Stress(Case):
     def test_every_pattern_is_sound(self):
         for pattern in "seq", "stride", "random", "hot", "racing":
             with self.subTest(pattern=pattern):
-                # That two meet on one page is likely, and the more so the longer it takes.
+                # Two probably meet on one page, and more probably the longer it takes.
                 for faults in "5000", "40000", "320000":
                     counts = self.sound("--pattern", pattern, "--faults", faults, "--no-limits")["counts"]
                     if pattern != "racing" or counts["rival_placed"]:
                         break
                 self.assertEqual(counts["rival_placed"] > 0, pattern == "racing")
-                # Only who walks is asked ahead for.
+                # The library asks ahead only for threads that walk.
                 self.assertEqual(counts["guess_hits"] > 100, pattern == "seq" or pattern == "stride", counts)
 
     def test_every_placement_is_used(self):
@@ -151,7 +151,7 @@ class Stress(Case):
         self.assertGreaterEqual(found["counts"]["faults"], 3000)
         self.assertGreaterEqual(found["counts"]["rounds"], 2)
         self.assertEqual(found["counts"]["guessed_pages"], 0)
-        # Not for the time that is usual.
+        # It did not run for the usual time.
         self.assertLess(found["seconds"], 9)
 
     def test_a_delay_is_waited_for(self):
@@ -272,7 +272,7 @@ class Stress(Case):
     def find(self, name, args, said):
         """A run of a program that has the bug, for 20 s at most."""
         control = os.path.join(os.path.dirname(program.PROGRAM), "control-stress", name)
-        # A toucher that has found something tells what the library's books say, and they may change meanwhile.
+        # A toucher that has found something prints the library's books, and they may change meanwhile.
         env = dict(os.environ, TSAN_OPTIONS=os.environ.get("TSAN_OPTIONS", "") + " report_bugs=0")
         done = subprocess.run([control, "stress", "--progress", "never", "--no-limits", "--bytes", "8M", "--seconds",
                                "20", "--json", self.path("json"), *args.split()], capture_output=True, text=True,
@@ -294,7 +294,7 @@ class Stress(Case):
             with self.subTest(bug=name), huge_pages(64) as free:
                 if "hugetlb" in args and free < 8:
                     self.skipTest("no huge pages of 2 MiB")
-                # Where there is no bug, the same run finds nothing.
+                # Without the bug, the same run finds nothing.
                 self.sound("--no-limits", "--seconds", "0.3", *args.split())
                 self.find(name, args, said)
 

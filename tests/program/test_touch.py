@@ -1,4 +1,4 @@
-"""Threads that touch the guest: they leave what they say they have left, and notice what they must."""
+"""Threads that touch the guest leave what they report, and notice what they must."""
 
 import json
 import struct
@@ -132,7 +132,7 @@ class Touch(Case):
     # ---- what they must notice ----
 
     def disturb(self, offset, access):
-        """Somebody else writes to a page that the touchers have seen."""
+        """Somebody else writes to a page after the touchers have seen it."""
         listen, source = self.land("--guest", f"touch=2,pattern=seq,access={access},seconds=1.5", "--ram-backing",
                                    "memfd")
         self.assertEqual(source.shut(), 0)
@@ -169,7 +169,7 @@ class Touch(Case):
         self.assertEqual(source.shut(), 0)
         time.sleep(0.2)
         listen.child.terminate()
-        # The guest has landed all the same.
+        # The guest has landed anyway.
         self.assertEqual(listen.end(), 0, listen.err)
         self.assertEqual(json.loads(self.read("stats"))["status"], "completed")
 

@@ -1,4 +1,5 @@
-"""tests/interop/turns.py: the guest never runs while its source looks for changed pages, or the case is begun anew"""
+"""tests/interop/turns.py: the guest never runs while its source looks for changed pages, or else the case starts
+again"""
 
 import os
 import sys
@@ -12,7 +13,7 @@ from turns import CRAWL, Missed, Turns  # noqa: E402
 
 
 class Source:
-    """Stands for qemu.Qemu. looks: after how many of a turn's commands it looks, if it does."""
+    """Replaces qemu.Qemu. looks: after how many of a turn's commands it looks, if at all."""
 
     ENDS = ("completed", "failed", "cancelled")
 

@@ -1,4 +1,4 @@
-"""hugepages.py - huge pages of 2 MiB while they are needed; who else needs some waits (huge_pool.c has the same lock)"""
+"""hugepages.py - huge pages of 2 MiB while a test needs them; others wait (huge_pool.c uses the same lock)"""
 
 import contextlib
 import fcntl
@@ -13,7 +13,7 @@ def pool(name, value=None):
 
 @contextlib.contextmanager
 def huge_pages(count):
-    """`with huge_pages(8) as free`: so many are free, 0 where the kernel has none; perhaps less than was asked for."""
+    """`with huge_pages(8) as free`: the number of free ones, 0 if the kernel has none; perhaps fewer than requested."""
     try:
         lock = open(POOL + "nr_hugepages", encoding="ascii")
     except FileNotFoundError:

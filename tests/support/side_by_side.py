@@ -1,10 +1,10 @@
-"""side_by_side.py - tasks in processes, several at the same time; they end with whoever began them
+"""side_by_side.py - tasks in processes, several at the same time; they end with the process that started them
 
-What holds:
-(1) Each task has a process of its own, forked while nobody here has threads. One that dies is known by its task.
-(2) When this is interrupted, by a signal for one, no further task begins; those that run are told by SIGTERM, go through
-    their `finally` clauses, and have ended before this returns.
-(3) When this process is killed they are told as well.
+Invariants:
+(1) Each task has a process of its own, forked while this process has no threads. If one dies, we know its task.
+(2) When this is interrupted, for example by a signal, no further task begins. Running tasks get SIGTERM, run their
+    `finally` clauses, and end before this returns.
+(3) When this process is killed, they get SIGTERM as well.
 """
 
 import multiprocessing
@@ -27,7 +27,7 @@ def processors():
 
 
 def run(tasks, function, tell, jobs):
-    """function(task) for each, and then tell(task, what it returned, exit status): None and a status if it died."""
+    """Call function(task) for each, then tell(task, its result, exit status): None and a status if it died."""
     context = multiprocessing.get_context("fork")
     waiting, running = list(reversed(tasks)), {}
     try:

@@ -1,7 +1,7 @@
-"""signals.py - a test runner starts what it starts with signals, and limits, as a program expects them, whoever has started it
+"""signals.py - a test runner starts programs with the signals and limits that they expect, however it was started
 
-Under nohup(1), in a background job, or below a supervisor some are ignored or blocked, and children inherit that: a test
-that waits for one would wait for ever, and an ignored SIGCHLD takes the exit status of every child along.
+Under nohup(1), in a background job, or below a supervisor some signals are ignored or blocked, and children inherit
+that. A test that waits for one would wait forever, and an ignored SIGCHLD loses the exit status of every child.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ import signal
 import sys
 
 FILES_ENOUGH = 65536
-# Python ignores these itself, and subprocess gives them back to children.
+# Python itself ignores these, and subprocess restores them for children.
 PYTHONS = {signal.SIGPIPE, getattr(signal, "SIGXFSZ", signal.SIGPIPE)}
 PR_SET_PDEATHSIG = 1        # <linux/prctl.h>
 
@@ -19,11 +19,11 @@ _libc = ctypes.CDLL(None)
 
 
 def let_pass(_number, _frame):
-    """What was ignored stays without effect here, and has its default action in a program that is started: execve(2)."""
+    """Ignored signals stay without effect here, and get their default action in programs that we start: execve(2)."""
 
 
 def as_expected():
-    """First of all in every runner."""
+    """Every runner calls this first."""
     for number in signal.valid_signals() - PYTHONS:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else let_pass)
@@ -31,20 +31,20 @@ def as_expected():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < FILES_ENOUGH:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, FILES_ENOUGH), hard))
-    # With it getopt_long(3) takes no option behind the first argument, in whatever program.
+    # With it getopt_long(3) takes no option after the first argument, in any program.
     os.environ.pop("POSIXLY_CORRECT", None)
 
 
 def end_by(numbers, handler):
-    """`handler` for each of them but those that whoever started us has ignored: nohup(1) means what it says."""
+    """Set `handler` for each of them, except those that our caller ignores: nohup(1) means what it says."""
     for number in numbers:
         if signal.getsignal(number) is not let_pass:
             signal.signal(number, handler)
 
 
 def exit_by(numbers):
-    """By the first of them this process goes through its `finally` clauses; what comes meanwhile is let pass. (Not
-    SIG_IGN, which would go to programs that are just started.)"""
+    """The first of them makes this process run its `finally` clauses; later ones have no effect. (Not SIG_IGN, which
+    programs that are just starting would inherit.)"""
     def stop(number, _frame):
         for each in numbers:
             signal.signal(each, let_pass)
@@ -53,11 +53,12 @@ def exit_by(numbers):
 
 
 def die_with_parent(by=signal.SIGKILL):
-    """Between fork and exec: the kernel ends this process when its parent ends, also by SIGKILL."""
+    """Between fork and exec: the kernel ends this process when its parent ends, even by SIGKILL."""
     _libc.prctl(PR_SET_PDEATHSIG, by)
 
 
 def follow(parent):
-    """As die_with_parent(), by SIGTERM, in a process that was forked some time ago. Return: whether its parent is there."""
+    """Like die_with_parent() with SIGTERM, in a process that was forked some time ago. Return: whether its parent
+    lives."""
     die_with_parent(signal.SIGTERM)
     return os.getppid() == parent

@@ -1,7 +1,7 @@
-"""suite.py - the unittests of a folder, several at the same time, and what came of them
+"""suite.py - run the unittests of a folder, several at the same time, and report the results
 
-A test waits most of its time: for a deadline, for silence. So each has a process of its own, and some of these run at the
-same time. With $TEST_COUNTS the counts go to that file.
+A test mostly waits, for a deadline or for silence. So each has a process of its own, and several run at the same time.
+With $TEST_COUNTS the counts go to that file.
 """
 
 import argparse
@@ -17,7 +17,7 @@ JOBS_FOR_EACH_PROCESSOR = 3
 
 
 class Result(unittest.TextTestResult):
-    """What passed, too, and why something was skipped."""
+    """Also lists what passed, and why tests were skipped."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -46,7 +46,7 @@ class Sum:
 
 
 def all_tests(tests):
-    """One by one; what could not be loaded is one that fails."""
+    """One by one; a test that cannot be loaded fails."""
     for test in tests:
         if isinstance(test, unittest.TestSuite):
             yield from all_tests(test)
@@ -55,10 +55,10 @@ def all_tests(tests):
 
 
 def run_one(number):
-    """In a process of its own, which has the tests from before it was forked."""
+    """Runs in a process of its own, which has the tests from before the fork."""
     test, stream, began = TESTS[number], io.StringIO(), time.monotonic()
     result = unittest.TextTestRunner(stream=stream, resultclass=Result).run(unittest.TestSuite([test]))
-    # One test with failing subtests is one failure.
+    # A test with failing subtests is one failure.
     failed = len({getattr(t, "test_case", t).id() for t, _ in result.failures + result.errors})
     failed += len(result.unexpectedSuccesses)
     reasons = [f"{test.id()}: {reason}" for _, reason in result.skipped]
@@ -77,7 +77,8 @@ def run_all(options):
 
 
 def main(description, folder, pattern, prepare=None):
-    """The main program of a runner. prepare: more options for its parser; returns what is called with those that were said."""
+    """The main program of a runner. prepare: adds options to its parser; returns a function that gets the parsed
+    ones."""
     signals.as_expected()
     jobs = JOBS_FOR_EACH_PROCESSOR * side_by_side.processors()
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

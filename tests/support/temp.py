@@ -4,13 +4,13 @@ import os
 import shutil
 import tempfile
 
-LONGEST = 36                # the address of a socket in a case's folder must fit into 107 bytes
+LONGEST = 36                # a socket's address in a case's folder must fit into 107 bytes
 MEMORY = "/dev/shm"
 ROOM_BYTES = 2 << 30        # of several guests
 
 
 def base():
-    """$TMPDIR, or /tmp where the address of a socket in there would be too long."""
+    """$TMPDIR, or /tmp if a socket's address in there would be too long."""
     given = tempfile.gettempdir()
     return given if len(given) <= LONGEST else "/tmp"
 

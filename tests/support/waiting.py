@@ -1,8 +1,8 @@
-"""waiting.py - a condition is waited for, and not for ever"""
+"""waiting.py - wait for a condition, with a deadline"""
 
 import time
 
-# For what must come, however busy the machine is: tests run side by side. A wait that is cut short here is a failure.
+# For things that must come, however busy the machine is: tests run side by side. A wait that ends here has failed.
 PATIENT_SECONDS = 60
 
 
