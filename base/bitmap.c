@@ -50,12 +50,6 @@ void bitmap_set_range(struct bitmap *bm, size_t first, size_t count)
 		bm->words[word] |= mask;
 }
 
-void bitmap_clear_range(struct bitmap *bm, size_t first, size_t count)
-{
-	FOR_EACH_MASK(first, count, word, mask)
-		bm->words[word] &= ~mask;
-}
-
 size_t bitmap_fill(struct bitmap *bm, size_t first, size_t count)
 {
 	size_t n = 0;
@@ -120,13 +114,4 @@ size_t bitmap_find_set(const struct bitmap *bm, size_t from)
 size_t bitmap_find_clear(const struct bitmap *bm, size_t from)
 {
 	return find(bm, from, bm->nbits, ~0ull);
-}
-
-size_t bitmap_count(const struct bitmap *bm)
-{
-	size_t n = 0, nwords = words_bytes(bm->nbits) / sizeof(uint64_t);
-
-	for (size_t i = 0; i < nwords; i++)
-		n += (size_t)__builtin_popcountll(bm->words[i]);
-	return n;
 }

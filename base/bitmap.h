@@ -42,7 +42,6 @@ static inline void bitmap_clear(struct bitmap *bm, size_t i)
 }
 
 void bitmap_set_range(struct bitmap *bm, size_t first, size_t count);
-void bitmap_clear_range(struct bitmap *bm, size_t first, size_t count);
 
 /** bitmap_find_set, bitmap_find_clear - first such bit at or after @from; nbits when there is none */
 size_t bitmap_find_set(const struct bitmap *bm, size_t from);
@@ -53,12 +52,10 @@ size_t bitmap_next_set(const struct bitmap *bm, size_t from, size_t end);
 size_t bitmap_next_clear(const struct bitmap *bm, size_t from, size_t end);
 
 /**
- * bitmap_fill, bitmap_empty - as set_range and clear_range; words that are so already are not written to, and so cost
+ * bitmap_fill, bitmap_empty - set, or clear, all of a range; words that are so already are not written to, and so cost
  * no memory. Return: how many bits have changed.
  */
 size_t bitmap_fill(struct bitmap *bm, size_t first, size_t count);
 size_t bitmap_empty(struct bitmap *bm, size_t first, size_t count);
-
-size_t bitmap_count(const struct bitmap *bm);
 
 #endif

@@ -19,10 +19,6 @@ struct list {
 #define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
 /* clang-format on */
 
-/* Visits each element; @next makes unlinking or freeing the current one safe. */
-#define LIST_FOR_EACH_SAFE(node, tmp, head) \
-	for ((node) = (head)->next, (tmp) = (node)->next; (node) != (head); (node) = (tmp), (tmp) = (node)->next)
-
 static inline void list_init(struct list *l)
 {
 	l->prev = l->next = l;

@@ -29,6 +29,5 @@ void log_held_back(const struct log *log);
 
 #define log_warn(log, ...) log_write((log), LOG_WARN, __VA_ARGS__)
 #define log_info(log, ...) log_write((log), LOG_INFO, __VA_ARGS__)
-#define log_debug(log, ...) log_write((log), LOG_DEBUG, __VA_ARGS__)
 
 #endif

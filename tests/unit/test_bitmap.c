@@ -31,11 +31,21 @@ static void assert_only(size_t first, size_t count, bool value)
 	}
 }
 
+/* Also of bits in the last word that are nobody's. */
+static size_t count_set(void)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i <= NBITS / 64; i++)
+		n += (size_t)__builtin_popcountll(bm.words[i]);
+	return n;
+}
+
 TEST_CASE("bitmap", 4, .checked = { bitmap_setup, bitmap_teardown });
 
 TEST(test_bitmap_begins_clear)
 {
-	ck_assert_uint_eq(bitmap_count(&bm), 0);
+	ck_assert_uint_eq(count_set(), 0);
 	ck_assert_uint_eq(bitmap_find_set(&bm, 0), NBITS);
 	ck_assert_uint_eq(bitmap_find_clear(&bm, 0), 0);
 }
@@ -46,7 +56,7 @@ TEST(test_bitmap_set_and_clear_touch_one_bit)
 		bitmap_set(&bm, i);
 		assert_only(i, 1, true);
 		bitmap_clear(&bm, i);
-		ck_assert_uint_eq(bitmap_count(&bm), 0);
+		ck_assert_uint_eq(count_set(), 0);
 	}
 }
 
@@ -56,20 +66,41 @@ TEST(test_bitmap_set_range_sets_these_and_no_others)
 		for (size_t count = 0; count <= NBITS - first; count += count < 3 ? 1 : 13) {
 			bitmap_set_range(&bm, first, count);
 			assert_only(first, count, true);
-			ck_assert_uint_eq(bitmap_count(&bm), count);
-			bitmap_clear_range(&bm, 0, NBITS);
-			ck_assert_uint_eq(bitmap_count(&bm), 0);
+			ck_assert_uint_eq(count_set(), count);
+			ck_assert_uint_eq(bitmap_empty(&bm, 0, NBITS), count);
+			ck_assert_uint_eq(count_set(), 0);
 		}
 	}
 }
 
-TEST(test_bitmap_clear_range_clears_these_and_no_others)
+TEST(test_bitmap_empty_clears_these_and_no_others)
 {
 	for (size_t first = 0; first <= NBITS; first++) {
 		for (size_t count = 0; count <= NBITS - first; count += count < 3 ? 1 : 13) {
 			bitmap_set_range(&bm, 0, NBITS);
-			bitmap_clear_range(&bm, first, count);
+			ck_assert_uint_eq(bitmap_empty(&bm, first, count), count);
 			assert_only(first, count, false);
+		}
+	}
+}
+
+/* Every third bit is so already. */
+TEST(test_bitmap_fill_and_empty_count_what_has_changed)
+{
+	for (size_t first = 0; first <= NBITS; first += 5) {
+		for (size_t count = 0; count <= NBITS - first; count += count < 3 ? 1 : 13) {
+			size_t there = 0;
+
+			for (size_t i = 0; i < NBITS; i += 3) {
+				bitmap_set(&bm, i);
+				there += i >= first && i - first < count;
+			}
+			ck_assert_uint_eq(bitmap_fill(&bm, first, count), count - there);
+			ck_assert_uint_eq(bitmap_fill(&bm, first, count), 0);
+			ck_assert_uint_eq(bitmap_empty(&bm, first, count), count);
+			ck_assert_uint_eq(bitmap_empty(&bm, first, count), 0);
+			ck_assert_uint_eq(count_set(), (NBITS + 2) / 3 - there);
+			ck_assert_uint_eq(bitmap_empty(&bm, 0, NBITS), (NBITS + 2) / 3 - there);
 		}
 	}
 }
@@ -81,10 +112,10 @@ TEST(test_bitmap_ranges_meet_word_borders_exactly)
 		                            { 192, 1 }, { 191, 2 }, { 0, NBITS }, { 0, 192 } };
 
 	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
-		bitmap_set_range(&bm, ranges[i][0], ranges[i][1]);
+		ck_assert_uint_eq(bitmap_fill(&bm, ranges[i][0], ranges[i][1]), ranges[i][1]);
 		assert_only(ranges[i][0], ranges[i][1], true);
-		bitmap_clear_range(&bm, ranges[i][0], ranges[i][1]);
-		ck_assert_uint_eq(bitmap_count(&bm), 0);
+		ck_assert_uint_eq(bitmap_empty(&bm, ranges[i][0], ranges[i][1]), ranges[i][1]);
+		ck_assert_uint_eq(count_set(), 0);
 	}
 }
 
@@ -125,6 +156,28 @@ TEST(test_bitmap_find_starts_at_from_inclusive)
 	ck_assert_uint_eq(bitmap_find_clear(&bm, 64), 65);
 }
 
+TEST(test_bitmap_next_looks_no_further_than_its_end)
+{
+	static const size_t bits[] = { 0, 1, 63, 64, 127, 128, 191, 192 };
+
+	for (size_t i = 0; i < sizeof(bits) / sizeof(bits[0]); i++) {
+		bitmap_empty(&bm, 0, NBITS);
+		bitmap_set(&bm, bits[i]);
+		for (size_t from = 0; from <= NBITS; from++)
+			for (size_t end = from; end <= NBITS; end++)
+				if (bitmap_next_set(&bm, from, end) !=
+				    (bits[i] >= from && bits[i] < end ? bits[i] : end))
+					ck_abort_msg("bit %zu from %zu to %zu", bits[i], from, end);
+		bitmap_fill(&bm, 0, NBITS);
+		bitmap_clear(&bm, bits[i]);
+		for (size_t from = 0; from <= NBITS; from++)
+			for (size_t end = from; end <= NBITS; end++)
+				if (bitmap_next_clear(&bm, from, end) !=
+				    (bits[i] >= from && bits[i] < end ? bits[i] : end))
+					ck_abort_msg("clear bit %zu from %zu to %zu", bits[i], from, end);
+	}
+}
+
 TEST(test_bitmap_of_nothing_finds_nothing)
 {
 	struct bitmap none;
@@ -132,7 +185,6 @@ TEST(test_bitmap_of_nothing_finds_nothing)
 	ck_assert_int_eq(bitmap_init(&none, 0), 0);
 	ck_assert_uint_eq(bitmap_find_set(&none, 0), 0);
 	ck_assert_uint_eq(bitmap_find_clear(&none, 0), 0);
-	ck_assert_uint_eq(bitmap_count(&none), 0);
 	bitmap_fini(&none);
 }
 
@@ -143,7 +195,6 @@ TEST(test_bitmap_find_clear_stops_at_the_end_of_a_full_last_word)
 	ck_assert_int_eq(bitmap_init(&whole, 128), 0);
 	bitmap_set_range(&whole, 0, 128);
 	ck_assert_uint_eq(bitmap_find_clear(&whole, 0), 128);
-	ck_assert_uint_eq(bitmap_count(&whole), 128);
 	bitmap_fini(&whole);
 }
 
