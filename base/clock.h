@@ -13,7 +13,7 @@
 #define NS_PER_MS 1000000ull
 #define NS_PER_S 1000000000ull
 
-/* No deadline. Whoever passes it writes beside it why the wait may last for ever. */
+/* No deadline. Code that passes it says beside it why the wait may last forever. */
 #define DEADLINE_NEVER UINT64_MAX
 
 static inline uint64_t clock_now_ns(void)

@@ -15,7 +15,7 @@ int parse_u64(const char *text, uint64_t *ret_value);
 
 /**
  * parse_size - a number of bytes, as parse_u64 with an optional suffix k, M, G, T, P or E (powers of 1024) or B (bytes)
- * The suffix may be of either case. Behind 0x a final B or E is a digit, not a suffix. No fractions.
+ * The suffix may be of either case. After 0x a final B or E is a digit, not a suffix. No fractions.
  * Return: as parse_u64.
  */
 int parse_size(const char *text, uint64_t *ret_bytes);

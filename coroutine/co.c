@@ -142,7 +142,7 @@ void sched_fini(struct sched *s)
 	ctx_fini(&s->main.ctx);
 }
 
-/* Runs on the new context, whoever switched to it. */
+/* Runs on the new context, no matter who switched to it. */
 static void arrived(struct co *self, const struct co *from)
 {
 	announce_arrive(self, from == &self->sched->main);
@@ -160,8 +160,9 @@ static void switch_to(struct sched *s, struct co *to)
 	if (to == from)
 		return;
 	announce_leave(from, to, from->state == CO_DEAD);
-	/* `from` is on the stack that sleeps now: after the switch it is this coroutine again, as `self` below. Who we
-	 * came from is not known then, and only AddressSanitizer wants to: see co_entry for the first arrival. */
+	/* `from` is on the stack that sleeps now: after the switch it is this coroutine again, as `self` below. We do
+	 * not know then where we came from, and only AddressSanitizer wants to know: see co_entry for the first
+	 * arrival. */
 	ctx_switch(&from->ctx, &to->ctx);
 	arrived(from, NULL);
 }

@@ -3,9 +3,9 @@
  *
  * Each is the system call of its name with a deadline, for a coroutine: it parks until the ring reports the result.
  * On a deadline or a cancel the operation is withdrawn first, and the coroutine stays parked until the kernel has let
- * go of its buffers; if the operation had got somewhere by then, its result is returned and the cancel stays pending.
- * So bytes are never read and lost. Who reads and comes to the deadline looks once more: what has come is read before
- * anybody is called silent (and see sched_was_away in co.h).
+ * go of its buffers; if the operation has got somewhere by that time, the call returns its result and the cancel stays
+ * pending. So bytes are never read and lost. A reader whose deadline passes looks once more: it reads what has come
+ * before it calls anybody silent (and see sched_was_away in co.h).
  *
  * Return: as the system call, negative errno on failure; -ETIMEDOUT; -ECANCELED. -ETIMEDOUT is the deadline of the call
  * and nothing else. The kernel says the same of a peer that does not acknowledge (tcp-user-timeout, keepalive); that is

@@ -67,8 +67,9 @@ static int open_eventfd(struct uring *u)
 }
 
 /*
- * The kernel counts the queues as locked memory of the user, who may have 64 KiB of it for all of his processes.
- * Smaller ones do: what the submission queue has no room for waits in the backlog, and the kernel keeps completions.
+ * The kernel counts the queues as locked memory of the user, who may have 64 KiB of it for all processes together.
+ * Small queues are enough: what the submission queue has no room for waits in the backlog, and the kernel keeps
+ * completions.
  */
 static int init_queues(struct io_uring *uring, unsigned flags)
 {
@@ -389,7 +390,7 @@ static int enter(struct uring *u, uint64_t deadline_ns)
 	return io_uring_submit_and_wait_timeout(&u->uring, &cqe, 1, &ts, NULL);
 }
 
-/* Return: 0; -EBADF, once: the embedder, who has its number, has closed it, and will not be woken by it any more. */
+/* Return: 0; -EBADF, once: the embedder, who knows its number, has closed it. It will not wake the embedder again. */
 static int empty_eventfd(struct uring *u)
 {
 	uint64_t count;

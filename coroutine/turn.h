@@ -81,9 +81,9 @@ may_park static inline void turn_spend_shielded(struct sched *s, size_t work)
 }
 
 /**
- * turn_spend_pending - for work deep inside functions that know nothing of coroutines (@s may be NULL: nobody waits)
- * Parks: yes. Return: 0; -ECANCELED while a cancel is pending, which it stays: whoever began the work takes it, by
- * co_take_cancel, when the work has come back.
+ * turn_spend_pending - for work deep inside functions that know nothing about coroutines (@s may be NULL: nobody waits)
+ * Parks: yes. Return: 0; -ECANCELED while a cancel is pending. It stays pending: the function that began the work takes
+ * it with co_take_cancel, when the work has returned.
  */
 may_park int turn_spend_pending(struct sched *s, size_t work);
 

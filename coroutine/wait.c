@@ -202,7 +202,7 @@ int queue_push(struct queue *q, void *item, uint64_t deadline_ns)
 		slot_in(q, item);
 		return 0;
 	}
-	/* Whoever makes room takes the item out of our frame before it wakes us. */
+	/* The coroutine that makes room takes the item out of our frame before it wakes us. */
 	q->sched->current->wait_data = item;
 	return co_park(q->sched, &q->pushers, deadline_ns, "room in queue", q->name);
 }

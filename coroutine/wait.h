@@ -1,7 +1,7 @@
 /*
  * wait.h - what coroutines wait for: event, semaphore, bounded queue, mutex, reader-writer lock
  *
- * All are first in, first out, and hand over directly: who waited longest has the thing before anybody else can take
+ * All are first in, first out, and hand over directly: the longest waiter has the thing before anybody else can take
  * it. All belong to one scheduler and are used on its thread only. A name is given at init for the deadlock report.
  *
  * Every waiting call takes a deadline (DEADLINE_NEVER with a reason beside it) and returns 0 (or what it says),

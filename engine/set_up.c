@@ -25,10 +25,10 @@ static bool is_in_set_up(const struct inm *inm)
 }
 
 /*
- * QEMU 7.2, whose channel was turned away, has failed and keeps its main channel open and silent. Its silence in the
- * set-up phase, where it has no reason for one, tells; once a round has begun it may pause as it likes, unless one of
- * its other channels has ended and more of RAM is to come. A main channel of another host than the one that was turned
- * away is not looked at: that was a stranger, and the source goes on.
+ * When a channel of QEMU 7.2 is turned away, the source has failed, but keeps its main channel open and silent. In the
+ * set-up phase it has no reason for silence, so that gives it away. Once a round has begun it may pause as it likes,
+ * unless one of its other channels has ended and more of RAM is to come. If main comes from another host than the
+ * channel that was turned away, that was a stranger's, and the source goes on.
  */
 void set_up_watch(struct inm *inm, const char *name)
 {

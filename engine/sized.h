@@ -1,8 +1,8 @@
 /*
  * sized.h - a structure that begins with its size
  *
- * The caller may have been compiled for an earlier version, whose structure was shorter: what it does not have is zero.
- * A member that is there only in part was padding then, whose bytes are anything: it counts as not there.
+ * The caller may have been compiled for an earlier version, whose structure was shorter: missing members are zero. A
+ * member that is there only in part was padding in that version and can have any bytes, so it counts as missing.
  */
 #ifndef ENGINE_SIZED_H
 #define ENGINE_SIZED_H

@@ -1,9 +1,9 @@
 /*
  * land.h - how bytes get into guest RAM: here, whatever channel they have come by
  *
- * Whoever has the bytes of pages in a buffer gives them to land_pages. Whoever makes them where they belong (the
- * kernel's receive, a decompressor, a delta) asks for the place, and says land_done when they have come. A page that
- * the source calls zeros is land_zero. What has landed counts as received, from the same call on.
+ * A caller that has the bytes of pages in a buffer gives them to land_pages. One that makes them in place (the kernel's
+ * receive, a decompressor, a delta) asks for the place, and calls land_done when they have come. A page that the source
+ * calls zeros is land_zero. What has landed counts as received, from the same call on.
  *
  * May memory be written directly? In precopy: the guest does not run here. From the switch on only postcopy/ lands
  * pages, by the last two functions, where nobody can see them yet; then it shows them. Each function is for one side of
@@ -56,7 +56,7 @@ void land_zero(struct block *b, size_t tpage);
 /** land_at - where the bytes of a tpage belong. To be written before the next park; ask again after it. */
 uint8_t *land_at(const struct block *b, size_t tpage);
 
-/** land_at_inside - the same for who has entered the gate: the place is good until it leaves */
+/** land_at_inside - the same for a caller that has entered the gate: the place is good until it leaves */
 uint8_t *land_at_inside(const struct block *b, size_t tpage);
 
 /** land_done - the bytes of @count tpages have come to where they belong */

@@ -2,7 +2,7 @@
  * names.h - a guest's blocks by name
  *
  * A record names its block, and a guest may have 4096 of them: the blocks are kept sorted, and a name is found in
- * twelve steps. Not a hash: whoever sends the names could choose them so that they collide.
+ * twelve steps. It is not a hash: the sender of the names could choose them so that they collide.
  *
  * Invariants:
  * (1) Sorted by length and then by bytes; no name is there twice.

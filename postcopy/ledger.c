@@ -299,7 +299,7 @@ int ledger_send(void *arg)
 		if (r == -ECANCELED)
 			return r;
 		if (r < 0) {
-			/* Whoever reads the channel will find out, too; until it is told, nothing more is asked. */
+			/* The reader of the channel will find out, too; until it does, ask for nothing more. */
 			ledger_offline(l, true);
 			ledger_unsend(l);
 			continue;

@@ -50,7 +50,7 @@ struct want {
 
 struct ledger {
 	struct reactor *reactor;     /* not owned, as the rest up to the blank line */
-	struct blocktime *blocktime; /* hears who begins to wait, and who goes on */
+	struct blocktime *blocktime; /* hears which threads begin to wait, and which go on */
 	/* Ask the source for these, all in one message; whole units. Parks. Return: as struct postcopy's. */
 	int (*request)(void *opaque, const struct page_request *list, size_t count);
 	void *opaque;
@@ -87,7 +87,7 @@ struct want *ledger_want(struct ledger *l, struct pblock *pb, size_t unit, uint3
 /** ledger_guess - ask for it ahead. Return: false without memory, or when it has been asked for. */
 bool ledger_guess(struct ledger *l, struct pblock *pb, size_t unit, uint64_t now_ns);
 
-/** ledger_landed - the unit is complete and placed: whoever waited goes on, and the entry is gone */
+/** ledger_landed - the unit is complete and placed: those that waited go on, and the entry is gone */
 void ledger_landed(struct ledger *l, struct pblock *pb, size_t unit);
 
 /** ledger_send - the coroutine that sends what is unsent. @arg: struct ledger */

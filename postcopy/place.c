@@ -76,8 +76,8 @@ static may_park int copy_page(struct postcopy *pc, struct block *b, size_t tpage
 
 	for (;;) {
 		/* While it, or one before it in the run, waited, the other channel may have brought this page, or an
-		 * event may have said that it is not wanted any more. Whoever waits for it comes back and finds out:
-		 * the ledger is about to forget it, and who called it received (settle) may come later. */
+		 * event may have said that it is not wanted any more. Threads that wait for it fault again and find
+		 * out: the ledger is about to forget it, and whatever called it received (settle) may come later. */
 		if (block_is_received(b, tpage)) {
 			uffd_wake(&pc->guest, b->guest + off, bytes);
 			return 0;
@@ -106,7 +106,7 @@ static may_park int copy_page(struct postcopy *pc, struct block *b, size_t tpage
 	return 0;
 }
 
-/* They are received, and in the guest view: whoever waits for a unit that is complete goes on. */
+/* They are received, and in the guest view: threads that wait for a complete unit go on. */
 static void tell(struct postcopy *pc, struct pblock *pb, size_t tpage, size_t count)
 {
 	unsigned shift = block_unit_order(pb->b);

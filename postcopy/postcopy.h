@@ -3,8 +3,8 @@
  *
  * From LISTEN on, a page of guest memory is in one of three states: received (it may be placed in the guest view, or be
  * placed when the guest touches it), asked for (an entry in the ledger, see ledger.h), or neither. Two coroutines live
- * here: one reads faults and other events from the userfaultfd (fault.h), one sends requests. Pages are placed by
- * whoever receives them (place.h).
+ * here: one reads faults and other events from the userfaultfd (fault.h), one sends requests. The coroutine that
+ * receives a page places it (place.h).
  *
  * Nothing here knows of channels or streams: pages are asked for through one function pointer, and arrive through
  * place_pages and place_zero.

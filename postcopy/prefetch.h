@@ -6,7 +6,7 @@
  * Guesses are sent after what somebody waits for, and are bounded, so that a real request is never queued after more
  * of them than arrive in about a round trip.
  *
- * Nothing here asks: this is what is known of a thread's way, and where it leads. Who reads its faults asks.
+ * Nothing here asks: this is what we know about a thread's way, and where it leads. The reader of its faults asks.
  */
 #ifndef POSTCOPY_PREFETCH_H
 #define POSTCOPY_PREFETCH_H

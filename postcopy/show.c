@@ -13,7 +13,7 @@
 /*
  * Put what is in the file at [off, off + bytes) into the guest view, as far as it goes. Pages that are there already,
  * or are no longer in the file or in the mapping, are passed over: what the guest finds there is right. While the
- * mapping is being changed nothing can be put there, and it need not be: whoever touches it gets it by show_touched.
+ * mapping is changing nothing can be put there, and need not be: a thread that touches it gets it by show_touched.
  */
 static int expose(struct postcopy *pc, const struct block *b, uint64_t off, size_t bytes)
 {
@@ -45,7 +45,7 @@ static int expose(struct postcopy *pc, const struct block *b, uint64_t off, size
 			bytes -= b->hpage_bytes < bytes ? b->hpage_bytes : bytes;
 			break;
 #endif
-			/* Whoever waits there comes back and finds out. */
+			/* Threads that wait there fault again and find out. */
 			uffd_wake(&pc->guest, b->guest + off, b->hpage_bytes);
 			off += b->hpage_bytes;
 			bytes -= b->hpage_bytes < bytes ? b->hpage_bytes : bytes;

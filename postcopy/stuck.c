@@ -93,8 +93,8 @@ static void end_write(struct stuck *s)
 
 /*
  * Byte by byte, because others read meanwhile: by (1) they drop what they have got, but it must not be a data race.
- * Each store releases and each load acquires: who has seen a new byte sees the odd version, too. (Not a fence, which
- * ThreadSanitizer does not know.)
+ * Each store releases and each load acquires: a reader that has seen a new byte sees the odd version, too. (Not a
+ * fence, which ThreadSanitizer does not know.)
  */
 static void store_text(char *to, size_t bytes, const char *from)
 {

@@ -1,7 +1,7 @@
 /*
  * stuck.h - a callback of the embedder's holds the thread: who hears of it
  *
- * The thread that runs the migration cannot say that it is stuck: it may be stuck for ever, and under the lock of the
+ * The thread that runs the migration cannot say that it is stuck: it may be stuck forever, and may hold the lock of the
  * embedder's own logger. So the signal handler that finds out (yield.h) calls nothing of the embedder's. It leaves a
  * note in a buffer of fixed size. Another thread polls a descriptor, and reads the note when it is readable. The
  * migration's own log gets its line when the callback has returned.

@@ -90,7 +90,7 @@ static const char *doors_remedy(const int error[static UFFD_DOOR_COUNT], int cod
 	/* Before Linux 5.11 there is no third door, and -EPERM from the second says only what that one asks. */
 	if (error[UFFD_DOOR_USER_MODE] == -EINVAL)
 		return "CAP_SYS_PTRACE or sysctl vm.unprivileged_userfaultfd=1 would open the second";
-	/* The third asks for no privilege: who is refused there is refused by a policy. */
+	/* The third needs no privilege, so if it refuses us, a policy does. */
 	return "permit this user the device, or the call in the container's seccomp policy";
 }
 

@@ -17,7 +17,7 @@
 /* Pages that one call of mincore(2) is asked about: no tpage is larger. */
 #define PIECE_PAGES ((size_t)512)
 
-/* The kernel takes its time for a huge page: who comes between our steps so often is somebody else. */
+/* The kernel takes its time for a huge page: what comes between our steps so often is not the kernel. */
 #define TRIES 100
 
 /* Tpages [first, end). */

@@ -1,17 +1,17 @@
 /*
- * vacate.h - what is to come is missing in the guest view, when the guest begins
+ * vacate.h - pages that are to come are missing in the guest view when the guest begins
  *
- * Whoever touches a page that is still at the source must wait for it. So nothing may be there; and what a discard has
- * given back does not stay away by itself, as long as nobody watches it. Where some pages of a huge page's place are
- * there, the kernel (khugepaged) may make a huge page of it at any time between the discard and LISTEN, and the holes
- * become zeros: those of pages that are to come. From the registration with userfaultfd on it does not. A source can
- * let as much time pass in between as it likes.
+ * A thread that touches a page that is still at the source must wait for it. So nothing may be there. But memory that a
+ * discard has given back does not stay away by itself while nobody watches it. If some pages of a huge page's place are
+ * there, the kernel (khugepaged) may make a huge page of it at any time between the discard and LISTEN, and the holes,
+ * which are pages that are to come, become zeros. Once the memory is registered with userfaultfd the kernel no longer
+ * does that. A source can let any amount of time pass in between.
  *
  * This concerns anonymous memory. In a file the kernel may do the same, and it does no harm: what has come is told by
  * struct block's received, and not by what is in the file.
  *
- * Only places with pages that are there are looked at: a huge page is not made of nothing. So this costs what those
- * pages take.
+ * We look only at places that have pages: the kernel does not make a huge page out of nothing. So the cost depends on
+ * those pages.
  */
 #ifndef POSTCOPY_VACATE_H
 #define POSTCOPY_VACATE_H

@@ -54,8 +54,8 @@
  * them: on the same thread, and on another stack, outside the handler. A lock that the parked one holds is not free.
  *
  * The former handler is called as the kernel would (its arguments, its mask, SA_RESETHAND), except that it runs on the
- * stack of the coroutine, also with SA_ONSTACK. Who puts a handler on top of this one must hand on what is not its own,
- * and without SA_ONSTACK, from the stack it came on.
+ * stack of the coroutine, also with SA_ONSTACK. A handler that somebody installs on top of this one must pass on what
+ * is not its own, without SA_ONSTACK, from the stack on which it came.
  *
  * What a handler that parks takes: see tests/platform/sigbus_parks.c.
  */

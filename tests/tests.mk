@@ -48,7 +48,7 @@ $(BUDGET): WRAPPED := ctx_switch
 $(B)tests/scenario/test_recovery_faults: WRAPPED := uffd_continue uffd_read group_spawn hello_read ledger_send
 
 # A control is a scenario linked against a library that lacks one protection: it must fail, or it proves nothing.
-# NAME: the file compiled anew, the switch that takes the protection away, the scenario and the case in it that must
+# NAME: the file compiled again, the switch that takes the protection away, the scenario and the case in it that must
 # fail, and what it must say.
 CONTROLS := arrival-order no-sync no-preempt-wait no-gate
 CONTROL_arrival-order := engine/stream/hello CONTROL_ARRIVAL_ORDER test_discovery order 'did not land|it hangs'

@@ -2,7 +2,7 @@
  * channel.h - a stream of bytes from the source, and sometimes back
  *
  * The seam between what speaks (stream/, load/) and what carries (socket, file, later TLS; a script in tests). A
- * channel has one owner at any time, who closes it; a call that takes one over ("consumes") takes it always, also when
+ * channel has one owner at any time, who closes it. A call that takes over a channel ("consumes" it) does so even when
  * it fails.
  *
  * One coroutine may read while another writes; two may not do the same at once.

@@ -11,7 +11,7 @@ struct load;
 
 /**
  * command_read - one command, whose type byte is next, and what it asks for
- * Parks: yes (replies). Return: 0; -EPROTO for one that is malformed, out of place, or asks for what is not to be had.
+ * Parks: yes (replies). Return: 0; -EPROTO for one that is malformed, out of place, or asks for something impossible.
  * Source: doc/wire/stream.md 2
  */
 may_park int command_read(struct load *l, struct err *err);

@@ -194,7 +194,7 @@ static int check_postcopy(const struct load *l, struct err *err)
 
 #define SECTION_NAME(sec) TEXT_QUOTE((sec)->name, strlen((sec)->name))
 
-/* The list is complete. Whoever has a reason to refuse the guest says so while the source can keep it. */
+/* The list is complete. Any reason to refuse the guest must come up now, while the source can keep it. */
 static int end_of_list(struct load *l, struct err *err)
 {
 	int e = l->ram_loader.advised && !l->opts->looking ? check_postcopy(l, err) : 0;

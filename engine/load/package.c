@@ -113,7 +113,7 @@ static int take_over(struct load *l, bool *taken, struct err *err)
 	return e < 0 ? e : check_alive(l, err);
 }
 
-/* A loss of the connection is not the package's failure; and who has asked on a lost one waits for no answer. */
+/* A lost connection is not the package's failure, and a source that asked on it waits for no answer. */
 static int answer(struct load *l, uint32_t value, struct err *err)
 {
 	int e = reply_pong(&l->reply, value, err);

@@ -154,8 +154,8 @@ static bool is_full(const struct tail *t)
 /* ---- a source that has no more to say, and does not say so ---- */
 
 /*
- * Whoever waits for an answer, its guest stopped, is silent when all has been sent. EOF is a zero byte, but not every
- * zero byte is EOF: what comes in time is waited for.
+ * A source that waits for an answer, with its guest stopped, is silent once it has sent everything. EOF is a zero byte,
+ * but not every zero byte is EOF, so we wait a moment for more.
  */
 static uint64_t silence_ns(const struct tail *t, const struct load *l)
 {
@@ -190,7 +190,7 @@ static int end_without(const struct split_tail *state, const struct tail *t, con
 
 	if (e != 0)
 		return e < 0 ? e : 0;
-	/* Whoever only looks sees what there is. */
+	/* An onlooker sees what there is. */
 	if (l->opts->looking && t->how.opts.footers &&
 	    split_by_footers(ret, t->buf, t->bytes, SPLIT_TAIL, &t->how.opts, err) == 0)
 		return 0;

@@ -23,7 +23,7 @@
 /* One that came before main is so many times as far from it as one that came after. */
 #define EARLY_FACTOR 16
 
-/* Who came so long before main may be somebody else: the source's own is waited for, a little. */
+/* A claim that came so long before main may be somebody else's: we wait a little for the source's own. */
 #define EARLY_NS (20 * NS_PER_MS)
 #define EARLY_GRACE_NS (1 * NS_PER_S)
 
@@ -46,7 +46,7 @@ static bool is_own(const struct multifd *m, const struct multifd_channel *c)
 
 /*
  * It has ended, and left no more than its first packet. A source that has sent a small guest and closed looks like
- * this, too. Who waits for the start does not read, and does not notice its own end.
+ * this, too. A coroutine that waits for the start does not read, and does not notice the end of its channel.
  */
 static bool is_dead(const struct multifd_channel *c)
 {

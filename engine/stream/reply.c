@@ -32,7 +32,7 @@ void reply_detach(struct reply *rp)
 		return;
 	chan_shut_down(rp->ch);
 	co_shield(rp->lock.sched, true);
-	/* No deadline: on a channel that is shut down, who writes ends at once. */
+	/* No deadline: on a channel that is shut down, every write ends at once. */
 	mutex_lock(&rp->lock, DEADLINE_NEVER);
 	rp->ch = NULL;
 	rp->open = false;

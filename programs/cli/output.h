@@ -1,9 +1,9 @@
 /*
  * output.h - standard output and standard error, which must never hold up a guest
  *
- * Whoever reads them may go away, stop reading, or be a terminal that has been stopped or has gone. So nothing here
- * waits for them while a migration is under way: text goes into a buffer, and a thread for each of the two writes it.
- * What nobody takes is dropped, whole lines at a time, and the next line that finds room says how many were.
+ * Their readers may go away, stop reading, or be terminals that have been stopped or are gone. So nothing here waits
+ * for them while a migration is under way: text goes into a buffer, and a thread for each of the two writes it. What
+ * nobody takes is dropped, whole lines at a time, and the next line that finds room says how many were.
  *
  * Before output_start, and in commands that hold no guest, output_out and output_err are stdout and stderr.
  */

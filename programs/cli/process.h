@@ -11,8 +11,8 @@
 #include <stddef.h>
 
 /*
- * First of all, in every command: whoever starts a program with standard input, output or error closed would have it
- * open something else there, a socket or the guest's memory, and print into it.
+ * Every command calls this first: a program that starts with standard input, output or error closed would open
+ * something else there, a socket or the guest's memory, and print into it.
  */
 void process_start(void);
 

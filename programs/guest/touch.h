@@ -48,7 +48,7 @@ struct touch_options {
 #define TOUCH_STEPS 8 /* of an octave, so that a percentile is right to an eighth */
 
 /* First accesses to a page that took longer than TOUCH_SLOW_NS, by the toucher's own clock. A page that was there
- * before makes nobody wait; who waited there has waited for a CPU. */
+ * before makes nobody wait for it: a thread that waited there waited for a CPU. */
 struct touch_latency {
 	uint64_t count, total_ns, max_ns;
 	uint64_t steps[TOUCH_OCTAVES * TOUCH_STEPS];

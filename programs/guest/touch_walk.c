@@ -67,7 +67,7 @@ static uint64_t sum_page(const struct touch *t, const char *page)
 
 static void violate(struct toucher *tc, enum touch_wrong wrong, uint64_t off, uint64_t expected, uint64_t found)
 {
-	/* Behind a stop the migration may have been given up, and then missing pages read as zeros. */
+	/* After a stop the migration may have been given up, and then missing pages read as zeros. */
 	if (atomic_load(&tc->t->stop) || tc->violation.wrong)
 		return;
 	tc->violation = (struct touch_violation){ wrong, off, expected, found };
@@ -77,7 +77,7 @@ static void check_content(struct toucher *tc, uint64_t page, const char *addr)
 {
 	uint64_t sum = sum_page(tc->t, addr), known = 0;
 
-	/* By (1); whoever sees the page first says what it is. */
+	/* By (1); the first thread that sees the page says what it is. */
 	if (!atomic_compare_exchange_strong(&tc->t->sums[page], &known, sum) && known != sum)
 		violate(tc, TOUCH_CONTENT_CHANGED, page * TOUCH_PAGE_BYTES, known, sum);
 }

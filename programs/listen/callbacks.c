@@ -92,7 +92,7 @@ static int on_ready(void *opaque, const char *run_state)
 	return r;
 }
 
-/* Also for a guest that was paused at the source: who asks for touchers wants them to touch. */
+/* Also for a guest that was paused at the source: a user who asks for touchers wants them to touch. */
 static void on_start_vcpus(void *opaque, const char *run_state)
 {
 	struct listen *ln = opaque;

@@ -201,8 +201,8 @@ static int finish(struct listen *ln)
 
 /*
  * A process that was killed while it listened leaves its address taken for some 10 ms after it has been reaped: the
- * kernel lets go of its ring, and of the sockets in it, a little later. Whoever starts this one again at once would be
- * turned away for that.
+ * kernel lets go of its ring, and of the sockets in it, a little later. A user who starts this one again at once would
+ * be turned away for that.
  */
 #define TAKEN_NS (2 * NS_PER_S)
 #define TAKEN_LOOK_NS (10 * NS_PER_MS)

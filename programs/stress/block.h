@@ -18,7 +18,7 @@
 
 enum stress_role { ROLE_STEADY, ROLE_UNPLUG, ROLE_MOVING };
 
-/* A part of the guest view that may go away: who is in there keeps it. */
+/* A part of the guest view that may go away: a thread that is in there keeps it. */
 struct slot {
 	_Atomic int users; /* SLOT_CLOSED is added while nobody may enter */
 	bool gone;         /* until the next round; the events' thread */

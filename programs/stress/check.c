@@ -102,7 +102,7 @@ void check_stranded(struct stress *s, struct sblock *sb, uint32_t page, const ch
 
 /* ---- pages ---- */
 
-/* Whose is it? Words say by themselves which page and version they are of. */
+/* Whose word is it? Each word says which page and version it belongs to. */
 static const char *whose(const struct stress *s, const struct sblock *sb, uint32_t page, size_t i, uint64_t found,
                          char buf[static 96])
 {

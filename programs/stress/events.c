@@ -88,7 +88,7 @@ static void remove_some(struct events *ev)
 
 /* ---- unmap and remap ---- */
 
-/* Nobody new comes in, and who is in there gets out: the source goes on bringing pages. Return: false at the end. */
+/* No new thread comes in, and those in there get out: the source keeps sending pages. Return: false at the end. */
 static bool drain(struct stress *s, struct slot *slot)
 {
 	atomic_fetch_add(&slot->users, SLOT_CLOSED);

@@ -275,7 +275,7 @@ const uint64_t *vcpu_copy(struct vcpu *v, const struct sblock *sb, uint32_t page
 {
 	uint64_t gpa = sb->gpa + (uint64_t)page * TPAGE_BYTES;
 
-	/* Behind the first out it goes on here, whatever the word was. */
+	/* After the first out it goes on here, whatever the word was. */
 	v->mail->page_gpa = (uint32_t)gpa;
 	v->mail->to_gpa = v->copy_gpa;
 	return run(v) ? (const uint64_t *)(const void *)v->copy : NULL;

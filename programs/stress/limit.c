@@ -122,7 +122,7 @@ static int measure(struct limit *l)
 		begin_ns = clock_now_ns();
 		pthread_barrier_wait(&l->barrier);
 		r = answer(l);
-		/* Whoever still waits reads zeros. */
+		/* Threads that still wait read zeros. */
 		if (r < 0)
 			uffd_unregister(&l->u, l->guest, l->bytes);
 		l->busy_ns += clock_now_ns() - begin_ns;

@@ -24,11 +24,11 @@
 #include <unistd.h>
 
 /*
- * Who waits is stranded when, for BEATS_MAX beats of the engine's thread, nothing has happened that could end it: the
- * thread sleeps in the same access and has not been woken, no answer is due or being placed, and nothing was done for
- * its page. Counted in beats and not in time alone, because a machine that is busy with something else must not look
- * like a lost wake-up. Who is woken again and again, or whose answer cannot be placed, is starved; that takes longer to
- * be sure of.
+ * A waiting thread is stranded when, for BEATS_MAX beats of the engine's thread, nothing has happened that could end
+ * its wait: it sleeps in the same access and has not been woken, no answer is due or being placed, and nothing was done
+ * for its page. We count beats and not only time, because a machine that is busy with something else must not look like
+ * a lost wake-up. A thread that is woken again and again, or whose answer cannot be placed, is starved; it takes longer
+ * to be sure of that.
  */
 #define LOOK_NS (40 * NS_PER_MS)
 #define PATIENCE_NS (400 * NS_PER_MS)

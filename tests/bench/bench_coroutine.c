@@ -1,6 +1,6 @@
 /*
- * What coroutines cost: numbers with units, medians of several runs, nothing passes or fails. What a plain thread or a
- * plain system call costs stands beside it, because machines differ and ratios travel better.
+ * What coroutines cost: numbers with units, medians of several runs; nothing passes or fails. The cost of a plain
+ * thread or a plain system call is printed beside them, because machines differ and ratios are easier to compare.
  */
 #include "base/clock.h"
 #include "coroutine/group.h"

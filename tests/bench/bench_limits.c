@@ -7,13 +7,13 @@
  *                            take one connection, or N; when all have ended, say "cpu_seconds X"
  *
  * A destination of a migration cannot be faster than the row that fits its memory, nor use less CPU. The sender is
- * another process and sends from a small warm buffer. GB are 10^9 bytes; CPU is the receiver's alone, and only while it
- * receives: neither prefaulting nor unmapping is in it. As a sink it stands in for a destination, and shows how fast a
+ * another process and sends from a small warm buffer. GB are 10^9 bytes. CPU is only the receiver's, and only while it
+ * receives: it includes neither prefaulting nor unmapping. As a sink this replaces a destination, and shows how fast a
  * real source can send (tests/bench/run).
  *
- * Several connections are received in three ways: by a thread each; by one thread with one io_uring, where a receive
- * runs on that thread as soon as there is data; and the same with IOSQE_ASYNC, where it runs on the kernel's workers.
- * CPU is then that of all threads, the kernel's workers for us too. Each connection has its own sender.
+ * It receives several connections in three ways: with a thread for each; with one thread and one io_uring, where a
+ * receive runs on that thread as soon as there is data; and the same with IOSQE_ASYNC, where it runs on the kernel's
+ * workers. CPU then counts all threads, including the kernel's workers for us. Each connection has its own sender.
  */
 #include "tests/bench/limits.h"
 

@@ -1,13 +1,13 @@
 /*
- * bench_postcopy_floor - what a page fault costs that is answered at once
+ * bench_postcopy_floor - what a page fault costs when it is answered at once
  *
  *   bench_postcopy_floor [ROUNDS]     a line for each kind of round trip
  *   bench_postcopy_floor --tsc        only how many ticks the TSC has a second
  *
- * A migration's fault is a round trip through userfaultfd around a round trip over the network. Each is measured by
- * itself, and one inside the other, answered by a thread that does nothing else: below that no destination comes. Once
- * with threads that poll without end (none of them ever has to be woken, but the one that faults), once with threads
- * that sleep in the kernel. The clock is the toucher's: from before the access to after it.
+ * A migration's fault is a round trip through userfaultfd around a round trip over the network. This measures each by
+ * itself, and one inside the other, answered by a thread that does nothing else: no destination can be faster. It does
+ * so once with threads that poll without end (only the one that faults ever needs waking), and once with threads that
+ * sleep in the kernel. The clock is the toucher's: from before the access to after it.
  */
 #include "base/clock.h"
 #include "base/err.h"

@@ -1,9 +1,9 @@
 /*
  * bench_postcopy_idle.c - what the engine's thread uses while nobody touches, and while somebody touches now and then
  *
- * The engine looks again for some microseconds before it sleeps (postcopy/fault.c, coroutine/look.h). Here is what that
- * costs where it finds nothing: a postcopy that listens and that nobody touches, and a thread that touches a missing
- * page every so often, in memory whose pages come at once, 0.1 ms later, or 1 ms later.
+ * The engine looks again for some microseconds before it sleeps (postcopy/fault.c, coroutine/look.h). This measures
+ * what that costs when it finds nothing: with a postcopy that listens and that nobody touches, and with a thread that
+ * touches a missing page every so often, in memory whose pages come at once, 0.1 ms later, or 1 ms later.
  */
 #include "base/clock.h"
 #include "base/err.h"

@@ -3,9 +3,9 @@
  *
  *   bench_tls [MEGABYTES [RUNS]]
  *
- * "gnutls" decrypts records of 16 KiB from memory into memory: what the library can do at most. "plain" is the same
- * reads through a channel without TLS, the share of the socket. "tls" is the TLS channel. The sender is a process of
- * its own, which encrypts, so the rate is that of the slower of the two; the CPU time is the receiver's alone. Medians.
+ * "gnutls" decrypts records of 16 KiB from memory into memory: the library's maximum. "plain" does the same reads
+ * through a channel without TLS: the socket's share. "tls" is the TLS channel. The sender is a process of its own,
+ * which encrypts, so the slower of the two sets the rate; the CPU time is only the receiver's. Medians.
  */
 #include "config.h"
 

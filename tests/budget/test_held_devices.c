@@ -1,4 +1,4 @@
-/* What device state and its description make us hold, beside the bytes themselves. */
+/* How much device state and its description make us hold, besides the bytes themselves. */
 #include "tests/support/check_main.h"
 #include "tests/support/held.h"
 

@@ -1,4 +1,4 @@
-/* What multifd channels make us hold beyond guest RAM, when the source asks for as much as it can. */
+/* How much multifd channels make us hold beyond guest RAM, when the source asks for as much as it can. */
 #include "tests/support/check_main.h"
 #include "tests/support/held.h"
 
@@ -90,7 +90,7 @@ TEST(test_zstd_channels_hold_no_more_than_their_limit_together)
 	close_decoders(MULTIFD_CHANNELS_MAX);
 }
 
-/* Pages that are hard to shrink; each comes again, behind more than the windows of lower levels. */
+/* Pages that are hard to shrink; each comes again, after more bytes than the windows of lower levels hold. */
 static enum wire_how fill_noise(void *opaque, unsigned block, uint64_t tpage, unsigned round, uint8_t *page)
 {
 	(void)opaque;

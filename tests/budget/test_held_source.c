@@ -1,4 +1,4 @@
-/* What a source makes us hold on its main channel, beyond guest RAM. */
+/* How much a source makes us hold on its main channel, beyond guest RAM. */
 #include "tests/support/check_main.h"
 #include "tests/support/held.h"
 

@@ -1,4 +1,4 @@
-/* What dividing device state makes us hold, beside the state itself. */
+/* How much dividing device state makes us hold, besides the state itself. */
 #include "tests/support/check_main.h"
 #include "tests/support/held.h"
 

@@ -1,4 +1,4 @@
-/* What connections that have not shown who they are make us hold, at their worst. */
+/* How much connections that have not shown what they are make us hold, in the worst case. */
 #include "tests/support/check_main.h"
 #include "tests/support/held.h"
 

@@ -1,4 +1,4 @@
-/* What others can make us log: base/log_limit.h */
+/* How much others can make us log: base/log_limit.h */
 #include "tests/support/check_main.h"
 
 #include <netinet/in.h>
@@ -58,7 +58,7 @@ static void within_budget(const char *what, uint64_t begin_ns)
 
 TEST_CASE("lines", 120);
 
-/* Five bytes that mean nothing here, again and again, and a guest that lands behind them. */
+/* Five bytes that mean nothing here, again and again, and a guest that lands after them. */
 TEST(test_what_a_source_says_in_vain_is_not_logged_each_time)
 {
 	struct wire flood = { 0 };

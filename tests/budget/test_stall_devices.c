@@ -1,4 +1,4 @@
-/* Device state that is made to be hard to divide: packages of footers, states that drip, large descriptions. */
+/* Device state that is designed to be hard to divide: packages of footers, states that drip, large descriptions. */
 #include "tests/support/check_main.h"
 #include "tests/support/roomy.h"
 
@@ -63,7 +63,7 @@ TEST(test_a_package_of_footers_does_not_hold_up_others)
 	wire_listen(&w);
 	put_footers(&w, FOOTERS_BYTES);
 	wire_fill(&w, WIRE_FOOTER, 59 * MIB); /* each of them looked at, and none has an id that fits */
-	wire_u8(&w, 0xff);                    /* behind the last one nothing fits */
+	wire_u8(&w, 0xff);                    /* after the last one nothing fits */
 	wire_run(&w);
 	wire_package_end(&w, package);
 	run(&r, &w, &o, "a package of footers");

@@ -1,4 +1,4 @@
-/* The kit sees who takes too long, and turn.h keeps those who use it from doing so. */
+/* The kit sees a coroutine that takes too long, and turn.h keeps its users from doing so. */
 #include "tests/support/check_main.h"
 #include "tests/support/stall.h"
 

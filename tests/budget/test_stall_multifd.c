@@ -1,4 +1,4 @@
-/* Many channels with packets that are full: each does its work in pieces, and all together stay inside a round. */
+/* Many channels with full packets: each does its work in pieces, and all together stay inside a round. */
 #include "tests/support/check_main.h"
 #include "tests/support/scene.h"
 #include "tests/support/stall.h"

@@ -11,7 +11,7 @@
 
 static const char *const postcopy[] = { "postcopy-ram", NULL };
 
-/* What has been played so far, measured; the source then goes away. */
+/* Measures what has been played; then the source goes away. */
 static void play(struct roomy *r, struct wire *w, const char *what)
 {
 	static const struct land_opts o = {

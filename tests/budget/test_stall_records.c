@@ -1,4 +1,4 @@
-/* Small records in large numbers: what one costs, and how long others wait meanwhile. */
+/* Many small records: what one costs, and how long others wait meanwhile. */
 #include "tests/support/check_main.h"
 #include "tests/support/roomy.h"
 

@@ -1,7 +1,7 @@
 /*
- * A main() for fuzzers where there is no libFuzzer: the same files again, and blind mutation of them.
+ * A main() for fuzzers without libFuzzer: it runs files again, and mutates them blindly.
  *
- *   fuzz_x FILE|DIR...          once each; this is how past crashes are run in `make check`
+ *   fuzz_x FILE|DIR...          once each; this is how `make check` runs past crashes
  *   fuzz_x -r RUNS FILE|DIR...  then RUNS random changes of them; SEED in the environment repeats a series
  */
 #include <dirent.h>

@@ -1,8 +1,8 @@
 /*
- * Device state of a stranger: the description, both ways of splitting, and the JSON of what came out.
+ * Device state from a stranger: the description, both ways of splitting, and the JSON of the result.
  *
- * The first byte chooses what is asked and with which options; the rest is the buffer. Lengths and sums that agree are
- * hard to come by, so one choice takes the size of a device from the description..
+ * The first byte chooses the question and its options; the rest is the buffer. Lengths and sums rarely agree by chance,
+ * so one choice takes the size of a device from the description.
  */
 #include <stdlib.h>
 #include <string.h>

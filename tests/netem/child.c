@@ -38,7 +38,7 @@ int child_signals(struct child *c, struct err *err)
 	/* A SIGCHLD that is ignored, as we may have been started, would take the status of COMMAND with it. */
 	signal(SIGCHLD, SIG_DFL);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	/* Who loses its parent down there becomes our child. */
+	/* A process below us that loses its parent becomes our child. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	c->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (c->signals < 0) {

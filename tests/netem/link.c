@@ -1,8 +1,8 @@
 /*
  * link - two network namespaces, and a link between them that loses, delays, repeats and damages packets
  *
- * One process: it reads packets from a TUN device in each namespace, decides what becomes of them (path.h) and writes
- * them into the other. tests/netem/link starts it; --help says the rest.
+ * It is one process. It reads packets from a TUN device in each namespace, decides their fate (path.h), and writes them
+ * into the other. tests/netem/link starts it; --help says the rest.
  */
 #include "tests/netem/child.h"
 #include "tests/netem/control.h"

@@ -105,7 +105,7 @@ static bool heap_has_room(struct path *p)
 	return true;
 }
 
-/* When the last bit of @bytes is out, behind all that wait already. False: they fill the queue. */
+/* When the last bit of @bytes is out, after all that wait already. False: they fill the queue. */
 static bool wait_for_rate(struct path *p, size_t bytes, uint64_t now_ns, uint64_t *ret_out_ns)
 {
 	double ns_per_byte = p->settings.rate_bits ? 8e9 / (double)p->settings.rate_bits : 0;

@@ -64,7 +64,7 @@ struct path {
 void path_init(struct path *p, const char *name, uint64_t seed, unsigned int direction);
 void path_fini(struct path *p);
 
-/** path_start - the blackouts so far were relative to this moment, and so is the log */
+/** path_start - the blackouts that are set are relative to this moment, and so is the log */
 void path_start(struct path *p, uint64_t now_ns);
 
 /** path_blackout - one more. Return: 0, or -ENOSPC: BLACKOUTS_MAX are to come. Those that are over make room. */

@@ -2,7 +2,7 @@
  * space.h - the two network namespaces, and a TUN device in each
  *
  * A namespace here has no name and no process: it is a descriptor, and is gone with the last one and the last process
- * in it. Whoever wants in opens /proc/PID/fd/N.
+ * in it. To enter it, open /proc/PID/fd/N.
  *
  * Invariant:
  * (1) A packet read from a TUN device is one packet with right checksums: no offload, so that a bit that is flipped on

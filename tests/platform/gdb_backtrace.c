@@ -1,6 +1,6 @@
 /*
- * A debugger sees a coroutine's stack whole, and its end: inside ctx_switch on the way out and on the way in, at the
- * very first activation, and in the coroutine's own function. Run without arguments it runs gdb on itself.
+ * A debugger sees a coroutine's whole stack, and its end: inside ctx_switch on the way out and on the way in, at the
+ * very first activation, and in the coroutine's own function. Without arguments it runs gdb on itself.
  */
 #include "config.h"
 #include "coroutine/co.h"

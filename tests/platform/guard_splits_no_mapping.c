@@ -1,5 +1,5 @@
-/* MADV_GUARD_INSTALL (Linux 6.13) guards a page without splitting its mapping: coroutine/stack.h counts on it for more
- * stacks than vm.max_map_count allows mappings. */
+/* MADV_GUARD_INSTALL (Linux 6.13) guards a page without splitting its mapping: coroutine/stack.h relies on it to have
+ * more stacks than vm.max_map_count allows mappings. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

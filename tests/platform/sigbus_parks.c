@@ -1,11 +1,11 @@
 /*
  * A SIGBUS handler may switch stacks: it runs on the stack of the coroutine that faulted and parks it; others run and
- * may fault too; and when it returns, the instruction runs again. What it takes: SA_NODEFER (SIGBUS must not stay
- * blocked for the others), no SA_ONSTACK, errno put back, and a stack with room for the signal frame. The signal mask
- * is the thread's, and sigreturn restores the one from before the fault: who changes it meanwhile must patch it into
- * the frame.
+ * may fault too; and when it returns, the instruction runs again. It needs SA_NODEFER (SIGBUS must not stay blocked for
+ * the others), no SA_ONSTACK, a restored errno, and a stack with room for the signal frame. The signal mask is the
+ * thread's, and sigreturn restores the one from before the fault: code that changes it meanwhile must patch it into the
+ * frame.
  *
- * The missing page is one behind the end of a file, which another coroutine then makes longer.
+ * The missing page is past the end of a file, which another coroutine then extends.
  */
 #include "base/clock.h"
 #include "coroutine/group.h"

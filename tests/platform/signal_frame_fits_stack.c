@@ -1,5 +1,5 @@
 /* A signal frame of this CPU (AT_MINSIGSTKSZ: with AVX-512 and AMX state it is 11 KiB and more) leaves most of a
- * default coroutine stack to the handler and to the callback that was interrupted. */
+ * default coroutine stack to the handler and to the interrupted callback. */
 #include "coroutine/stack.h"
 
 #include <signal.h>

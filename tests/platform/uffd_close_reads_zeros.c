@@ -1,6 +1,6 @@
 /*
- * Why a userfaultfd is never closed, nor a range unregistered, while pages are missing and the guest may run: who waits
- * is woken, by no signal, and reads zeros. In a memory file these zeros are there to stay.
+ * Why we never close a userfaultfd, nor unregister a range, while pages are missing and the guest may run: threads that
+ * wait wake up, without a signal, and read zeros. In a memory file these zeros are there to stay.
  */
 #include "tests/platform/uffd_kit.h"
 
@@ -18,10 +18,10 @@ static void lets_go(int fd, const char *what, bool by_close)
 		uffd_close(&u);
 	else
 		uffd_unregister(&u, guest, 2 * page);
-	CLAIM(touch_ends(&t, SOON_MS) && t.saw == 0, "%s, %s: who waited reads zero", what,
+	CLAIM(touch_ends(&t, SOON_MS) && t.saw == 0, "%s, %s: a thread that waited reads zero", what,
 	      by_close ? "closed" : "unregistered");
 	touch(&t, guest + page);
-	CLAIM(touch_ends(&t, SOON_MS) && t.saw == 0, "who comes later reads zero, too");
+	CLAIM(touch_ends(&t, SOON_MS) && t.saw == 0, "one that comes later reads zero, too");
 	uffd_close(&u);
 }
 

@@ -1,7 +1,7 @@
 /*
- * UFFDIO_CONTINUE on a memory file that is mapped twice, the way pages are placed: bytes come in through the file, and
- * the guest view, registered for MISSING and MINOR, gets them by one call for a run. How far the call comes and why it
- * stops. And on such memory ZEROPAGE and COPY work too.
+ * UFFDIO_CONTINUE on a memory file that is mapped twice, as we use it to place pages: bytes come in through the file,
+ * and the guest view, registered for MISSING and MINOR, gets a run of them with one call. This shows how far the call
+ * gets and why it stops, and that ZEROPAGE and COPY work on such memory too.
  */
 #include "tests/platform/uffd_kit.h"
 

@@ -1,5 +1,5 @@
-/* UFFDIO_COPY takes its bytes from any address, so a page can be placed from where it lies in a received buffer. The
- * destination must be aligned. */
+/* UFFDIO_COPY takes its bytes from any address, so we can place a page directly from a receive buffer. The destination
+ * must be aligned. */
 #include "tests/platform/uffd_kit.h"
 
 static size_t page;

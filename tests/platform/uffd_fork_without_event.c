@@ -1,8 +1,8 @@
 /*
- * A child forked while pages are missing is outside, unless UFFD_FEATURE_EVENT_FORK was asked for: its touches are not
- * reported and read zeros, and on shared memory they leave zeros in the file where the page had still to come. With the
- * feature the fork waits until its event is read, which carries a userfaultfd of the child's. That feature needs
- * CAP_SYS_PTRACE, whichever way the descriptor was had.
+ * Nobody watches a child that is forked while pages are missing, unless UFFD_FEATURE_EVENT_FORK was requested: its
+ * touches are not reported and read zeros, and on shared memory they leave zeros in the file where the page had still
+ * to come. With the feature the fork waits until somebody reads its event, which carries a userfaultfd of the child's.
+ * The feature needs CAP_SYS_PTRACE, however the descriptor was opened.
  */
 #include "tests/platform/uffd_kit.h"
 
@@ -109,7 +109,8 @@ static void privilege(void)
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid)
 		broken("fork");
-	CLAIM(WIFEXITED(status) && WEXITSTATUS(status) == 0, "who has no privileges is refused the feature with EPERM");
+	CLAIM(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+	      "a process without privileges is refused the feature with EPERM");
 }
 
 int main(void)

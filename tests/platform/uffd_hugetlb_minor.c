@@ -1,5 +1,5 @@
 /*
- * Huge pages of hugetlbfs can be filled in small pieces, through a mapping that is not registered, while the guest view
+ * We can fill huge pages of hugetlbfs in small pieces, through a mapping that is not registered, while the guest view
  * waits; one CONTINUE then maps the whole page there.
  */
 #include "tests/platform/uffd_kit.h"

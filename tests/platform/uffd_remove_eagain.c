@@ -1,9 +1,9 @@
 /*
- * While the event of a madvise is unread, no placement works, wherever: EAGAIN. And which removals are told at all, and
- * what they leave in a memory file.
+ * While the event of a madvise is unread, no placement works anywhere: EAGAIN. This also shows which removals are
+ * reported at all, and what they leave in a memory file.
  *
- * Two surprises for who retries. The reading alone does not end the EAGAIN: the thread in madvise does, when it gets to
- * run. And the removal itself comes after that: what is placed in between is removed as well.
+ * Code that retries meets two surprises. Reading the event does not yet end the EAGAIN: the thread in madvise does,
+ * when it gets to run. And the removal itself comes after that: it also removes what is placed in between.
  */
 #include "tests/platform/uffd_kit.h"
 

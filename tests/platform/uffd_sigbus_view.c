@@ -1,7 +1,7 @@
 /*
  * The engine view: a second mapping of the same memory file, on a userfaultfd with UFFD_FEATURE_SIGBUS. A missing page
- * there is a signal with its address, and no event; CONTINUE makes the page accessible. A system call that is given
- * such an address says EFAULT.
+ * there causes a signal with its address, and no event; CONTINUE makes the page accessible. A system call with such an
+ * address fails with EFAULT.
  */
 #include "tests/platform/uffd_kit.h"
 

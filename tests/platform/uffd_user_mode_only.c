@@ -1,7 +1,7 @@
 /*
- * What a userfaultfd for faults of user mode only does to the others: a thread that touches a missing page itself
- * waits and is served; a system call that is given the page, which is how KVM and vhost touch it, fails with EFAULT and
- * is not told of. With one for all faults the call waits and is served.
+ * What a userfaultfd only for faults of user mode does to the others: a thread that touches a missing page itself waits
+ * and is served. A system call on the page, which is how KVM and vhost touch it, fails with EFAULT and is not reported.
+ * With a userfaultfd for all faults the call waits and is served.
  */
 #include "tests/platform/uffd_kit.h"
 

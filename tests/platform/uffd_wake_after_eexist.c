@@ -1,6 +1,7 @@
 /*
- * EEXIST from a placement does not say that who waited for the page was woken: here somebody has placed it without a
- * wake. The waiter sleeps on, over any number of further placements, until a UFFDIO_WAKE. So EEXIST is followed by one.
+ * EEXIST from a placement does not mean that the threads waiting for the page were woken: here somebody has placed it
+ * without a wake. The waiter sleeps on through any number of further placements, until a UFFDIO_WAKE. So we send one
+ * after EEXIST.
  */
 #include "tests/platform/uffd_kit.h"
 

@@ -1,6 +1,6 @@
 /*
- * A receive on a worker of the kernel (IOSQE_ASYNC) that is cancelled completes, and nothing is written afterwards. But
- * one cancel may not be enough: it can miss a worker that is just copying (-EALREADY), and must then be sent again.
+ * A cancelled receive on a kernel worker (IOSQE_ASYNC) completes, and writes nothing afterwards. But one cancel may not
+ * be enough: it can miss a worker that is just copying (-EALREADY), and must then be sent again.
  */
 #include "tests/platform/uring.h"
 

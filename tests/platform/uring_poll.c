@@ -1,6 +1,6 @@
 /*
- * Who polls a DEFER_TASKRUN ring from outside must poll an eventfd registered with it: the ring's own descriptor wakes
- * nobody who sleeps in epoll_wait(2) already (6.18). coroutine/ring_uring.c hands out the eventfd.
+ * To poll a DEFER_TASKRUN ring from outside, poll an eventfd that is registered with it: the ring's own descriptor does
+ * not wake a thread that already sleeps in epoll_wait(2) (6.18). coroutine/ring_uring.c hands out the eventfd.
  */
 #include "tests/platform/uring.h"
 

@@ -1,4 +1,4 @@
-/* A recvmsg with MSG_WAITALL on a worker of the kernel completes once, whole, in however many pieces the bytes come. */
+/* A recvmsg with MSG_WAITALL on a kernel worker completes once, with all bytes, in however many pieces they come. */
 #include "tests/platform/uring.h"
 
 #include <sys/socket.h>

@@ -1,7 +1,7 @@
 /*
- * The library can be loaded into a process that runs already, with threads: its one thread-local, which a signal
- * handler reads (postcopy/yield.c), is in the initial-exec model and must find room in what the C library keeps free
- * for such.
+ * The library can be loaded into a running process with threads: its one thread-local variable, which a signal handler
+ * reads (postcopy/yield.c), uses the initial-exec model and must fit into the room that the C library reserves for such
+ * variables.
  */
 #include <dlfcn.h>
 #include <errno.h>

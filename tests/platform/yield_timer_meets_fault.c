@@ -1,10 +1,10 @@
 /*
- * A signal interrupts a thread that waits for a missing page: the handler runs, with the address in the registers it
- * is shown, and then the instruction faults again: the fault is reported a second time and can be resolved. The watch
- * of postcopy/yield.h counts on it, and that a timer can send SIGBUS, with SI_TIMER, to one thread.
+ * A signal interrupts a thread that waits for a missing page. The handler runs, and sees the address in the registers.
+ * Then the instruction faults again: the kernel reports the fault a second time, and it can be resolved. The watch of
+ * postcopy/yield.h relies on this, and on a timer that can send SIGBUS, with SI_TIMER, to one thread.
  *
- * Inside the kernel it is otherwise: a system call that was given the address is not interrupted; the thread spins
- * there with its signal pending until the page comes. What is found is printed; it is not needed.
+ * Inside the kernel this differs: a system call with the address is not interrupted; the thread spins there with its
+ * signal pending until the page comes. The program prints what it finds; we do not depend on it.
  */
 #include <fcntl.h>
 #include <linux/userfaultfd.h>

@@ -1,6 +1,6 @@
 /*
- * What a callback returns: 0, or a negative errno that refuses. Anything else is the embedder's mistake, and must not
- * be taken for success: the source would let its guest go (include/inmigrate.h).
+ * A callback returns 0, or a negative errno to refuse. Anything else is the embedder's mistake, and must not count as
+ * success: the source would give up its guest (include/inmigrate.h).
  */
 #include "tests/support/check_main.h"
 

@@ -1,4 +1,4 @@
-/* Cancel and free at any moment: everything is given back, and the source keeps its guest. */
+/* Cancel and free at any moment: everything is released, and the source keeps its guest. */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

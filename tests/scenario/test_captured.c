@@ -1,10 +1,11 @@
 /*
  * Streams of a real QEMU, cut and damaged: whatever comes, the library ends with a named error, in time, in bounded
- * memory, and the guest is run only if all of it has come.
+ * memory, and runs the guest only if all of it has come.
  *
- * The streams are made here, by the QEMUs that CAPTURED_QEMU names (separated by colons); without one the tests are
- * skipped. CAPTURED_STEP=1 cuts at every byte where a prime stride is the default, CAPTURED_EVERY=N only at every N-th
- * where every byte is; MUTATIONS is the number of damaged streams, and MUTATION_SEED plays one of them again.
+ * The QEMUs that CAPTURED_QEMU names (separated by colons) make the streams here; without one the tests are skipped.
+ * Some tests cut at a prime stride; with CAPTURED_STEP=1 they cut at every byte. Others cut at every byte; with
+ * CAPTURED_EVERY=N they cut only at every N-th. MUTATIONS is the number of damaged streams, and MUTATION_SEED plays one
+ * of them again.
  */
 #include "tests/support/check_main.h"
 
@@ -125,7 +126,7 @@ static void need_captures(void)
 /* ---- an embedder with room for them ----------------------------------------------------------------------------- */
 
 static struct capture *now; /* the one that is played */
-static bool learning;       /* what it holds is not known so far */
+static bool learning;       /* its content is not yet known */
 static unsigned ready_calls;
 
 static int give_block(void *opaque, struct inm_ram_block *said)

@@ -1,6 +1,6 @@
 /*
- * Several connections say that they are the same multifd channel. Whoever they are, and whatever they do then, the
- * source's own are chosen (engine/ram/multifd_claims.h). Strangers come from 127.0.0.9, or over the same unix socket.
+ * Several connections claim to be the same multifd channel. Whatever they are, and whatever they do then, the library
+ * chooses the source's own (engine/ram/multifd_claims.h). Strangers come from 127.0.0.9, or over the same unix socket.
  */
 #include "tests/support/check_main.h"
 

@@ -1,6 +1,6 @@
 /*
- * Who is the main channel: one that began as a source does, and goes away or falls silent before it has told its RAM
- * blocks, neither ends the migration nor keeps the source out. See engine/contest.h.
+ * Which connection is the main channel: one that begins like a source, and goes away or falls silent before it has told
+ * its RAM blocks, neither ends the migration nor keeps the source out. See engine/contest.h.
  */
 #include "tests/support/check_main.h"
 

@@ -1,4 +1,4 @@
-/* Cancelled, or freed, at every park of the set-up: everything is given back. */
+/* Cancelled, or freed, at every park of the set-up: everything is released. */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* Strangers in numbers: they keep the source neither out nor waiting (doc/wire/channels.md 6). */
+/* Many strangers: they neither keep the source out nor make it wait (doc/wire/channels.md 6). */
 #include "tests/support/check_main.h"
 
 #include <arpa/inet.h>
@@ -86,7 +86,7 @@ TEST(test_ten_thousand_connections_of_a_scanner_disturb_nobody)
 	several_end(&s);
 }
 
-/* Who has gone takes no place: silent ones that came long after them are all let in. */
+/* A connection that has gone takes no place: silent ones that came long after them are all let in. */
 TEST(test_strangers_that_have_gone_are_not_counted)
 {
 	const struct multifd_opts m = { .channels = 2 };

@@ -1,4 +1,4 @@
-/* A set-up that does not come to its end: channels that are missing or too many, a source that dies. */
+/* A set-up that does not finish: missing channels, too many channels, a source that dies. */
 #include "tests/support/check_main.h"
 
 #include <errno.h>
@@ -96,7 +96,7 @@ TEST(test_a_source_that_fails_in_its_first_round_and_stays_is_an_error)
 	several_end(&s);
 }
 
-/* Main never speaks, and nobody asked for more than warnings: whoever watches knows what to change. Once is enough. */
+/* Main never speaks, and the log has only warnings: they tell a user what to change. Once is enough. */
 TEST(test_a_channel_that_is_refused_for_its_id_is_said_at_the_default_level)
 {
 	const struct multifd_opts m = { .channels = 6 };

@@ -1,4 +1,4 @@
-/* Who comes between the channels of a migration, whatever he says, changes nothing (doc/wire/channels.md 4, 6). */
+/* A stranger between the channels of a migration changes nothing, whatever it says (doc/wire/channels.md 4, 6). */
 #include "tests/support/check_main.h"
 
 #include <errno.h>
@@ -203,7 +203,7 @@ TEST(test_a_silent_stranger_is_closed_at_its_deadline_and_no_one_waits_for_it)
 	several_end(&s);
 }
 
-/* A byte a second: the deadline is the connection's as a whole and does not begin anew with each byte. */
+/* A byte a second: the deadline is for the whole connection, and does not start again with each byte. */
 TEST(test_a_byte_now_and_then_does_not_hold_a_place)
 {
 	const struct multifd_opts m = { .channels = 2 };
@@ -253,7 +253,7 @@ TEST(test_connections_while_the_source_takes_its_leave_change_nothing)
 	several_begin(&s, &m, &(struct several_opts){ SAID });
 	several_connect_all(&s);
 	for (unsigned i = 0; i < 3; i++)
-		several_allow(&s, i, SEVERAL_ALL); /* and hold on behind it */
+		several_allow(&s, i, SEVERAL_ALL); /* and hold on after it */
 	several_settle(&s);
 	ck_assert_int_eq(s.result, 1);
 	late = several_connect(&s, &s.h.main);

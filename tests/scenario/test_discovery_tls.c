@@ -1,4 +1,4 @@
-/* A source that does not trust our certificate closes without a word; what we say of it (doc/wire/channels.md 8.5). */
+/* A source that distrusts our certificate closes without a word; what we say about it (doc/wire/channels.md 8.5). */
 #include "tests/support/check_main.h"
 
 #include <errno.h>
@@ -133,7 +133,7 @@ static void act_main(struct tls_peer *p)
 	tls_peer_until_closed(p);
 }
 
-/* Whose main channel is there, does trust us: what ends later has another reason. */
+/* A source whose main channel is there trusts us: a channel that ends later has another reason. */
 TEST(test_who_leaves_behind_the_main_channel_is_not_said_to_distrust_us)
 {
 	const struct multifd_opts m = { .channels = 2 };

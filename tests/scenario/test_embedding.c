@@ -1,5 +1,5 @@
-/* What the embedder is told and asked, and what the source is told, in an honest migration and when the embedder says
- * no (include/inmigrate.h; doc/wire/stream.md 1.6, 3, 7.5). */
+/* What we tell and ask the embedder, and what we tell the source, in an honest migration and when the embedder says no
+ * (include/inmigrate.h; doc/wire/stream.md 1.6, 3, 7.5). */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* Lies in the ram section: block list, records, coded pages; and every number at 0, 1, its most, and one more
+/* Lies in the ram section: block list, records, coded pages; and every number at 0, 1, its maximum, and one more
  * (doc/wire/stream.md 4, 11). */
 #include "tests/support/check_main.h"
 

@@ -1,6 +1,6 @@
 /*
- * The keepalive options of an address are those of the connections that come there; what it does not say is as the
- * parameters say (doc/wire/channels.md 7.1; tcp(7)).
+ * The keepalive options of an address apply to the connections that come there; the parameters supply what it does not
+ * say (doc/wire/channels.md 7.1; tcp(7)).
  */
 #include "tests/support/check_main.h"
 

@@ -1,9 +1,9 @@
 /*
- * Postcopy where the faults of KVM and vhost cannot be served is refused before the source has stopped its guest: when
- * the embedder begins to listen, and once more when the source says that postcopy may come. Parameter
+ * Where the faults of KVM and vhost cannot be served, the library refuses postcopy before the source has stopped its
+ * guest: when the embedder begins to listen, and again when the source says that postcopy may come. Parameter
  * postcopy-kernel-faults says that nobody will cause such faults.
  *
- * The privilege is lost for real, and had back for the end of the test.
+ * The test really drops the privilege, and gets it back for its end.
  */
 #include "tests/support/check_main.h"
 

@@ -1,6 +1,6 @@
 /*
- * The ends of a migration: which of them it can have, in which order the embedder and the source hear of it, and that
- * what was said of it stays true (include/inmigrate.h; doc/wire/stream.md 1.6, 3).
+ * The ends of a migration: which ones are possible, in which order the embedder and the source hear of one, and that
+ * what was said about it stays true (include/inmigrate.h; doc/wire/stream.md 1.6, 3).
  */
 #include "tests/support/check_main.h"
 

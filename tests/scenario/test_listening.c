@@ -1,6 +1,6 @@
 /*
- * Where a guest may come from: who is let in, whose sockets and descriptors are whose, and what the command of exec:
- * inherits (include/inmigrate.h, inm_listen; doc/wire/channels.md).
+ * Where a guest may come from: which connections may come in, who owns which sockets and descriptors, and what the
+ * command of exec: inherits (include/inmigrate.h, inm_listen; doc/wire/channels.md).
  */
 #include "tests/support/check_main.h"
 #include "tests/support/high_fd.h"
@@ -511,7 +511,7 @@ TEST(test_a_tcp_connection_by_descriptor_gets_keepalive_too)
 
 /* ---- exec: --------------------------------------------------------------------------------------------- */
 
-/* The word behind @key in @text; "" if there is none. */
+/* The word after @key in @text; "" if there is none. */
 static const char *value_of(const char *text, const char *key, char buf[static 100])
 {
 	const char *at = strstr(text, key);

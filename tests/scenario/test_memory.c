@@ -1,5 +1,5 @@
 /*
- * The memory that the embedder gives: huge pages that may not be there, and blocks that are shared with the source
+ * The memory that the embedder provides: huge pages that may be missing, and blocks that are shared with the source
  * (include/inmigrate.h, struct inm_ram_block; memory/block.h).
  */
 #include "tests/support/check_main.h"

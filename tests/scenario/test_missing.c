@@ -1,7 +1,7 @@
 /*
- * What is to come is missing: a page that the source has discarded is not in the guest view when the guest begins, so
- * that whoever touches it waits. Others put pages there: the kernel makes huge pages of memory with holes, and a
- * mapping that is shared keeps what was given back.
+ * Pages that are to come are missing: a page that the source has discarded is not in the guest view when the guest
+ * begins, so that a thread that touches it waits. Others put pages there: the kernel makes huge pages of memory with
+ * holes, and a shared mapping keeps what was given back.
  */
 #include "tests/support/check_main.h"
 

@@ -1,6 +1,6 @@
 /*
- * Calls where they may not be made: from a callback, on another thread, twice. Each is an error, or does a defined part
- * of its work; none of them ends the process that owns the guest, and the migration goes on (inmigrate(3), the table).
+ * Forbidden calls: from a callback, on another thread, twice. Each is an error, or does a defined part of its work;
+ * none of them ends the process that owns the guest, and the migration goes on (inmigrate(3), the table).
  */
 #include "tests/support/check_main.h"
 

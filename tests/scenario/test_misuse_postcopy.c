@@ -1,6 +1,6 @@
 /*
- * Misuse while pages are missing: who may wait for one, and what becomes of a callback that waits while its migration
- * is freed (inmigrate(3), the table; inm_ram_await(3)).
+ * Misuse while pages are missing: which callers may wait for one, and what becomes of a callback that waits while its
+ * migration is freed (inmigrate(3), the table; inm_ram_await(3)).
  */
 #include "tests/support/check_main.h"
 

@@ -1,4 +1,4 @@
-/* Cancelled, or freed, in the middle of several channels: everything is given back. */
+/* Cancelled, or freed, in the middle of several channels: everything is released. */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

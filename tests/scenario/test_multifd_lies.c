@@ -1,4 +1,4 @@
-/* What a channel says and is not so is a named error, and so is an end before the end (doc/wire/multifd.md 9, 10). */
+/* A channel's lie is a named error, and so is an end that comes too early (doc/wire/multifd.md 9, 10). */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

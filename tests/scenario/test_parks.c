@@ -1,6 +1,6 @@
 /*
- * What was decided before a park is decided again after it: the library gives others their turn in the middle of long
- * work (coroutine/turn.h), and in that moment a channel is lost, or a word comes.
+ * The library decides again after a park what it decided before it: it gives others their turn in the middle of long
+ * work (coroutine/turn.h), and at that moment a channel is lost, or a message comes.
  */
 #include "tests/support/check_main.h"
 
@@ -23,7 +23,7 @@ struct hog {
 	bool acted, stop;
 };
 
-/* Whoever looks after this, in the same round, yields at its first look. */
+/* A coroutine that looks after this, in the same round, yields at its first look. */
 static int hog_turns(void *arg)
 {
 	struct hog *h = arg;

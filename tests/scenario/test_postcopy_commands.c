@@ -1,4 +1,5 @@
-/* A source that breaks the rules of the switch: it is named, told, and keeps its guest (doc/wire/stream.md 11). */
+/* A source that breaks the rules of the switch: the error names it, we tell it, and it keeps its guest
+ * (doc/wire/stream.md 11). */
 #include "tests/support/check_main.h"
 
 #include <errno.h>
@@ -378,7 +379,7 @@ TEST(test_a_package_that_ends_early_is_an_end_of_the_stream)
 	pc_end(&s);
 }
 
-/* ---- behind the package, before RUN: a callback waits meanwhile -------------------------------------------------- */
+/* ---- after the package, before RUN: a callback waits meanwhile -------------------------------------------------- */
 
 static const struct lie late_lies[] = {
 	{ "DISCARD after LISTEN", PC_AFTER_PACKAGE_END, put_discard, -EPROTO, "after LISTEN" },

@@ -1,7 +1,7 @@
 /*
- * Postcopy on kernels that are played: ioctl is ours in this program, so that placements fail as they do where
- * somebody removes, forks or unmaps, in the words of old and new kernels, and where somebody else has placed a page
- * without waking who waits for it. And what the kernel is told to watch.
+ * Postcopy on emulated kernels: this program replaces ioctl, so that placements fail as they do when somebody removes,
+ * forks or unmaps, with the errors of old and new kernels, and when somebody else has placed a page without waking the
+ * threads that wait for it. It also checks what we tell the kernel to watch.
  */
 #include "tests/support/check_main.h"
 
@@ -276,7 +276,7 @@ static int on_disk(void *opaque, struct inm_ram_block *block)
 	return block->addr == MAP_FAILED ? -errno : 0;
 }
 
-/* Not at LISTEN: the source has stopped its guest by then. */
+/* Not at LISTEN: there the source has already stopped its guest. */
 TEST(test_memory_that_cannot_be_watched_is_refused_before_the_switch)
 {
 	char path[] = "/var/tmp/inmigrate-test-XXXXXX";

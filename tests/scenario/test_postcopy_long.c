@@ -1,7 +1,7 @@
 /*
- * Faults, and no end of them: no wrong byte, and nobody who waits for a page that is here. One migration has only so
- * many pages, so they repeat; each is another mix of memory, walks, channels, duplicates and removals. FAULTS=N in the
- * environment: until N faults have been served.
+ * Faults without end: no byte is wrong, and no thread waits for a page that is here. One migration has only so many
+ * pages, so it runs many; each is another mix of memory, walks, channels, duplicates and removals. FAULTS=N in the
+ * environment: run until N faults have been served.
  */
 #include "tests/support/check_main.h"
 

@@ -1,6 +1,7 @@
 /*
- * The network is lost while the guest is in two halves: at each record's end and in the middle of one, on either
- * channel or on both. It is a pause that says which channel; who waits for a page waits on; only the embedder gives up.
+ * The network fails while the guest is in two halves: at each record's end and in the middle of one, on either channel
+ * or on both. The result is a pause, which says which channel; threads that wait for a page keep waiting; only the
+ * embedder gives up.
  */
 #include "tests/support/check_main.h"
 
@@ -54,7 +55,7 @@ static struct pc_opts opts_of(int memory)
 	                                      .touch = { .threads = THREADS, .order = PC_DOWNWARDS } });
 }
 
-/* The @nth after RUN: a page that nobody waits for, the threads being further behind; or a piece of a huge one. */
+/* The @nth after RUN: a page that no thread has reached yet; or a piece of a huge one. */
 static void send_record(struct pc *s, unsigned nth)
 {
 	pc_send_page(s, nth % 2 ? PC_PREEMPT : PC_MAIN, 0, 1 + nth);

@@ -46,7 +46,7 @@ static uint64_t below(struct model *m, uint64_t limit)
 	return draw(&m->rng) % limit;
 }
 
-/* The next place: mostly the page behind, as sources do it. */
+/* The next place: mostly the next page, as sources do it. */
 static void move(struct model *m, bool runs)
 {
 	unsigned before = m->block;

@@ -1,6 +1,6 @@
 /*
- * The source comes back (doc/wire/stream.md 5.8): what somebody waits for is asked for again, and only when it can be;
- * each step of the dialogue can fail and be tried again; what was half there comes anew; an embedder can give up
+ * The source comes back (doc/wire/stream.md 5.8): we request again what threads wait for, once that is possible; each
+ * step of the dialogue can fail and be tried again; what had come in part comes again; an embedder can give up
  * anywhere.
  */
 #include "tests/support/check_main.h"
@@ -28,7 +28,7 @@ static struct pc_opts opts_of(int memory, enum rec_style style)
 	return rec_story(memories[memory], style);
 }
 
-/* ---- what is waited for is asked for again ----------------------------------------------------------------------- */
+/* ---- pages that threads wait for are asked for again ------------------------------------------------------------ */
 
 /* Of the units that somebody waits for. */
 static unsigned count_waited(const struct rec *r, bool *ret_each_asked)
@@ -162,7 +162,7 @@ TEST_EACH(test_the_network_may_be_lost_again_and_again, HUGE_MEMORY *REC_STYLES)
 	rec_finish(&r);
 }
 
-/* Main has come to its end, and pages that were promised on the preempt channel are lost with it: main goes on anew. */
+/* Main has ended, and pages that were promised on the preempt channel are lost with that: main goes on again. */
 TEST_EACH(test_a_loss_behind_the_end_of_main_reopens_its_sections, HUGE_MEMORY)
 {
 	const struct pc_opts o = opts_of(_i, REC_NEW);
@@ -222,7 +222,7 @@ TEST_EACH(test_the_dialogue_may_break_at_any_step, HUGE_MEMORY *REC_STYLES)
 		}
 	rec_recover(&r, &back);
 	check_asked_again(&r);
-	/* Right behind the ack, and all asked for again: once more. */
+	/* Right after the ack, with everything asked for again: once more. */
 	ck_assert(rec_pause(&r, REC_BOTH, false));
 	rec_recover(&r, &back);
 	check_asked_again(&r);

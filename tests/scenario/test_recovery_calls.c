@@ -226,7 +226,7 @@ static bool polled_until(struct rec *r, enum inm_state state, unsigned ms, struc
 	return inm_get_state(r->s.e.inm) == state;
 }
 
-/* A connection; and an address behind one that could not be had: nothing else makes the descriptor readable. */
+/* A connection; and an address after one that was not available: nothing else makes the descriptor readable. */
 TEST_EACH(test_recover_wakes_a_loop_that_sleeps, 2)
 {
 	struct pc_opts o = rec_story(blocks, REC_NO_PREEMPT);

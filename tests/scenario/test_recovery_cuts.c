@@ -1,7 +1,7 @@
 /*
- * A postcopy is cut at the end of each record, and at bytes anywhere, while the guest runs and writes; the source comes
- * back and sends what the bitmaps lack. Every byte is right then, nothing that the guest wrote is overwritten, nobody
- * is left waiting (doc/wire/stream.md 5.8).
+ * A postcopy is cut at the end of each record, and at arbitrary bytes, while the guest runs and writes. The source
+ * comes back and sends what the bitmaps lack. Then every byte is right, nothing that the guest wrote is overwritten,
+ * and no thread still waits (doc/wire/stream.md 5.8).
  *
  * CUTS=N: N cuts at random bytes, and from 2000 on at each piece of a huge page, too. CUTS_SEED=N: other bytes.
  */
@@ -35,7 +35,7 @@ struct cut {
 	bool reset; /* RST instead of FIN: over TCP, where the source came back to after a first loss */
 	bool old;
 	bool twice;  /* lost again in the same way as soon as it is back */
-	bool random; /* at @at bytes behind the package, else behind @at records */
+	bool random; /* at @at bytes after the package, else after @at records */
 	size_t at;
 };
 
@@ -131,7 +131,7 @@ static struct cut cut_at(int memory, enum mode mode, size_t at, bool random)
 		             .at = at };
 }
 
-/* That come behind the package on the line that is cut; of the huge pages one has come before. */
+/* Those that come after the package on the line that is cut; one of the huge pages has come before. */
 static size_t pages_of(int memory, enum mode mode)
 {
 	if (memory != HUGE_MEMORY)

@@ -1,6 +1,6 @@
 /*
- * What goes wrong around a pause and only seldom: the kernel is short of memory, or two things happen in one turn. The
- * functions that would tell are wrapped by the linker (WRAPPED in the Makefile) and say it when the test wants it.
+ * What rarely goes wrong around a pause: the kernel is short of memory, or two things happen in one turn. The linker
+ * wraps the functions that would report it (WRAPPED in the Makefile), and they report it when the test wants.
  */
 #include "tests/support/check_main.h"
 
@@ -97,7 +97,7 @@ static void pauses(struct rec *r)
 
 TEST_CASE("faults", 30);
 
-/* A page that has come and cannot be shown: who waits for it goes on when it can. */
+/* A page that has come and cannot be shown: threads that wait for it go on when it can. */
 TEST(test_a_page_that_cannot_be_shown_strands_nobody)
 {
 	const struct pc_opts o = story(REC_NO_PREEMPT, 1); /* another thread there would wake it */

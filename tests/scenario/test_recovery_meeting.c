@@ -1,6 +1,6 @@
 /*
- * Who connects when the source comes back (doc/wire/channels.md 2.3, 4, 5): earlier than the loss shows here, in
- * another order, with strangers in between; and what it says when it has no recovery in mind.
+ * What connects when the source comes back (doc/wire/channels.md 2.3, 4, 5): before the loss shows here, in another
+ * order, with strangers in between; and what it says when it does not mean a recovery.
  */
 #include "tests/support/check_main.h"
 
@@ -52,7 +52,7 @@ TEST_EACH(test_a_source_that_is_back_early_is_kept_until_the_loss_shows, 3 * REC
 	int fds[2];
 	struct rec r;
 
-	/* Who overtakes main cannot be told from the channel that was lost while that has said nothing. */
+	/* A channel that overtakes main cannot be distinguished from the lost one if that has said nothing. */
 	if (style == REC_OLD_OVERTAKES && _i % 3 == 2)
 		return;
 	begin_waiting(&r, style);

@@ -1,6 +1,6 @@
 /*
- * The network fails between LISTEN and RUN, while a device's callback waits for a page: the package is here, so it is a
- * pause like a later one, unless the source would start its guest again (PING 0x42, QEMU 10.2 on).
+ * The network fails between LISTEN and RUN, while a device's callback waits for a page. The package is here, so this is
+ * a pause like a later one, unless the source would start its guest again (PING 0x42, from QEMU 10.2 on).
  */
 #include "tests/support/check_main.h"
 
@@ -170,7 +170,7 @@ TEST_EACH(test_a_loss_while_the_preempt_channel_is_waited_for_is_a_pause, 2)
 	finish(&r, REC_NEW);
 }
 
-/* It is gone before a byte of the package is looked at: who cannot be answered is read all the same. */
+/* The source is gone before we look at a byte of the package: we read it even though we cannot answer. */
 TEST_EACH(test_a_source_that_is_gone_leaves_its_package, 4)
 {
 	struct pc_opts o = story(_i % 2, REC_NO_PREEMPT);
@@ -189,7 +189,7 @@ TEST_EACH(test_a_source_that_is_gone_leaves_its_package, 4)
 	finish(&r, REC_NO_PREEMPT);
 }
 
-/* Inside TLS: a device waits, and the preempt channel is waited for. */
+/* Inside TLS: a device waits for a page, and we wait for the preempt channel. */
 TEST_EACH(test_a_loss_inside_tls_is_a_pause, 2)
 {
 	struct pc_opts o = story(0, REC_NEW);

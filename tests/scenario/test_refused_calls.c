@@ -1,6 +1,6 @@
 /*
- * What every public call says to NULL, to values that cannot be, and when there is no ring: a defined result and a line
- * that tells why (inm_error(3)).
+ * How every public call answers NULL, impossible values, and a missing ring: with a defined result and a line that says
+ * why (inm_error(3)).
  */
 #include "tests/support/check_main.h"
 

@@ -1,6 +1,7 @@
 /*
  * The embedder gives memory back, or moves it, while pages of it are missing: a balloon (madvise), mremap, munmap.
- * What was given back reads as zeros, is not asked for any more, and no late page comes there; nobody waits longer.
+ * Memory that was given back reads as zeros; we no longer ask for it, and place no late page there; no thread waits
+ * longer.
  */
 #include "tests/support/check_main.h"
 
@@ -83,7 +84,7 @@ TEST_EACH(test_what_was_removed_is_zeros_is_not_asked_for_and_stays_zeros, MEMOR
 	pc_end(&s);
 }
 
-/* Asked for, then removed: who waits for it goes on, and reads zeros; the answer comes too late. */
+/* Asked for, then removed: a thread that waits for it goes on, and reads zeros; the answer comes too late. */
 TEST_EACH(test_who_waits_for_what_is_removed_goes_on, 2)
 {
 	const struct pc_touch touch = { .threads = 4, .order = PC_SAME_PAGE };
@@ -340,7 +341,7 @@ struct lower_half {
 	atomic_uint right, done;
 };
 
-/* Downwards: so what lies behind a page has come when it is touched, up to what is no longer mapped as it was. */
+/* Downwards: so the pages after a touched page have come, up to those that are no longer mapped as before. */
 static void *run_lower_half(void *arg)
 {
 	struct lower_half *t = arg;

@@ -1,6 +1,6 @@
 /*
- * The stream has ended, and pages have not come. What was asked for, or has come in part, is lost, and the migration
- * pauses. What nobody has asked for was unplugged at the source: it is zeros (postcopy/settle.h).
+ * The stream has ended, and pages have not come. A page that was asked for, or has come in part, is lost, and the
+ * migration pauses. A page that nobody has asked for was unplugged at the source: it is zeros (postcopy/settle.h).
  */
 #include "tests/support/check_main.h"
 

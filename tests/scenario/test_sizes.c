@@ -1,6 +1,6 @@
 /*
- * Structures that begin with their size: those of an older embedder are shorter, those of a newer one longer; nothing
- * behind the size that was said is read or written (include/inmigrate.h).
+ * Structures that begin with their size: an older embedder's are shorter, a newer one's longer. The library reads and
+ * writes nothing past the given size (include/inmigrate.h).
  */
 #include "tests/support/check_main.h"
 
@@ -11,7 +11,7 @@
 
 #include "tests/support/scene.h"
 
-/* Behind what is said to be there lies what must not be taken for a pointer. */
+/* Past the given size lies something that must not be taken for a pointer. */
 #define GARBAGE 0xa5
 
 TEST_CASE("sizes", 4);
@@ -97,7 +97,7 @@ TEST(test_callbacks_of_an_older_embedder_are_those_it_has)
 	scene_end(&s);
 }
 
-/* A structure of @size with a fence behind it. */
+/* A structure of @size with a fence after it. */
 static void stats_of_size(struct inm *inm, size_t size, const struct inm_stats *whole)
 {
 	struct {
@@ -110,7 +110,7 @@ static void stats_of_size(struct inm *inm, size_t size, const struct inm_stats *
 	got.st.size = size;
 	inm_get_stats(inm, &got.st);
 	ck_assert_uint_eq(got.st.size, size);
-	/* As much as both have is the same, what only the caller has is zero, and all behind it untouched. */
+	/* What both have is the same, what only the caller has is zero, and everything after it is untouched. */
 	for (size_t i = sizeof(size_t); i < sizeof(got); i++) {
 		int expected = i >= size ? GARBAGE : i < sizeof(*whole) ? ((const uint8_t *)whole)[i] : 0;
 

@@ -1,4 +1,4 @@
-/* The scripted source and the census do what they say: a test that rests on them cannot pass for want of a source. */
+/* The scripted source and the census do what they say: a test that uses them cannot pass because the source failed. */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
- * A callback holds the thread that runs the migration: under a lock that the log callback takes, or for ever, at a page
- * that this thread would have to bring. Another thread learns which one it is (inm_stuck_fd, inm_stuck_text); nothing
+ * A callback holds the thread that runs the migration: under a lock that the log callback takes, or forever, at a page
+ * that only this thread could bring. Another thread learns which callback it is (inm_stuck_fd, inm_stuck_text); nothing
  * of the embedder's is called until the callback has returned.
  */
 #include "tests/support/check_main.h"
@@ -48,7 +48,7 @@ static void log_under_the_lock(void *opaque, enum inm_log_level level, const cha
 	(void)level;
 	if (atomic_load(&w.held))
 		atomic_store(&w.broken, 1);
-	pthread_mutex_lock(&w.lock); /* for ever, if this thread has it */
+	pthread_mutex_lock(&w.lock); /* forever, if this thread has it */
 	if (strstr(text, ": stuck for ")) {
 		snprintf(w.line, sizeof(w.line), "%s", text);
 		atomic_fetch_add(&w.lines, 1);
@@ -197,7 +197,7 @@ TEST_EACH(test_a_callback_that_waits_for_its_page_is_not_stuck, 2)
 	pc_end(&w.s);
 }
 
-/* ---- for ever ---------------------------------------------------------------------------------------------------- */
+/* ---- forever ---------------------------------------------------------------------------------------------------- */
 
 static int report = -1;
 

@@ -1,5 +1,5 @@
 /*
- * The switch to postcopy is a barrier: no byte that was announced before it reaches guest memory after it. See
+ * The switch to postcopy is a barrier: a byte that was announced before it never reaches guest memory after it. See
  * memory/gate.h. A source announces a packet of pages on a multifd channel, holds back the last byte, and switches.
  */
 #include "tests/support/check_main.h"

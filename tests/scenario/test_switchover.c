@@ -1,6 +1,6 @@
 /*
- * The package touches guest memory that is missing, while the source outruns us and the channel that would bring the
- * page is not accepted, or not there (doc/wire/channels.md 6 item 3).
+ * The package touches missing guest memory, while the source outruns us and the channel that would bring the page has
+ * not been accepted, or does not exist (doc/wire/channels.md 6 item 3).
  */
 #include "tests/support/check_main.h"
 
@@ -65,7 +65,7 @@ static void check_it_came_by_preempt(const struct pc *s)
 
 TEST_CASE("late", 60);
 
-/* Not a turn of the library between the connection, the package and what comes behind it. */
+/* The library has no turn between the connection, the package and what comes after it. */
 TEST(test_a_connection_that_nobody_has_accepted_is_waited_for)
 {
 	const struct pc_opts o = outrun(PC_WITH_PACKAGE);

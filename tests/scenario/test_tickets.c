@@ -1,8 +1,8 @@
 /*
  * A destination that sends session tickets loses pages, and this one sends none (doc/wire/multifd.md 9.3).
  *
- * The source never reads its multifd channels. If the destination has written there, be it only a ticket, the source's
- * close is a reset, and the kernel throws away what it had not sent so far.
+ * The source never reads its multifd channels. If the destination has written there, even only a ticket, the source's
+ * close is a reset, and the kernel throws away what it has not yet sent.
  */
 #include "tests/support/check_main.h"
 
@@ -179,7 +179,7 @@ TEST(test_with_tickets_pages_are_lost_and_the_migration_fails)
 	tls_dir_remove(r.dir);
 }
 
-/* Who reads fast may have everything before the reset comes. What must not be: that it lands and is not the same. */
+/* A fast reader may have everything before the reset comes. But a guest must never land and differ. */
 TEST(test_with_tickets_nothing_lands_that_is_not_what_was_sent)
 {
 	unsigned landed = 0;

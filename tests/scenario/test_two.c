@@ -1,4 +1,4 @@
-/* Several migrations in one process, on one reactor and on several: none sees the others. */
+/* Several migrations in one process, on one reactor and on several: none notices the others. */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

@@ -1,6 +1,7 @@
 /*
- * A block is given twice, by descriptor and by address: what lands in one must show in the other (memory/views.h). A
- * view that is not the same memory is refused before a page lands; one that is, however it came about, is not.
+ * The embedder gives a block twice, by descriptor and by address: what lands in one must show in the other
+ * (memory/views.h). The library refuses a view of other memory before a page lands, but no view of the same memory,
+ * however it was made.
  */
 #include "tests/support/check_main.h"
 

@@ -1,4 +1,4 @@
-/* What a program has of cases and tests, from the macros of check_main.h. */
+/* The cases and tests of a program, from the macros of check_main.h. */
 #include "tests/support/cases.h"
 #include "tests/support/check_main.h"
 

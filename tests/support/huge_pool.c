@@ -50,7 +50,7 @@ bool huge_pool_grows(void)
 
 void huge_pool_fill(long pages)
 {
-	/* No deadline of its own: whoever runs the programs has one for each. */
+	/* No deadline of its own: the runner has one for each program. */
 	lock = open(POOL "nr_hugepages", O_RDONLY | O_CLOEXEC);
 	if (lock < 0)
 		return;

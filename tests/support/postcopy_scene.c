@@ -238,7 +238,7 @@ void pc_begin(struct pc *s, const struct pc_opts *o)
 		s->o.blocks = standard;
 		s->o.block_count = 2;
 	}
-	/* Another arena is address space that the census would see, and who allocates in two threads gets one. */
+	/* Another arena is address space that the census would see, and allocating in two threads makes one. */
 	mallopt(M_ARENA_MAX, 1);
 	wake_the_sanitizer();
 	census_take(&s->before);

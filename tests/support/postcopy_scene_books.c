@@ -1,4 +1,4 @@
-/* The library's own books in a postcopy scene: who waits, and for what. See postcopy_scene.h. */
+/* The library's own books in a postcopy scene: which threads wait, and for what. See postcopy_scene.h. */
 #include <check.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -126,7 +126,7 @@ static void check_ledger(struct pc *s)
 	ck_assert_uint_eq(entries, asked);
 	ck_assert_uint_eq(l->outstanding + l->guesses, entries);
 	ck_assert_uint_eq(length(&l->unsent) + length(&l->guessed) + length(&l->sent), entries);
-	/* What is to be sent has somebody who will: without this the thread would wait for ever. */
+	/* Something will send what is to be sent: otherwise the thread would wait forever. */
 	ck_assert(l->offline || list_empty(&l->unsent) || l->unsent_there.set);
 	ck_assert_uint_eq(pc->missing_tpages, missing);
 }

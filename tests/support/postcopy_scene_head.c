@@ -1,4 +1,4 @@
-/* The source of a postcopy scene: what it says up to PING 4, made at once. See postcopy_scene.h. */
+/* The source of a postcopy scene: what it says up to PING 4, built in advance. See postcopy_scene.h. */
 #include <string.h>
 
 #include "base/be.h"
@@ -169,7 +169,7 @@ static void put_switch(struct pc *s)
 	put_package(s);
 	wire_ping(w, 4);
 	inject(s, PC_AFTER_PACKAGE_END);
-	s->lines[PC_MAIN].last_block = -1; /* it is named again behind the switch (4) */
+	s->lines[PC_MAIN].last_block = -1; /* it is named again after the switch (4) */
 }
 
 static uint64_t page_sizes(const struct pc *s)

@@ -1,4 +1,4 @@
-/* What the source of a postcopy scene is told: each request is checked by the rules. See postcopy_scene.h. */
+/* What a postcopy scene's source hears: it checks each request by the rules. See postcopy_scene.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

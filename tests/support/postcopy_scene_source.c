@@ -1,4 +1,4 @@
-/* The source of a postcopy scene: the pages that it sends, and all that it does in turn. See postcopy_scene.h. */
+/* The source of a postcopy scene: the pages that it sends, and what it does in its turn. See postcopy_scene.h. */
 #include <stdlib.h>
 
 #include "base/clock.h"

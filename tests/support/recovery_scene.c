@@ -205,7 +205,7 @@ static void check_numbers(struct rec *r)
 	/* The bitmaps were exact: nothing came that was here. */
 	if (!r->removes && !s->o.twice && !s->o.twice_percent)
 		ck_assert_uint_eq(st->duplicate_pages, 0);
-	/* Where the preempt channel alone was lost behind the last page, main is still there to be told. */
+	/* If only the preempt channel was lost, after the last page, main is still there for the result. */
 	if (!r->lost_at_end)
 		ck_assert_uint_eq(pc_reply_count(s, WIRE_RP_SHUT), 1);
 }

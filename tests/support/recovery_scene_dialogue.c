@@ -1,4 +1,4 @@
-/* The source comes back: what it says and is told, up to RESUME_ACK. See recovery_scene.h. */
+/* The source comes back: what it says and hears, up to RESUME_ACK. See recovery_scene.h. */
 #include <check.h>
 #include <errno.h>
 #include <stdio.h>

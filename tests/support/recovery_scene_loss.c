@@ -1,4 +1,4 @@
-/* How far the source of a recovery scene comes, and how it is lost. See recovery_scene.h. */
+/* How far the source of a recovery scene gets, and how its connections are lost. See recovery_scene.h. */
 #include <check.h>
 #include <sys/socket.h>
 

@@ -42,7 +42,7 @@ void test_skip_in(const char *func, const char *why)
 		len = sizeof(line) - 1;
 		line[len - 1] = '\n';
 	}
-	/* One write to a file opened for appending: lines do not mix, whoever else writes. */
+	/* One write to a file opened for appending: lines do not mix, even if others write. */
 	fd = path ? open(path, O_WRONLY | O_APPEND | O_CLOEXEC) : -1;
 	if (fd < 0 || write(fd, line, (size_t)len) != len)
 		ck_abort_msg("cannot skip (%s): TEST_SKIPS names no file to write to", why);

@@ -40,7 +40,7 @@ static void say(int fd, enum tls_source_step step)
 	ASSERT(write(fd, &c, 1) == 1);
 }
 
-/* Where the interval with number @nth ends: behind the SYNC packet and what follows it, or with the wire. */
+/* Where interval @nth ends: after the SYNC packet and what follows it, or with the wire. */
 static size_t interval_end(const struct wire *w, unsigned nth, unsigned count)
 {
 	return nth < count ? wire_find(w, "interval", nth) : w->len;
@@ -48,7 +48,7 @@ static size_t interval_end(const struct wire *w, unsigned nth, unsigned count)
 
 /*
  * Interval by interval, and main before all: the destination reads no channel beyond a sync point that the others have
- * not reached, so whoever sends one channel to its end before the next would wait for ever.
+ * not reached, so a source that sends one channel to its end before the next would wait forever.
  */
 static void send_all(const struct multifd_honest *h, struct tls_peer *main, struct tls_peer *channels, size_t *sent)
 {

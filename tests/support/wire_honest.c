@@ -42,7 +42,7 @@ static const struct wire_field timer_fields[] = {
 };
 static const struct wire_vmsd timer = { .name = "timer", .version = 2, .fields = timer_fields, .field_count = 3 };
 
-/* A body that holds what other elements look like: a footer, a section head, an EOF with a description behind it. */
+/* A body that looks like other elements: a footer, a section head, an EOF followed by a description. */
 static const char slirp_state[] = "\x7e\0\0\0\x0a\x04\0\0\0\x0b\x05timer\0\0\0\0\0\0\0\1\0\x06\0\0\0\2{}";
 
 const struct wire_device wire_standard_devices[5] = {

@@ -1,4 +1,4 @@
-/* base/bitmap.h, with three words and a bit, so that every kind of border is there. */
+/* base/bitmap.h, with three words and a bit, which has every kind of border. */
 #include "base/bitmap.h"
 #include "tests/support/check_main.h"
 

@@ -1,4 +1,4 @@
-/* Which channel is it? The whole cross product against doc/wire/channels.md 4, said a second time in code. */
+/* Which channel is it? The whole cross product against doc/wire/channels.md 4, written a second time in code. */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

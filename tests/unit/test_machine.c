@@ -1,4 +1,4 @@
-/* inm_probe: what it says is what one then gets, and its structure may have any size. */
+/* inm_probe tells what a migration then gets, and its structure may have any size. */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

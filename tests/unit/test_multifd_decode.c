@@ -24,7 +24,7 @@ struct link {
 	struct multifd_windows windows;
 	uint8_t *piece;
 	size_t piece_bytes;
-	uint8_t *sent, *landed; /* 128 pages; 128 pages with a canary page behind each */
+	uint8_t *sent, *landed; /* 128 pages; 128 pages with a canary page after each */
 	struct iovec iov[128];
 	struct err err;
 };
@@ -58,7 +58,7 @@ static void send_pages(struct link *l, unsigned pages, unsigned seed)
 	ck_assert_uint_le(l->piece_bytes, PIECE_MAX);
 }
 
-/* Into every second page from behind, as unsorted offsets would have it. */
+/* Into every second page, backwards, as with unsorted offsets. */
 static int receive_bytes(struct link *l, unsigned pages, const void *src, size_t bytes)
 {
 	uint8_t canary[PAGE];
@@ -168,7 +168,7 @@ TEST_EACH(test_a_payload_that_holds_more_than_its_pages_is_refused, METHODS)
 
 	link_open(&l, methods[_i]);
 	send_pages(&l, 1, 1);
-	memset(l.piece + l.piece_bytes, 0xff, 50); /* rubbish behind it */
+	memset(l.piece + l.piece_bytes, 0xff, 50); /* rubbish after it */
 	l.piece_bytes += 50;
 	ck_assert_int_eq(receive(&l, 1), -EPROTO);
 	link_close(&l);

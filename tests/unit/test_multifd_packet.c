@@ -1,4 +1,4 @@
-/* The packets of a multifd channel are checked whole (doc/wire/multifd.md 3, 4.3, 4.4). */
+/* Every field of a multifd channel's packets is checked (doc/wire/multifd.md 3, 4.3, 4.4). */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* A guest's blocks by name. */
+/* Finding a guest's blocks by name. */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

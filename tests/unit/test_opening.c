@@ -1,4 +1,4 @@
-/* How far has a main channel come? Every prefix of openings as sources send them, and beginnings that no source has. */
+/* How far has a main channel got? Every prefix of real openings, and beginnings that no source has. */
 #include "tests/support/check_main.h"
 
 #include <errno.h>

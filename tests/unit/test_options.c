@@ -51,7 +51,7 @@ static const char *const qemu_caps[] = {
 	"postcopy-preempt", "switchover-ack", "dirty-limit",         "mapped-ram",
 };
 
-/* The answers of query-migrate-parameters, likewise, as text; and what doc/wire/control.md 5 has of later releases. */
+/* The answers of query-migrate-parameters, as text, too; and what doc/wire/control.md 5 has of later releases. */
 static const struct {
 	const char *name, *value;
 } qemu_params[] = {

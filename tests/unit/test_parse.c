@@ -1,4 +1,4 @@
-/* The words that options and addresses are made of: base/parse.h. */
+/* The words of which options and addresses consist: base/parse.h. */
 #include "base/parse.h"
 
 #include <errno.h>

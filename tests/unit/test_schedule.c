@@ -1,6 +1,6 @@
 /*
  * Seeded random schedules over everything in wait.h, with cancels and deadlines, against a model that knows only what
- * the headers promise. A failure prints its seed; SEED=n runs that one, RUNS=n so many.
+ * the headers promise. A failure prints its seed; SEED=n runs that seed, RUNS=n runs n of them.
  */
 #include "base/clock.h"
 #include "config.h"
@@ -35,7 +35,7 @@ enum place { NOWHERE, MUTEX, SEMAPHORE, LOCK, PUSH, POP, EVENT };
 struct actor {
 	struct co *co;
 	bool alive;
-	bool cancel_asked; /* and not delivered so far */
+	bool cancel_asked; /* and not yet delivered */
 	enum place place;  /* where it waits, or may */
 	uint64_t ticket;   /* when it came there */
 	bool wants_write;
@@ -95,7 +95,7 @@ static void arrive(struct actor *a, enum place place, bool wants_write)
 	a->wants_write = wants_write;
 }
 
-/* Whoever has come first and still waits must not have been passed. */
+/* Nobody may pass the one that came first and still waits. */
 static void first_come(const struct actor *a, enum place place, uint64_t ticket)
 {
 	for (const struct actor *b = actors; b < actors + ACTORS; b++) {
@@ -218,7 +218,7 @@ static int act(void *arg)
 
 	for (int i = 0; i < STEPS; i++)
 		uses[dice(6)](a, some_deadline());
-	/* A cancel that was asked for and did not come so far comes now. */
+	/* A cancel that was asked for and has not come yet comes now. */
 	asked = a->cancel_asked;
 	r = co_yield(&w.sched);
 	HOLDS(r == (asked ? -ECANCELED : 0));
@@ -244,7 +244,7 @@ static void all_woken_by(uint64_t now_ns)
 		      a->co->timer.deadline_ns > now_ns);
 }
 
-/* Who can be served is served: nothing is free while somebody waits for it. */
+/* Everybody is served as soon as possible: nothing is free while somebody waits for it. */
 static void nothing_idle(void)
 {
 	HOLDS(list_empty(&mutex.waiters) || mutex.owner);
@@ -305,10 +305,10 @@ static void one_schedule(void)
 		world_advance(&w, w.now_ns + dice(8));
 		all_woken_by(w.now_ns);
 		idle = sched_has_ready(&w.sched) || timer_next_ns(&w.sched.timers) != DEADLINE_NEVER ? 0 : idle + 1;
-		/* Only a queue may keep somebody for ever. When it is closed, everybody must end. */
+		/* Only a queue may keep somebody forever. When it is closed, everybody must end. */
 		if (idle == 1)
 			queue_close(&queue);
-		HOLDS(idle < 3); /* else somebody waits for ever */
+		HOLDS(idle < 3); /* else somebody waits forever */
 	}
 	HOLDS(sem.units == UNITS && !mutex.owner && !lock.writer && lock.readers == 0);
 	HOLDS(pushed_count - popped_count == (int)queue.count);

@@ -1,4 +1,4 @@
-/* tests/support/signals.h: whoever has started a test program, its tests have signals as they expect them. */
+/* tests/support/signals.h: however a test program was started, its tests have the signals that they expect. */
 #include "tests/support/check_main.h"
 
 #include <signal.h>

@@ -1,4 +1,4 @@
-/* A tail is split by its description, and the two have to agree: engine/devices/split.h. */
+/* Splitting a tail by its description; the two must agree: engine/devices/split.h. */
 #include "engine/devices/split.h"
 
 #include <errno.h>

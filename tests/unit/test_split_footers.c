@@ -129,7 +129,7 @@ TEST(test_split_by_footers_goes_back_when_the_first_end_was_false)
 	struct err err = ERR_NONE;
 	struct out body = { 0 }, o = { 0 };
 
-	/* The guest forged a footer and a whole section behind it, whose own end is not to be found. */
+	/* The guest forged a footer and a whole section after it, and that section has no end. */
 	put(&body, "data", 4);
 	footer(&body, 7);
 	head(&body, 4, 100, "forged", 0, 1);
@@ -289,7 +289,7 @@ TEST(test_split_early_end_gives_up_at_the_limit)
 
 /* ---- time ---- */
 
-/* Sections and footers that fit everywhere but at the end: plain backtracking would take for ever. */
+/* Sections and footers that fit everywhere but at the end: plain backtracking would take forever. */
 static void hostile_footers(unsigned ids, const char *what)
 {
 	struct split_result r = SPLIT_RESULT_NONE;

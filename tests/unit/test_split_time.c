@@ -1,6 +1,6 @@
 /*
- * Splitting takes no more time than its bytes are worth, also where somebody hostile has made them:
- * engine/devices/split.h. Without sanitizers it takes a tenth of each limit, or less.
+ * The time of splitting is in proportion to the bytes, even if an attacker has made them: engine/devices/split.h.
+ * Without sanitizers it takes at most a tenth of each limit.
  */
 #include "engine/devices/split.h"
 
@@ -153,7 +153,7 @@ TEST(test_split_deep_arrays_of_nothing_end)
 	struct out o = { 0 };
 	double start = cpu_s();
 
-	/* 2^62 empty structures with no byte behind them */
+	/* 2^62 empty structures without a byte */
 	full(&o, 7, "a", 0, "", 0);
 	eof_and(&o, TOP("{\"name\": \"a\", \"instance_id\": 0, \"vmsd_name\": \"a\", \"version\": 1, \"fields\": "
 	                "[{\"name\": \"s\", "

@@ -1,4 +1,4 @@
-/* What one thread notes of a callback and others read: postcopy/stuck.h */
+/* What one thread notes about a callback, and others read: postcopy/stuck.h */
 #include "tests/support/check_main.h"
 
 #include <poll.h>
@@ -55,7 +55,7 @@ TEST(test_stuck_is_readable_from_the_note_to_the_reading)
 	ck_assert_uint_eq(stuck_text(&s, text, sizeof(text)), strlen(text));
 	ck_assert(says(text, " at pc 0x1: busy"));
 	ck_assert(!is_readable());
-	/* Who asks once more is told once more; there is no news until the next note. */
+	/* A second question gets the same answer; there is no news until the next note. */
 	ck_assert_uint_gt(stuck_text(&s, text, sizeof(text)), 0);
 	stuck_note(&s, " at pc 0x2: busy");
 	ck_assert(is_readable());

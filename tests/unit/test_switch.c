@@ -198,7 +198,7 @@ static int unwinds(void *arg)
 	n = backtrace(frames, 64);
 	ck_assert_int_gt(n, 2);
 	ck_assert_int_lt(n, 64);
-	/* The outermost frame is ctx_start, just behind its call: nothing is made up below it. */
+	/* The outermost frame is ctx_start, just after its call: nothing is made up below it. */
 	ck_assert_msg((char *)frames[n - 1] > (char *)ctx_start && (char *)frames[n - 1] < (char *)ctx_start + 32,
 	              "frame %d of %d is %p, not in ctx_start", n - 1, n, frames[n - 1]);
 	*(int *)arg = n;

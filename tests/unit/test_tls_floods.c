@@ -1,4 +1,4 @@
-/* TLS that is no data, more of it than anybody needs: (5) of engine/channel/tls/tls.h */
+/* Too much TLS that is not data: (5) of engine/channel/tls/tls.h */
 #include "base/be.h"
 #include "base/clock.h"
 #include "tests/support/tls_scene.h"
@@ -161,7 +161,7 @@ static void act_warnings(struct tls_peer *p)
 	tls_peer_send(p, "x", 1);
 }
 
-/* Sending to who has closed is no error of the peer's. */
+/* Sending to a peer that has closed is not the peer's error. */
 static void act_many_warnings(struct tls_peer *p)
 {
 	for (unsigned i = 0; i < 100000; i++)

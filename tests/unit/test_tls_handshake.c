@@ -1,4 +1,4 @@
-/* TLS handshakes that end well, or by a cancel, and the stack that they take: engine/channel/tls/tls.h */
+/* TLS handshakes that end well or by a cancel, and their stack use: engine/channel/tls/tls.h */
 #include "base/clock.h"
 #include "base/err.h"
 #include "config.h"
@@ -50,7 +50,7 @@ TEST(test_tls_1_2_works_and_1_1_does_not)
 	tls_scene_fails(-ECONNREFUSED, "nothing in common with the source");
 }
 
-/* PSK shares keys of the day all the same: who learns the key tls.later cannot read what was recorded. */
+/* PSK still uses ephemeral keys: an attacker who learns the key tls.later cannot read what was recorded. */
 TEST(test_tls_psk_is_forward_secret)
 {
 	tls.plan.act = tls_scene_act_hello;
@@ -118,7 +118,7 @@ static bool cancel_at(unsigned nth)
 	ck_assert_int_eq(group_spawn(&tls.group, "canceller", canceller, NULL), 0);
 	tls_scene_finish();
 	reached = tls.ops >= nth;
-	/* A cancel that comes when the operation has completed is the next park's, perhaps behind the handshake. */
+	/* A cancel that comes when the operation has completed hits the next park, perhaps after the handshake. */
 	if (reached && !tls.cancel_self && tls.wrapped == 0)
 		ck_assert_int_eq(tls.later, -ECANCELED);
 	else

@@ -1,4 +1,4 @@
-/* Who may not come into a channel inside TLS, and what is said of it: engine/channel/tls/tls.h */
+/* Which peers may not come into a channel inside TLS, and what we say about it: engine/channel/tls/tls.h */
 #include "base/clock.h"
 #include "tests/support/tls_scene.h"
 

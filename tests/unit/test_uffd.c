@@ -1,6 +1,6 @@
 /*
- * Ranges and placing, against this kernel, and against others that are played: ioctl is ours in this program, so that
- * what older kernels and newer ones say can be had without their machine.
+ * Ranges and placing, with this kernel and with emulated ones: this program replaces ioctl, so that it can give the
+ * answers of older and newer kernels.
  */
 #include "tests/unit/uffd_world.h"
 

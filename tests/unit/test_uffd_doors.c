@@ -1,7 +1,7 @@
 /*
- * What of userfaultfd is to be had here, and what is said where it is not: opening one, and the probe. uname and ioctl
- * are ours in this program, so that older kernels can be had without their machine. Closed doors are real ones: another
- * user, a seccomp policy, a root without /dev, no descriptors left.
+ * Which parts of userfaultfd are available here, and what we say when they are not: opening one, and the probe. This
+ * program replaces uname and ioctl, so that it can emulate older kernels. Closed doors are real: another user, a
+ * seccomp policy, a root without /dev, no descriptors left.
  */
 #include "tests/unit/uffd_world.h"
 

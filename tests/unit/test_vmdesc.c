@@ -32,7 +32,7 @@ static uint64_t bytes_of(const char *text)
 	return bytes;
 }
 
-/* A copy of exact size, so that ASan sees a step behind the text. */
+/* A copy of exact size, so that ASan sees a step past the text. */
 static int try_parse(const char *text, size_t bytes, struct err *err)
 {
 	char *copy = malloc(bytes ? bytes : 1);

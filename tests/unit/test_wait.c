@@ -88,7 +88,7 @@ TEST(test_event_set_wakes_all_in_order_and_later_ones_do_not_park)
 	world_settle(&w);
 	ck_assert_str_eq(trace, "");
 	event_set(&go);
-	event_clear(&go); /* who waited when it was set has seen it */
+	event_clear(&go); /* those that waited when it was set have seen it */
 	world_settle(&w);
 	ck_assert_str_eq(trace, "AB");
 	event_set(&go);

@@ -15,7 +15,7 @@ TEST(test_every_address_is_found_in_its_view_and_gaps_in_none)
 	struct watched v = { 0 };
 	uint64_t off = 0;
 
-	/* From the last to the first; each with a gap behind it. */
+	/* From the last to the first; each with a gap after it. */
 	for (unsigned i = MANY; i-- > 0;)
 		ck_assert_int_eq(watched_add(&v, (void *)(uintptr_t)((i + 1) * STEP), STEP / 2, &blocks[i]), 0);
 	watched_sort(&v);

@@ -1,4 +1,4 @@
-/* Coroutines that fault: they park, others run, and the instruction runs again; and who may not park. */
+/* Coroutines that fault park, others run, and the instruction runs again; and which coroutines may not park. */
 #include "tests/support/huge_pool.h"
 #include "tests/unit/yield_world.h"
 
@@ -156,7 +156,7 @@ TEST(test_yield_several_may_want_one_page_and_write)
 		c[i] = (struct callback){ .d = &one, .off = 2 * i };
 		world_spawn(&one.w, writes, &c[i]);
 	}
-	/* Not by domain_run, whose second landing would be over the first one's write. */
+	/* Not by domain_run, because its second landing would overwrite the first one's write. */
 	world_settle(&one.w);
 	ck_assert_uint_eq(one.parked_count, 5);
 	ram_land(&one.ram, 0, one.ram.view_uffd, one.ram.view);

@@ -1,4 +1,4 @@
-/* The handler of SIGBUS that was there before: it gets what is not ours, and is back at the end. */
+/* The earlier handler of SIGBUS gets what is not ours, and is installed again at the end. */
 #include "tests/unit/yield_world.h"
 
 /* ---- what is not ours ---- */

@@ -1,4 +1,4 @@
-/* The watch: a callback that stays too long is named, and what it touches. */
+/* The watch names a callback that stays too long, and what it touches. */
 #include "tests/unit/yield_world.h"
 
 /* ---- the watch ---- */

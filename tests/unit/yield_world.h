@@ -339,7 +339,7 @@ static inline bool former_is_back(bool info)
 	return info ? (act.sa_flags & SA_SIGINFO) && act.sa_sigaction == former_info : act.sa_handler == former_plain;
 }
 
-/* A page behind the end of a file: SIGBUS with which no userfaultfd has to do. */
+/* A page past the end of a file: a SIGBUS that has nothing to do with a userfaultfd. */
 static inline volatile uint8_t *foreign_make(int *ret_fd)
 {
 	int fd = memfd_create("foreign", MFD_CLOEXEC);

@@ -125,7 +125,7 @@ static inline bool tls_is_again(ssize_t code)
 
 /**
  * tls_handshake - to its end; the source is told of what fails here
- * Parks: yes. Return: as tls_chan_wrap, but for who the source is.
+ * Parks: yes. Return: as tls_chan_wrap, except that it does not check who the source is.
  */
 may_park int tls_handshake(struct tls_chan *tc, uint64_t deadline_ns, struct err *err);
 

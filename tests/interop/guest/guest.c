@@ -1,17 +1,17 @@
 /*
- * guest.c - the guest that is migrated: it changes memory for ever, and says that it does
+ * guest.c - the guest that migrates: it changes memory forever, and reports that it does
  *
- * It is a PVH kernel (32-bit protected mode, no paging), which QEMU's -kernel boots alike on pc, q35 and microvm. What
- * it finds in memory was put there by the harness (-device loader); its orders are in `orders`, which the harness
- * patches into a copy of the program (qemu.py, Guest). It speaks through port 0xe9 (isa-debugcon): 'S' when it starts,
- * '.' every HEARTBEAT_PAGES changed pages.
+ * It is a PVH kernel (32-bit protected mode, no paging), which QEMU's -kernel boots alike on pc, q35 and microvm. The
+ * harness fills its memory (-device loader). Its orders are in `orders`, which the harness patches into a copy of the
+ * program (qemu.py, Guest). It speaks through port 0xe9 (isa-debugcon): 'S' when it starts, '.' every HEARTBEAT_PAGES
+ * changed pages.
  *
- * Or it walks: it reads a word of each page of a range and says how long that took. It waits at the source and begins
- * where it arrives: at the source the port reads as HOLD (the property `readback` of isa-debugcon, which does not
- * migrate). A line for each pass, numbers in hexadecimal and times in nanoseconds:
+ * Or it walks: it reads a word of each page of a range and reports how long that took. It waits at the source and
+ * begins at the destination: at the source the port reads as HOLD (the property `readback` of isa-debugcon, which does
+ * not migrate). It prints a line for each pass, with numbers in hexadecimal and times in nanoseconds:
  *	walk PASS reads=N all=NS slow=N sum=NS max=NS log2=INDEX:N:NS,INDEX:N:NS...
- * slow, sum, max and log2 (how many took 2^INDEX up to twice that, and how long all these) are of reads that took more
- * than SLOW_NS.
+ * slow, sum, max and log2 (how many took from 2^INDEX to twice that, and how long all of these took) count only reads
+ * that took more than SLOW_NS.
  *
  * The loop is as short as can be: a KVM that emulates 32-bit code runs about a million instructions a second.
  */
@@ -23,7 +23,7 @@
 /* The order of these fields is known to qemu.py. Addresses are guest-physical; the guest itself lives below 2 MiB. */
 struct orders {
 	char magic[16];
-	uint32_t dirty_start, dirty_end; /* changed for ever; empty: the guest halts */
+	uint32_t dirty_start, dirty_end; /* changed forever; empty: the guest halts */
 	uint32_t words;                  /* changed in each page, spread evenly; at least 1 */
 	uint32_t pause_ticks;            /* of the TSC, after each changed page: the throttle */
 	uint32_t walk_start, walk_pages; /* a power of two; 0: no walk, and the four below mean nothing */
