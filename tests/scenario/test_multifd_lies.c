@@ -10,158 +10,95 @@
 #define PAGE ((uint64_t)WIRE_TPAGE_BYTES)
 
 /*
- * Two channels, per round. What @put writes stands on channel 1 behind its first SYNC; then the channel is silent, or
- * ends if @ends. The main stream is held before its last sync point, so that nothing but the lie ends the migration.
+ * Two channels, per round. What @put writes, or else @packet with its payload, stands on channel 1 behind its first SYNC;
+ * then the channel is silent, or ends if @ends. The main stream is held before its last sync point, so that nothing but
+ * the lie ends the migration.
  */
 struct lie {
 	const char *what;
+	struct wire_packet packet; /* of "pc.ram", from offset 0 on, where nothing else is said */
 	void (*put)(struct wire *w);
-	int code;
 	const char *words;
+	bool sync; /* behind it */
 	bool ends;
-	uint32_t method;
+	int code;        /* 0: -EPROTO */
+	uint32_t method; /* that is expected */
 };
 
-static const uint64_t offsets_0[] = { 0, 4096, 8192, 12288 };
-static const uint64_t offset_wild[] = { 16 * 4096 };
-static const uint64_t offset_huge[] = { UINT64_MAX - 4095 };
-static const uint64_t offset_odd[] = { 1 };
+#define PACKET(pages, bytes, ...) .packet = { .normal_pages = (pages), .payload_bytes = (bytes), __VA_ARGS__ }
+#define AT(offset) .offsets = (const uint64_t[]){ offset }, .offset_count = 1
 
-static void put_page(struct wire *w, struct wire_packet p)
+static void put_packet(struct wire *w, struct wire_packet p)
 {
+	static const uint64_t offsets[] = { 0, 4096, 8192, 12288 };
+
 	p.pages_alloc = p.pages_alloc ? p.pages_alloc : WIRE_MULTIFD_PAGES_MAX;
 	p.block = p.block ? p.block : "pc.ram";
-	p.offsets = p.offsets ? p.offsets : offsets_0;
-	p.offset_count = 4;
-	if (p.offsets != offsets_0)
-		p.offset_count = 1;
+	p.offset_count = p.offsets ? p.offset_count : 4;
+	p.offsets = p.offsets ? p.offsets : offsets;
 	wire_multifd_header(w, &p);
 	wire_fill(w, 0x77, p.payload_bytes < 65536 ? p.payload_bytes : 65536);
 }
 
-static void put_magic(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .magic = 0x11223345, .normal_pages = 1, .payload_bytes = 4096 });
-}
-static void put_version(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .version = 2, .normal_pages = 1, .payload_bytes = 4096 });
-}
-static void put_flag(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .flags = 0x80, .normal_pages = 1, .payload_bytes = 4096 });
-}
-static void put_alloc(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .pages_alloc = 129, .normal_pages = 1, .payload_bytes = 4096 });
-}
-static void put_pages(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .normal_pages = 129, .payload_bytes = 129 * 4096 });
-}
-static void put_overflow(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .normal_pages = 2, .zero_pages = UINT32_MAX, .payload_bytes = 8192 });
-}
-static void put_block(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .block = "nowhere", .normal_pages = 1, .payload_bytes = 4096 });
-}
-static void put_wild(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .offsets = offset_wild, .normal_pages = 1, .payload_bytes = 4096 });
-}
-static void put_huge(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .offsets = offset_huge, .normal_pages = 1, .payload_bytes = 4096 });
-}
-static void put_odd(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .offsets = offset_odd, .normal_pages = 1, .payload_bytes = 4096 });
-}
-static void put_wild_zero(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .offsets = offset_wild, .zero_pages = 1 });
-}
-static void put_short(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .normal_pages = 2, .payload_bytes = 4096 });
-}
-static void put_long(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .normal_pages = 1, .payload_bytes = 8192 });
-}
-static void put_method(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .flags = WIRE_MULTIFD_ZLIB, .normal_pages = 1, .payload_bytes = 100 });
-}
-static void put_none(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .normal_pages = 1, .payload_bytes = 4096 });
-}
-static void put_garbage_zlib(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .flags = WIRE_MULTIFD_ZLIB, .normal_pages = 1, .payload_bytes = 100 });
-	wire_multifd_sync(w);
-}
-static void put_garbage_zstd(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .flags = WIRE_MULTIFD_ZSTD, .normal_pages = 1, .payload_bytes = 100 });
-	wire_multifd_sync(w);
-}
-static void put_megabytes(struct wire *w)
-{
-	put_page(w, (struct wire_packet){ .flags = WIRE_MULTIFD_ZLIB, .normal_pages = 1, .payload_bytes = 1u << 21 });
-}
 static void put_device(struct wire *w)
 {
 	uint8_t state[4096] = { 0 };
 
 	wire_multifd_device(w, "0000:00:05.0/vfio", 0, state, sizeof(state));
 }
+
 static void put_small_device(struct wire *w)
 {
 	wire_multifd_device(w, "0000:00:05.0/vfio", 0, "state", 5);
 }
+
 static void put_nothing(struct wire *w)
 {
 	(void)w;
 }
+
 static void put_half_header(struct wire *w)
 {
 	wire_fill(w, 0x11, 1000);
 }
+
 static void put_half_payload(struct wire *w)
 {
-	put_page(w, (struct wire_packet){ .normal_pages = 1, .payload_bytes = 4096 });
+	put_packet(w, (struct wire_packet){ .normal_pages = 1, .payload_bytes = 4096 });
 	w->len -= 100;
 }
 
 static const struct lie lies[] = {
-	{ "magic", put_magic, -EPROTO, "magic", .ends = false },
-	{ "version", put_version, -EPROTO, "version 2", .ends = false },
-	{ "an unknown flag", put_flag, -EPROTO, "flags 0x80", .ends = false },
-	{ "pages_alloc", put_alloc, -EPROTO, "129", .ends = false },
-	{ "too many pages", put_pages, -EPROTO, "129", .ends = false },
-	{ "a sum that overflows", put_overflow, -EPROTO, "zero pages", .ends = false },
-	{ "an unknown block", put_block, -EPROTO, "nowhere", .ends = false },
-	{ "an offset behind the block", put_wild, -EPROTO, "0x10000", .ends = false },
-	{ "an offset at the end of numbers", put_huge, -EPROTO, "0xfffffffffffff000", .ends = false },
-	{ "an offset inside a page", put_odd, -EPROTO, "0x1", .ends = false },
-	{ "a zero page behind the block", put_wild_zero, -EPROTO, "0x10000", .ends = false },
-	{ "a payload too short", put_short, -EPROTO, "payload", .ends = false },
-	{ "a payload too long", put_long, -EPROTO, "payload", .ends = false },
-	{ "zlib, and none is expected", put_method, -EPROTO, "compression", .ends = false },
-	{ "none, and zlib is expected", put_none, -EPROTO, "compression", .method = WIRE_MULTIFD_ZLIB },
-	{ "garbage for zlib", put_garbage_zlib, -EPROTO, "zlib", .method = WIRE_MULTIFD_ZLIB },
-	{ "garbage for zstd", put_garbage_zstd, -EPROTO, "zstd", .method = WIRE_MULTIFD_ZSTD },
-	{ "two megabytes for a page", put_megabytes, -EPROTO, "payload", .method = WIRE_MULTIFD_ZLIB },
-	{ "device state", put_device, -EPROTO, "0000:00:05.0/vfio", .ends = false },
-	{ "a little device state", put_small_device, -EPROTO, "0000:00:05.0/vfio", .ends = false },
-	{ "a little device state, and the end", put_small_device, -EPROTO, "0000:00:05.0/vfio", .ends = true },
-	{ "the end on a packet border", put_nothing, -ENODATA, "channel 1|before RAM", .ends = true },
-	{ "the end inside a header", put_half_header, -ENODATA, "middle of a packet", .ends = true },
-	{ "the end inside a payload", put_half_payload, -ENODATA, "middle of a packet", .ends = true },
+	{ "magic", PACKET(1, 4096, .magic = 0x11223345), .words = "magic" },
+	{ "version", PACKET(1, 4096, .version = 2), .words = "version 2" },
+	{ "an unknown flag", PACKET(1, 4096, .flags = 0x80), .words = "flags 0x80" },
+	{ "pages_alloc", PACKET(1, 4096, .pages_alloc = 129), .words = "129" },
+	{ "too many pages", PACKET(129, 129 * 4096), .words = "129" },
+	{ "a sum that overflows", PACKET(2, 8192, .zero_pages = UINT32_MAX), .words = "zero pages" },
+	{ "an unknown block", PACKET(1, 4096, .block = "nowhere"), .words = "nowhere" },
+	{ "an offset behind the block", PACKET(1, 4096, AT(16 * 4096)), .words = "0x10000" },
+	{ "an offset at the end of numbers", PACKET(1, 4096, AT(UINT64_MAX - 4095)), .words = "0xfffffffffffff000" },
+	{ "an offset inside a page", PACKET(1, 4096, AT(1)), .words = "0x1" },
+	{ "a zero page behind the block", PACKET(0, 0, AT(16 * 4096), .zero_pages = 1), .words = "0x10000" },
+	{ "a payload too short", PACKET(2, 4096), .words = "payload" },
+	{ "a payload too long", PACKET(1, 8192), .words = "payload" },
+	{ "zlib, and none is expected", PACKET(1, 100, .flags = WIRE_MULTIFD_ZLIB), .words = "compression" },
+	{ "none, and zlib is expected", PACKET(1, 4096), .words = "compression", .method = WIRE_MULTIFD_ZLIB },
+	{ "garbage for zlib", PACKET(1, 100, .flags = WIRE_MULTIFD_ZLIB), .words = "zlib", .sync = true,
+	  .method = WIRE_MULTIFD_ZLIB },
+	{ "garbage for zstd", PACKET(1, 100, .flags = WIRE_MULTIFD_ZSTD), .words = "zstd", .sync = true,
+	  .method = WIRE_MULTIFD_ZSTD },
+	{ "two megabytes for a page", PACKET(1, 1u << 21, .flags = WIRE_MULTIFD_ZLIB), .words = "payload",
+	  .method = WIRE_MULTIFD_ZLIB },
+	{ "device state", .put = put_device, .words = "0000:00:05.0/vfio" },
+	{ "a little device state", .put = put_small_device, .words = "0000:00:05.0/vfio" },
+	{ "a little device state, and the end", .put = put_small_device, .words = "0000:00:05.0/vfio", .ends = true },
+	{ "the end on a packet border", .put = put_nothing, .words = "channel 1|before RAM", .ends = true,
+	  .code = -ENODATA },
+	{ "the end inside a header", .put = put_half_header, .words = "middle of a packet", .ends = true,
+	  .code = -ENODATA },
+	{ "the end inside a payload", .put = put_half_payload, .words = "middle of a packet", .ends = true,
+	  .code = -ENODATA },
 };
 
 TEST_CASE("lies", 60);
@@ -179,7 +116,12 @@ TEST_ROWS(test_a_lie_on_a_channel_is_a_named_error, lies)
 	several_begin(&s, &m, NULL);
 	several_connect_all(&s);
 	wire_bytes(&lying, s.h.channels[1].data, wire_find(&s.h.channels[1], "interval", 0));
-	lie->put(&lying);
+	if (lie->put)
+		lie->put(&lying);
+	else
+		put_packet(&lying, lie->packet);
+	if (lie->sync)
+		wire_multifd_sync(&lying);
 	p = &s.lines[2];
 	p->wire = &lying;
 	several_allow(&s, SEVERAL_MAIN, wire_find(&s.h.main, "EOF", 0));
@@ -188,7 +130,7 @@ TEST_ROWS(test_a_lie_on_a_channel_is_a_named_error, lies)
 	p->end = lie->ends ? PUMP_CLOSE : PUMP_HOLD;
 	several_run(&s, 3000);
 	ck_assert_msg(s.result != 1, "%s: it hangs", lie->what);
-	several_check_failed(&s, lie->code, lie->words);
+	several_check_failed(&s, lie->code ? lie->code : -EPROTO, lie->words);
 	ck_assert_msg(strstr(s.scene.e.error, "channel 1"), "which channel? %s", s.scene.e.error);
 	ram = embedder_block(&s.scene.e, "pc.ram");
 	memset(lied, 0x77, sizeof(lied));

@@ -41,6 +41,7 @@ static const struct backing {
 	{ "hugetlb with a part of a page", odd_huge_blocks },
 };
 #define BACKINGS 4
+#define WALKS (BACKINGS * PC_ORDERS)
 
 static void need_huge(const struct pc_opts *o)
 {
@@ -119,7 +120,7 @@ TEST_EACH(test_a_source_of_today_lands, BACKINGS)
 
 TEST_CASE("touched", 30, HUGE_POOL);
 
-TEST_EACH(test_touched_pages_are_asked_for_once_and_land, BACKINGS *PC_ORDERS)
+TEST_EACH(test_touched_pages_are_asked_for_once_and_land, WALKS)
 {
 	static const unsigned threads[] = { 1, 4, 16 };
 	struct pc s;

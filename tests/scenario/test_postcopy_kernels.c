@@ -123,11 +123,12 @@ static const struct pc_block memories[][2] = {
 	{ { "pc.ram", 2 * 512 + 37, EMB_HUGETLB }, { "vga.vram", 33, EMB_MEMFD } },
 };
 #define MEMORIES 3
+#define PLAYS (TRICKS * MEMORIES)
 
 TEST_CASE("played", 60, HUGE_POOL);
 
 /* A toucher has to be woken, and every byte has to be right, whatever a placement says. */
-TEST_EACH(test_placements_that_fail_are_read_the_same_from_every_kernel, TRICKS *MEMORIES)
+TEST_EACH(test_placements_that_fail_are_read_the_same_from_every_kernel, PLAYS)
 {
 	struct pc s;
 

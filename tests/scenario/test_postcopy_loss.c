@@ -27,6 +27,7 @@ static const struct pc_block memories[][2] = {
 #define MEMORIES 3
 
 enum cut { CUT_MAIN, CUT_PREEMPT, CUT_BOTH, CUTS };
+#define LOSSES (MEMORIES * CUTS)
 
 static void cut(struct pc *s, enum cut which)
 {
@@ -135,7 +136,7 @@ static void lose(int memory, enum cut which, unsigned records, size_t torn_bytes
 
 TEST_CASE("pause", 60, HUGE_POOL);
 
-TEST_EACH(test_a_loss_at_the_end_of_a_record_is_a_pause, MEMORIES *CUTS)
+TEST_EACH(test_a_loss_at_the_end_of_a_record_is_a_pause, LOSSES)
 {
 	for (unsigned records = 0; records <= PAGES_SENT; records++)
 		lose(_i / CUTS, (enum cut)(_i % CUTS), records, 0);

@@ -22,6 +22,8 @@ static const struct pc_block memories[][2] = {
 };
 #define MEMORIES 3
 #define HUGE_MEMORY 2
+#define STORIES (MEMORIES * REC_STYLES)
+#define SMALL_STORIES (HUGE_MEMORY * REC_STYLES)
 
 static struct pc_opts opts_of(int memory, enum rec_style style)
 {
@@ -80,10 +82,10 @@ static void check_asked_again(struct rec *r)
 	ck_assert_msg(!r->s.breach[0], "%s", r->s.breach);
 }
 
-/* Faults that were outstanding at the loss, and faults of the time when nobody could be asked. */
 TEST_CASE("small", 60);
 
-TEST_EACH(test_what_is_waited_for_is_asked_for_again_behind_the_ack, HUGE_MEMORY *REC_STYLES)
+/* Faults that were outstanding at the loss, and faults of the time when nobody could be asked. */
+TEST_EACH(test_what_is_waited_for_is_asked_for_again_behind_the_ack, SMALL_STORIES)
 {
 	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
 	struct pc_opts o = opts_of(_i / REC_STYLES, style);
@@ -136,7 +138,7 @@ TEST_EACH(test_nobody_goes_on_while_it_is_paused, HUGE_MEMORY)
 
 /* ---- losses in a row --------------------------------------------------------------------------------------------- */
 
-TEST_EACH(test_the_network_may_be_lost_again_and_again, HUGE_MEMORY *REC_STYLES)
+TEST_EACH(test_the_network_may_be_lost_again_and_again, SMALL_STORIES)
 {
 	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
 	struct pc_opts o = opts_of(_i / REC_STYLES, style);
@@ -184,7 +186,7 @@ TEST_EACH(test_a_loss_behind_the_end_of_main_reopens_its_sections, HUGE_MEMORY)
 
 /* ---- the dialogue fails ------------------------------------------------------------------------------------------ */
 
-TEST_EACH(test_the_dialogue_may_break_at_any_byte, HUGE_MEMORY *REC_STYLES)
+TEST_EACH(test_the_dialogue_may_break_at_any_byte, SMALL_STORIES)
 {
 	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
 	const struct pc_opts o = opts_of(_i / REC_STYLES, style);
@@ -202,7 +204,7 @@ TEST_EACH(test_the_dialogue_may_break_at_any_byte, HUGE_MEMORY *REC_STYLES)
 	rec_answer_and_finish(&r);
 }
 
-TEST_EACH(test_the_dialogue_may_break_at_any_step, HUGE_MEMORY *REC_STYLES)
+TEST_EACH(test_the_dialogue_may_break_at_any_step, SMALL_STORIES)
 {
 	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
 	const struct pc_opts o = opts_of(_i / REC_STYLES, style);
@@ -230,7 +232,7 @@ TEST_EACH(test_the_dialogue_may_break_at_any_step, HUGE_MEMORY *REC_STYLES)
 }
 
 /* The source goes while its answer is being written: RESUME_ACK has gone out, or is about to. */
-TEST_EACH(test_an_ack_that_nobody_reads_is_a_loss_like_others, HUGE_MEMORY *REC_STYLES)
+TEST_EACH(test_an_ack_that_nobody_reads_is_a_loss_like_others, SMALL_STORIES)
 {
 	enum rec_style style = (enum rec_style)(_i % REC_STYLES);
 	const struct pc_opts o = opts_of(_i / REC_STYLES, style);
@@ -334,9 +336,9 @@ static void send_stale(struct rec *r, unsigned line, uint64_t first, uint64_t en
 	}
 }
 
-/* Pieces on one channel or on both; each loss leaves others. Nothing of them may be seen in the end. */
 TEST_CASE("huge", 60, HUGE_POOL);
 
+/* Pieces on one channel or on both; each loss leaves others. Nothing of them may be seen in the end. */
 TEST_EACH(test_half_a_huge_page_comes_anew, 2)
 {
 	enum rec_style style = _i ? REC_NEW : REC_NO_PREEMPT;
@@ -483,12 +485,12 @@ TEST_EACH(test_a_cancel_at_any_turn_of_a_recovery_gives_everything_back, 2 * REC
 
 /* Others may have the pool while what needs none of it runs. */
 TEST_CASE("huge", 60, HUGE_POOL);
-TEST_AGAIN(test_what_is_waited_for_is_asked_for_again_behind_the_ack, HUGE_MEMORY *REC_STYLES, MEMORIES *REC_STYLES);
+TEST_AGAIN(test_what_is_waited_for_is_asked_for_again_behind_the_ack, SMALL_STORIES, STORIES);
 TEST_AGAIN(test_a_loss_behind_the_end_of_main_reopens_its_sections, HUGE_MEMORY, MEMORIES);
 TEST_AGAIN(test_nobody_goes_on_while_it_is_paused, HUGE_MEMORY, MEMORIES);
-TEST_AGAIN(test_the_network_may_be_lost_again_and_again, HUGE_MEMORY *REC_STYLES, MEMORIES *REC_STYLES);
-TEST_AGAIN(test_the_dialogue_may_break_at_any_byte, HUGE_MEMORY *REC_STYLES, MEMORIES *REC_STYLES);
-TEST_AGAIN(test_the_dialogue_may_break_at_any_step, HUGE_MEMORY *REC_STYLES, MEMORIES *REC_STYLES);
-TEST_AGAIN(test_an_ack_that_nobody_reads_is_a_loss_like_others, HUGE_MEMORY *REC_STYLES, MEMORIES *REC_STYLES);
+TEST_AGAIN(test_the_network_may_be_lost_again_and_again, SMALL_STORIES, STORIES);
+TEST_AGAIN(test_the_dialogue_may_break_at_any_byte, SMALL_STORIES, STORIES);
+TEST_AGAIN(test_the_dialogue_may_break_at_any_step, SMALL_STORIES, STORIES);
+TEST_AGAIN(test_an_ack_that_nobody_reads_is_a_loss_like_others, SMALL_STORIES, STORIES);
 TEST_AGAIN(test_what_is_removed_while_it_is_paused_is_not_asked_for, HUGE_MEMORY, MEMORIES);
 TEST_AGAIN(test_it_completes_when_all_that_was_missing_is_removed, HUGE_MEMORY, MEMORIES);

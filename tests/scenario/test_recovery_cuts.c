@@ -27,6 +27,8 @@ static const struct pc_block memories[][2] = {
 
 /* How pages travel: pushed on main while the guest runs; or only what it asks for. */
 enum mode { PUSHED, ASKED_ON_MAIN, PUSHED_WITH_PREEMPT, ASKED_ON_PREEMPT, MODES };
+#define WAYS (MEMORIES * MODES)
+#define SMALL_WAYS (HUGE_MEMORY * MODES)
 
 struct cut {
 	int memory;
@@ -141,7 +143,7 @@ static size_t pages_of(int memory, enum mode mode)
 
 TEST_CASE("records", 600);
 
-TEST_EACH(test_a_cut_behind_each_record_loses_nothing, HUGE_MEMORY *MODES)
+TEST_EACH(test_a_cut_behind_each_record_loses_nothing, SMALL_WAYS)
 {
 	bool all = scene_env("CUTS", CUTS_DEFAULT) >= CUTS_ALL;
 	enum mode mode = (enum mode)(_i % MODES);
@@ -161,7 +163,7 @@ TEST_EACH(test_a_cut_behind_each_record_loses_nothing, HUGE_MEMORY *MODES)
 
 TEST_CASE("bytes", 600);
 
-TEST_EACH(test_a_cut_at_any_byte_loses_nothing, HUGE_MEMORY *MODES)
+TEST_EACH(test_a_cut_at_any_byte_loses_nothing, SMALL_WAYS)
 {
 	uint64_t seed = scene_env("CUTS_SEED", 1) * MEMORIES * MODES + (uint64_t)_i;
 	size_t bytes = pages_of(_i / MODES, (enum mode)(_i % MODES)) * PC_PAGE * 3 / 4;
@@ -177,7 +179,7 @@ TEST_EACH(test_a_cut_at_any_byte_loses_nothing, HUGE_MEMORY *MODES)
 
 /* Others may have the pool while what needs none of it runs. */
 TEST_CASE("records_huge", 600, HUGE_POOL);
-TEST_AGAIN(test_a_cut_behind_each_record_loses_nothing, HUGE_MEMORY *MODES, MEMORIES *MODES);
+TEST_AGAIN(test_a_cut_behind_each_record_loses_nothing, SMALL_WAYS, WAYS);
 
 TEST_CASE("bytes_huge", 600, HUGE_POOL);
-TEST_AGAIN(test_a_cut_at_any_byte_loses_nothing, HUGE_MEMORY *MODES, MEMORIES *MODES);
+TEST_AGAIN(test_a_cut_at_any_byte_loses_nothing, SMALL_WAYS, WAYS);

@@ -1,6 +1,6 @@
 /*
  * What rarely goes wrong around a pause: the kernel is short of memory, or two things happen in one turn. The linker
- * wraps the functions that would report it (WRAPPED in the Makefile), and they report it when the test wants.
+ * wraps the functions that would report it (WRAPPED in tests/tests.mk), and they report it when the test wants.
  */
 #include "tests/support/check_main.h"
 

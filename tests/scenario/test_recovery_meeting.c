@@ -182,6 +182,7 @@ TEST_EACH(test_silent_connections_from_before_the_loss_are_closed, 2)
 /* ---- strangers --------------------------------------------------------------------------------------------------- */
 
 enum stranger { CLOSES, SILENT, HALF, HTTP, NEW_MIGRATION, CHANNEL, STRANGERS };
+#define MEETINGS (REC_STYLES * STRANGERS)
 
 static void make_stranger(struct wire *w, enum stranger which)
 {
@@ -205,7 +206,7 @@ static void meet(struct rec *r, struct pump *p, const struct wire *w, enum stran
 
 TEST_CASE("strangers", 30);
 
-TEST_EACH(test_strangers_do_not_disturb_a_recovery, REC_STYLES *STRANGERS)
+TEST_EACH(test_strangers_do_not_disturb_a_recovery, MEETINGS)
 {
 	enum rec_style style = (enum rec_style)(_i / STRANGERS);
 	enum stranger which = (enum stranger)(_i % STRANGERS);
