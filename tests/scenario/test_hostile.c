@@ -12,239 +12,119 @@
 
 /* ---- lies that are longer than a literal -------------------------------------------------------------------- */
 
-static void put_long_machine(struct wire *w)
+static void put_long_machine(struct wire *w, const struct hostile_row *row)
 {
 	char name[300];
 
 	memset(name, 'p', sizeof(name));
-	wire_config_n(w, 256, name, 256);
+	wire_config_n(w, (uint32_t)row->n, name, row->n);
 }
 
-static void put_65_capabilities(struct wire *w)
+/* @n times the capability @text. */
+static void put_capabilities(struct wire *w, const struct hostile_row *row)
 {
 	const char *names[65];
 
-	for (unsigned i = 0; i < 65; i++)
-		names[i] = "x-ignore-shared";
-	wire_config_capabilities(w, names, 65);
+	for (unsigned i = 0; i < row->n; i++)
+		names[i] = row->text;
+	wire_config_capabilities(w, names, (uint32_t)row->n);
 }
 
-static void put_ignore_shared(struct wire *w)
+static void put_uuid(struct wire *w, const struct hostile_row *row)
 {
-	wire_config_capabilities(w, (const char *const[]){ "x-ignore-shared" }, 1);
+	wire_config_uuid(w, (const uint8_t *)row->text);
 }
 
-static void put_unknown_capability(struct wire *w)
+static void put_page_bits(struct wire *w, const struct hostile_row *row)
 {
-	wire_config_capabilities(w, (const char *const[]){ "x-teleport" }, 1);
+	wire_config_page_bits(w, (uint32_t)row->n);
 }
 
-static void put_uuid(struct wire *w)
+static void put_subsection(struct wire *w, const struct hostile_row *row)
 {
-	wire_config_uuid(w, (const uint8_t *)"0123456789abcdef");
-}
-
-static void put_page_bits_9(struct wire *w)
-{
-	wire_config_page_bits(w, 9);
-}
-
-static void put_page_bits_12(struct wire *w)
-{
-	wire_config_page_bits(w, 12);
-}
-
-static void put_page_bits_64(struct wire *w)
-{
-	wire_config_page_bits(w, 64);
-}
-
-static void put_page_bits_most(struct wire *w)
-{
-	wire_config_page_bits(w, UINT32_MAX);
-}
-
-static void put_unknown_subsection(struct wire *w)
-{
-	wire_subsection(w, "configuration/colour", 1);
-}
-
-static void put_capabilities_version_2(struct wire *w)
-{
-	wire_subsection(w, "configuration/capabilities", 2);
+	wire_subsection(w, row->text, (uint32_t)row->n);
 	wire_be32(w, 0);
 }
 
-static void put_start_unknown(struct wire *w)
+static void put_device(struct wire *w, const struct hostile_row *row)
 {
-	wire_section(w, WIRE_START, 3, "teleporter", 0, 1);
-}
-
-static void put_start_ram_again(struct wire *w)
-{
-	wire_section(w, WIRE_START, 3, "ram", 0, 4);
-	wire_eos(w);
-	wire_footer(w, 3);
-}
-
-static void put_start_ram_same_id(struct wire *w)
-{
-	wire_section(w, WIRE_START, HOSTILE_RAM_ID, "ram", 0, 4);
-	wire_eos(w);
-	wire_footer(w, HOSTILE_RAM_ID);
-}
-
-static void put_start_instance_1(struct wire *w)
-{
-	wire_section(w, WIRE_START, HOSTILE_RAM_ID, "ram", 1, 4);
-}
-
-static void put_start_version_5(struct wire *w)
-{
-	wire_section(w, WIRE_START, HOSTILE_RAM_ID, "ram", 0, 5);
-}
-
-static void put_device(struct wire *w)
-{
+	(void)row;
 	wire_device(w, 20, &wire_standard_devices[1]);
 }
 
-static void put_same_device_twice(struct wire *w)
+/* The first of the standard devices, then the one with number @n, in section @total. */
+static void put_two_devices(struct wire *w, const struct hostile_row *row)
 {
 	wire_device(w, 10, &wire_standard_devices[0]);
-	wire_device(w, 11, &wire_standard_devices[0]);
+	wire_device(w, (uint32_t)row->total, &wire_standard_devices[row->n]);
 }
 
-static void put_same_section_id_twice(struct wire *w)
+static void put_device_without_name(struct wire *w, const struct hostile_row *row)
 {
-	wire_device(w, 10, &wire_standard_devices[0]);
-	wire_device(w, 10, &wire_standard_devices[1]);
-}
-
-static void put_device_without_name(struct wire *w)
-{
+	(void)row;
 	wire_device(w, 10, &(struct wire_device){ .name = "", .data = "abcd", .bytes = 4 });
 }
 
-static void put_device_wrong_footer(struct wire *w)
+static void put_device_wrong_footer(struct wire *w, const struct hostile_row *row)
 {
+	(void)row;
 	wire_device(w, 10, &wire_standard_devices[0]);
 	w->data[w->len - 1] ^= 1;
 }
 
-static void put_device_no_footer(struct wire *w)
+static void put_device_no_footer(struct wire *w, const struct hostile_row *row)
 {
+	(void)row;
 	wire_device(w, 10, &wire_standard_devices[0]);
 	w->len -= 5;
 }
 
-static void put_device_behind_id_of_ram(struct wire *w)
+static void put_device_behind_id_of_ram(struct wire *w, const struct hostile_row *row)
 {
+	(void)row;
 	wire_device(w, HOSTILE_RAM_ID, &wire_standard_devices[0]);
 }
 
-static void describe(struct wire *w, const char *json)
+/* EOF, and a description @text that is said to be @n long; 0: as long as it is. */
+static void put_desc(struct wire *w, const struct hostile_row *row)
 {
 	wire_eof(w);
-	wire_vmdesc_n(w, (uint32_t)strlen(json), json, strlen(json));
+	wire_vmdesc_n(w, row->n ? (uint32_t)row->n : (uint32_t)strlen(row->text), row->text, strlen(row->text));
 }
 
-#define GLOBALSTATE(size) \
-	"{\"name\": \"globalstate\", \"instance_id\": 0, \"size\": " size ", \"fields\": [{\"name\": \"data\", " \
-	"\"size\": " size ", \"type\": \"buffer\"}]}"
-#define TIMER(size) \
-	"{\"name\": \"timer\", \"instance_id\": 0, \"size\": " size ", \"fields\": [{\"name\": \"data\", " \
-	"\"size\": " size ", \"type\": \"buffer\"}]}"
-#define DEVICES(list) "{\"page_size\": 4096, \"devices\": [" list "]}"
-
-static void put_desc_honest(struct wire *w)
+static void put_desc_deep(struct wire *w, const struct hostile_row *row)
 {
-	describe(w, DEVICES(TIMER("24") ", " GLOBALSTATE("104")));
-}
-
-static void put_desc_size_less(struct wire *w)
-{
-	describe(w, DEVICES(TIMER("23") ", " GLOBALSTATE("104")));
-}
-
-static void put_desc_size_more(struct wire *w)
-{
-	describe(w, DEVICES(TIMER("25") ", " GLOBALSTATE("104")));
-}
-
-static void put_desc_size_huge(struct wire *w)
-{
-	describe(w, DEVICES(TIMER("18446744073709551615") ", " GLOBALSTATE("104")));
-}
-
-static void put_desc_size_negative(struct wire *w)
-{
-	describe(w, DEVICES(TIMER("-24") ", " GLOBALSTATE("104")));
-}
-
-static void put_desc_size_wraps(struct wire *w)
-{
-	describe(w,
-	         DEVICES("{\"name\": \"timer\", \"instance_id\": 0, \"vmsd_name\": \"timer\", \"version\": 2, "
-	                 "\"fields\": [{\"name\": \"a\", \"array_len\": 4611686018427387904, \"type\": \"uint64\", "
-	                 "\"size\": 4}, {\"name\": \"b\", \"type\": \"buffer\", \"size\": 24}]}, " GLOBALSTATE("104")));
-}
-
-static void put_desc_one_missing(struct wire *w)
-{
-	describe(w, DEVICES(TIMER("24")));
-}
-
-static void put_desc_one_more(struct wire *w)
-{
-	describe(w, DEVICES(TIMER("24") ", " GLOBALSTATE("104") ", " TIMER("24")));
-}
-
-static void put_desc_other_name(struct wire *w)
-{
-	describe(w, DEVICES(GLOBALSTATE("24") ", " GLOBALSTATE("104")));
-}
-
-static void put_desc_not_json(struct wire *w)
-{
-	describe(w, "{\"page_size\": 4096, \"devices\": [}");
-}
-
-static void put_desc_deep(struct wire *w)
-{
-	enum { DEEP = 100000 };
-
 	wire_eof(w);
 	wire_u8(w, WIRE_VMDESC);
-	wire_be32(w, 1 + 4 + DEEP + 1);
+	wire_be32(w, 1 + 4 + (uint32_t)row->n + 1);
 	wire_bytes(w, "{\"a\":", 5);
-	wire_fill(w, '[', DEEP);
+	wire_fill(w, '[', row->n);
 	wire_u8(w, '}');
 }
 
-static void put_desc_cut(struct wire *w)
+static void put_desc_cut(struct wire *w, const struct hostile_row *row)
 {
+	(void)row;
 	wire_eof(w);
 	wire_vmdesc(w);
 	w->len -= 3;
 }
 
-static void put_no_desc(struct wire *w)
-{
-	wire_eof(w);
-}
+#define DEVICE(name, more) "{\"name\": \"" name "\", \"instance_id\": 0, " more "}"
+#define ONE_BUFFER(name, size) \
+	DEVICE(name, "\"size\": " size ", \"fields\": [{\"name\": \"data\", \"size\": " size ", \"type\": " \
+	                                                                                     "\"buffer\"}]")
+#define TIMER(size) ONE_BUFFER("timer", size)
+#define GLOBALSTATE(size) ONE_BUFFER("globalstate", size)
+#define TIMER_THAT_WRAPS \
+	DEVICE("timer", \
+	       "\"vmsd_name\": \"timer\", \"version\": 2, \"fields\": [{\"name\": \"a\", \"array_len\": " \
+	       "4611686018427387904, \"type\": \"uint64\", \"size\": 4}, {\"name\": \"b\", \"type\": \"buffer\", " \
+	       "\"size\": 24}]")
+#define DEVICES(list) .put = put_desc, .text = "{\"page_size\": 4096, \"devices\": [" list "]}"
 
-static void put_desc_4_gib(struct wire *w)
-{
-	wire_eof(w);
-	wire_vmdesc_n(w, UINT32_MAX, "{}", 2);
-}
-
-static void put_desc_over_64_mib(struct wire *w)
-{
-	wire_eof(w);
-	wire_vmdesc_n(w, (64u << 20) + 1, "{}", 2);
-}
+#define RAM_START(id, instance, version) "\1\0\0\0" id "\3ram\0\0\0" instance "\0\0\0" version
+#define RAM_END(id) "\0\0\0\0\0\0\0\x10\x7e\0\0\0" id
 
 /* ---- the rows ---------------------------------------------------------------------------------------------- */
 
@@ -265,25 +145,30 @@ static const struct hostile_row frame_rows[] = {
 	  .words = "machine", .config = { .machine = HOSTILE_MACHINE ".1" } },
 	{ "a machine of which ours is the beginning", AT_CONFIG, RAW(MACHINE_SECTION), .code = -EPROTO,
 	  .words = "machine", .config = { .machine = "pc-i440fx-7" } },
-	{ "a machine name of 256 bytes", AT_CONFIG, put_long_machine, .code = -EPROTO, .words = "256" },
+	{ "a machine name of 256 bytes", AT_CONFIG, .put = put_long_machine, .n = 256, .code = -EPROTO,
+	  .words = "256" },
 	{ "a machine name of 4 GiB", AT_CONFIG, RAW("\x07\xff\xff\xff\xff"), .code = -EPROTO, .words = "machine" },
-	{ "unknown configuration subsection", AT_CONFIG_MORE, put_unknown_subsection, .code = -EPROTO,
-	  .words = "colour" },
-	{ "configuration subsection of version 2", AT_CONFIG_MORE, put_capabilities_version_2, .code = -EPROTO,
-	  .words = "version" },
-	{ "65 capabilities", AT_CONFIG_MORE, put_65_capabilities, .code = -EPROTO, .words = "65" },
-	{ "unknown capability", AT_CONFIG_MORE, put_unknown_capability, .code = -EPROTO, .words = "x-teleport" },
-	{ "a validated capability that is not on here", AT_CONFIG_MORE, put_ignore_shared, .code = -EPROTO,
-	  .words = "x-ignore-shared" },
-	{ "pages of 2^12 bytes, said so, land", AT_CONFIG_MORE, put_page_bits_12, .code = 0 },
-	{ "pages of 2^9 bytes", AT_CONFIG_MORE, put_page_bits_9, .code = -EPROTO, .words = "page" },
-	{ "pages of 2^64 bytes", AT_CONFIG_MORE, put_page_bits_64, .code = -EPROTO, .words = "page" },
-	{ "pages of 2^4294967295 bytes", AT_CONFIG_MORE, put_page_bits_most, .code = -EPROTO, .words = "page" },
-	{ "another UUID", AT_CONFIG_MORE, put_uuid, .code = -EPROTO, .words = "UUID", .caps = validate_uuid,
-	  .config = { .uuid = "0123456789abcdeF" } },
-	{ "the right UUID lands", AT_CONFIG_MORE, put_uuid, .code = 0, .caps = validate_uuid,
-	  .config = { .uuid = { "0123456789abcdef" } } },
-	{ "no UUID of our own lands", AT_CONFIG_MORE, put_uuid, .code = 0, .caps = validate_uuid },
+	{ "unknown configuration subsection", AT_CONFIG_MORE, .put = put_subsection, .text = "configuration/colour",
+	  .n = 1, .code = -EPROTO, .words = "colour" },
+	{ "configuration subsection of version 2", AT_CONFIG_MORE, .put = put_subsection,
+	  .text = "configuration/capabilities", .n = 2, .code = -EPROTO, .words = "version" },
+	{ "65 capabilities", AT_CONFIG_MORE, .put = put_capabilities, .text = "x-ignore-shared", .n = 65,
+	  .code = -EPROTO, .words = "65" },
+	{ "unknown capability", AT_CONFIG_MORE, .put = put_capabilities, .text = "x-teleport", .n = 1, .code = -EPROTO,
+	  .words = "x-teleport" },
+	{ "a validated capability that is not on here", AT_CONFIG_MORE, .put = put_capabilities,
+	  .text = "x-ignore-shared", .n = 1, .code = -EPROTO, .words = "x-ignore-shared" },
+	{ "pages of 2^12 bytes, said so, land", AT_CONFIG_MORE, .put = put_page_bits, .n = 12, .code = 0 },
+	{ "pages of 2^9 bytes", AT_CONFIG_MORE, .put = put_page_bits, .n = 9, .code = -EPROTO, .words = "page" },
+	{ "pages of 2^64 bytes", AT_CONFIG_MORE, .put = put_page_bits, .n = 64, .code = -EPROTO, .words = "page" },
+	{ "pages of 2^4294967295 bytes", AT_CONFIG_MORE, .put = put_page_bits, .n = UINT32_MAX, .code = -EPROTO,
+	  .words = "page" },
+	{ "another UUID", AT_CONFIG_MORE, .put = put_uuid, .text = "0123456789abcdef", .code = -EPROTO, .words = "UUID",
+	  .caps = validate_uuid, .config = { .uuid = "0123456789abcdeF" } },
+	{ "the right UUID lands", AT_CONFIG_MORE, .put = put_uuid, .text = "0123456789abcdef", .code = 0,
+	  .caps = validate_uuid, .config = { .uuid = { "0123456789abcdef" } } },
+	{ "no UUID of our own lands", AT_CONFIG_MORE, .put = put_uuid, .text = "0123456789abcdef", .code = 0,
+	  .caps = validate_uuid },
 	{ "element type 0x09", AT_ELEMENT, RAW("\x09\0\0\0\2"), .code = -EPROTO, .words = "0x09|0x9| 9" },
 	{ "element type 0xff", AT_ELEMENT, RAW("\xff"), .code = -EPROTO, .words = "0xff|255" },
 	{ "a footer where an element must be", AT_ELEMENT, RAW("\x7e\0\0\0\2"), .code = -EPROTO,
@@ -293,13 +178,17 @@ static const struct hostile_row frame_rows[] = {
 	  .words = "0x05|subsection" },
 	{ "a description before EOF", AT_ELEMENT, RAW("\x06\0\0\0\2{}"), .code = -EPROTO, .words = "0x06|description" },
 	{ "START without a name", AT_START, RAW("\1\0\0\0\2\0\0\0\0\0\0\0\0\4"), .code = -EPROTO, .words = "name" },
-	{ "START of an unknown handler", AT_COMMANDS, put_start_unknown, .code = -EPROTO, .words = "teleporter" },
-	{ "START of ram, instance 1", AT_START, put_start_instance_1, .code = -EPROTO, .words = "ram" },
-	{ "START of ram, version 5", AT_START, put_start_version_5, .code = -EPROTO, .words = "version" },
-	{ "START of ram again", AT_SETUP, put_start_ram_again, .code = -EPROTO, .words = "ram" },
-	{ "START of ram again after PART", AT_ELEMENT, put_start_ram_again, .code = -EPROTO, .words = "START" },
-	{ "START of ram again with the same id", AT_SETUP, put_start_ram_same_id, .code = -EPROTO, .words = "ram| 2" },
-	{ "a device between the rounds of RAM", AT_ELEMENT, put_device, .code = -EPROTO },
+	{ "START of an unknown handler", AT_COMMANDS, RAW("\1\0\0\0\3\nteleporter\0\0\0\0\0\0\0\1"), .code = -EPROTO,
+	  .words = "teleporter" },
+	{ "START of ram, instance 1", AT_START, RAW(RAM_START("\2", "\1", "\4")), .code = -EPROTO, .words = "ram" },
+	{ "START of ram, version 5", AT_START, RAW(RAM_START("\2", "\0", "\5")), .code = -EPROTO, .words = "version" },
+	{ "START of ram again", AT_SETUP, RAW(RAM_START("\3", "\0", "\4") RAM_END("\3")), .code = -EPROTO,
+	  .words = "ram" },
+	{ "START of ram again after PART", AT_ELEMENT, RAW(RAM_START("\3", "\0", "\4") RAM_END("\3")), .code = -EPROTO,
+	  .words = "START" },
+	{ "START of ram again with the same id", AT_SETUP, RAW(RAM_START("\2", "\0", "\4") RAM_END("\2")),
+	  .code = -EPROTO, .words = "ram| 2" },
+	{ "a device between the rounds of RAM", AT_ELEMENT, .put = put_device, .code = -EPROTO },
 	{ "PART before START", AT_COMMANDS, RAW("\2\0\0\0\2\0\0\0\0\0\0\0\x10"), .code = -EPROTO, .words = "section" },
 	{ "PART of an unknown id", AT_ELEMENT, RAW("\2\0\0\0\3\0\0\0\0\0\0\0\x10"), .code = -EPROTO,
 	  .words = "section" },
@@ -311,32 +200,43 @@ static const struct hostile_row frame_rows[] = {
 };
 
 static const struct hostile_row tail_rows[] = {
-	{ "a description of old style lands", AT_TAIL, put_desc_honest, .code = 0 },
-	{ "a device twice", AT_DEVICES, put_same_device_twice, .code = ANY_ERROR, .words = "timer", .ends = true },
-	{ "a section id twice", AT_DEVICES, put_same_section_id_twice, .code = ANY_ERROR, .ends = true },
-	{ "the section id of ram for a device", AT_DEVICES, put_device_behind_id_of_ram, .code = ANY_ERROR,
+	{ "a description of old style lands", AT_TAIL, DEVICES(TIMER("24") ", " GLOBALSTATE("104")), .code = 0 },
+	{ "a device twice", AT_DEVICES, .put = put_two_devices, .n = 0, .total = 11, .code = ANY_ERROR,
+	  .words = "timer", .ends = true },
+	{ "a section id twice", AT_DEVICES, .put = put_two_devices, .n = 1, .total = 10, .code = ANY_ERROR,
 	  .ends = true },
-	{ "a device without a name", AT_DEVICES, put_device_without_name, .code = ANY_ERROR, .ends = true },
-	{ "a device with the footer of another", AT_DEVICES, put_device_wrong_footer, .code = ANY_ERROR,
+	{ "the section id of ram for a device", AT_DEVICES, .put = put_device_behind_id_of_ram, .code = ANY_ERROR,
+	  .ends = true },
+	{ "a device without a name", AT_DEVICES, .put = put_device_without_name, .code = ANY_ERROR, .ends = true },
+	{ "a device with the footer of another", AT_DEVICES, .put = put_device_wrong_footer, .code = ANY_ERROR,
 	  .words = "timer|footer", .ends = true },
-	{ "a device without a footer", AT_DEVICES, put_device_no_footer, .code = ANY_ERROR, .words = "timer|footer",
+	{ "a device without a footer", AT_DEVICES, .put = put_device_no_footer, .code = ANY_ERROR,
+	  .words = "timer|footer", .ends = true },
+	{ "the description has a byte less", AT_TAIL, DEVICES(TIMER("23") ", " GLOBALSTATE("104")), .code = ANY_ERROR,
 	  .ends = true },
-	{ "the description has a byte less", AT_TAIL, put_desc_size_less, .code = ANY_ERROR, .ends = true },
-	{ "the description has a byte more", AT_TAIL, put_desc_size_more, .code = ANY_ERROR, .ends = true },
-	{ "the description has 2^64 - 1 bytes", AT_TAIL, put_desc_size_huge, .code = ANY_ERROR, .ends = true },
-	{ "the description has fewer than no bytes", AT_TAIL, put_desc_size_negative, .code = ANY_ERROR, .ends = true },
-	{ "the description's sum wraps round to the right one", AT_TAIL, put_desc_size_wraps, .code = ANY_ERROR,
+	{ "the description has a byte more", AT_TAIL, DEVICES(TIMER("25") ", " GLOBALSTATE("104")), .code = ANY_ERROR,
 	  .ends = true },
-	{ "the description has a device less", AT_TAIL, put_desc_one_missing, .code = ANY_ERROR, .ends = true },
-	{ "the description has a device more", AT_TAIL, put_desc_one_more, .code = ANY_ERROR, .ends = true },
-	{ "the description has another device", AT_TAIL, put_desc_other_name, .code = ANY_ERROR, .ends = true },
-	{ "the description is not JSON", AT_TAIL, put_desc_not_json, .code = ANY_ERROR, .ends = true },
-	{ "the description is 100000 deep", AT_TAIL, put_desc_deep, .code = ANY_ERROR, .ends = true },
-	{ "the description is cut short", AT_TAIL, put_desc_cut, .code = ANY_ERROR, .ends = true },
-	{ "no description where one is expected", AT_TAIL, put_no_desc, .code = ANY_ERROR, .ends = true },
-	{ "the description is said to have 4 GiB", AT_TAIL, put_desc_4_gib, .code = ANY_ERROR, .ends = true },
-	{ "the description is said to have 64 MiB + 1", AT_TAIL, put_desc_over_64_mib, .code = ANY_ERROR,
+	{ "the description has 2^64 - 1 bytes", AT_TAIL, DEVICES(TIMER("18446744073709551615") ", " GLOBALSTATE("104")),
+	  .code = ANY_ERROR, .ends = true },
+	{ "the description has fewer than no bytes", AT_TAIL, DEVICES(TIMER("-24") ", " GLOBALSTATE("104")),
+	  .code = ANY_ERROR, .ends = true },
+	{ "the description's sum wraps round to the right one", AT_TAIL,
+	  DEVICES(TIMER_THAT_WRAPS ", " GLOBALSTATE("104")), .code = ANY_ERROR, .ends = true },
+	{ "the description has a device less", AT_TAIL, DEVICES(TIMER("24")), .code = ANY_ERROR, .ends = true },
+	{ "the description has a device more", AT_TAIL, DEVICES(TIMER("24") ", " GLOBALSTATE("104") ", " TIMER("24")),
+	  .code = ANY_ERROR, .ends = true },
+	{ "the description has another device", AT_TAIL, DEVICES(GLOBALSTATE("24") ", " GLOBALSTATE("104")),
+	  .code = ANY_ERROR, .ends = true },
+	{ "the description is not JSON", AT_TAIL, .put = put_desc, .text = "{\"page_size\": 4096, \"devices\": [}",
+	  .code = ANY_ERROR, .ends = true },
+	{ "the description is 100000 deep", AT_TAIL, .put = put_desc_deep, .n = 100000, .code = ANY_ERROR,
 	  .ends = true },
+	{ "the description is cut short", AT_TAIL, .put = put_desc_cut, .code = ANY_ERROR, .ends = true },
+	{ "no description where one is expected", AT_TAIL, RAW("\0"), .code = ANY_ERROR, .ends = true },
+	{ "the description is said to have 4 GiB", AT_TAIL, .put = put_desc, .text = "{}", .n = UINT32_MAX,
+	  .code = ANY_ERROR, .ends = true },
+	{ "the description is said to have 64 MiB + 1", AT_TAIL, .put = put_desc, .text = "{}", .n = (64u << 20) + 1,
+	  .code = ANY_ERROR, .ends = true },
 	{ "no EOF", AT_TAIL, RAW(""), .code = ANY_ERROR, .ends = true },
 	{ "bytes behind the description", AT_BEHIND, RAW("x"), .code = ANY_ERROR, .ends = true },
 	{ "another stream behind the description", AT_BEHIND, RAW("QEVM\0\0\0\3}"), .code = ANY_ERROR, .ends = true },
@@ -413,8 +313,6 @@ TEST(test_bytes_that_come_after_a_complete_stream_are_refused)
 	pump_close(&p);
 	scene_end(&s);
 }
-
-#define COUNT(rows) ((int)(sizeof(rows) / sizeof((rows)[0])))
 
 TEST_ROWS(test_a_lie_in_the_frame_is_refused_by_name_and_offset, frame_rows)
 {

@@ -16,105 +16,33 @@ static const char *const compressing[] = { "compress", NULL };
 
 /* ---- block lists ------------------------------------------------------------------------------------------- */
 
-static void blocks(struct wire *w, uint64_t total, const char *name, uint64_t bytes, uint64_t victim_bytes)
+/* @text of @n bytes, and the victim unless it has none; @total is what they are said to be together. */
+static void put_blocks(struct wire *w, const struct hostile_row *row)
 {
-	wire_word(w, total, WIRE_RAM_MEM_SIZE);
-	wire_str8(w, name);
-	wire_be64(w, bytes);
-	if (victim_bytes) {
+	wire_word(w, row->total, WIRE_RAM_MEM_SIZE);
+	wire_str8(w, row->text);
+	wire_be64(w, row->n);
+	if (row->victim_bytes) {
 		wire_str8(w, HOSTILE_VICTIM);
-		wire_be64(w, victim_bytes);
+		wire_be64(w, row->victim_bytes);
 	}
 }
 
-static void put_total_less(struct wire *w)
-{
-	blocks(w, 5 * PAGE, HOSTILE_RAM, 4 * PAGE, 2 * PAGE);
-}
+#define BLOCKS(all, name, bytes, victim) \
+	.put = put_blocks, .total = (all), .text = (name), .n = (bytes), .victim_bytes = (victim)
+#define HONEST_BLOCKS BLOCKS(6 * PAGE, HOSTILE_RAM, 4 * PAGE, 2 * PAGE)
 
-static void put_total_more(struct wire *w)
+static void put_block_twice(struct wire *w, const struct hostile_row *row)
 {
-	blocks(w, 7 * PAGE, HOSTILE_RAM, 4 * PAGE, 2 * PAGE);
-}
-
-static void put_total_zero(struct wire *w)
-{
-	blocks(w, 0, HOSTILE_RAM, 4 * PAGE, 2 * PAGE);
-}
-
-static void put_total_most(struct wire *w)
-{
-	blocks(w, -PAGE, HOSTILE_RAM, 4 * PAGE, 2 * PAGE);
-}
-
-static void put_sum_wraps(struct wire *w)
-{
-	blocks(w, 4 * PAGE, HOSTILE_RAM, 1ull << 63, (1ull << 63) + 4 * PAGE);
-}
-
-static void put_length_0(struct wire *w)
-{
-	blocks(w, 2 * PAGE, HOSTILE_RAM, 0, 2 * PAGE);
-}
-
-static void put_length_one_page_less(struct wire *w)
-{
-	blocks(w, 5 * PAGE, HOSTILE_RAM, 3 * PAGE, 2 * PAGE);
-}
-
-static void put_length_one_page_more(struct wire *w)
-{
-	blocks(w, 7 * PAGE, HOSTILE_RAM, 5 * PAGE, 2 * PAGE);
-}
-
-static void put_length_1(struct wire *w)
-{
-	blocks(w, 3 * PAGE, HOSTILE_RAM, 1, 2 * PAGE);
-}
-
-static void put_length_odd(struct wire *w)
-{
-	wire_word(w, 6 * PAGE, WIRE_RAM_MEM_SIZE);
-	wire_str8(w, HOSTILE_RAM);
-	wire_be64(w, 4 * PAGE + 512);
-	wire_str8(w, HOSTILE_VICTIM);
-	wire_be64(w, 2 * PAGE - 512);
-}
-
-static void put_length_2_63(struct wire *w)
-{
-	blocks(w, 1ull << 63, HOSTILE_RAM, 1ull << 63, 0);
-}
-
-static void put_length_most(struct wire *w)
-{
-	blocks(w, -PAGE, HOSTILE_RAM, -PAGE, 0);
-}
-
-static void put_length_32_tib(struct wire *w)
-{
-	blocks(w, 32ull << 40, HOSTILE_RAM, 32ull << 40, 0);
-}
-
-static void put_block_twice(struct wire *w)
-{
-	blocks(w, 8 * PAGE, HOSTILE_RAM, 4 * PAGE, 0);
+	(void)row;
+	put_blocks(w, &(struct hostile_row){ BLOCKS(8 * PAGE, HOSTILE_RAM, 4 * PAGE, 0) });
 	wire_str8(w, HOSTILE_RAM);
 	wire_be64(w, 4 * PAGE);
 }
 
-static void put_block_unknown(struct wire *w)
+static void put_block_name_with_nul(struct wire *w, const struct hostile_row *row)
 {
-	blocks(w, 6 * PAGE, "pc.teleport", 4 * PAGE, 2 * PAGE);
-}
-
-static void put_block_empty_name(struct wire *w)
-{
-	blocks(w, 6 * PAGE, "", 4 * PAGE, 2 * PAGE);
-}
-
-static void put_block_name_with_nul(struct wire *w)
-{
+	(void)row;
 	wire_word(w, 6 * PAGE, WIRE_RAM_MEM_SIZE);
 	wire_str8_n(w, HOSTILE_RAM "\0x", 8);
 	wire_be64(w, 4 * PAGE);
@@ -122,62 +50,58 @@ static void put_block_name_with_nul(struct wire *w)
 	wire_be64(w, 2 * PAGE);
 }
 
-static void put_mem_size_twice(struct wire *w)
+static void put_mem_size_twice(struct wire *w, const struct hostile_row *row)
 {
-	blocks(w, 6 * PAGE, HOSTILE_RAM, 4 * PAGE, 2 * PAGE);
-	blocks(w, 6 * PAGE, HOSTILE_RAM, 4 * PAGE, 2 * PAGE);
+	(void)row;
+	put_blocks(w, &(struct hostile_row){ HONEST_BLOCKS });
+	put_blocks(w, &(struct hostile_row){ HONEST_BLOCKS });
 }
 
-static void put_mem_size(struct wire *w)
+static void put_page_before_mem_size(struct wire *w, const struct hostile_row *row)
 {
-	blocks(w, 6 * PAGE, HOSTILE_RAM, 4 * PAGE, 2 * PAGE);
-}
-
-static void put_page_before_mem_size(struct wire *w)
-{
+	(void)row;
 	wire_zero(w, HOSTILE_RAM, 0, 0);
-	blocks(w, 6 * PAGE, HOSTILE_RAM, 4 * PAGE, 2 * PAGE);
-}
-
-static void put_resized(struct wire *w)
-{
-	blocks(w, 10 * PAGE, HOSTILE_RAM, 8 * PAGE, 2 * PAGE);
-}
-
-static void put_resized_too_far(struct wire *w)
-{
-	blocks(w, 11 * PAGE, HOSTILE_RAM, 9 * PAGE, 2 * PAGE);
+	put_blocks(w, &(struct hostile_row){ HONEST_BLOCKS });
 }
 
 static const struct hostile_row block_rows[] = {
-	{ "the total is a page less than the blocks", AT_BLOCKS, put_total_less, .code = -EPROTO,
-	  .words = "total|length|victim" },
-	{ "the total is a page more than the blocks", AT_BLOCKS, put_total_more, .code = -EPROTO },
-	{ "the total is zero", AT_BLOCKS, put_total_zero, .code = -EPROTO },
-	{ "the total is almost 2^64", AT_BLOCKS, put_total_most, .code = ANY_ERROR },
-	{ "the blocks' sum wraps round to the total", AT_BLOCKS, put_sum_wraps, .code = ANY_ERROR },
-	{ "a block of no bytes", AT_BLOCKS, put_length_0, .code = -EPROTO, .words = HOSTILE_RAM },
-	{ "a block of 1 byte", AT_BLOCKS, put_length_1, .code = -EPROTO, .words = HOSTILE_RAM },
-	{ "a block that is no multiple of a page", AT_BLOCKS, put_length_odd, .code = -EPROTO, .words = HOSTILE_RAM },
-	{ "a block that is a page shorter than ours", AT_BLOCKS, put_length_one_page_less, .code = -EINVAL,
+	{ "the total is a page less than the blocks", AT_BLOCKS, BLOCKS(5 * PAGE, HOSTILE_RAM, 4 * PAGE, 2 * PAGE),
+	  .code = -EPROTO, .words = "total|length|victim" },
+	{ "the total is a page more than the blocks", AT_BLOCKS, BLOCKS(7 * PAGE, HOSTILE_RAM, 4 * PAGE, 2 * PAGE),
+	  .code = -EPROTO },
+	{ "the total is zero", AT_BLOCKS, BLOCKS(0, HOSTILE_RAM, 4 * PAGE, 2 * PAGE), .code = -EPROTO },
+	{ "the total is almost 2^64", AT_BLOCKS, BLOCKS(-PAGE, HOSTILE_RAM, 4 * PAGE, 2 * PAGE), .code = ANY_ERROR },
+	{ "the blocks' sum wraps round to the total", AT_BLOCKS,
+	  BLOCKS(4 * PAGE, HOSTILE_RAM, 1ull << 63, (1ull << 63) + 4 * PAGE), .code = ANY_ERROR },
+	{ "a block of no bytes", AT_BLOCKS, BLOCKS(2 * PAGE, HOSTILE_RAM, 0, 2 * PAGE), .code = -EPROTO,
 	  .words = HOSTILE_RAM },
-	{ "a block that is a page longer than ours", AT_BLOCKS, put_length_one_page_more, .code = -EINVAL,
+	{ "a block of 1 byte", AT_BLOCKS, BLOCKS(3 * PAGE, HOSTILE_RAM, 1, 2 * PAGE), .code = -EPROTO,
 	  .words = HOSTILE_RAM },
-	{ "a block of 32 TiB", AT_BLOCKS, put_length_32_tib, .code = ANY_ERROR },
-	{ "a block of 2^63 bytes", AT_BLOCKS, put_length_2_63, .code = ANY_ERROR },
-	{ "a block of 2^64 - 4096 bytes", AT_BLOCKS, put_length_most, .code = ANY_ERROR },
-	{ "a resizable block at its most lands", AT_BLOCKS, put_resized, .code = 0, .ram_max = 8 * PAGE },
-	{ "a resizable block a page above its most", AT_BLOCKS, put_resized_too_far, .code = -EINVAL,
-	  .words = HOSTILE_RAM, .ram_max = 8 * PAGE },
-	{ "a block twice", AT_BLOCKS, put_block_twice, .code = -EPROTO, .words = HOSTILE_RAM },
-	{ "a block the embedder does not have", AT_BLOCKS, put_block_unknown, .code = -ENOENT, .words = "pc.teleport" },
-	{ "a block without a name", AT_BLOCKS, put_block_empty_name, .code = -EPROTO, .words = "name" },
-	{ "a block whose name goes on behind a NUL", AT_BLOCKS, put_block_name_with_nul, .code = -EPROTO,
+	{ "a block that is no multiple of a page", AT_BLOCKS,
+	  BLOCKS(6 * PAGE, HOSTILE_RAM, 4 * PAGE + 512, 2 * PAGE - 512), .code = -EPROTO, .words = HOSTILE_RAM },
+	{ "a block that is a page shorter than ours", AT_BLOCKS, BLOCKS(5 * PAGE, HOSTILE_RAM, 3 * PAGE, 2 * PAGE),
+	  .code = -EINVAL, .words = HOSTILE_RAM },
+	{ "a block that is a page longer than ours", AT_BLOCKS, BLOCKS(7 * PAGE, HOSTILE_RAM, 5 * PAGE, 2 * PAGE),
+	  .code = -EINVAL, .words = HOSTILE_RAM },
+	{ "a block of 32 TiB", AT_BLOCKS, BLOCKS(32ull << 40, HOSTILE_RAM, 32ull << 40, 0), .code = ANY_ERROR },
+	{ "a block of 2^63 bytes", AT_BLOCKS, BLOCKS(1ull << 63, HOSTILE_RAM, 1ull << 63, 0), .code = ANY_ERROR },
+	{ "a block of 2^64 - 4096 bytes", AT_BLOCKS, BLOCKS(-PAGE, HOSTILE_RAM, -PAGE, 0), .code = ANY_ERROR },
+	{ "a resizable block at its most lands", AT_BLOCKS, BLOCKS(10 * PAGE, HOSTILE_RAM, 8 * PAGE, 2 * PAGE),
+	  .code = 0, .ram_max = 8 * PAGE },
+	{ "a resizable block a page above its most", AT_BLOCKS, BLOCKS(11 * PAGE, HOSTILE_RAM, 9 * PAGE, 2 * PAGE),
+	  .code = -EINVAL, .words = HOSTILE_RAM, .ram_max = 8 * PAGE },
+	{ "a block twice", AT_BLOCKS, .put = put_block_twice, .code = -EPROTO, .words = HOSTILE_RAM },
+	{ "a block the embedder does not have", AT_BLOCKS, BLOCKS(6 * PAGE, "pc.teleport", 4 * PAGE, 2 * PAGE),
+	  .code = -ENOENT, .words = "pc.teleport" },
+	{ "a block without a name", AT_BLOCKS, BLOCKS(6 * PAGE, "", 4 * PAGE, 2 * PAGE), .code = -EPROTO,
+	  .words = "name" },
+	{ "a block whose name goes on behind a NUL", AT_BLOCKS, .put = put_block_name_with_nul, .code = -EPROTO,
 	  .words = "zero byte|NUL" },
-	{ "two block lists in START", AT_BLOCKS, put_mem_size_twice, .code = -EPROTO, .words = "list of blocks" },
-	{ "a second block list in PART", AT_RECORDS, put_mem_size, .code = -EPROTO, .words = "list of blocks" },
+	{ "two block lists in START", AT_BLOCKS, .put = put_mem_size_twice, .code = -EPROTO,
+	  .words = "list of blocks" },
+	{ "a second block list in PART", AT_RECORDS, HONEST_BLOCKS, .code = -EPROTO, .words = "list of blocks" },
 	{ "no block list", AT_BLOCKS, RAW(""), .code = -EPROTO },
-	{ "a page before the block list", AT_BLOCKS, put_page_before_mem_size, .code = -EPROTO },
+	{ "a page before the block list", AT_BLOCKS, .put = put_page_before_mem_size, .code = -EPROTO },
 	{ "more RAM than the limit", AT_FIRST, RAW(""), .code = ANY_ERROR,
 	  .params = (const char *const[]){ "ram-limit", "20480", NULL } },
 	{ "RAM as much as the limit lands", AT_FIRST, RAW(""), .code = 0,
@@ -186,18 +110,13 @@ static const struct hostile_row block_rows[] = {
 
 /* ---- records ----------------------------------------------------------------------------------------------- */
 
-static void put_last_page(struct wire *w)
+static void put_zero(struct wire *w, const struct hostile_row *row)
 {
-	wire_zero(w, HOSTILE_RAM, 3 * PAGE, 0);
-}
-
-static void put_page_behind_resized(struct wire *w)
-{
-	wire_zero(w, HOSTILE_RAM, 4 * PAGE, 0);
+	wire_zero(w, HOSTILE_RAM, row->n, 0);
 }
 
 static const struct hostile_row record_rows[] = {
-	{ "the last page lands", AT_RECORDS, put_last_page, .code = 0 },
+	{ "the last page lands", AT_RECORDS, .put = put_zero, .n = 3 * PAGE, .code = 0 },
 	{ "PAGE one past the end", AT_RECORDS, RAW(WORD("\x40", "\x08") "\6pc.ram"), .code = -EPROTO,
 	  .words = HOSTILE_RAM },
 	{ "ZERO one past the end", AT_RECORDS, RAW(WORD("\x40", "\x02") "\6pc.ram\0"), .code = -EPROTO,
@@ -209,8 +128,8 @@ static const struct hostile_row record_rows[] = {
 	  .words = HOSTILE_RAM },
 	{ "ZERO at 2^64 - 4096", AT_RECORDS, RAW("\xff\xff\xff\xff\xff\xff\xf0\x02\6pc.ram\0"), .code = -EPROTO,
 	  .words = HOSTILE_RAM },
-	{ "ZERO between the used length and the most of a block", AT_RECORDS, put_page_behind_resized, .code = -EPROTO,
-	  .words = HOSTILE_RAM, .ram_max = 8 * PAGE },
+	{ "ZERO between the used length and the most of a block", AT_RECORDS, .put = put_zero, .n = 4 * PAGE,
+	  .code = -EPROTO, .words = HOSTILE_RAM, .ram_max = 8 * PAGE },
 	{ "an unknown block", AT_RECORDS, RAW(WORD("\0", "\x08") "\7pc.ram2"), .code = -EPROTO, .words = "pc.ram2" },
 	{ "the beginning of a block's name", AT_RECORDS, RAW(WORD("\0", "\x08") "\5pc.ra"), .code = -EPROTO,
 	  .words = "pc.ra" },
@@ -245,71 +164,32 @@ static const struct hostile_row record_rows[] = {
 #define X "\0\0\0\0\0\0\0\x60" /* XBZRLE|CONTINUE, page 0 */
 #define C "\0\0\0\0\0\0\1\x20" /* COMPRESS_PAGE|CONTINUE, page 0 */
 
-static void put_xbzrle_of_4096(struct wire *w)
+/* A delta of @n bytes; its two lengths are @text: skip 1, copy the rest. */
+static void put_long_xbzrle(struct wire *w, const struct hostile_row *row)
 {
-	wire_xbzrle_n(w, NULL, 0, 1, 4096, "\1\xfd\x1f", 3); /* skip 1, copy 4093 */
-	wire_fill(w, 0x77, 4093);
+	wire_xbzrle_n(w, NULL, 0, 1, (uint16_t)row->n, row->text, 3);
+	wire_fill(w, 0x77, row->n - 3);
 }
 
-static void put_xbzrle_of_4097(struct wire *w)
-{
-	wire_xbzrle_n(w, NULL, 0, 1, 4097, "\1\xfe\x1f", 3);
-	wire_fill(w, 0x77, 4094);
-}
-
-/* A zlib stream of @bytes of output, at @level. */
-static void inflates_to(struct wire *w, size_t bytes, int level, uint32_t more_n)
+/* A zlib stream of @n bytes of output; of a whole page as zlib stores what it cannot compress, larger than a page. */
+static void put_inflating(struct wire *w, const struct hostile_row *row)
 {
 	uint8_t in[8192] = { 0 }, out[9000];
 	uLongf len = sizeof(out);
 
-	ck_assert_int_eq(compress2(out, &len, in, bytes, level), Z_OK);
-	wire_compress_n(w, NULL, 0, (uint32_t)len + more_n, out, len);
-	wire_fill(w, 0, more_n);
+	ck_assert_int_eq(compress2(out, &len, in, row->n, row->n == PAGE ? 0 : 9), Z_OK);
+	wire_compress_n(w, NULL, 0, (uint32_t)len, out, len);
 }
 
-static void put_stored(struct wire *w)
-{
-	inflates_to(w, 4096, 0, 0); /* larger than a page, as zlib stores what it cannot compress */
-}
-
-static void put_inflates_to_4095(struct wire *w)
-{
-	inflates_to(w, 4095, 9, 0);
-}
-
-static void put_inflates_to_4097(struct wire *w)
-{
-	inflates_to(w, 4097, 9, 0);
-}
-
-static void put_inflates_to_8192(struct wire *w)
-{
-	inflates_to(w, 8192, 9, 0);
-}
-
-static void put_inflates_to_0(struct wire *w)
-{
-	inflates_to(w, 0, 9, 0);
-}
-
-static void put_zlib_cut(struct wire *w)
-{
-	uint8_t in[4096] = { 1, 2, 3 }, out[4200];
-	uLongf len = sizeof(out);
-
-	ck_assert_int_eq(compress2(out, &len, in, sizeof(in), 9), Z_OK);
-	wire_compress_n(w, NULL, 0, (uint32_t)len - 4, out, len - 4); /* without the checksum */
-}
-
-static void put_zlib_wrong_sum(struct wire *w)
+/* A page's stream of which @n bytes at the end are missing, or with a wrong checksum. */
+static void put_zlib_damaged(struct wire *w, const struct hostile_row *row)
 {
 	uint8_t in[4096] = { 1, 2, 3 }, out[4200];
 	uLongf len = sizeof(out);
 
 	ck_assert_int_eq(compress2(out, &len, in, sizeof(in), 9), Z_OK);
 	out[len - 1] ^= 1;
-	wire_compress_n(w, NULL, 0, (uint32_t)len, out, len);
+	wire_compress_n(w, NULL, 0, (uint32_t)(len - row->n), out, len - row->n);
 }
 
 static const struct hostile_row coded_rows[] = {
@@ -317,9 +197,10 @@ static const struct hostile_row coded_rows[] = {
 	{ "a delta up to the last byte lands", AT_RECORDS_LATER, RAW(X "\1\0\4\xff\x1f\1z"), .code = 0,
 	  .caps = xbzrle },
 	{ "a delta of two pairs lands", AT_RECORDS_LATER, RAW(X "\1\0\6\0\1z\1\1z"), .code = 0, .caps = xbzrle },
-	{ "a delta of 4096 bytes lands", AT_RECORDS_LATER, put_xbzrle_of_4096, .code = 0, .caps = xbzrle },
-	{ "a delta of 4097 bytes", AT_RECORDS_LATER, put_xbzrle_of_4097, .code = -EPROTO, .words = "4097|XBZRLE",
-	  .caps = xbzrle },
+	{ "a delta of 4096 bytes lands", AT_RECORDS_LATER, .put = put_long_xbzrle, .n = 4096, .text = "\1\xfd\x1f",
+	  .code = 0, .caps = xbzrle },
+	{ "a delta of 4097 bytes", AT_RECORDS_LATER, .put = put_long_xbzrle, .n = 4097, .text = "\1\xfe\x1f",
+	  .code = -EPROTO, .words = "4097|XBZRLE", .caps = xbzrle },
 	{ "a delta of 65535 bytes", AT_RECORDS_LATER, RAW(X "\1\xff\xff\0\1z"), .code = -EPROTO, .words = "XBZRLE",
 	  .caps = xbzrle },
 	{ "a delta of no bytes", AT_RECORDS_LATER, RAW(X "\1\0\0"), .code = -EPROTO, .words = "XBZRLE",
@@ -352,7 +233,8 @@ static const struct hostile_row coded_rows[] = {
 	  .caps = xbzrle },
 	{ "a delta beyond the block", AT_RECORDS_LATER, RAW(WORD("\x40", "\x60") "\1\0\3\0\1z"), .code = -EPROTO,
 	  .words = HOSTILE_RAM, .caps = xbzrle },
-	{ "a stored page of 4107 bytes lands", AT_RECORDS_LATER, put_stored, .code = 0, .caps = compressing },
+	{ "a stored page of 4107 bytes lands", AT_RECORDS_LATER, .put = put_inflating, .n = PAGE, .code = 0,
+	  .caps = compressing },
 	{ "a compressed page of no bytes", AT_RECORDS_LATER, RAW(C "\0\0\0\0"), .code = -EPROTO, .words = "compress",
 	  .caps = compressing },
 	{ "a compressed page of 1 byte", AT_RECORDS_LATER, RAW(C "\0\0\0\1\x78"), .code = -EPROTO, .words = "compress",
@@ -363,23 +245,21 @@ static const struct hostile_row coded_rows[] = {
 	  .words = "compress", .caps = compressing },
 	{ "a compressed page that is no zlib stream", AT_RECORDS_LATER, RAW(C "\0\0\0\4abcd"), .code = -EPROTO,
 	  .words = "compress", .caps = compressing },
-	{ "a compressed page of 0 bytes inside", AT_RECORDS_LATER, put_inflates_to_0, .code = -EPROTO,
+	{ "a compressed page of 0 bytes inside", AT_RECORDS_LATER, .put = put_inflating, .n = 0, .code = -EPROTO,
 	  .words = "compress", .caps = compressing },
-	{ "a compressed page of 4095 bytes inside", AT_RECORDS_LATER, put_inflates_to_4095, .code = -EPROTO,
+	{ "a compressed page of 4095 bytes inside", AT_RECORDS_LATER, .put = put_inflating, .n = 4095, .code = -EPROTO,
 	  .words = "compress", .caps = compressing },
-	{ "a compressed page of 4097 bytes inside", AT_RECORDS_LATER, put_inflates_to_4097, .code = -EPROTO,
+	{ "a compressed page of 4097 bytes inside", AT_RECORDS_LATER, .put = put_inflating, .n = 4097, .code = -EPROTO,
 	  .words = "compress", .caps = compressing },
-	{ "a compressed page of two pages inside", AT_RECORDS_LATER, put_inflates_to_8192, .code = -EPROTO,
+	{ "a compressed page of two pages inside", AT_RECORDS_LATER, .put = put_inflating, .n = 8192, .code = -EPROTO,
 	  .words = "compress", .caps = compressing },
-	{ "a compressed page without its end", AT_RECORDS_LATER, put_zlib_cut, .code = -EPROTO, .words = "compress",
-	  .caps = compressing },
-	{ "a compressed page with a wrong checksum", AT_RECORDS_LATER, put_zlib_wrong_sum, .code = -EPROTO,
+	{ "a compressed page without its end", AT_RECORDS_LATER, .put = put_zlib_damaged, .n = 4, .code = -EPROTO,
+	  .words = "compress", .caps = compressing },
+	{ "a compressed page with a wrong checksum", AT_RECORDS_LATER, .put = put_zlib_damaged, .code = -EPROTO,
 	  .words = "compress", .caps = compressing },
 	{ "a compressed page beyond the block", AT_RECORDS_LATER, RAW(WORD("\x41", "\x20") "\0\0\0\4abcd"),
 	  .code = -EPROTO, .words = HOSTILE_RAM, .caps = compressing },
 };
-
-#define COUNT(rows) ((int)(sizeof(rows) / sizeof((rows)[0])))
 
 TEST_CASE("ram", 30);
 

@@ -13,7 +13,7 @@ static bool lie(struct wire *w, const struct hostile_row *row, enum hostile_plac
 	if (row->place != place)
 		return false;
 	if (row->put)
-		row->put(w);
+		row->put(w, row);
 	else
 		wire_bytes(w, row->bytes, row->len);
 	return true;

@@ -42,9 +42,13 @@ enum hostile_place {
 struct hostile_row {
 	const char *what;
 	enum hostile_place place;
-	void (*put)(struct wire *w); /* or: */
+	void (*put)(struct wire *w, const struct hostile_row *row); /* or: */
 	const char *bytes;
 	size_t len;
+
+	/* For @put. */
+	const char *text;
+	uint64_t n, total, victim_bytes;
 
 	int code;          /* 0: it must land all the same */
 	const char *words; /* the error must have one of these, separated by '|'; NULL: any text */
