@@ -113,7 +113,7 @@ static void put_desc_cut(struct wire *w, const struct hostile_row *row)
 #define DEVICE(name, more) "{\"name\": \"" name "\", \"instance_id\": 0, " more "}"
 #define ONE_BUFFER(name, size) \
 	DEVICE(name, "\"size\": " size ", \"fields\": [{\"name\": \"data\", \"size\": " size ", \"type\": " \
-	                                                                                     "\"buffer\"}]")
+	             "\"buffer\"}]")
 #define TIMER(size) ONE_BUFFER("timer", size)
 #define GLOBALSTATE(size) ONE_BUFFER("globalstate", size)
 #define TIMER_THAT_WRAPS \

@@ -10,9 +10,9 @@
 #define PAGE ((uint64_t)WIRE_TPAGE_BYTES)
 
 /*
- * Two channels, per round. What @put writes, or else @packet with its payload, stands on channel 1 behind its first SYNC;
- * then the channel is silent, or ends if @ends. The main stream is held before its last sync point, so that nothing but
- * the lie ends the migration.
+ * Two channels, per round. What @put writes, or else @packet with its payload, stands on channel 1 behind its first
+ * SYNC; then the channel is silent, or ends if @ends. The main stream is held before its last sync point, so that
+ * nothing but the lie ends the migration.
  */
 struct lie {
 	const char *what;
