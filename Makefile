@@ -36,7 +36,7 @@ find = $(sort $(patsubst $(srcdir)/%,%,$(wildcard $(addprefix $(srcdir)/,$(1))))
 objects = $(addprefix $(B),$(addsuffix .o,$(basename $(1))))
 programs = $(addprefix $(B),$(basename $(1)))
 
-# A list that is written anew only when it changes: an archive depends on the list of its objects, not only on them.
+# A list that is rewritten only when it changes: an archive depends on the list of its objects, not only on them.
 FORCE:
 define list
 $(1).list: FORCE

@@ -41,7 +41,7 @@ int err_up(struct err *err, int code, const char *fmt, ...)
 
 	context_bytes = strlen(context);
 	text_bytes = strlen(err->text);
-	/* By (3): when both do not fit, what is dropped is the front of the text so far, the context nearest to us. */
+	/* By (3): when both do not fit, drop the front of the present text, the context nearest to us. */
 	if (context_bytes + text_bytes >= sizeof(err->text)) {
 		size_t keep = sizeof(err->text) - 1 - context_bytes;
 

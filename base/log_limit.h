@@ -2,9 +2,9 @@
  * log_limit.h - lines that others can cause are few
  *
  * A stranger can connect ten thousand times, a source can say the same nonsense with every five bytes, and a guest can
- * touch what is not there: each time a line would fill whoever keeps the log. So a line that somebody else can cause
- * again and again belongs to a topic (log_often, log.h). A topic may say its burst, and then a line a second; what it
- * does not say is counted, and the sum is a line of its own before the next one, or at the end:
+ * touch what is not there: with a line for each, the log would fill up. So a line that somebody else can cause again
+ * and again belongs to a topic (log_often, log.h). A topic may say its burst, and then a line a second; what it does
+ * not say is counted, and the sum is a line of its own before the next one, or at the end:
  *
  *   connections: 37 more lines like this were not logged
  *

@@ -284,7 +284,7 @@ static int park(struct sched *s, struct list *list, uint64_t deadline_ns)
 	struct co *co = s->current;
 	int result;
 
-	ASSERT(co != &s->main); /* the thread's own context cannot park: whoever calls this must be a coroutine */
+	ASSERT(co != &s->main); /* the thread's own context cannot park: the caller must be a coroutine */
 	co->state = CO_PARKED;
 	if (list)
 		list_push_tail(list, &co->node);

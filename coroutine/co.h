@@ -9,8 +9,8 @@
  *
  * Invariants:
  * (1) The ready queue is first in, first out, and the scheduler itself takes its turn in it: a coroutine that yields
- *     for ever starves neither its peers nor the ring.
- * (2) A parked coroutine is in at most one wait list, and whoever wakes it (the event, its deadline, a cancel) takes it
+ *     forever starves neither its peers nor the ring.
+ * (2) A parked coroutine is in at most one wait list, and what wakes it (the event, its deadline, a cancel) takes it
  *     out in the same step. So it is woken exactly once, for one reason.
  * (3) A cancel is delivered once, as -ECANCELED from the park it interrupts, or, if the coroutine was not parked, from
  *     the next one. It is never lost and never turns up a second time: clean-up code may park again.
@@ -70,7 +70,7 @@ struct sched {
 	struct list ready;
 	struct co main; /* the thread's own context: in the ready queue it marks where a turn ends */
 	struct co *current;
-	struct co *zombie; /* ended; its stack is given back by whoever runs next */
+	struct co *zombie; /* ended; the next coroutine that runs gives back its stack */
 	struct list all;
 	size_t count; /* coroutines alive, background ones included */
 	size_t background_count;
@@ -135,7 +135,7 @@ int co_spawn(struct sched *s, const struct co_params *params, struct co **ret_co
  * co_park - give up the thread until woken
  * @list: wait list to join at its tail, NULL for none
  * @deadline_ns: DEADLINE_NEVER with a reason beside it
- * @kind, @name: what is waited for; they must live as long as the park
+ * @kind, @name: what it waits for; they must live as long as the park
  * Parks: yes. Return: what co_wake was given, -ETIMEDOUT, or -ECANCELED, also at once if a cancel is pending.
  */
 may_park int co_park(struct sched *s, struct list *list, uint64_t deadline_ns, const char *kind, const char *name);

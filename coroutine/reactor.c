@@ -64,7 +64,7 @@ static bool alive(const struct reactor *r)
 	return sched_has_ready(&r->sched) || in_flight > 0 || timer_next_ns(&r->sched.timers) != DEADLINE_NEVER;
 }
 
-/* Background coroutines wait for what may never come; others that wait now wait for ever. */
+/* Background coroutines wait for what may never come; others that wait now wait forever. */
 static int report_deadlock(struct reactor *r)
 {
 	const struct list *node;

@@ -39,7 +39,7 @@ enum ring_kind {
 #define RING_OFF_CURRENT UINT64_MAX
 
 struct ring_op {
-	/* Filled in by whoever submits. */
+	/* The submitter fills these in. */
 	enum ring_kind kind;
 	int fd;
 	void *buf;

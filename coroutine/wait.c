@@ -99,7 +99,7 @@ void rwlock_init(struct rwlock *l, struct sched *s, const char *name)
 	list_init(&l->waiters);
 }
 
-/* Let in from the front of the line whoever may go: one writer, or readers up to the next writer. */
+/* Let in from the front of the line all that may go: one writer, or readers up to the next writer. */
 static void rwlock_admit(struct rwlock *l)
 {
 	while (!list_empty(&l->waiters) && !l->writer) {

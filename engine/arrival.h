@@ -10,8 +10,8 @@
  * oldest one of the address that has most of them goes (line.h). So a flood from one address never closes the only
  * connection of another.
  *
- * What the migration has and lacks is asked for through struct arrival_ops, each time anew: it may have changed at each
- * park. What a connection turns out to be is handed over the same way.
+ * It asks through struct arrival_ops what the migration has and lacks, each time again: that may have changed at each
+ * park. It hands over a connection, once it knows what that is, in the same way.
  *
  * Source: doc/wire/channels.md 4, 6
  */
@@ -68,7 +68,7 @@ struct arrival {
 	const struct log *log;
 	const struct options *opts;
 	const struct hello *main; /* main->ch is NULL while there is none */
-	struct event *paused;     /* set while a source that is back is waited for */
+	struct event *paused;     /* set while we wait for a source that comes back */
 	const struct arrival_ops *ops;
 	void *opaque;
 

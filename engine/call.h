@@ -31,7 +31,7 @@ struct call {
 /** call_begin - a call that looks or sets. Return: 0; -EINVAL: NULL; -EDEADLK. When negative, there is no call_end. */
 int call_begin(struct call *call, struct inm *inm, const char *name);
 
-/** call_begin_run - likewise, a call that runs coroutines */
+/** call_begin_run - the same for a call that runs coroutines */
 int call_begin_run(struct call *call, struct inm *inm, const char *name);
 
 /** call_end - a failure, with its story in call->err, is kept for inm_error and inm_last_error. Return: @result. */

@@ -16,7 +16,8 @@
  * stream (a machine type that is not ours, a capability that is off here) is an error at once, as it is later: somebody
  * must change it.
  *
- * In a recovery it is likewise: provisional until RESUME is answered. An attempt that is dropped is a pause again.
+ * A recovery works in the same way: main is provisional until RESUME is answered. If an attempt is dropped, we pause
+ * again.
  *
  * Invariants:
  * (1) A connection becomes main without a park between the look at the place and the taking of it.
@@ -88,7 +89,7 @@ void contest_close(struct contest *c);
 /** contest_main_bytes - of all main channels, as they came */
 uint64_t contest_main_bytes(const struct contest *c);
 
-/** contest_extend - its patience begins anew: it has come further */
+/** contest_extend - its patience starts again, because it has made progress */
 void contest_extend(struct contest *c);
 
 /** contest_free - the place is free again; main is closed */

@@ -17,7 +17,7 @@ struct err;
 /** last_error_set - @call has failed: "inm_listen: text (EINVAL)". Return: @result, a negative errno. */
 int last_error_set(const char *call, int result, const struct err *err);
 
-/* Likewise, with a text that is complete. */
+/* The same with a complete text. */
 void last_error_copy(const char *call, const char *text);
 
 /* A constructor has worked: what came before it is history. */

@@ -1,10 +1,9 @@
 /*
  * onlooker.h - a stream that is only looked at, for `inmigrate decode`
  *
- * What was captured from a connection has nobody behind it who could be answered, and no pages are to be asked for. So
- * every word to the source goes nowhere, RAM of postcopy lands as that of precopy does, nothing is taken over and
- * nobody is waited for. And as all is to be seen, what depends on a capability is read as the stream has it, whether
- * the capability was turned on or not.
+ * A captured stream has no source that we could answer or ask for pages. So every message to the source goes nowhere,
+ * RAM of postcopy lands like that of precopy, nothing is taken over, and we wait for nobody. And as we want to see
+ * everything, we read what depends on a capability as the stream has it, whether the capability is on or not.
  *
  * With options.looking set, before inm_listen; no embedder can ask for it.
  */

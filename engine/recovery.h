@@ -29,7 +29,7 @@ void recovery_ops(struct load_ops *ops);
 
 /**
  * recovery_begin - the connection is lost: is that a pause (owner.h)?
- * A promise to the source that is under way is kept or broken by then. Parks: yes.
+ * On return, a promise to the source that was under way has been kept or broken. Parks: yes.
  */
 may_park bool recovery_begin(struct inm *inm);
 

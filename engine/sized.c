@@ -10,7 +10,7 @@ int sized_copy(void *ret, size_t ret_bytes, const void *given, const struct size
 	const struct sized_member *last = &members[count - 1];
 	size_t given_bytes;
 
-	/* A member that was added to the structure and not to the list would be zero for ever. */
+	/* A member that was added to the structure and not to the list would be zero forever. */
 	ASSERT(last->off + last->bytes <= ret_bytes && ret_bytes - (last->off + last->bytes) < sizeof(void *));
 	memcpy(&given_bytes, given, sizeof(given_bytes));
 	if (given_bytes < sizeof(given_bytes) || given_bytes > ret_bytes)

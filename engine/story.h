@@ -38,7 +38,7 @@ struct story {
 	bool opening;         /* inm_listen is at work, from whose log lines the embedder may call */
 	bool complete;        /* the guest is here and was accepted */
 	struct err err;       /* by (1); code 0 while there is none */
-	struct err refusal;   /* why the guest cannot be taken, whatever the network does; likewise */
+	struct err refusal;   /* why the guest cannot be taken, whatever the network does; code 0 while there is none */
 	char hint[160];       /* why a multifd channel was refused: the likely reason if the source gives up */
 	char text[sizeof(((struct err *)0)->text) + 200]; /* what inm_error says */
 	uint64_t begin_ns, switchover_ns, end_ns;

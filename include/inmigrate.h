@@ -330,7 +330,7 @@ int inm_ram_await(struct inm *inm, const void *addr, size_t bytes);
  * inm_stuck_fd - readable while a callback holds the thread that runs the migration, and nobody has read about it
  * In postcopy a callback (device, ready, start_vcpus, state_changed, log) must not hold it for long: that thread brings
  * the pages that the guest waits for. After parameter stuck-after (5 s) this descriptor becomes readable, and after 2,
- * 4, ... times as long it does again. It is for another thread, because the held one may be held for ever, for example
+ * 4, ... times as long it does again. It is for another thread, because the held one may be held forever, for example
  * when it touches a missing page in the guest view. Poll it, do not read it: inm_stuck_text does. It belongs to
  * @inm, and is the same from inm_new to inm_free. From any thread. Return: the descriptor; -EINVAL for NULL.
  */

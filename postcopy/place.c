@@ -14,9 +14,9 @@
 #include <string.h>
 
 /*
- * Whoever changes the mapping waits for its event to be read, then for its turn to say that it is done. Somebody who
- * discards without end leaves gaps of a microsecond: those are met by looking all the time; what takes longer is waited
- * for. (Several threads at once that do nothing else may leave no gap.)
+ * A thread that changes the mapping waits until its event is read, then for its turn to say that it is done. A thread
+ * that discards without end leaves gaps of a microsecond: we hit those by looking all the time, and wait for what takes
+ * longer. (Several threads at once that do nothing else may leave no gap.)
  */
 #define SPIN_NS (200 * NS_PER_US)
 #define AGAIN_NS (50 * NS_PER_US)

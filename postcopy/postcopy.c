@@ -314,7 +314,7 @@ static void unregister_all(struct postcopy *pc)
 	for (size_t i = 0; pc->blocks && i < pc->ram->count; i++) {
 		const struct pblock *pb = &pc->blocks[i];
 
-		/* Wakes whoever waits there. It may not be registered any more, or never have been. */
+		/* Wakes the threads that wait there. It may no longer be registered, or never have been. */
 		if (pb->units)
 			uffd_unregister(&pc->guest, pb->b->guest, pb->units << pb->b->unit_shift);
 		turn_spend_shielded(&pc->reactor->sched, 2 * TURN_SYSCALL);

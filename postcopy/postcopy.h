@@ -32,7 +32,7 @@ struct err;
 /**
  * postcopy_check - can this kernel do it, for this memory? Before anything of the guest is lost.
  * A page of each block is watched and let go again: not every mapping can be.
- * The userfaultfds are kept for postcopy_listen, so that what is permitted here cannot be forbidden by then.
+ * The userfaultfds are kept for postcopy_listen, so that what is permitted here cannot be forbidden there.
  * Parks: yes. Return: 0; -ECANCELED; or why not, with a text that says what would have to change.
  */
 may_park int postcopy_check(struct postcopy *pc, struct err *err);

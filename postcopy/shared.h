@@ -51,7 +51,7 @@ struct postcopy {
 	void (*whole)(void *opaque);
 	void *opaque;
 	struct stuck *stuck;     /* hears of callbacks that hold the thread; NULL: nobody does */
-	uint64_t stuck_after_ns; /* so long a callback may run; 0: for ever, nothing is measured */
+	uint64_t stuck_after_ns; /* so long a callback may run; 0: forever, nothing is measured */
 	bool prefetch_on;
 	bool kernel_faults; /* KVM or vhost will touch the guest view: a userfaultfd for user mode only does not do */
 

@@ -16,7 +16,7 @@ struct postcopy;
 
 /**
  * show_completed - the units that [tpage, tpage + count) has completed; of memory that is a file
- * Return: 0; the first errno that is not the fault of whoever changes the mapping meanwhile.
+ * Return: 0; the first errno that was not caused by a change of the mapping meanwhile.
  */
 int show_completed(struct postcopy *pc, struct pblock *pb, size_t tpage, size_t count);
 

@@ -2,7 +2,7 @@
  * watched.h - which block is at an address?
  *
  * Asked for every fault, and a guest may have 4096 blocks: the views that are watched are kept sorted. Addresses are
- * those at which they were registered; a guest view that the embedder has moved is filed anew (watched_moved).
+ * those at which they were registered; a guest view that the embedder has moved is filed again (watched_moved).
  */
 #ifndef POSTCOPY_WATCHED_H
 #define POSTCOPY_WATCHED_H

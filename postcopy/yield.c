@@ -388,7 +388,7 @@ static bool watch_fired(const siginfo_t *info, const ucontext_t *uc)
 
 	if (!is_domain_here(y))
 		return false;
-	/* One that was on its way when the watch ended, or began anew, says nothing. */
+	/* One that was on its way when the watch ended, or started again, says nothing. */
 	if (!y->watched || clock_now_ns() < y->due_ns)
 		return true;
 	if (y->sched->current == y->watched_co) {

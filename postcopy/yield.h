@@ -27,7 +27,7 @@
  *     is not interrupted: the watch speaks when it is over, and with its signal pending the thread spins until then
  *     (tests/platform/yield_timer_meets_fault.c).
  * (5) No code of the embedder's runs in the handler, but its own handler for SIGBUS, which is handed what is not ours.
- *     Whoever calls the embedder asserts that (co->in_handler). All that does run there is in the table below.
+ *     All callers of the embedder assert that (co->in_handler). The table below has everything that does run there.
  *
  * What runs in the handler, and why it may:
  *

@@ -277,9 +277,9 @@ check-asan check-ubsan check-tsan: check-%: $(B)%/config.mk
 	@$(MAKE) -C $(<D) FLAVOUR=$* check-programs
 
 # Names in VALGRIND_SKIP (unit/test_x) make no sense there: those that are about time, or about userfaultfd: test_yield
-# waits for ever, its SIGBUS does not come back. Of the scenarios those run that end half way: while channels are found,
-# inside TLS, at a cancel. Of two only some cases: test_multifd would take too long; in test_cancel's last one a thread
-# cancels, and under valgrind 3.19 no thread runs while another waits in io_uring_enter.
+# waits forever, because its SIGBUS does not come back. Of the scenarios those run that end half way: while channels are
+# found, inside TLS, at a cancel. Of two only some cases: test_multifd would take too long; in test_cancel's last one a
+# thread cancels, and under valgrind 3.19 no thread runs while another waits in io_uring_enter.
 VALGRIND_CASES := scenario/test_cancel:dispatch scenario/test_cancel:callbacks scenario/test_multifd:barrier
 VALGRIND_SKIP := scenario/test_multifd unit/test_yield
 VALGRIND_SCENARIO := $(filter $(addprefix $(B)tests/scenario/test_,discovery% multifd% tls% lifecycle%),$(SCENARIO))

@@ -71,7 +71,7 @@ size_t chan_pending(const struct chan *ch);
 
 /**
  * chan_same_peer - do two channels come from the same host, by their names?
- * "tcp:192.0.2.1:4444" without its port, "vsock:3:1024" likewise; the peers of a unix socket are all one.
+ * "tcp:192.0.2.1:4444" and "vsock:3:1024" are compared without the port; the peers of a unix socket are all one.
  */
 bool chan_same_peer(const char *a, const char *b);
 

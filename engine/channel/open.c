@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Not what has no name in any folder (an epoll, an eventfd): the ring might wait there for ever. */
+/* Nothing without a name in some folder (an epoll, an eventfd): the ring might wait there forever. */
 static bool has_stream(mode_t mode)
 {
 	return S_ISSOCK(mode) || S_ISFIFO(mode) || S_ISREG(mode) || S_ISCHR(mode) || S_ISBLK(mode);

@@ -56,8 +56,8 @@ static int try_at(struct split_result *ret, const uint8_t *buf, size_t eof_off, 
 		return r == -ENOMEM ? err_set(err, r, "no memory for the description") : 0;
 	}
 	/*
-	 * From here on it is not taken for a chance any more: sizes, names and footers of all sections agree. To wait
-	 * for a better one would let a peer make us walk the same bodies again and again, and most likely for ever.
+	 * From here on we no longer take it for chance: sizes, names and footers of all sections agree. Waiting for a
+	 * better one would let a peer make us walk the same bodies again and again, most likely forever.
 	 */
 	r = split_walk_bodies(&b.r, d, buf, opts->sched, err);
 	if (r == 0)
@@ -139,7 +139,7 @@ static int agrees_at(const uint8_t *buf, size_t eof_off, size_t json_bytes, cons
 }
 
 /*
- * The bodies are walked once, for the last one that agrees so far. As texts cannot overlap (no zero byte in JSON), this
+ * We walk the bodies once, for the last description that agrees. As texts cannot overlap (JSON has no zero byte), this
  * is linear.
  */
 int split_find_tail(struct split_result *ret, const uint8_t *buf, size_t bytes, const struct split_opts *opts,

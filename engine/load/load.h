@@ -76,8 +76,8 @@ struct load_ops {
 };
 
 /*
- * Where the stream stands (doc/wire/stream.md 5.2). From LISTENING on page records are those of postcopy; whether the
- * guest runs by then is the package's business.
+ * Where the stream stands (doc/wire/stream.md 5.2). From LISTENING on page records are those of postcopy; the package
+ * decides when the guest runs.
  */
 enum load_phase { LOAD_PRECOPY, LOAD_ADVISED, LOAD_DISCARDING, LOAD_LISTENING, LOAD_RECOVERING };
 

@@ -231,7 +231,7 @@ int package_read(struct load *l, uint32_t bytes, struct err *err)
 	l->split_by_footers = true;
 	TRACE(l->trace, p->off, 1, "command POSTCOPY_LISTEN in the package");
 	p->has_owner_ping = find_owner_ping(p);
-	/* All of RAM is here where postcopy is of bitmaps alone: no channel is waited for. */
+	/* If only bitmaps use postcopy, all of RAM is here: wait for no channel. */
 	lost = l->ram_loader.advised ? l->ops->await_channels(l->ops_opaque, err) : 0;
 	if (lost < 0 && (lost != -ENOTCONN || p->has_owner_ping))
 		return err_up(err, lost, "POSTCOPY_LISTEN");

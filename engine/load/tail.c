@@ -112,9 +112,10 @@ static bool all_zeros(const uint8_t *p, size_t bytes)
 }
 
 /*
- * A saved stream may lie on something longer: a padded file, a block device, which has on it what was there before.
- * Nobody is told of a failure then, and all that was sent is here. A source that waits for an answer sends nothing
- * more, and a connection without one may only have been padded with zeros by whoever replays it.
+ * A saved stream may be stored in something longer: a padded file, or a block device with its old content after the
+ * stream. Nobody hears of a failure then, and everything that was sent is here. A source that waits for an answer sends
+ * nothing more, and a connection without an answer can only have zeros after the stream, from a program that replays
+ * it.
  */
 static int pass_over(const struct load *l, const uint8_t *p, size_t bytes, uint64_t off, struct err *err)
 {
@@ -202,8 +203,8 @@ static int end_without(const struct split_tail *state, const struct tail *t, con
 }
 
 /*
- * The last byte so far is that of a description that agrees. A source that waits for an answer has said all; of another
- * one there may be more to come, which makes it one that a guest has made.
+ * The last byte that we have is that of a description that agrees. A source that waits for an answer has said
+ * everything. From another source more may come, and then a guest has forged this description.
  * Return: 1 that was it; 0 go on; or the error.
  */
 static int settle(struct tail *t, struct load *l, struct split_result *ret, struct err *err)

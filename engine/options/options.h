@@ -158,7 +158,7 @@ struct options {
 	uint64_t ram_limit_bytes;         /* a stream whose RAM blocks are longer in all is refused */
 	bool postcopy_prefetch;
 	bool postcopy_kernel_faults; /* KVM or vhost will touch the guest's memory */
-	uint64_t stuck_after_ms;     /* so long a callback may hold the thread in postcopy; 0: for ever */
+	uint64_t stuck_after_ms;     /* so long a callback may hold the thread in postcopy; 0: forever */
 	uint64_t connect_deadline_s; /* an unidentified connection is closed after so long */
 	uint64_t keepalive_idle_s;   /* of TCP connections; 0: no keepalive */
 	uint64_t keepalive_interval_s;

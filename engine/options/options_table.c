@@ -161,7 +161,7 @@ static const struct param_row params[] = {
 	{ "cpr-exec-command", "10.2", NULL, SRC, NONE, PARAM_TEXT, SOURCE(cpr_exec_command), 0, TEXT_MAX, NULL, "", "",
 	  NULL },
 
-	/* doc/wire/control.md 5: sent by whoever has the network, that is by the embedder */
+	/* doc/wire/control.md 5: the side that has the guest's network sends them, that is the embedder */
 	{ "announce-initial", "4.0", NULL, DEST, NONE, PARAM_U64, FIELD(announce_initial_ms), 0, 100000, NULL, "ms",
 	  "50", "announcing is the embedder's" },
 	{ "announce-max", "4.0", NULL, DEST, NONE, PARAM_U64, FIELD(announce_max_ms), 0, 100000, NULL, "ms", "550",

@@ -1,8 +1,8 @@
 /*
- * block_list.h - the list of RAM blocks that a START section begins with, and whose memory they are
+ * block_list.h - the list of RAM blocks at the beginning of a START section, and the embedder's memory for them
  *
- * The list is read to its end before the embedder is asked for the first block. So a source that goes away in the
- * middle of it has asked the embedder for nothing, and the next one can begin anew (engine/contest.h).
+ * We read the list to its end before we ask the embedder for the first block. So a source that goes away in the middle
+ * of it has asked the embedder for nothing, and the next one can start again (engine/contest.h).
  */
 #ifndef ENGINE_RAM_BLOCK_LIST_H
 #define ENGINE_RAM_BLOCK_LIST_H

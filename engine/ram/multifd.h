@@ -52,7 +52,7 @@ struct multifd {
 	struct ram *ram;
 	const struct log *log;
 	const struct hello *main; /* whose channels they are; main->ch is NULL before it is there */
-	struct group *readers;    /* the coroutines of the channels; whoever fails cancels them all */
+	struct group *readers;    /* the coroutines of the channels; one that fails cancels them all */
 	void (*failed)(void *opaque, int result, const struct err *err); /* a reader's error, before it ends */
 	void *failed_opaque;
 

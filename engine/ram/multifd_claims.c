@@ -146,7 +146,7 @@ static void end_claim(struct multifd_channel *c, int result, const struct err *e
  * Return: 1; 0 when it has ended before; or the error.
  *
  * There is no deadline, because the main stream has none. But without a main channel it is the rest of a source that
- * has lost that one and may not have noticed, because it writes here: each would wait for the other for ever. Twice
+ * has lost that one and may not have noticed, because it writes here: each would wait for the other forever. Twice
  * connect-deadline: a main channel that says no more than who it is may take one of them. And what has come while this
  * process was stopped is seen by the second look.
  */

@@ -1,13 +1,13 @@
 /*
  * multifd_claims.h - connections that say they are a multifd channel, and which of them is one
  *
- * Anybody can say that he is channel 0. So this is a claim, and an id may have several, until the main stream is at
- * its first sync point. Then one is chosen for each id, of those that live: one that comes from main's host
- * before others, and of several the one whose connection came nearest to main's; all others are closed. For an id that
- * only other hosts claim, one of main's is waited for until connect-deadline. There may be twice as many claims as
- * channels, and 64; of more, the oldest goes of the host that claims one id most often. A claim that ends frees its
- * place, and ends nothing. What one on the source's own host (or on the same unix socket) does is not covered: he
- * has to connect at the same moment, and is then the source as far as anybody can tell.
+ * Anybody can say that it is channel 0. So this is a claim, and an id may have several until the main stream is at its
+ * first sync point. Then we choose one for each id, among those that live: we prefer main's host, and among several the
+ * one whose connection came closest in time to main's; all others are closed. For an id that only other hosts claim, we
+ * wait until connect-deadline for a claim from main's. There may be twice as many claims as channels, and 64; when more
+ * come, the oldest claim of the host that claims one id most often goes. A claim that ends frees its place, and ends
+ * nothing. This does not cover a stranger on the source's own host (or on the same unix socket): it must connect at the
+ * same moment, and then nobody can tell it from the source.
  */
 #ifndef ENGINE_RAM_MULTIFD_CLAIMS_H
 #define ENGINE_RAM_MULTIFD_CLAIMS_H

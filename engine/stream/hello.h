@@ -40,7 +40,7 @@ struct hello {
 
 /* What a connection begins with. */
 enum hello_first {
-	HELLO_NOTHING, /* silent so far */
+	HELLO_NOTHING, /* still silent */
 	HELLO_QEVM,    /* a migration's header */
 	HELLO_PACKET,  /* multifd's magic */
 	HELLO_COMMAND, /* a command element: the main channel of a recovery */

@@ -8,7 +8,7 @@
  * (1) reader_off() is the offset of the next byte in the stream, counted from its first: what error texts name.
  * (2) Bytes come from the channel once, and are never lost: an interrupted read leaves what it got in the buffer.
  * (3) One coroutine reads.
- * (4) Whoever reads gives others their turn (turn.h): what has been received may be a megabyte of small things, and
+ * (4) The coroutine that reads gives others their turn (turn.h): it may have received a megabyte of small things, and
  *     taking them out of the buffer would never park. So every function below that may park does so now and then, also
  *     when all it needs is here; a cancel that is heard there takes nothing out.
  */

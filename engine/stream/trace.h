@@ -1,5 +1,5 @@
 /*
- * trace.h - a stream's elements told to whoever wants to see them, as they are read
+ * trace.h - shows a stream's elements as they are read, to those that want to see them
  */
 #ifndef ENGINE_STREAM_TRACE_H
 #define ENGINE_STREAM_TRACE_H

@@ -20,8 +20,8 @@ struct out_file {
 
 /**
  * out_file_open - make it, or open what is there; nothing of it is lost yet
- * A FIFO must have a reader. A pipe, FIFO or terminal that takes nothing for some seconds is an error later on: nobody
- * is waited for without end.
+ * A FIFO must have a reader. A pipe, FIFO or terminal that takes nothing for some seconds is an error later on: we wait
+ * for nobody forever.
  * Return: 0, or a negative errno after saying why.
  */
 int out_file_open(struct out_file *f, const char *path);

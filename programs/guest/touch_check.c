@@ -1,4 +1,4 @@
-/* Are the stamps still there? And their log, for whoever looks at the guest's memory afterwards. */
+/* Are the stamps still there? And their log, for programs that look at the guest's memory afterwards. */
 #include "programs/guest/touch_parts.h"
 
 #include "base/text.h"

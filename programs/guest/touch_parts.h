@@ -29,7 +29,7 @@ struct toucher {
 	bool joined;
 	uint32_t tid;
 	uint64_t random;
-	uint64_t sequence;          /* writes so far */
+	uint64_t sequence;          /* number of writes */
 	uint64_t stamps_count;      /* places that hold one */
 	struct touch_stamp *stamps; /* owned, a mapping, of each tracked page; NULL when nothing is written */
 	_Atomic uint64_t accesses;

@@ -1,8 +1,8 @@
 /*
  * unplugged.h - blocks of which parts may be unplugged at the source: --unplugged NAME
  *
- * A virtio-mem device has a block with holes, and a source sends nothing for them. Only whoever starts the destination
- * knows which block that is: the stream does not say so.
+ * A virtio-mem device has a block with holes, and a source sends nothing for them. Only the user who starts the
+ * destination knows which block that is: the stream does not say so.
  */
 #ifndef PROGRAMS_GUEST_UNPLUGGED_H
 #define PROGRAMS_GUEST_UNPLUGGED_H

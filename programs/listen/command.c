@@ -177,7 +177,7 @@ static int end_touch(struct listen *ln)
 	return 0;
 }
 
-/* Not landed. What the touchers wait for will not come, or has been given up; so not for ever. */
+/* Not landed. What the touchers wait for will not come, or has been given up, so do not wait forever. */
 static void abandon_touch(struct listen *ln)
 {
 	uint64_t off;

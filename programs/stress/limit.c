@@ -147,7 +147,7 @@ static int with_touchers(struct limit *l)
 	}
 	if (r == 0)
 		r = measure(l);
-	/* Fewer than the barrier waits for: they wait there for ever, and this is the end of the process. */
+	/* Fewer than the barrier waits for: they wait there forever, and this is the end of the process. */
 	if (made < l->touchers)
 		return r;
 	atomic_store(&l->stop, true);

@@ -78,7 +78,7 @@ may_park int phase_await(struct stress *s)
 		r = io_read(s->reactor, s->arrived_fd, &n, sizeof(n), RING_OFF_CURRENT, DEADLINE_NEVER);
 		if (r < 0)
 			return (int)r;
-		/* Wakes whoever waits for a page. */
+		/* Wakes threads that wait for a page. */
 		if (atomic_load(&s->given_up))
 			postcopy_end(s->pc);
 	}

@@ -73,7 +73,7 @@ struct stress {
 	_Atomic bool over;       /* for the watcher */
 	_Atomic bool given_up;   /* what is missing reads as zeros from now on, and says nothing */
 	_Atomic uint64_t beat;   /* the engine's thread runs */
-	_Atomic uint64_t faults; /* so far; from the library's counter */
+	_Atomic uint64_t faults; /* to this moment; from the library's counter */
 	uint64_t begin_ns;
 	uint64_t touch_ns;      /* spent in touching phases */
 	uint64_t idle_pages;    /* pushed when nobody touched any more */

@@ -58,8 +58,8 @@ TEST_EACH(test_more_channels_than_expected_are_refused_and_named_in_the_final_er
 }
 
 /*
- * A 7.2 source with a return path has failed then, and says so to its user, but keeps its main connection open and
- * silent: waiting for its end would be waiting for ever.
+ * A 7.2 source with a return path has then failed, and says so to its user, but keeps its main connection open and
+ * silent: waiting for its end would mean waiting forever.
  */
 TEST(test_more_channels_than_expected_are_an_error_though_the_source_stays)
 {
@@ -143,9 +143,9 @@ TEST(test_a_source_that_dies_between_channels_is_a_named_error)
 }
 
 /*
- * The third channel has not come when the first one ends, which has sent nothing: it will never send its SYNC, so
- * nothing is to be waited for, and the missing one is not what went wrong. Main waits for the channels by then (0), or
- * has told its blocks and will come to wait (1); the channel is closed, or reset (2).
+ * The third channel has not come when the first one ends, which has sent nothing: it will never send its SYNC, so there
+ * is nothing to wait for, and the missing one is not what went wrong. Main already waits for the channels (0), or has
+ * sent its list of blocks and will come to wait (1); the channel is closed, or reset (2).
  */
 TEST_EACH(test_a_channel_that_ends_while_another_is_missing_is_a_named_error_at_once, 3)
 {

@@ -140,7 +140,7 @@ TEST_ROWS(test_a_lie_on_a_channel_is_a_named_error, lies)
 	several_end(&s);
 }
 
-/* The end of a channel before its last SYNC is seen while main is read, too, and by whoever is in the midst of it. */
+/* The end of a channel before its last SYNC shows while main is read, too, and to a reader in the middle of it. */
 TEST(test_a_channel_that_ends_early_fails_the_migration_at_any_border)
 {
 	struct multifd_opts m = { .channels = 2, .rounds = 3, .packet_pages = 2 };

@@ -334,8 +334,8 @@ uint8_t *pc_guest(struct pc *s, unsigned block, uint64_t tpage);
 
 /*
  * Fails when a thread has waited for more than a second for a page that is here all the while; and when the ledger is
- * wrong: each unit that is asked for has one entry and each entry is in one list and owed, and whoever waits for a page
- * that is not here has one (invariant (2) of postcopy/postcopy.h). Fits pc_opts.look.
+ * wrong: each unit that is asked for has one entry and each entry is in one list and owed, and each thread that waits
+ * for a page that is not here has one (invariant (2) of postcopy/postcopy.h). Fits pc_opts.look.
  */
 void pc_check_books(struct pc *s);
 

@@ -35,7 +35,7 @@ static int rounds(void *arg)
 	struct rounding *r = arg;
 	volatile double one = 1, three = 3;
 
-	ck_assert_int_eq(fegetround(), FE_TONEAREST); /* as whoever spawned it had it */
+	ck_assert_int_eq(fegetround(), FE_TONEAREST); /* as its spawner had it */
 	ck_assert_int_eq(fesetround(r->mode), 0);
 	for (int i = 0; i < 5; i++) {
 		ck_assert_int_eq(co_yield(&w.sched), 0);

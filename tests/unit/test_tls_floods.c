@@ -90,7 +90,7 @@ static size_t append_file(char *text, size_t text_bytes, size_t room, const char
 	return text_bytes;
 }
 
-/* The source's first, then whoever has signed the one before. */
+/* The source's first, then the signer of the previous one. */
 static size_t put_chain(void)
 {
 	static char text[64 << 10];

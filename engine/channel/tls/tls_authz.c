@@ -21,7 +21,7 @@ static size_t value_bytes(const char *dn)
 static bool glob_match(const char *pattern, size_t bytes, const char *dn)
 {
 	const char *star = NULL;    /* after the last '*' */
-	const char *retry = NULL;   /* where its run ends so far */
+	const char *retry = NULL;   /* where its run ends at present */
 	const char *run_end = NULL; /* where it must end at the latest */
 	const char *end = pattern + bytes;
 
