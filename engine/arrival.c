@@ -196,7 +196,7 @@ bool arrival_has_silent(const struct arrival *a)
 	for (struct list *at = a->line.unknown.next; at != &a->line.unknown; at = at->next) {
 		const struct connection *conn = container_of(at, struct connection, node);
 
-		/* What is behind a main channel that is back early is of its network, not of this one. */
+		/* What comes after a main channel that is back early is of its network, not of this one. */
 		if (conn->early && !recovery)
 			return false;
 		if (conn->silent && may_be_preempt(conn))

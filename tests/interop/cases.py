@@ -255,7 +255,7 @@ def check_device_places(devices, data):
             raise Failed(f"devices: '{d['name']}' is not at offset {d['offset']:#x} of the stream")
         footer = b"\x7e" + data[start - len(header) - 4:start - len(header)]
         if data[start + d["bytes"]:][:5] != footer:
-            raise Failed(f"devices: '{d['name']}' has no footer behind its {d['bytes']} bytes at {start:#x}")
+            raise Failed(f"devices: '{d['name']}' has no footer after its {d['bytes']} bytes at {start:#x}")
 
 
 # ---- the table ----

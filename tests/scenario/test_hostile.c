@@ -238,8 +238,8 @@ static const struct hostile_row tail_rows[] = {
 	{ "the description is said to have 64 MiB + 1", AT_TAIL, .put = put_desc, .text = "{}", .n = (64u << 20) + 1,
 	  .code = ANY_ERROR, .ends = true },
 	{ "no EOF", AT_TAIL, RAW(""), .code = ANY_ERROR, .ends = true },
-	{ "bytes behind the description", AT_BEHIND, RAW("x"), .code = ANY_ERROR, .ends = true },
-	{ "another stream behind the description", AT_BEHIND, RAW("QEVM\0\0\0\3}"), .code = ANY_ERROR, .ends = true },
+	{ "bytes after the description", AT_BEHIND, RAW("x"), .code = ANY_ERROR, .ends = true },
+	{ "another stream after the description", AT_BEHIND, RAW("QEVM\0\0\0\3}"), .code = ANY_ERROR, .ends = true },
 };
 
 static const struct hostile_row command_rows[] = {

@@ -10,7 +10,7 @@
 #define PAGE ((uint64_t)WIRE_TPAGE_BYTES)
 
 /*
- * Two channels, per round. What @put writes, or else @packet with its payload, stands on channel 1 behind its first
+ * Two channels, per round. What @put writes, or else @packet with its payload, stands on channel 1 after its first
  * SYNC; then the channel is silent, or ends if @ends. The main stream is held before its last sync point, so that
  * nothing but the lie ends the migration.
  */
@@ -19,7 +19,7 @@ struct lie {
 	struct wire_packet packet; /* of "pc.ram", from offset 0 on, where nothing else is said */
 	void (*put)(struct wire *w);
 	const char *words;
-	bool sync; /* behind it */
+	bool sync; /* after it */
 	bool ends;
 	int code;        /* 0: -EPROTO */
 	uint32_t method; /* that is expected */
@@ -76,10 +76,10 @@ static const struct lie lies[] = {
 	{ "too many pages", PACKET(129, 129 * 4096), .words = "129" },
 	{ "a sum that overflows", PACKET(2, 8192, .zero_pages = UINT32_MAX), .words = "zero pages" },
 	{ "an unknown block", PACKET(1, 4096, .block = "nowhere"), .words = "nowhere" },
-	{ "an offset behind the block", PACKET(1, 4096, AT(16 * 4096)), .words = "0x10000" },
+	{ "an offset past the block", PACKET(1, 4096, AT(16 * 4096)), .words = "0x10000" },
 	{ "an offset at the end of numbers", PACKET(1, 4096, AT(UINT64_MAX - 4095)), .words = "0xfffffffffffff000" },
 	{ "an offset inside a page", PACKET(1, 4096, AT(1)), .words = "0x1" },
-	{ "a zero page behind the block", PACKET(0, 0, AT(16 * 4096), .zero_pages = 1), .words = "0x10000" },
+	{ "a zero page past the block", PACKET(0, 0, AT(16 * 4096), .zero_pages = 1), .words = "0x10000" },
 	{ "a payload too short", PACKET(2, 4096), .words = "payload" },
 	{ "a payload too long", PACKET(1, 8192), .words = "payload" },
 	{ "zlib, and none is expected", PACKET(1, 100, .flags = WIRE_MULTIFD_ZLIB), .words = "compression" },

@@ -154,7 +154,7 @@ TEST_EACH(test_a_cut_behind_each_record_loses_nothing, SMALL_WAYS)
 	do {
 		c = cut_at(memory, mode, at, false);
 		places++;
-		/* The other elements are around the small pages, behind. */
+		/* The other elements are around the small pages, after them. */
 		at += memory == HUGE_MEMORY && !all ? STRIDE : 1;
 	} while (cut_once(&c) && at < RECORDS_MAX);
 	/* A few pages have come before. */

@@ -1,4 +1,4 @@
-/* cases.h - the suite of a program, as the macros of check_main.h have left it behind; for main() */
+/* cases.h - the suite of a program, as the macros of check_main.h have collected it; for main() */
 #ifndef TESTS_SUPPORT_CASES_H
 #define TESTS_SUPPORT_CASES_H
 
