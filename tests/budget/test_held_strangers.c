@@ -2,10 +2,7 @@
 #include "tests/support/check_main.h"
 #include "tests/support/held.h"
 
-#include <errno.h>
-#include <netinet/in.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -23,19 +20,6 @@
 /* Their sockets' own buffers are the kernel's and are not counted: net.ipv4.tcp_rmem bounds them. */
 static int strangers[STRANGERS];
 
-static int connect_to(const char *address)
-{
-	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), space = 1 << 20;
-
-	/* All that one says fits in, whatever tcp_wmem is. */
-	ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &space, sizeof(space)), 0);
-	sa.sin_port = htons((uint16_t)strtoul(strrchr(address, ':') + 1, NULL, 10));
-	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	return fd;
-}
-
 /* Return: the bytes that went; less where it is full, or closed. */
 static size_t offer(int fd, const void *buf, size_t bytes)
 {
@@ -47,7 +31,7 @@ static size_t offer(int fd, const void *buf, size_t bytes)
 static void meet(struct several *s)
 {
 	for (unsigned i = 0; i < STRANGERS; i++)
-		strangers[i] = connect_to(s->address);
+		strangers[i] = source_connect(s->address, 0);
 	for (unsigned i = 0; i < 50; i++)
 		several_run(s, 1);
 }
@@ -91,7 +75,7 @@ TEST(test_connections_that_claim_to_be_a_channel_hold_little)
 	several_begin(&s, &m, &(struct several_opts){ .tcp = true, SAID });
 	held_begin(&held);
 	for (unsigned i = 0; i < STRANGERS; i++) {
-		strangers[i] = connect_to(s.address);
+		strangers[i] = source_connect(s.address, 0);
 		ck_assert_uint_eq(offer(strangers[i], hello.data, hello.len), hello.len);
 		several_run(&s, 1);
 	}

@@ -1,9 +1,7 @@
 /* How much others can make us log: base/log_limit.h */
 #include "tests/support/check_main.h"
 
-#include <netinet/in.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -80,17 +78,6 @@ TEST(test_what_a_source_says_in_vain_is_not_logged_each_time)
 	scene_end(&s);
 }
 
-static int connect_to(const char *address)
-{
-	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	sa.sin_port = htons((uint16_t)strtoul(strrchr(address, ':') + 1, NULL, 10));
-	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	return fd;
-}
-
 static const struct visit {
 	const char *what, *says;
 	size_t bytes;
@@ -116,7 +103,7 @@ TEST_ROWS(test_strangers_are_not_logged_each_time, visits)
 	        &s, &(struct multifd_opts){ .channels = 1 },
 	        &(struct several_opts){ .tcp = true, .ops = counting_ops(), .config = { .log_level = INM_LOG_DEBUG } });
 	for (unsigned i = 0; i < STRANGERS; i++) {
-		fds[i] = connect_to(s.address);
+		fds[i] = source_connect(s.address, 0);
 		if (v->bytes > 0)
 			ck_assert_int_eq(send(fds[i], v->says, v->bytes, MSG_NOSIGNAL), (ssize_t)v->bytes);
 		if (!v->stays)

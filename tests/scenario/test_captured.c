@@ -10,24 +10,20 @@
 #include "tests/support/check_main.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/be.h"
-#include "base/clock.h"
+#include "tests/support/chance.h"
+#include "tests/support/mutations.h"
 #include "tests/support/scene.h"
 #include "tests/support/temp.h"
 
 #define RUN_MS_MAX 5000u
-#define STUCK_NS (30 * NS_PER_S)
-#define RSS_GROWTH_KIB_MAX (96 * 1024)
 #define CENSUS_EVERY 4096u
 #define HEAD_BYTES (64u << 10) /* of which every prefix is played */
 #define CAPTURES_MAX 8
@@ -317,40 +313,26 @@ TEST(test_a_prefix_that_ends_in_the_pages_is_refused)
 
 /* ---- damage ----------------------------------------------------------------------------------------------------- */
 
-static uint64_t draw(uint64_t *state)
-{
-	uint64_t z = *state += 0x9e3779b97f4a7c15ull; /* splitmix64 */
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-	return z ^ z >> 31;
-}
-
-static size_t below(uint64_t *state, size_t limit)
-{
-	return limit ? draw(state) % limit : 0;
-}
-
 /* The heads of the stream, of a device or of its description more often than the middle of a page. */
 static size_t somewhere(const struct wire *w, uint64_t *rng)
 {
 	size_t off, last = now->devices[now->device_count - 1];
 
-	switch (below(rng, 5)) {
+	switch (chance_below(rng, 5)) {
 	case 0:
-		off = below(rng, w->len);
+		off = chance_below(rng, w->len);
 		break;
 	case 1:
-		off = below(rng, 700);
+		off = chance_below(rng, 700);
 		break;
 	case 2:
-		off = last + below(rng, w->len > last ? w->len - last : 1);
+		off = last + chance_below(rng, w->len > last ? w->len - last : 1);
 		break;
 	case 3:
-		off = now->devices[0] + below(rng, last - now->devices[0]);
+		off = now->devices[0] + chance_below(rng, last - now->devices[0]);
 		break;
 	default:
-		off = now->devices[below(rng, now->device_count)] - below(rng, 40) + 4;
+		off = now->devices[chance_below(rng, now->device_count)] - chance_below(rng, 40) + 4;
 	}
 	return off < w->len ? off : w->len - 1;
 }
@@ -360,23 +342,24 @@ static void damage(struct wire *w, uint64_t *rng)
 	static const uint64_t values[] = { 0,          1,           0x7f,       0x80,       0xff,
 		                           0x1000,     0x7fff,      0xffff,     0x7fffffff, 0x80000000,
 		                           0xffffffff, 0x100000000, 1ull << 63, UINT64_MAX };
-	size_t off = somewhere(w, rng), from = somewhere(w, rng), len = 1 + below(rng, below(rng, 3) ? 16 : 5000);
+	size_t off = somewhere(w, rng), from = somewhere(w, rng),
+	       len = 1 + chance_below(rng, chance_below(rng, 3) ? 16 : 5000);
 	uint8_t noise[16], be[8];
 
 	for (unsigned i = 0; i < sizeof(noise); i++)
-		noise[i] = (uint8_t)draw(rng);
-	be64_store(be, values[below(rng, sizeof(values) / sizeof(values[0]))]);
+		noise[i] = (uint8_t)chance_draw(rng);
+	be64_store(be, values[chance_below(rng, sizeof(values) / sizeof(values[0]))]);
 	if (len > w->len - off)
 		len = w->len - off;
-	switch (below(rng, 6)) {
+	switch (chance_below(rng, 6)) {
 	case 0:
-		w->data[off] ^= (uint8_t)(1u << below(rng, 8));
+		w->data[off] ^= (uint8_t)(1u << chance_below(rng, 8));
 		break;
 	case 1:
 		memcpy(w->data + off, noise, len < sizeof(noise) ? len : sizeof(noise));
 		break;
 	case 2:
-		wire_insert(w, off, noise, 1 + below(rng, sizeof(noise)));
+		wire_insert(w, off, noise, 1 + chance_below(rng, sizeof(noise)));
 		break;
 	case 3:
 		wire_delete(w, off, len < w->len ? len : 0);
@@ -385,26 +368,35 @@ static void damage(struct wire *w, uint64_t *rng)
 		wire_insert(w, off, w->data + from, len < w->len - from ? len : w->len - from);
 		break;
 	default:
-		from = (size_t)1 << below(rng, 4);
+		from = (size_t)1 << chance_below(rng, 4);
 		from = from < w->len - off ? from : w->len - off;
 		memcpy(w->data + off, be + 8 - from, from);
 	}
 }
 
-/* Return: what went wrong, or NULL. */
-static const char *run(struct stage *st, uint64_t seed, bool *ret_landed)
+static struct stage runs; /* of the child that runs */
+
+static void begin_runs(void)
 {
+	stage_begin(&runs);
+	for (unsigned i = 0; i < capture_count; i++)
+		learn(&runs, &captures[i]);
+}
+
+static const char *run(uint64_t seed, bool *ret_landed)
+{
+	struct stage *st = &runs;
 	uint64_t rng = seed;
 	struct wire w = { 0 };
 	size_t chunk_bytes;
 	int r;
 
-	now = &captures[below(&rng, capture_count)];
+	now = &captures[chance_below(&rng, capture_count)];
 	wire_copy(&w, &now->wire);
-	for (size_t i = 1 + below(&rng, 3); i--;)
+	for (size_t i = 1 + chance_below(&rng, 3); i--;)
 		damage(&w, &rng);
-	chunk_bytes = below(&rng, 3) ? 0 : 1000 + below(&rng, 30000);
-	r = play(st, &w, w.len, chunk_bytes, below(&rng, 2) ? PUMP_CLOSE : PUMP_SHUTDOWN);
+	chunk_bytes = chance_below(&rng, 3) ? 0 : 1000 + chance_below(&rng, 30000);
+	r = play(st, &w, w.len, chunk_bytes, chance_below(&rng, 2) ? PUMP_CLOSE : PUMP_SHUTDOWN);
 	wire_fini(&w);
 	*ret_landed = r == 0;
 	if (r == -ETIMEDOUT)
@@ -416,90 +408,27 @@ static const char *run(struct stage *st, uint64_t seed, bool *ret_landed)
 	return NULL;
 }
 
-static size_t rss_max_kib(void)
+static const char *look(void)
 {
-	struct rusage usage;
-
-	getrusage(RUSAGE_SELF, &usage);
-	return (size_t)usage.ru_maxrss;
+	return census_differs(&runs.before) ? "something is left behind" : NULL;
 }
 
-/* Written by the child that runs, read by the parent: a crash must not take the seed along. */
-struct shared {
-	uint64_t at, landed;
-};
-
-_Noreturn static void runs(uint64_t first, unsigned long count, volatile struct shared *ret)
+static const char *story(void)
 {
-	size_t rss_kib = 0;
-	struct stage st;
+	static char text[1200];
 
-	stage_begin(&st);
-	for (unsigned i = 0; i < capture_count; i++)
-		learn(&st, &captures[i]);
-	for (unsigned long i = 0; i < count; i++) {
-		const char *wrong;
-		bool landed;
-
-		ret->at = first + i;
-		wrong = run(&st, first + i, &landed);
-		ret->landed += landed;
-		if (!wrong && (i % CENSUS_EVERY == 0 || i + 1 == count) && census_differs(&st.before))
-			wrong = "something is left behind";
-		if (i == 100)
-			rss_kib = rss_max_kib();
-		if (!wrong && rss_kib && rss_max_kib() > rss_kib + RSS_GROWTH_KIB_MAX)
-			wrong = "takes too much memory";
-		if (wrong) {
-			fprintf(stderr, "%s: %s: %s\n", now->name, wrong, st.e.error);
-			_exit(1);
-		}
-	}
-	_exit(0);
-}
-
-/* Return: as waitpid's status; a child that makes no progress is killed. */
-static int wait_with_progress(pid_t pid, const volatile struct shared *shared)
-{
-	uint64_t seen = 0, since_ns = clock_now_ns();
-	int status;
-
-	while (waitpid(pid, &status, WNOHANG) == 0) {
-		if (shared->at != seen) {
-			seen = shared->at;
-			since_ns = clock_now_ns();
-		} else if (clock_now_ns() - since_ns > STUCK_NS) {
-			kill(pid, SIGKILL);
-		}
-		usleep(5000);
-	}
-	return status;
+	snprintf(text, sizeof(text), "%s: %s", now->name, runs.e.error);
+	return text;
 }
 
 TEST(test_no_mutation_crashes_hangs_or_takes_memory)
 {
-	unsigned long count = scene_env("MUTATIONS", 5000), first = scene_env("MUTATION_FIRST", 1);
-	volatile struct shared *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	int status;
-	pid_t pid;
-
 	need_captures();
-	ck_assert_ptr_ne((void *)shared, MAP_FAILED);
-	if (getenv("MUTATION_SEED")) {
-		first = scene_env("MUTATION_SEED", 1);
-		count = 1;
-	}
-	fflush(NULL);
-	pid = fork();
-	ck_assert_int_ge(pid, 0);
-	if (pid == 0)
-		runs(first, count, shared);
-	status = wait_with_progress(pid, shared);
-	ck_assert_msg(status == 0, "MUTATION_SEED=%llu: status 0x%x", (unsigned long long)shared->at, status);
-	/* Damage that is never noticed, or always at once, would be damage to this test. */
-	if (count >= 500)
-		ck_assert_msg(shared->landed > count / 100 && shared->landed < count * 9 / 10, "%llu of %lu landed",
-		              (unsigned long long)shared->landed, count);
-	printf("%lu mutations, of which %llu landed\n", count, (unsigned long long)shared->landed);
-	munmap((void *)shared, 4096);
+	mutations_play(&(struct mutations){ .count = 5000,
+	                                    .landed_percent_max = 90,
+	                                    .look_every = CENSUS_EVERY,
+	                                    .begin = begin_runs,
+	                                    .run = run,
+	                                    .look = look,
+	                                    .story = story });
 }

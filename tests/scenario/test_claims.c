@@ -4,12 +4,8 @@
  */
 #include "tests/support/check_main.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -20,26 +16,19 @@
 static const struct multifd_opts two = { .channels = 2 };
 
 /* several_connect from another address. */
-static unsigned connect_from(struct several *s, const struct wire *w, const char *host)
+static unsigned connect_from(struct several *s, const struct wire *w, uint32_t host)
 {
-	struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
-	struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr = { inet_addr(host) } };
-	struct pump *p = &s->lines[s->line_count];
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = source_connect(s->address, host);
 
-	to.sin_port = htons((uint16_t)strtoul(strrchr(s->address, ':') + 1, NULL, 10));
-	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(bind(fd, (struct sockaddr *)&from, sizeof(from)), 0);
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
 	ck_assert_int_eq(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
-	*p = (struct pump){ .wire = w, .fd = fd, .end = PUMP_HOLD };
+	s->lines[s->line_count] = (struct pump){ .wire = w, .fd = fd, .end = PUMP_HOLD };
 	return s->line_count++;
 }
 
 static unsigned stranger(struct several *s, unsigned id, bool sync)
 {
 	const struct wire *w = &s->h.channels[id];
-	unsigned line = s->dir[0] ? several_connect(s, w) : connect_from(s, w, "127.0.0.9");
+	unsigned line = s->dir[0] ? several_connect(s, w) : connect_from(s, w, SOURCE_HOST(8));
 
 	several_allow(s, line, sync ? wire_find(w, "interval", 0) : WIRE_MULTIFD_HELLO_BYTES);
 	return line;
@@ -159,7 +148,7 @@ TEST(test_channels_from_another_address_are_taken_when_no_others_come)
 	several_begin(&s, &two, &(struct several_opts){ .tcp = true, .deadline_s = "1", SAID });
 	order_connect(&s, &r, 0, SEVERAL_ALL);
 	for (unsigned i = 1; i < 3; i++)
-		r.line[i] = connect_from(&s, several_wire(&s, i), "127.0.0.9");
+		r.line[i] = connect_from(&s, several_wire(&s, i), SOURCE_HOST(8));
 	order_finish(&s, &r);
 	several_check_landed(&s);
 	several_end(&s);

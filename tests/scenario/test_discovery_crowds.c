@@ -1,12 +1,8 @@
 /* Many strangers: they neither keep the source out nor make it wait (doc/wire/channels.md 6). */
 #include "tests/support/check_main.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -165,14 +161,8 @@ TEST(test_a_crowd_that_stalls_its_tls_handshakes_ends_nothing)
 /* A silent connection from @host (127.x.y.z, in host order). */
 static int connect_from(struct several *s, uint32_t host)
 {
-	struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr = { htonl(host) } };
-	struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = source_connect(s->address, host);
 
-	to.sin_port = htons((uint16_t)strtoul(strrchr(s->address, ':') + 1, NULL, 10));
-	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(bind(fd, (struct sockaddr *)&from, sizeof(from)), 0);
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
 	several_turn(s); /* or the backlog would be full */
 	return fd;
 }
@@ -190,8 +180,6 @@ static void close_all(const int *fds, unsigned count)
 		close(fds[i]);
 }
 
-#define HOST(last) (0x7f000000u + (last))
-
 /* The source's main channel has connected and waits for its others, as a 7.2 source's does in a slow set-up. */
 TEST(test_a_flood_from_elsewhere_does_not_end_a_silent_main_channel)
 {
@@ -204,9 +192,9 @@ TEST(test_a_flood_from_elsewhere_does_not_end_a_silent_main_channel)
 	test_need_files(FLOOD + 200);
 	several_begin(&s, &m, &(struct several_opts){ .tcp = true, .deadline_s = "3600" });
 	order_connect(&s, &r, SEVERAL_MAIN, 0);
-	alone = connect_from(&s, HOST(3));
+	alone = connect_from(&s, SOURCE_HOST(2));
 	for (unsigned i = 0; i < FLOOD; i++)
-		fds[i] = connect_from(&s, HOST(2));
+		fds[i] = connect_from(&s, SOURCE_HOST(1));
 	several_settle(&s);
 	ck_assert_msg(!s.lines[r.line[SEVERAL_MAIN]].report.peer_closed, "main was closed");
 	ck_assert_msg(!is_closed(alone), "the only one of another address was closed");
@@ -238,7 +226,7 @@ TEST(test_of_many_addresses_the_oldest_connection_goes)
 	test_need_files(4 * CONNECTIONS_UNKNOWN_MAX + 32);
 	several_begin(&s, &m, &(struct several_opts){ .tcp = true, .deadline_s = "3600" });
 	for (unsigned i = 0; i < 2 * CONNECTIONS_UNKNOWN_MAX; i++)
-		fds[i] = connect_from(&s, HOST(2 + i));
+		fds[i] = connect_from(&s, SOURCE_HOST(1 + i));
 	several_settle(&s);
 	for (unsigned i = 0; i < 2 * CONNECTIONS_UNKNOWN_MAX; i++)
 		ck_assert_msg(is_closed(fds[i]) == (i < gone), "the one with number %u", i);
@@ -261,16 +249,16 @@ TEST(test_an_address_whose_connections_have_ended_is_not_the_one_that_has_most)
 
 	test_need_files(4 * CONNECTIONS_UNKNOWN_MAX + 32);
 	several_begin(&s, &m, &(struct several_opts){ .tcp = true, .deadline_s = "3600" });
-	kept = connect_from(&s, HOST(2));
+	kept = connect_from(&s, SOURCE_HOST(1));
 	for (unsigned i = 0; i < CONNECTIONS_UNKNOWN_MAX; i++)
-		fds[i] = connect_from(&s, HOST(2));
+		fds[i] = connect_from(&s, SOURCE_HOST(1));
 	several_settle(&s);
 	close_all(fds, CONNECTIONS_UNKNOWN_MAX);
 	several_settle(&s);
 	for (unsigned i = 0; i < CONNECTIONS_UNKNOWN_MAX; i++)
-		other[i] = connect_from(&s, HOST(3));
-	fds[0] = connect_from(&s, HOST(4));
-	fds[1] = connect_from(&s, HOST(5));
+		other[i] = connect_from(&s, SOURCE_HOST(2));
+	fds[0] = connect_from(&s, SOURCE_HOST(3));
+	fds[1] = connect_from(&s, SOURCE_HOST(4));
 	several_settle(&s);
 	ck_assert(!is_closed(kept) && !is_closed(fds[0]) && !is_closed(fds[1]));
 	ck_assert(is_closed(other[0]) && !is_closed(other[1]));

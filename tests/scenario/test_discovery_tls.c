@@ -2,7 +2,6 @@
 #include "tests/support/check_main.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -74,17 +73,6 @@ static const struct departure {
 	{ "half a record", act_half_a_record, .logged = "cut off inside a TLS record", .not_logged = "trust" },
 };
 
-static int connect_to(const char *address)
-{
-	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	sa.sin_port = htons((uint16_t)strtoul(strrchr(address, ':') + 1, NULL, 10));
-	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	return fd;
-}
-
 /* Run until @words were logged. */
 static void run_until_said(struct several *s, const char *words)
 {
@@ -115,7 +103,7 @@ TEST_ROWS(test_a_source_that_leaves_after_the_handshake_and_why, departures)
 	tls_dir_make(dir, NULL);
 	plan.dir = dir;
 	several_begin(&s, &m, &(struct several_opts){ .tcp = true, .params = params, SAID });
-	tls_peer_start(&peer, &plan, connect_to(s.address));
+	tls_peer_start(&peer, &plan, source_connect(s.address, 0));
 	run_until_said(&s, " closed: ");
 	tls_peer_wait(&peer, &report);
 	ck_assert_int_eq(report.handshake, 0);
@@ -146,9 +134,9 @@ TEST(test_who_leaves_behind_the_main_channel_is_not_said_to_distrust_us)
 
 	tls_dir_make(dir, NULL);
 	several_begin(&s, &m, &(struct several_opts){ .tcp = true, .params = params, SAID });
-	tls_peer_start(&main_peer, &main_plan, connect_to(s.address));
+	tls_peer_start(&main_peer, &main_plan, source_connect(s.address, 0));
 	run_until_said(&s, "main channel: ");
-	tls_peer_start(&peer, &plan, connect_to(s.address));
+	tls_peer_start(&peer, &plan, source_connect(s.address, 0));
 	run_until_said(&s, " closed: closed after 0 bytes");
 	ck_assert_msg(!strstr(said, DISTRUST), "%s", said);
 	tls_peer_wait(&peer, NULL);

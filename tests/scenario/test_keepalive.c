@@ -4,7 +4,6 @@
  */
 #include "tests/support/check_main.h"
 
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -70,16 +69,6 @@ static int other_end(int fd)
 	return found;
 }
 
-static int connect_to(const char *address)
-{
-	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	sin.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
-	return fd;
-}
-
 /* ---- inm_listen ------------------------------------------------------------------------------------------------ */
 
 static const char *const defaults[] = { NULL };
@@ -134,7 +123,7 @@ TEST_ROWS(test_what_the_address_says_of_keepalive_comes_before_the_parameters, r
 	land_new(&s.e, &(struct land_opts){ .params = rows[_i].params });
 	snprintf(uri, sizeof(uri), "tcp:127.0.0.1:0%s", rows[_i].options);
 	ck_assert_int_eq(inm_listen(s.e.inm, uri), 0);
-	far = connect_to(inm_address(s.e.inm, 0));
+	far = source_connect(inm_address(s.e.inm, 0), 0);
 	while ((near = other_end(far)) < 0 && clock_now_ns() < end_ns)
 		ck_assert_int_eq(inm_dispatch(s.e.inm), 1);
 	ck_assert_int_ge(near, 0);
@@ -162,7 +151,7 @@ TEST(test_the_address_of_inm_recover_has_its_own)
 	rec_begin_waiting(&r, &o);
 	ck_assert(rec_pause(&r, REC_BOTH, false));
 	ck_assert_int_eq(inm_recover(r.s.e.inm, uri), 0);
-	far = connect_to(inm_address(r.s.e.inm, 0));
+	far = source_connect(inm_address(r.s.e.inm, 0), 0);
 	while ((near = other_end(far)) < 0 && clock_now_ns() < end_ns)
 		ck_assert_int_eq(inm_dispatch(r.s.e.inm), 1);
 	ck_assert_int_ge(near, 0);

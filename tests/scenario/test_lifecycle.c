@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,19 +120,6 @@ static void tale_listen(struct tale *t, bool return_path)
 	t->p.return_path = return_path;
 	land_new(&t->s.e, &(struct land_opts){ .ops = &ops, .return_path = return_path });
 	ck_assert_int_eq(land_listen_fd(&t->s.e, t->dest_fd), 0);
-}
-
-/* To "tcp:127.0.0.1:40123". */
-static int connect_tcp(const char *address)
-{
-	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), space = 1 << 20;
-
-	/* A whole stream fits in, whatever tcp_wmem is. */
-	ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &space, sizeof(space)), 0);
-	sin.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
-	return fd;
 }
 
 /* Both sides until the migration has ended, or nothing more happens for @quiet_ms. Return: of inm_dispatch. */
@@ -478,7 +464,7 @@ TEST(test_a_source_that_closes_while_the_guest_is_being_accepted_keeps_it)
 	land_new(&t.s.e, &(struct land_opts){ .ops = &ops, .return_path = true });
 	ck_assert_int_eq(inm_listen(t.s.e.inm, "tcp:127.0.0.1:0"), 0);
 	t.p = (struct pump){ .wire = &t.s.wire, .stop_at = t.s.wire.len, .return_path = true, .end = PUMP_HOLD };
-	t.p.fd = connect_tcp(inm_address(t.s.e.inm, 0));
+	t.p.fd = source_connect(inm_address(t.s.e.inm, 0), 0);
 	ck_assert_int_lt(play(&t, 5000), 0);
 	ck_assert_str_eq(t.trail, "setup active ready failed");
 	ck_assert_msg(strstr(inm_error(t.s.e.inm), "without waiting to be told"), "%s", inm_error(t.s.e.inm));

@@ -56,21 +56,6 @@ static void folder_end(struct folder *f)
 	ck_assert_msg(rmdir(f->path) == 0, "%s: %s", f->path, strerror(errno));
 }
 
-static int connect_to(const char *address)
-{
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
-	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	bool tcp = !strncmp(address, "tcp:", 4);
-	int fd = socket(tcp ? AF_INET : AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	sin.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
-	snprintf(sun.sun_path, sizeof(sun.sun_path), "%.100s", strchr(address, ':') + 1);
-	ck_assert_msg(connect(fd, tcp ? (struct sockaddr *)&sin : (struct sockaddr *)&sun,
-	                      tcp ? sizeof(sin) : sizeof(sun)) == 0,
-	              "%s: %s", address, strerror(errno));
-	return fd;
-}
-
 static bool peer_has_closed(int fd)
 {
 	char byte;
@@ -99,7 +84,7 @@ TEST(test_of_too_many_silent_strangers_the_oldest_go_and_the_source_gets_in)
 	land_new(&s.e, &(struct land_opts){ .return_path = true });
 	ck_assert_int_eq(inm_listen(s.e.inm, "tcp:127.0.0.1:0"), 0);
 	for (unsigned i = 0; i < STRANGERS; i++) {
-		strangers[i] = connect_to(inm_address(s.e.inm, 0));
+		strangers[i] = source_connect(inm_address(s.e.inm, 0), 0);
 		dispatch_for(s.e.inm, 1); /* so that their order is known */
 	}
 	dispatch_for(s.e.inm, 20);
@@ -133,7 +118,7 @@ struct rival {
 static void rival_says(struct rival *v, size_t bytes)
 {
 	if (v->fd < 0)
-		v->fd = connect_to(inm_address(v->s.e.inm, 0));
+		v->fd = source_connect(inm_address(v->s.e.inm, 0), 0);
 	ck_assert_int_eq(write(v->fd, v->s.wire.data + v->said_bytes, bytes - v->said_bytes),
 	                 (ssize_t)(bytes - v->said_bytes));
 	v->said_bytes = bytes;
@@ -247,7 +232,7 @@ static void listen_from_callback(const char *uri, bool works)
 		ck_assert_int_eq(land_listen_fd(&second, pump_open(&p, &f.s.wire)), 0);
 	} else {
 		p = (struct pump){ .wire = &f.s.wire, .stop_at = f.s.wire.len };
-		p.fd = connect_to(inm_address(second.inm, 0));
+		p.fd = source_connect(inm_address(second.inm, 0), 0);
 	}
 	for (uint64_t end_ns = deadline_after_ns(5 * NS_PER_S); clock_now_ns() < end_ns;) {
 		pump_step(&p);
@@ -301,7 +286,7 @@ TEST(test_a_unix_socket_that_somebody_listens_at_is_left_alone)
 	ck_assert_int_eq(inm_listen(other.inm, f.at), -EADDRINUSE);
 	ck_assert_ptr_nonnull(strstr(inm_error(other.inm), "socket"));
 	embedder_fini(&other);
-	fd = connect_to(inm_address(s.e.inm, 0)); /* it is still there, and still the first one's */
+	fd = source_connect(inm_address(s.e.inm, 0), 0); /* it is still there, and still the first one's */
 	dispatch_for(s.e.inm, 5);
 	ck_assert(!peer_has_closed(fd));
 	close(fd);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/be.h"
+#include "tests/support/chance.h"
 #include "tests/support/scene.h"
 
 #define PAGE ((uint64_t)WIRE_TPAGE_BYTES)
@@ -32,18 +33,9 @@ struct model {
 	bool named;
 };
 
-static uint64_t draw(uint64_t *state)
-{
-	uint64_t z = *state += 0x9e3779b97f4a7c15ull; /* splitmix64 */
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-	return z ^ z >> 31;
-}
-
 static uint64_t below(struct model *m, uint64_t limit)
 {
-	return draw(&m->rng) % limit;
+	return chance_below(&m->rng, limit);
 }
 
 /* The next place: mostly the next page, as sources do it. */
@@ -78,7 +70,7 @@ static void move(struct model *m, bool runs)
 
 static void fill(struct model *m, uint8_t *page)
 {
-	uint64_t mark = draw(&m->rng);
+	uint64_t mark = chance_draw(&m->rng);
 
 	for (unsigned i = 0; i < PAGE / 8; i++)
 		be64_store(page + i * 8, i % 16 ? 0 : mark + i);

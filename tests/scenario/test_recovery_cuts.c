@@ -7,6 +7,7 @@
  */
 #include "tests/support/check_main.h"
 
+#include "tests/support/chance.h"
 #include "tests/support/huge_pool.h"
 #include "tests/support/recovery_scene.h"
 
@@ -120,7 +121,7 @@ static bool cut_once(const struct cut *c)
 /* What else may differ goes by the place, so that each place sees another mix. */
 static struct cut cut_at(int memory, enum mode mode, size_t at, bool random)
 {
-	uint64_t seed = (at * MEMORIES + (size_t)memory) * MODES + mode, dice = rec_random(&seed);
+	uint64_t seed = (at * MEMORIES + (size_t)memory) * MODES + mode, dice = chance_draw(&seed);
 	bool preempt = mode == PUSHED_WITH_PREEMPT || mode == ASKED_ON_PREEMPT;
 
 	return (struct cut){ .memory = memory,
@@ -170,7 +171,7 @@ TEST_EACH(test_a_cut_at_any_byte_loses_nothing, SMALL_WAYS)
 	size_t cuts = (scene_env("CUTS", CUTS_DEFAULT) + MEMORIES * MODES - 1) / (MEMORIES * MODES), cut = 0;
 
 	for (size_t i = 0; i < cuts; i++) {
-		struct cut c = cut_at(_i / MODES, (enum mode)(_i % MODES), rec_random(&seed) % bytes, true);
+		struct cut c = cut_at(_i / MODES, (enum mode)(_i % MODES), chance_draw(&seed) % bytes, true);
 
 		cut += cut_once(&c);
 	}

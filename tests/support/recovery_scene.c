@@ -26,16 +26,6 @@ void rec_breach(struct rec *r, const char *format, ...)
 	va_end(ap);
 }
 
-uint64_t rec_random(uint64_t *seed)
-{
-	/* splitmix64 */
-	uint64_t z = *seed += 0x9e3779b97f4a7c15ull;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-	return z ^ z >> 31;
-}
-
 /* ---- playing ----------------------------------------------------------------------------------------------------- */
 
 void rec_begin(struct rec *r, const struct pc_opts *o)

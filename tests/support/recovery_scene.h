@@ -143,7 +143,4 @@ void rec_answer_and_finish(struct rec *r);
 void rec_recover_and_finish(struct rec *r, enum rec_style style);
 void rec_check_state(const struct rec *r, enum inm_state state);
 
-/* Numbers that depend on nothing but @seed. */
-uint64_t rec_random(uint64_t *seed);
-
 #endif

@@ -256,6 +256,24 @@ static int connect_tcp(const char *where)
 	return fd;
 }
 
+int source_connect(const char *uri, uint32_t host)
+{
+	const struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr = { htonl(host) } };
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	int fd;
+
+	if (!host) {
+		fd = strncmp(uri, "unix:", 5) ? connect_tcp(uri + 4) : connect_unix(uri + 5);
+		ASSERT(fd >= 0);
+		return fd;
+	}
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	to.sin_port = htons((uint16_t)strtoul(strrchr(uri, ':') + 1, NULL, 10));
+	ASSERT(fd >= 0 && bind(fd, (const struct sockaddr *)&from, sizeof(from)) == 0);
+	ASSERT(connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0);
+	return fd;
+}
+
 /* The child's life: only its end of the pair and of the report pipe stay open, or closing would mean nothing. */
 _Noreturn static void child_main(const struct source_plan *plan, const char *uri, int fd, int report_fd)
 {

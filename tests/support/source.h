@@ -97,6 +97,11 @@ struct pump {
 	size_t in_len;
 };
 
+/* To what inm_address says, which is there: aborts otherwise. @host: from this address, in host order; 0: from any. */
+int source_connect(const char *uri, uint32_t host);
+/* The number of 127.0.0.1 + @n, for source_connect. */
+#define SOURCE_HOST(n) (0x7f000001u + (n))
+
 /* Return: the destination's descriptor, for "fd:N". All of the wire is played unless stop_at is changed. */
 int pump_open(struct pump *p, const struct wire *w);
 /* The same over a connection of its own to what inm_address says. Return: 0, or why there is none (-EAGAIN: later). */
