@@ -492,7 +492,7 @@ static void start(struct link *l)
 		control_close(&l->control);
 		stop(END_OWN, "%s", err.text);
 	}
-	/* After the fork, for COMMAND is to be as any other: we are on time, to some microseconds, where we may. */
+	/* After the fork, so that COMMAND runs like any other. We are on time to some microseconds, if we may. */
 	prctl(PR_SET_TIMERSLACK, 1ul);
 	if (setpriority(PRIO_PROCESS, 0, -10) < 0)
 		return;

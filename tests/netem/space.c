@@ -274,7 +274,7 @@ static int tun_configure(struct ifreq *ifr, int s, const struct space_address *a
 		r = queue_discipline(device);
 	if (r < 0)
 		return r;
-	/* IPv6 would say things of its own accord, at times of its own, and draw fates. A kernel without it is fine. */
+	/* IPv6 would send packets of its own at any time, and use up fates. A kernel without it is fine. */
 	write_file("/proc/sys/net/ipv6/conf/" SPACE_DEVICE "/disable_ipv6", "1");
 	return device_up(s, ifr);
 }

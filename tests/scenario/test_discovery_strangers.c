@@ -22,7 +22,7 @@ struct stranger {
 	int hello_id;        /* above -1: the 64 bytes of this channel instead, of which @len are sent */
 	const uint8_t *uuid; /* in them */
 	bool closes;
-	const char *logged; /* NULL: it stays and nothing is said of it within the test */
+	const char *logged; /* NULL: it stays, and the log does not mention it during the test */
 	unsigned not_when;  /* bits: where it is none */
 };
 

@@ -18,7 +18,7 @@
 
 #define POOL_PAGES 12 /* of huge pages, for all tests here */
 
-/* A scene whose memory files are of huge pages, and nobody but the library maps them before the end. */
+/* A scene whose memory files have huge pages, and only the library maps them before the end. */
 struct huge {
 	struct scene s;
 	int fds[2];

@@ -147,7 +147,7 @@ TEST_EACH(test_nothing_needs_to_follow_a_sync_packet_with_pages, 2)
 	}
 }
 
-/* Only what is told in the parameter counts, where it is told. */
+/* If the parameter is set, only its value counts. */
 TEST(test_the_way_of_syncing_can_be_told)
 {
 	static const char *const on[] = { "multifd-flush-after-each-section", "on", NULL };

@@ -68,7 +68,7 @@ static const struct lie lies[] = {
 	{ "discard: start", PC_BEFORE_DISCARD, DISCARD(RANGE(1, PC_PAGE)), .words = "no whole pages" },
 	{ "discard: length", PC_BEFORE_DISCARD, DISCARD(RANGE(0, PC_PAGE + 512)), .words = "no whole pages" },
 	{ "discard: nothing", PC_BEFORE_DISCARD, DISCARD(RANGE(0, 0)), .words = "no whole pages" },
-	{ "discard: behind the end", PC_AFTER_DISCARD, DISCARD(RANGE(64 * PC_PAGE, PC_PAGE)),
+	{ "discard: past the end", PC_AFTER_DISCARD, DISCARD(RANGE(64 * PC_PAGE, PC_PAGE)),
 	  .words = "no whole pages of block 'pc.ram'" },
 	{ "discard: across the end", PC_AFTER_DISCARD, DISCARD(RANGE(63 * PC_PAGE, 2 * PC_PAGE)),
 	  .words = "no whole pages" },
@@ -82,7 +82,7 @@ static const struct lie lies[] = {
 	{ "ADVISE twice", PC_BEFORE_START, RAW(ADVISE), .words = "a second one" },
 	{ "ADVISE without RAM", PC_BEFORE_ADVISE, RAW("\x08\0\3\0\0"), .words = "dirty-bitmaps" },
 	{ "ADVISE of 8 bytes", PC_BEFORE_ADVISE, RAW("\x08\0\3\0\x08\0\0\0\0\0\0\x10\0"), .words = "8 bytes" },
-	{ "ADVISE behind the list", PC_BEFORE_DISCARD, RAW(ADVISE), .words = "after the list" },
+	{ "ADVISE after the list", PC_BEFORE_DISCARD, RAW(ADVISE), .words = "after the list" },
 	{ "DISCARD before ADVISE", PC_BEFORE_ADVISE, DISCARD(RANGE(0, PC_PAGE)), .words = "not advised" },
 	{ "DISCARD before the list", PC_BEFORE_START, DISCARD(RANGE(0, PC_PAGE)), .words = "before the list" },
 	{ "PACKAGED before ADVISE", PC_BEFORE_ADVISE, RAW(PACKAGE_OF_BOTH), .words = "not advised" },
@@ -100,11 +100,11 @@ static const struct lie lies[] = {
 	{ "EOF in the package", PC_BEFORE_RUN, RAW("\0"), .words = "package" },
 	{ "PART in the package", PC_BEFORE_RUN, RAW(PART PART_END), .words = "package" },
 	{ "unknown command in the package", PC_BEFORE_RUN, RAW(UNKNOWN), .words = "package" },
-	{ "a byte behind RUN", PC_AFTER_RUN, RAW("\0"), .words = "package" },
-	{ "a section behind RUN", PC_AFTER_RUN, .put = put_stray_device, .words = "package" },
+	{ "a byte after RUN", PC_AFTER_RUN, RAW("\0"), .words = "package" },
+	{ "a section after RUN", PC_AFTER_RUN, .put = put_stray_device, .words = "package" },
 };
 
-/* Behind the package, before RUN: a callback waits meanwhile. */
+/* After the package, before RUN: a callback waits meanwhile. */
 static const struct lie late_lies[] = {
 	{ "DISCARD after LISTEN", PC_AFTER_PACKAGE_END, DISCARD(RANGE(0, PC_PAGE)), .words = "after LISTEN" },
 	{ "second package", PC_AFTER_PACKAGE_END, RAW(PACKAGE_OF_BOTH), .words = "after LISTEN" },

@@ -73,7 +73,7 @@ static int sleep_often(void *arg)
 	return 0;
 }
 
-/* Turns of the ring for so many sleeps: many when it looks, one or two for a sleep when it does not. */
+/* Turns of the ring for this many sleeps: many when it looks, one or two for each sleep when it does not. */
 static uint64_t turns_of_sleeps(void)
 {
 	uint64_t before = r->ring->turns;

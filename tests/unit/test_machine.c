@@ -119,7 +119,7 @@ TEST_EACH(test_probe_says_what_inm_new_and_inm_listen_then_do, 2)
 		ck_assert_int_eq(seteuid(0), 0);
 }
 
-/* Without descriptors nothing is to be had, and it says so. */
+/* Without descriptors nothing is available, and it says so. */
 TEST(test_probe_where_nothing_can_be_opened_is_an_answer_too)
 {
 	struct inm_probe p = { .size = sizeof(p) };

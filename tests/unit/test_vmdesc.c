@@ -56,7 +56,7 @@ TEST(test_vmdesc_adds_up_fields_arrays_and_subsections)
 	ck_assert_uint_eq(bytes_of(DEVICE(U32("a") ", " U32("b"))), 8);
 	ck_assert_uint_eq(bytes_of(DEVICE("{\"name\": \"a\", \"array_len\": 5, \"type\": \"uint16\", \"size\": 2}")),
 	                  10);
-	/* Pointers that are all NULL: nothing is said of the structure. */
+	/* Pointers that are all NULL: the description does not mention the structure. */
 	ck_assert_uint_eq(bytes_of(DEVICE("{\"name\": \"css\", \"array_len\": 256, \"type\": \"struct\", "
 	                                  "\"struct\": {}, \"size\": 1}")),
 	                  256);
