@@ -76,9 +76,7 @@ TEST_EACH(test_channels_that_strangers_hold_do_not_keep_the_source_out, 8)
 			several_close(&s, i);
 		several_settle(&s);
 		connect_honest(&s, &r);
-		order_finish(&s, &r);
-		several_check_landed(&s);
-		several_end(&s);
+		order_lands(&s, &r);
 	}
 }
 
@@ -115,9 +113,7 @@ TEST_EACH(test_a_channel_that_only_a_stranger_claims_is_waited_for, 2)
 	ck_assert_int_eq(s.result, 1);
 	ck_assert(!multifd_is_settled(&s.scene.e.inm->multifd));
 	order_connect(&s, &r, 1, SEVERAL_ALL);
-	order_finish(&s, &r);
-	several_check_landed(&s);
-	several_end(&s);
+	order_lands(&s, &r);
 }
 
 /* Where nobody's host can be told, on a unix socket: a claim that is older than main is not believed at once. */
@@ -134,9 +130,7 @@ TEST_EACH(test_a_channel_that_came_before_main_does_not_keep_a_slow_one_out, 2)
 	several_run(&s, 100);
 	ck_assert(!multifd_is_settled(&s.scene.e.inm->multifd));
 	order_connect(&s, &r, 2, SEVERAL_ALL);
-	order_finish(&s, &r);
-	several_check_landed(&s);
-	several_end(&s);
+	order_lands(&s, &r);
 }
 
 /* A source with several addresses: nobody else has come by the deadline. */
@@ -149,9 +143,7 @@ TEST(test_channels_from_another_address_are_taken_when_no_others_come)
 	order_connect(&s, &r, 0, SEVERAL_ALL);
 	for (unsigned i = 1; i < 3; i++)
 		r.line[i] = connect_from(&s, several_wire(&s, i), SOURCE_HOST(8));
-	order_finish(&s, &r);
-	several_check_landed(&s);
-	several_end(&s);
+	order_lands(&s, &r);
 }
 
 TEST(test_a_flood_of_claims_is_bounded_and_does_not_keep_the_source_out)
@@ -170,9 +162,7 @@ TEST(test_a_flood_of_claims_is_bounded_and_does_not_keep_the_source_out)
 	}
 	several_settle(&s);
 	ck_assert_uint_le(s.scene.e.inm->multifd.claim_count, 2 * 2 + 64);
-	order_finish(&s, &r);
-	several_check_landed(&s);
-	several_end(&s);
+	order_lands(&s, &r);
 }
 
 /* A claim holds nothing of what a channel needs to receive: that is made when it is chosen. */
@@ -186,9 +176,7 @@ TEST(test_a_claim_has_no_buffers)
 	several_settle(&s);
 	ck_assert_uint_eq(s.scene.e.inm->multifd.claim_count, 2);
 	ck_assert_ptr_null(s.scene.e.inm->multifd.slots[0]);
-	order_finish(&s, &r);
-	several_check_landed(&s);
-	several_end(&s);
+	order_lands(&s, &r);
 }
 
 /* Its source has lost main and writes here: nobody would ever notice. */
@@ -207,9 +195,7 @@ TEST_EACH(test_channels_without_a_main_channel_are_closed, 2)
 	ck_assert(s.lines[line].report.peer_closed);
 	ck_assert_int_eq(s.result, 1);
 	connect_honest(&s, &r);
-	order_finish(&s, &r);
-	several_check_landed(&s);
-	several_end(&s);
+	order_lands(&s, &r);
 }
 
 TEST(test_channels_wait_for_a_main_channel_that_is_slow)
@@ -223,7 +209,5 @@ TEST(test_channels_wait_for_a_main_channel_that_is_slow)
 	for (uint64_t end_ns = deadline_after_ns(3 * NS_PER_S); clock_now_ns() < end_ns;)
 		several_turn(&s);
 	ck_assert(!s.lines[r.line[1]].report.peer_closed);
-	order_finish(&s, &r);
-	several_check_landed(&s);
-	several_end(&s);
+	order_lands(&s, &r);
 }

@@ -120,9 +120,7 @@ TEST_ROWS(test_a_stranger_changes_nothing, strangers)
 			several_settle(&s);
 			meet(&s, st, &w, when);
 		}
-		order_finish(&s, &r);
-		several_check_landed(&s);
-		several_end(&s);
+		order_lands(&s, &r);
 		wire_fini(&w);
 	}
 }
@@ -144,9 +142,7 @@ TEST_EACH(test_a_channel_that_went_before_main_came_leaves_its_place, 2)
 	order_connect(&s, &r, SEVERAL_MAIN, SEVERAL_ALL);
 	order_connect(&s, &r, 1, 64);
 	order_connect(&s, &r, 2, 64);
-	order_finish(&s, &r);
-	several_check_landed(&s);
-	several_end(&s);
+	order_lands(&s, &r);
 }
 
 /*

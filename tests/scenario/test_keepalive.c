@@ -134,6 +134,35 @@ TEST_ROWS(test_what_the_address_says_of_keepalive_comes_before_the_parameters, r
 	scene_end(&s);
 }
 
+/* A connection that the embedder has made itself. */
+TEST(test_a_tcp_connection_by_descriptor_gets_keepalive_too)
+{
+	const struct kept want = { 1, 7, 3, 4, 12345 };
+	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(sin);
+	int listener, near, far, copy;
+	struct scene s;
+
+	scene_begin(&s, NULL);
+	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(bind(listener, (struct sockaddr *)&sin, len), 0);
+	ck_assert_int_eq(listen(listener, 1), 0);
+	ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&sin, &len), 0);
+	far = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(connect(far, (struct sockaddr *)&sin, len), 0);
+	near = accept(listener, NULL, NULL);
+	copy = dup(near);
+	ck_assert_int_eq(number(copy, SOL_SOCKET, SO_KEEPALIVE), 0);
+	land_new(&s.e, &(struct land_opts){ .params = own });
+	ck_assert_int_eq(land_listen_fd(&s.e, near), 0);
+	check_kept(copy, &want, "by descriptor");
+	ck_assert_int_eq(number(copy, IPPROTO_TCP, TCP_NODELAY), 1);
+	close(copy);
+	close(far);
+	close(listener);
+	scene_end(&s);
+}
+
 /* ---- inm_recover ----------------------------------------------------------------------------------------------- */
 
 static const struct pc_block blocks[] = { { "pc.ram", 64, EMB_MEMFD }, { "vga.vram", 16, EMB_MEMFD } };
@@ -148,8 +177,7 @@ TEST(test_the_address_of_inm_recover_has_its_own)
 	struct rec r;
 
 	o = rec_story(blocks, REC_NO_PREEMPT);
-	rec_begin_waiting(&r, &o);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	rec_begin_paused(&r, &o);
 	ck_assert_int_eq(inm_recover(r.s.e.inm, uri), 0);
 	far = source_connect(inm_address(r.s.e.inm, 0), 0);
 	while ((near = other_end(far)) < 0 && clock_now_ns() < end_ns)

@@ -7,8 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -448,50 +446,6 @@ TEST(test_a_fifo_is_refused_by_name_and_not_waited_for)
 	unlink(folder_at(&f, "", "fifo"));
 	scene_end(&s);
 	folder_end(&f);
-}
-
-static int number(int fd, int level, int name)
-{
-	int value = -1;
-	socklen_t bytes = sizeof(value);
-
-	ck_assert_int_eq(getsockopt(fd, level, name, &value, &bytes), 0);
-	return value;
-}
-
-TEST(test_a_tcp_connection_by_descriptor_gets_keepalive_too)
-{
-	static const char *const params[] = {
-		"keepalive-idle", "7", "keepalive-interval", "3", "keepalive-count", "4", "tcp-user-timeout",
-		"12345",          NULL
-	};
-	int listener, near, far, copy;
-	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(sin);
-	struct scene s;
-
-	scene_begin(&s, NULL);
-	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	ck_assert_int_eq(bind(listener, (struct sockaddr *)&sin, len), 0);
-	ck_assert_int_eq(listen(listener, 1), 0);
-	ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&sin, &len), 0);
-	far = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	ck_assert_int_eq(connect(far, (struct sockaddr *)&sin, len), 0);
-	near = accept(listener, NULL, NULL);
-	copy = dup(near);
-	ck_assert_int_eq(number(copy, SOL_SOCKET, SO_KEEPALIVE), 0);
-	land_new(&s.e, &(struct land_opts){ .params = params });
-	ck_assert_int_eq(land_listen_fd(&s.e, near), 0);
-	ck_assert_int_eq(number(copy, SOL_SOCKET, SO_KEEPALIVE), 1);
-	ck_assert_int_eq(number(copy, IPPROTO_TCP, TCP_KEEPIDLE), 7);
-	ck_assert_int_eq(number(copy, IPPROTO_TCP, TCP_KEEPINTVL), 3);
-	ck_assert_int_eq(number(copy, IPPROTO_TCP, TCP_KEEPCNT), 4);
-	ck_assert_int_eq(number(copy, IPPROTO_TCP, TCP_USER_TIMEOUT), 12345);
-	ck_assert_int_eq(number(copy, IPPROTO_TCP, TCP_NODELAY), 1);
-	close(copy);
-	close(far);
-	close(listener);
-	scene_end(&s);
 }
 
 /* ---- exec: --------------------------------------------------------------------------------------------- */

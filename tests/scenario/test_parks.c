@@ -206,8 +206,7 @@ TEST(test_an_attempt_that_has_lost_its_place_does_not_go_on)
 	struct rec_opts back = rec_back(REC_NEW);
 	struct rec r;
 
-	rec_begin_waiting(&r, &o);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	rec_begin_paused(&r, &o);
 	back.stop = REC_ASKED;
 	rec_return(&r, &back);
 	ck_assert(rec_until(&r, rec_is_stopped, 5000));

@@ -155,9 +155,7 @@ TEST(test_a_page_that_many_wait_for_is_asked_for_once)
 	const struct pc_touch touch = { .threads = 16, .order = PC_SAME_PAGE };
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .quiet = true, .unanswered = true, .touch = touch });
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_asked, 5000));
+	pc_begin_until(&s, pc_asked, &(struct pc_opts){ .quiet = true, .unanswered = true, .touch = touch });
 	pc_settle(&s);
 	ck_assert_uint_eq(s.request_count, 1);
 	ck_assert_uint_eq(pc_touched(&s), 0);
@@ -300,9 +298,7 @@ TEST(test_half_a_huge_page_is_not_shown)
 	struct pc s;
 
 	need_huge(&o);
-	pc_begin(&s, &o);
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_asked, 5000));
+	pc_begin_until(&s, pc_asked, &o);
 	for (unsigned i = 0; i < 511; i++)
 		pc_send_page(&s, i % 2 ? PC_MAIN : PC_PREEMPT, 0, i);
 	pc_settle(&s);

@@ -113,9 +113,7 @@ static void lose(int memory, enum cut which, unsigned records, size_t torn_bytes
 	const struct pc_opts o = opts_of(memory);
 	struct pc s;
 
-	pc_begin(&s, &o);
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_all_wait, 5000));
+	pc_begin_until(&s, pc_all_wait, &o);
 	for (unsigned i = 0; i < records; i++) {
 		send_record(&s, i);
 		pc_settle(&s);
@@ -180,15 +178,14 @@ TEST_EACH(test_a_loss_before_the_source_gave_the_guest_away_is_a_failure, CUTS)
 	const char *error;
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .preempt = PC_LATE,
-	                                .quiet = true,
-	                                .unanswered = true,
-	                                .device = pc_device_waits,
-	                                .look = pc_check_books,
-	                                .modern = true,
-	                                .touch = { .threads = 1 } });
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_asked, 5000));
+	pc_begin_until(&s, pc_asked,
+	               &(struct pc_opts){ .preempt = PC_LATE,
+	                                  .quiet = true,
+	                                  .unanswered = true,
+	                                  .device = pc_device_waits,
+	                                  .look = pc_check_books,
+	                                  .modern = true,
+	                                  .touch = { .threads = 1 } });
 	ck_assert_int_eq(inm_get_state(s.e.inm), INM_STATE_POSTCOPY_ACTIVE);
 	cut(&s, (enum cut)_i);
 	pc_run(&s, 5000);

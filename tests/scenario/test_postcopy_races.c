@@ -88,9 +88,8 @@ TEST(test_pages_removed_in_the_middle_of_a_run_are_counted_once_and_stay_zeros)
 	struct remover r = { .bytes = 4 * PC_PAGE, .advice = MADV_DONTNEED, .cpu = -1 };
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .blocks = anon, .block_count = 2, .quiet = true, .unanswered = true });
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	pc_begin_until(&s, pc_vcpus_started,
+	               &(struct pc_opts){ .blocks = anon, .block_count = 2, .quiet = true, .unanswered = true });
 	pc_settle(&s);
 	/* First the pages are there to be read, then the event: the run meets EAGAIN, and waits while it is read. */
 	part(&s, 0, 6, 12);
@@ -119,9 +118,7 @@ TEST(test_a_page_that_cannot_be_written_is_not_received)
 	struct rlimit was, none;
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .quiet = true });
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	pc_begin_until(&s, pc_vcpus_started, &(struct pc_opts){ .quiet = true });
 	part(&s, 1, 0, 16);
 	part(&s, 0, 0, 62);
 	part(&s, 0, 63, 64);
@@ -145,9 +142,7 @@ TEST_EACH(test_a_cancel_in_the_turn_of_the_loss_is_heard, 2)
 {
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .quiet = true });
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	pc_begin_until(&s, pc_vcpus_started, &(struct pc_opts){ .quiet = true });
 	pc_settle(&s);
 	if (_i)
 		pc_lose(&s);
@@ -181,9 +176,8 @@ TEST_EACH(test_a_guest_whose_device_read_zeros_because_of_a_failure_is_not_start
 {
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .quiet = true, .unanswered = true, .modern = true, .device = touch_missing });
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_asked, 5000));
+	pc_begin_until(&s, pc_asked,
+	               &(struct pc_opts){ .quiet = true, .unanswered = true, .modern = true, .device = touch_missing });
 	pc_settle(&s);
 	if (_i == 0)
 		put_garbage(&s, &s.lines[PC_MAIN].out);
@@ -306,9 +300,8 @@ TEST(test_a_silent_preempt_channel_is_closed_at_a_pause)
 {
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .quiet = true, .preempt = PC_LATE, .preempt_silent = true });
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	pc_begin_until(&s, pc_vcpus_started,
+	               &(struct pc_opts){ .quiet = true, .preempt = PC_LATE, .preempt_silent = true });
 	pc_settle(&s);
 	pc_close_line(&s, PC_MAIN);
 	ck_assert(pc_until(&s, pc_paused, 3000));
@@ -338,9 +331,9 @@ TEST_EACH(test_a_flood_of_removals_does_not_stop_the_pages, 5)
 	uint64_t began_ns, took_ns;
 	struct pc s;
 
-	pc_begin(&s, &(struct pc_opts){ .blocks = _i < 3 ? NULL : anon, .block_count = _i < 3 ? 0 : 2, .quiet = true });
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	pc_begin_until(
+	        &s, pc_vcpus_started,
+	        &(struct pc_opts){ .blocks = _i < 3 ? NULL : anon, .block_count = _i < 3 ? 0 : 2, .quiet = true });
 	pc_settle(&s);
 	for (int i = 0; i < threads; i++) {
 		r[i] = (struct remover){ .bytes = PC_PAGE,

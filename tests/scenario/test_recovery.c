@@ -124,8 +124,7 @@ TEST_EACH(test_nobody_goes_on_while_it_is_paused, HUGE_MEMORY)
 	uint64_t until_ns;
 	struct rec r;
 
-	rec_begin_waiting(&r, &o);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	rec_begin_paused(&r, &o);
 	touched = pc_touched(&r.s);
 	until_ns = deadline_after_ns(100 * NS_PER_MS);
 	while (clock_now_ns() < until_ns)
@@ -194,8 +193,7 @@ TEST_EACH(test_the_dialogue_may_break_at_any_byte, SMALL_STORIES)
 	struct rec_opts some = back;
 	struct rec r;
 
-	rec_begin_waiting(&r, &o);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	rec_begin_paused(&r, &o);
 	/* Both commands and all but the last byte of RESUME. */
 	for (some.allowed = 1; some.allowed < 12 + 14 + 5; some.allowed++)
 		rec_attempt(&r, &some, style == REC_NO_PREEMPT ? REC_MAIN : (enum rec_cut)(some.allowed % REC_CUTS));
@@ -211,8 +209,7 @@ TEST_EACH(test_the_dialogue_may_break_at_any_step, SMALL_STORIES)
 	const struct rec_opts back = rec_back(style);
 	struct rec r;
 
-	rec_begin_waiting(&r, &o);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	rec_begin_paused(&r, &o);
 	for (enum rec_stage stop = REC_CONNECTED; stop <= REC_PREEMPT; stop++)
 		for (enum rec_cut which = REC_MAIN; which < REC_CUTS; which++) {
 			struct rec_opts some = back;
@@ -378,8 +375,7 @@ TEST_EACH(test_what_is_removed_while_it_is_paused_is_not_asked_for, HUGE_MEMORY)
 
 	o.touch.threads = 1;
 	o.touch.order = PC_UPWARDS;
-	rec_begin_waiting(&r, &o);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	rec_begin_paused(&r, &o);
 	ck_assert_uint_eq(pc_touched(&r.s), 0);
 	rec_remove(&r, 0, 0, 1);
 	rec_remove(&r, 1, 3, 5);
@@ -403,8 +399,7 @@ TEST_EACH(test_it_completes_when_all_that_was_missing_is_removed, HUGE_MEMORY)
 	const struct pc_opts o = opts_of(_i, REC_NEW);
 	struct rec r;
 
-	rec_begin_waiting(&r, &o);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	rec_begin_paused(&r, &o);
 	rec_remove(&r, 0, 0, r.s.ram[0].units);
 	rec_check_state(&r, INM_STATE_POSTCOPY_PAUSED);
 	rec_remove(&r, 1, 0, r.s.ram[1].units);

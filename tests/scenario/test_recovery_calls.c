@@ -237,8 +237,7 @@ TEST_EACH(test_recover_wakes_a_loop_that_sleeps, 2)
 	int pair[2];
 
 	o.connect_deadline = "1";
-	rec_begin_waiting(&r, &o);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	rec_begin_paused(&r, &o);
 	wire_recv_bitmap(&w, "pc.ram");
 	if (_i)
 		ck_assert_int_eq(inm_recover(r.s.e.inm, "tcp:192.0.2.1:4"), -EADDRNOTAVAIL);

@@ -128,8 +128,7 @@ TEST(test_a_recovery_without_memory_is_one_that_failed)
 	const struct rec_opts back = rec_back(REC_NO_PREEMPT);
 	struct rec r;
 
-	rec_begin_waiting(&r, &o);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	rec_begin_paused(&r, &o);
 	spawn_fails = true;
 	rec_return(&r, &back);
 	rec_until(&r, rec_is_away, 5000);

@@ -11,8 +11,6 @@
 #include "engine/inm.h"
 #include "tests/support/recovery_scene.h"
 
-#define RAM_ID 2u
-
 static const struct pc_block blocks[] = { { "pc.ram", 40, EMB_MEMFD }, { "vga.vram", 8, EMB_ANON } };
 
 static struct pc_opts opts_of(enum rec_style style)
@@ -28,6 +26,12 @@ static void begin_waiting(struct rec *r, enum rec_style style)
 	const struct pc_opts o = opts_of(style);
 
 	rec_begin_waiting(r, &o);
+}
+
+static void begin_paused(struct rec *r, enum rec_style style)
+{
+	begin_waiting(r, style);
+	ck_assert(rec_pause(r, REC_BOTH, false));
 }
 
 /* ---- the source is back before anybody here knows that it was gone ----------------------------------------------- */
@@ -85,8 +89,7 @@ TEST_EACH(test_a_source_may_be_back_early_again_in_a_recovery, 2)
 	struct rec r;
 	int old;
 
-	begin_waiting(&r, style);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	begin_paused(&r, style);
 	back.stop = REC_ASKED;
 	rec_return(&r, &back);
 	ck_assert(rec_until(&r, rec_is_stopped, 5000));
@@ -216,8 +219,7 @@ TEST_EACH(test_strangers_do_not_disturb_a_recovery, MEETINGS)
 	struct rec r;
 
 	make_stranger(&w, which);
-	begin_waiting(&r, style);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	begin_paused(&r, style);
 	meet(&r, &p[0], &w, which);
 	rec_check_state(&r, INM_STATE_POSTCOPY_PAUSED);
 	back.stop = REC_ASKED;
@@ -243,8 +245,7 @@ TEST_EACH(test_a_page_of_a_stranger_while_it_is_paused_is_refused, 3)
 	struct rec r;
 
 	wire_bytes(&w, "\0\0\0\0", 4);
-	begin_waiting(&r, REC_NEW);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	begin_paused(&r, REC_NEW);
 	ck_assert_int_eq(pump_connect(&p, &w, r.s.address), 0);
 	p.end = _i == 1 ? PUMP_CLOSE : PUMP_HOLD;
 	pump_step(&p);
@@ -287,8 +288,7 @@ TEST_EACH(test_a_second_main_channel_of_a_recovery_is_refused, REC_STYLES)
 	struct rec r;
 
 	wire_recv_bitmap(&w, "pc.ram");
-	begin_waiting(&r, style);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	begin_paused(&r, style);
 	back.stop = REC_ASKED;
 	rec_return(&r, &back);
 	ck_assert(rec_until(&r, rec_is_stopped, 5000));
@@ -319,8 +319,7 @@ TEST_EACH(test_a_recovery_that_does_not_end_gives_its_place_to_the_source, 2)
 	for (unsigned i = 0; i < 100; i++)
 		wire_recv_bitmap(&w, "pc.ram");
 	step = w.len / 100;
-	begin_waiting(&r, REC_NO_PREEMPT);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	begin_paused(&r, REC_NO_PREEMPT);
 	ck_assert_int_eq(pump_connect(&p, &w, r.s.address), 0);
 	p.return_path = true;
 	p.end = PUMP_HOLD;
@@ -371,86 +370,32 @@ TEST_EACH(test_a_recovery_of_nothing_is_refused_and_all_goes_on, REC_STYLES)
 
 /* ---- what it says ------------------------------------------------------------------------------------------------ */
 
-static void say_part(struct wire *w)
-{
-	wire_part(w, WIRE_PART, RAM_ID);
-	wire_content_record(w, "pc.ram", 0, 1, false);
-	wire_eos(w);
-	wire_footer(w, RAM_ID);
-}
+#define RAW(text) (text), sizeof(text) - 1
+#define NO_BEGINNING "a recovery begins with RECV_BITMAP"
 
-/* Return: what the error says; NULL: there is no such lie. */
-static const char *make_lie(struct wire *w, unsigned nth)
-{
-	static const uint8_t longer[] = { 7, 'p', 'c', '.', 'r', 'a', 'm' };
-	static const uint8_t shorter[] = { 5, 'p', 'c', '.', 'r', 'a', 'm' };
-
-	if (nth > 9)
-		wire_recv_bitmap(w, "pc.ram");
-	switch (nth) {
-	case 0:
-	case 10:
-		wire_recv_bitmap(w, "pc.rom");
-		return "unknown block 'pc.rom'";
-	case 1:
-	case 11:
-		wire_command(w, WIRE_CMD_RECV_BITMAP, longer, sizeof(longer));
-		return "a name of 7 bytes";
-	case 2:
-	case 12:
-		wire_command(w, WIRE_CMD_RECV_BITMAP, shorter, sizeof(shorter));
-		return "a name of 5 bytes";
-	case 3:
-	case 13:
-		wire_command(w, WIRE_CMD_RECV_BITMAP, "", 1);
-		return "2 to 256 are possible";
-	case 4:
-	case 14:
-		wire_ping(w, 9);
-		return "no place in a recovery";
-	case 5:
-	case 15:
-		wire_open_return_path(w);
-		return "no place in a recovery";
-	case 6:
-	case 16:
-		wire_command(w, WIRE_CMD_RESUME, "x", 1);
-		return "0 to 0 are possible";
-	case 7:
-	case 17:
-		wire_command(w, 99, NULL, 0);
-		return "unknown";
-	case 8:
-	case 18:
-		wire_listen(w);
-		return "outside a package";
-	case 9:
-	case 19:
-		wire_advise(w, PC_PAGE, PC_PAGE);
-		return "no place in a recovery";
-	case 20:
-		say_part(w);
-		return "element 0x02";
-	case 21:
-		wire_eof(w);
-		return "element 0x00";
-	case 22:
-		wire_header(w);
-		return "element 0x51";
-	case 23:
-		wire_command(w, WIRE_CMD_RECV_BITMAP, "\0x", 2);
-		return "a name of 0 bytes";
-	default:
-		return NULL;
-	}
-}
-#define LIES 24
-
-/* Of the lies that it begins with: what is logged of the connection, which never was the main channel. */
-static const char *words_of_beginner(unsigned nth)
-{
-	return nth == 0 ? "unknown block 'pc.rom'" : nth <= 2 ? "unknown block" : "a recovery begins with RECV_BITMAP";
-}
+/* Alone: what is logged of the connection, which never was the main channel. After a RECV_BITMAP: the error. */
+static const struct {
+	const char *bytes;
+	size_t len;
+	const char *logged; /* NULL: it is a lie only after a RECV_BITMAP */
+	const char *words;
+} lies[] = {
+	{ RAW("\x08\0\x0a\0\7\6pc.rom"), "unknown block 'pc.rom'", "unknown block 'pc.rom'" },
+	{ RAW("\x08\0\x0a\0\7\7pc.ram"), "unknown block", "a name of 7 bytes" },
+	{ RAW("\x08\0\x0a\0\7\5pc.ram"), "unknown block", "a name of 5 bytes" },
+	{ RAW("\x08\0\x0a\0\1\0"), NO_BEGINNING, "2 to 256 are possible" },
+	{ RAW("\x08\0\2\0\4\0\0\0\x09"), NO_BEGINNING, "no place in a recovery" },
+	{ RAW("\x08\0\1\0\0"), NO_BEGINNING, "no place in a recovery" },
+	{ RAW("\x08\0\x09\0\1x"), NO_BEGINNING, "0 to 0 are possible" },
+	{ RAW("\x08\0\x63\0\0"), NO_BEGINNING, "unknown" },
+	{ RAW("\x08\0\4\0\0"), NO_BEGINNING, "outside a package" },
+	{ RAW("\x08\0\3\0\x10\0\0\0\0\0\0\x10\0\0\0\0\0\0\0\x10\0"), NO_BEGINNING, "no place in a recovery" },
+	{ RAW("\2\0\0\0\2\0\0\0\0\0\0\0\x10"), NULL, "element 0x02" },
+	{ RAW("\0"), NULL, "element 0x00" },
+	{ RAW("QEVM\0\0\0\3"), NULL, "element 0x51" },
+	{ RAW("\x08\0\x0a\0\2\0x"), NULL, "a name of 0 bytes" },
+};
+#define LIES (sizeof(lies) / sizeof(lies[0]))
 
 TEST_CASE("words", 30);
 
@@ -460,22 +405,25 @@ TEST_EACH(test_lies_of_a_source_that_is_back_end_the_attempt, REC_STYLES)
 	enum rec_style style = (enum rec_style)_i;
 	struct rec r;
 
-	begin_waiting(&r, style);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
-	for (unsigned i = 0; i < LIES; i++) {
+	begin_paused(&r, style);
+	for (unsigned i = 0; i < 2 * LIES; i++) {
+		bool alone = i < LIES;
+		const char *words = alone ? lies[i].logged : lies[i - LIES].words, *error;
 		struct wire w = { 0 };
-		const char *words = make_lie(&w, i), *error;
-		bool beginner = i <= 9;
 
+		if (!words)
+			continue;
+		if (!alone)
+			wire_recv_bitmap(&w, "pc.ram");
+		wire_bytes(&w, lies[i % LIES].bytes, lies[i % LIES].len);
 		rec_return(&r, &(struct rec_opts){ .script = &w, .old = style != REC_NEW });
 		ck_assert_msg(rec_until(&r, rec_is_away, 3000), "lie %u; said: %s", i, r.s.said);
-		error = beginner ? r.s.said : inm_error(r.s.e.inm);
-		words = beginner ? words_of_beginner(i) : words;
+		error = alone ? r.s.said : inm_error(r.s.e.inm);
 		ck_assert_msg(error && strstr(error, words), "lie %u: no '%s' in: %s", i, words, error);
 		rec_check_state(&r, INM_STATE_POSTCOPY_PAUSED);
 		rec_forget(&r);
 		rec_settle(&r);
-		r.losses += !beginner;
+		r.losses += !alone;
 		wire_fini(&w);
 	}
 	rec_recover_and_finish(&r, style);
@@ -487,8 +435,7 @@ TEST_EACH(test_resume_twice_is_ignored_once, REC_STYLES)
 	const struct rec_opts back = rec_back(style);
 	struct rec r;
 
-	begin_waiting(&r, style);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	begin_paused(&r, style);
 	rec_recover(&r, &back);
 	wire_resume(&r.s.lines[PC_MAIN].out);
 	wire_recv_bitmap(&r.s.lines[PC_MAIN].out, "pc.ram");
@@ -502,8 +449,7 @@ TEST_EACH(test_a_source_may_ask_for_bitmaps_as_often_as_it_likes, 4)
 	struct wire script = { 0 };
 	struct rec r;
 
-	begin_waiting(&r, REC_OLD);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	begin_paused(&r, REC_OLD);
 	for (unsigned i = 0; i < (unsigned)_i; i++)
 		wire_recv_bitmap(&script, i % 2 ? "pc.ram" : "vga.vram");
 	wire_resume(&script);
@@ -524,8 +470,7 @@ TEST_EACH(test_a_source_that_falls_silent_in_a_recovery_is_let_go, 4 * REC_STYLE
 	struct rec_opts back = rec_back(style);
 	struct rec r;
 
-	begin_waiting(&r, style);
-	ck_assert(rec_pause(&r, REC_BOTH, false));
+	begin_paused(&r, style);
 	back.stop = stops[_i % 4];
 	if (back.stop == REC_ASKING)
 		back.allowed = 7;

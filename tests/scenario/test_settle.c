@@ -59,9 +59,7 @@ TEST_EACH(test_a_page_that_a_thread_has_asked_for_is_lost_and_not_zeros, MEMORIE
 	struct pc s;
 
 	o.touch = (struct pc_touch){ .threads = 2 };
-	pc_begin(&s, &o);
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_asked, 5000));
+	pc_begin_until(&s, pc_asked, &o);
 	end_stream(&s);
 	check_lost(&s, "were asked for");
 	ck_assert_ptr_nonnull(strstr(inm_error(s.e.inm), "postcopy-preempt on at the source"));
@@ -75,9 +73,7 @@ TEST_EACH(test_a_page_that_a_device_waits_for_is_lost_and_not_zeros, MEMORIES)
 
 	o.precopied = 0;
 	o.device = pc_device_waits;
-	pc_begin(&s, &o);
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_asked, 5000));
+	pc_begin_until(&s, pc_asked, &o);
 	end_stream(&s);
 	check_lost(&s, "were asked for");
 	ck_assert_uint_eq(s.vcpu_starts, 0);
@@ -91,9 +87,7 @@ TEST(test_one_of_many_is_named_with_block_and_offset)
 
 	o.precopied = 0;
 	o.device = pc_device_waits;
-	pc_begin(&s, &o);
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_asked, 5000));
+	pc_begin_until(&s, pc_asked, &o);
 	end_stream(&s);
 	check_lost(&s, "one is at 0x1000 of block 'pc.ram'");
 	pc_give_up(&s);
@@ -107,9 +101,7 @@ TEST_EACH(test_it_is_lost_when_the_preempt_channel_has_ended, MEMORIES)
 
 	o.preempt = PC_LATE;
 	o.touch = (struct pc_touch){ .threads = 1 };
-	pc_begin(&s, &o);
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_asked, 5000));
+	pc_begin_until(&s, pc_asked, &o);
 	end_stream(&s);
 	pc_settle(&s);
 	ck_assert_int_eq(inm_get_state(s.e.inm), INM_STATE_POSTCOPY_ACTIVE);
@@ -148,9 +140,7 @@ TEST_EACH(test_what_nobody_has_asked_for_is_zeros, 2 * MEMORIES)
 	/* A preempt channel that stays open might bring more, unless the embedder knows what is missing. */
 	o.preempt = _i / MEMORIES ? PC_LATE : PC_NO_PREEMPT;
 	o.unplugged = o.preempt != PC_NO_PREEMPT;
-	pc_begin(&s, &o);
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	pc_begin_until(&s, pc_vcpus_started, &o);
 	end_stream(&s);
 	lands_with_zeros(&s);
 }
@@ -162,9 +152,7 @@ TEST_EACH(test_a_page_that_comes_after_the_end_of_main_is_waited_for, MEMORIES)
 	struct pc s;
 
 	o.preempt = PC_LATE;
-	pc_begin(&s, &o);
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	pc_begin_until(&s, pc_vcpus_started, &o);
 	for (unsigned b = 0; b < 2; b++)
 		for (uint64_t u = 0; u < s.ram[b].units; u++)
 			if (!s.ram[b].precopied[u] && (b == 0 || u > 3))
@@ -189,9 +177,7 @@ TEST_EACH(test_in_a_block_with_unplugged_parts_what_was_asked_for_is_zeros, MEMO
 	o.precopied = 0;
 	o.unplugged = true;
 	o.device = pc_device_waits;
-	pc_begin(&s, &o);
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_asked, 5000));
+	pc_begin_until(&s, pc_asked, &o);
 	end_stream(&s);
 	lands_with_zeros(&s);
 }
@@ -205,9 +191,8 @@ TEST(test_half_of_a_huge_page_is_lost_and_not_zeros)
 	struct pc s;
 
 	huge_pool_need(4);
-	pc_begin(&s, &(struct pc_opts){ .blocks = huge, .block_count = 2, .quiet = true, .unanswered = true });
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	pc_begin_until(&s, pc_vcpus_started,
+	               &(struct pc_opts){ .blocks = huge, .block_count = 2, .quiet = true, .unanswered = true });
 	pc_send_run(&s, PC_MAIN, 0, 512, 700);
 	end_stream(&s);
 	check_lost(&s, "one is at 0x200000 of block 'pc.ram'");
@@ -221,9 +206,8 @@ TEST(test_half_of_a_huge_page_is_lost_also_where_it_was_to_be_asked_for_ahead)
 	struct pc s;
 
 	huge_pool_need(4);
-	pc_begin(&s, &(struct pc_opts){ .blocks = huge, .block_count = 2, .quiet = true, .unanswered = true });
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	pc_begin_until(&s, pc_vcpus_started,
+	               &(struct pc_opts){ .blocks = huge, .block_count = 2, .quiet = true, .unanswered = true });
 	pc_send_run(&s, PC_MAIN, 0, 512, 700);
 	pc_settle(&s);
 	pc = &s.e.inm->postcopy;
@@ -240,10 +224,10 @@ TEST(test_half_of_a_huge_page_is_lost_also_in_a_block_with_unplugged_parts)
 	struct pc s;
 
 	huge_pool_need(4);
-	pc_begin(&s, &(struct pc_opts){
-	                     .blocks = huge, .block_count = 2, .unplugged = true, .quiet = true, .unanswered = true });
-	pc_switch(&s);
-	ck_assert(pc_until(&s, pc_vcpus_started, 5000));
+	pc_begin_until(
+	        &s, pc_vcpus_started,
+	        &(struct pc_opts){
+	                .blocks = huge, .block_count = 2, .unplugged = true, .quiet = true, .unanswered = true });
 	pc_send_run(&s, PC_MAIN, 0, 512, 700);
 	end_stream(&s);
 	check_lost(&s, "one is at 0x200000 of block 'pc.ram'");

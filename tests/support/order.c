@@ -38,3 +38,10 @@ void order_finish(struct several *s, const struct order_real *r)
 	}
 	several_run(s, 10000);
 }
+
+void order_lands(struct several *s, const struct order_real *r)
+{
+	order_finish(s, r);
+	several_check_landed(s);
+	several_end(s);
+}

@@ -23,5 +23,7 @@ struct order_real {
 void order_connect(struct several *s, struct order_real *r, unsigned which, size_t upto);
 /* All three send what they have, and the migration runs to its end. */
 void order_finish(struct several *s, const struct order_real *r);
+/* That; it has landed, and nothing is left. */
+void order_lands(struct several *s, const struct order_real *r);
 
 #endif

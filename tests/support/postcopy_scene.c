@@ -96,12 +96,6 @@ static const struct inm_ops pc_ops = {
 
 /* ---- beginning --------------------------------------------------------------------------------------------------- */
 
-int pc_device_waits(struct pc *s, const struct inm_device *device)
-{
-	(void)device;
-	return inm_ram_await(s->e.inm, pc_guest(s, 0, 1), 1);
-}
-
 void pc_need(void)
 {
 	int fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
@@ -111,21 +105,6 @@ void pc_need(void)
 	if (fd < 0)
 		test_skip("no userfaultfd for this user");
 	close(fd);
-}
-
-struct pc_opts pc_in_memory(const struct pc_block blocks[static 2], struct pc_opts o)
-{
-	uint64_t pages = 0;
-
-	for (unsigned b = 0; b < 2; b++)
-		if (blocks[b].backing == EMB_HUGETLB)
-			pages += ((blocks[b].pages + o.spare_pages) * PC_PAGE + PC_HUGE_BYTES - 1) / PC_HUGE_BYTES;
-	if (pages > 0)
-		huge_pool_need(pages);
-	o.blocks = blocks;
-	o.block_count = 2;
-	o.look = pc_check_books;
-	return o;
 }
 
 static void *zeroed(uint64_t count)

@@ -254,6 +254,8 @@ bool pc_turn(struct pc *s);
 /* Until @done says so or the migration has ended, at most @ms. Return: whether @done said so. */
 typedef bool pc_done_fn(struct pc *s);
 bool pc_until(struct pc *s, pc_done_fn *done, unsigned ms);
+/* pc_begin, pc_switch, and until @done says so, which it must. */
+void pc_begin_until(struct pc *s, pc_done_fn *done, const struct pc_opts *o);
 /* As long as anything moves, and a little longer. */
 void pc_settle(struct pc *s);
 /* Until it has ended, at most @ms. Return: s->result, 1 if it has not. */

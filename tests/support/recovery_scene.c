@@ -263,6 +263,12 @@ void rec_begin_waiting(struct rec *r, const struct pc_opts *o)
 	rec_settle(r);
 }
 
+void rec_begin_paused(struct rec *r, const struct pc_opts *o)
+{
+	rec_begin_waiting(r, o);
+	ck_assert(rec_pause(r, REC_BOTH, false));
+}
+
 void rec_answer_and_finish(struct rec *r)
 {
 	pc_answer(&r->s);

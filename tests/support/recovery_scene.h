@@ -137,6 +137,8 @@ struct pc_opts rec_story(const struct pc_block blocks[static 2], enum rec_style 
 struct rec_opts rec_back(enum rec_style style);
 /* rec_begin, then run until all of them wait. */
 void rec_begin_waiting(struct rec *r, const struct pc_opts *o);
+/* That, and both connections are lost: it is paused. */
+void rec_begin_paused(struct rec *r, const struct pc_opts *o);
 /* pc_answer, rec_finish. */
 void rec_answer_and_finish(struct rec *r);
 /* rec_recover with rec_back, then the same. */
