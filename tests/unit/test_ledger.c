@@ -31,6 +31,15 @@ static size_t messages, requests, longest;
 static uint64_t tpages;
 static int answer;
 
+/* What there is, as a plain list. */
+enum { MANY = 40 };
+
+static struct plain {
+	bool there, guess;
+} plain[2][MANY];
+
+static unsigned gone_on;
+
 static int request(void *opaque, const struct page_request *list, size_t count)
 {
 	char *at = said + strlen(said);
@@ -60,6 +69,14 @@ static int request(void *opaque, const struct page_request *list, size_t count)
 
 static void begin_units(unsigned unit_shift)
 {
+	memset(&reactor, 0, sizeof(reactor));
+	memset(&blocktime, 0, sizeof(blocktime));
+	memset(plain, 0, sizeof(plain));
+	said[0] = '\0';
+	messages = requests = longest = 0;
+	tpages = 0;
+	answer = 0;
+	gone_on = 0;
 	sched_init(&reactor.sched, STACK_BYTES_DEFAULT, 16);
 	group_init(&group, &reactor.sched, "test");
 	for (unsigned i = 0; i < 2; i++) {
@@ -249,14 +266,6 @@ TEST(test_neighbours_go_as_one_up_to_4_gib)
 
 TEST_CASE("books", 30, .checked = { begin, end });
 
-/* ---- against a plain list of what there is ---- */
-
-enum { MANY = 40 };
-
-static struct plain {
-	bool there, guess;
-} plain[2][MANY];
-
 static void step(unsigned *seed)
 {
 	unsigned i = (unsigned)rand_r(seed) % 2;
@@ -328,8 +337,6 @@ TEST_EACH(test_counts_are_those_of_a_plain_list, 8)
 }
 
 /* ---- who goes on ---- */
-
-static unsigned gone_on;
 
 static int wait_for_unit_3(void *arg)
 {
