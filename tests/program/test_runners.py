@@ -9,9 +9,12 @@ import tempfile
 import time
 import unittest
 
+import hugepages
+from program import PROGRAM
 from waiting import wait_until
 
 SRC = os.path.abspath(os.environ.get("TEST_SRCDIR", "."))
+SUPPORT = os.path.join(SRC, "tests/support")
 PROCESSORS = os.path.join(SRC, "scripts/processors")
 THE_C_LIBRARYS = 3 << 31  # two that a program cannot set
 STATUS = "grep -E '^Sig(Ign|Blk):' /proc/self/status"
@@ -68,6 +71,76 @@ class SideBySide(unittest.TestCase):
         self.assertEqual(sorted(told), [(0, 0, 0), (1, None, 7), (2, 2, 0)])
 
 
+HOLDER = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+import hugepages
+
+with hugepages.huge_pages(3):
+    print(hugepages.pool("nr_hugepages"), *hugepages.record(), flush=True)
+    time.sleep(600)
+"""
+
+
+@unittest.skipUnless(os.access(hugepages.POOL + "nr_hugepages", os.W_OK), "may not change the pool of huge pages")
+class HugePages(unittest.TestCase):
+    def begin(self, *command):
+        """Return: it, the pool while it is there, and the pool before."""
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(self.end, child)
+        now, _, before = map(int, child.stdout.readline().split())
+        if now == before:
+            self.skipTest("this kernel makes no huge pages")
+        return child, now, before
+
+    @staticmethod
+    def end(child):
+        child.kill()
+        child.communicate()
+        with hugepages.huge_pages(0):
+            pass
+
+    def begin_holder(self):
+        return self.begin(sys.executable, "-B", "-c", HOLDER, SUPPORT)
+
+    def test_a_holder_that_is_killed_leaves_nothing(self):
+        child, now, before = self.begin_holder()
+        self.assertGreater(now, before)
+        child.kill()
+        child.wait()
+        with hugepages.huge_pages(0):
+            self.assertEqual(hugepages.pool("nr_hugepages"), before)
+
+    def test_a_test_program_does_the_same(self):
+        program = os.path.join(os.path.dirname(PROGRAM), "tests/platform/uffd_hugetlb_minor")
+        if not os.access(program, os.X_OK):
+            self.skipTest(f"no program {program}")
+        child, _, before = self.begin_holder()
+        done = subprocess.run([program], capture_output=True, text=True, timeout=60, check=False,
+                              env={**os.environ, "TEST_SECONDS": "0.5"})
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, f"held by process {child.pid}$")
+        child.kill()
+        child.wait()
+        subprocess.run([program], capture_output=True, timeout=60, check=False)
+        with hugepages.huge_pages(0):
+            self.assertEqual(hugepages.pool("nr_hugepages"), before)
+
+    def test_a_wait_has_an_end_and_says_who_holds_it(self):
+        child, _, _ = self.begin_holder()
+        with self.assertRaisesRegex(TimeoutError, f"held by process {child.pid} "), hugepages.huge_pages(1, 0.1):
+            self.fail("it is not held")
+
+    def test_with_huge_pages_restores_it_when_it_is_ended(self):
+        script = f"read -r now <{hugepages.POOL}nr_hugepages; echo $now $(cat {hugepages.RECORD}); exec sleep 600"
+        child, now, before = self.begin(os.path.join(SRC, "scripts/with-huge-pages"), "3", "sh", "-c", script)
+        self.assertGreater(now, before)
+        child.terminate()
+        self.assertEqual(child.wait(15), 128 + signal.SIGTERM)
+        with hugepages.huge_pages(0):
+            self.assertEqual(hugepages.pool("nr_hugepages"), before)
+
+
 class Processors(unittest.TestCase):
     # In a tree of mounts of its own, so that the machine keeps its own.
     WITH_QUOTA = """mount -t tmpfs none /sys/fs/cgroup && mkdir -p "/sys/fs/cgroup$3" &&
@@ -111,7 +184,7 @@ class Signals(unittest.TestCase):
     def test_each_runner_of_the_tree_begins_so(self):
         """Otherwise the first user of nohup would find out that a new runner does not ask for it."""
         for path in ("scripts/run-tests", "scripts/demo", "tests/support/suite.py", "tests/netem/run", "tests/interop/run",
-                     "tests/bench/run", "tests/machines/run"):
+                     "tests/bench/run", "tests/machines/run", "scripts/with-huge-pages"):
             with open(os.path.join(SRC, path), encoding="utf-8") as f:
                 self.assertIn("signals.as_expected()", f.read(), path)
 

@@ -15,7 +15,10 @@
 #define HUGE_POOL_BYTES (2ul << 20) /* of one page */
 #define HUGE_POOL_PAGES 12          /* enough for most */
 
-/* Waits for another program that holds the pool, then makes @pages free ones if this process may. */
+/*
+ * Waits for another program that holds the pool, then makes @pages free ones if this process may. If a program that was
+ * killed left the pool changed, restores it first: hugepages.py says how that is known.
+ */
 void huge_pool_fill(long pages);
 void huge_pool_restore(void);
 
