@@ -15,6 +15,8 @@ from wire import MAIN, Wire, target_of
 
 # So slow that there is time to cut it; with preempt requests are still served at once.
 SLOW = {"max-bandwidth": 2 * MIB, "max-postcopy-bandwidth": 24 * MIB}
+# With so short a downtime the source begins its last section late, so that all three cuts come before that.
+HUGE_AND_SLOW = {**IN_HUGE, "params": {"max-bandwidth": 64 * MIB, "downtime-limit": 1}}
 CUTS = 3
 
 # Command PACKAGED, its four bytes of length, and the LISTEN it begins with (doc/wire/stream.md 2, 5.4).
@@ -196,8 +198,8 @@ CASES = [
     recovery("psk-plain", secrecy="psk", preempt=False),
     recovery("x509", secrecy="x509"),
     recovery("thp", backing="thp"),
-    recovery("hugetlb", **IN_HUGE),
-    recovery("hugetlb-plain", preempt=False, **IN_HUGE),
+    recovery("hugetlb", **HUGE_AND_SLOW),
+    recovery("hugetlb-plain", preempt=False, **HUGE_AND_SLOW),
     recovery("eight-touchers", touch="touch=8"),
     recovery("multifd", caps=("multifd",), preempt=False, until=(8, 0)),
     recovery("machine-7.2", machine="pc-i440fx-7.2", since=(8, 0)),
