@@ -55,28 +55,6 @@ TEST(test_without_a_description_devices_are_split_by_their_footers)
 	scene_end(&s);
 }
 
-TEST(test_a_stream_without_footers_is_split_by_its_description)
-{
-	static const char *const params[] = { "send-section-footer", "off", NULL };
-	struct scene s;
-
-	scene_begin(&s, &(struct honest_opts){ .no_footers = true, .rounds = 3 });
-	scene_land(&s, &(struct land_opts){ .params = params });
-	scene_check_landed(&s);
-	scene_end(&s);
-}
-
-TEST(test_a_stream_without_configuration_lands_where_none_is_expected)
-{
-	static const char *const params[] = { "send-configuration", "off", NULL };
-	struct scene s;
-
-	scene_begin(&s, &(struct honest_opts){ .no_config = true });
-	scene_land(&s, &(struct land_opts){ .params = params });
-	scene_check_landed(&s);
-	scene_end(&s);
-}
-
 TEST(test_a_device_of_the_setup_phase_is_delivered_before_any_page)
 {
 	static const struct wire_device early = {
@@ -264,16 +242,6 @@ TEST(test_a_refused_start_ends_the_migration_and_the_source_is_told)
 /* ---- transports, and the two ways to run ------------------------------------------------------------------- */
 
 TEST_CASE("running", 60);
-
-TEST(test_a_stream_lands_over_a_pipe)
-{
-	struct scene s;
-
-	scene_begin(&s, &(struct honest_opts){ 0 });
-	scene_land(&s, &(struct land_opts){ .kind = SOURCE_PIPE });
-	scene_check_landed(&s);
-	scene_end(&s);
-}
 
 static void lands_at(const char *uri)
 {

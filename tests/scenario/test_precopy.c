@@ -66,41 +66,53 @@ static enum wire_how fill_all(void *opaque, unsigned block, uint64_t tpage, unsi
 
 /* ---- ways to send ------------------------------------------------------------------------------------------ */
 
-static void lands(const struct honest_opts *opts, const struct land_opts *land_opts)
+static void lands(const struct honest_opts *opts, const struct land_opts *land_opts, enum emb_backing backing)
 {
 	struct scene s;
 
-	scene_begin(&s, opts);
+	scene_begin(&s, NULL);
+	wire_honest(&s.wire, opts, &s.image);
+	for (unsigned i = 0; i < s.image.block_count; i++)
+		embedder_add(&s.e, s.image.blocks[i].name, s.image.blocks[i].bytes, backing);
 	scene_land(&s, land_opts);
 	scene_check_landed(&s);
 	scene_end(&s);
 }
 
+static const char *const footers_off[] = { "send-section-footer", "off", NULL };
+static const char *const configuration_off[] = { "send-configuration", "off", NULL };
+
+static const struct {
+	const char *what;
+	struct honest_opts sent;
+	struct land_opts here;
+	enum emb_backing backing;
+} ways[] = {
+	{ .what = "every page" },
+	{ .what = "one round", .sent = { .rounds = 1 } },
+	{ .what = "of several rounds the last write wins", .sent = { .rounds = 5, .fill = fill_all } },
+	{ .what = "the block is named in every record", .sent = { .name_every_page = true, .rounds = 3 } },
+	{ .what = "SWITCHOVER_START", .sent = { .switchover_start = true, .machine = "pc-i440fx-10.0" } },
+	{ .what = "a zero page over earlier content", .sent = { .fill = fill_then_zero } },
+	{ .what = "a zero page over earlier content, anonymous",
+	  .sent = { .fill = fill_then_zero },
+	  .backing = EMB_ANON },
+	{ .what = "anonymous memory", .sent = { .rounds = 3 }, .backing = EMB_ANON },
+	{ .what = "no footers: split by the description",
+	  .sent = { .no_footers = true, .rounds = 3 },
+	  .here = { .params = footers_off } },
+	{ .what = "no configuration where none is expected",
+	  .sent = { .no_config = true },
+	  .here = { .params = configuration_off } },
+	{ .what = "over a pipe", .here = { .kind = SOURCE_PIPE } },
+};
+
 TEST_CASE("ways", 120);
 
-TEST(test_every_page_of_an_honest_stream_lands)
+TEST_ROWS(test_all_of_an_honest_stream_lands, ways)
 {
-	lands(&(struct honest_opts){ 0 }, &plain);
-}
-
-TEST(test_a_stream_of_one_round_lands)
-{
-	lands(&(struct honest_opts){ .rounds = 1 }, &plain);
-}
-
-TEST(test_of_several_rounds_the_last_write_wins)
-{
-	lands(&(struct honest_opts){ .rounds = 5, .fill = fill_all }, &plain);
-}
-
-TEST(test_naming_the_block_in_every_record_changes_nothing)
-{
-	lands(&(struct honest_opts){ .name_every_page = true, .rounds = 3 }, &plain);
-}
-
-TEST(test_switchover_start_is_accepted)
-{
-	lands(&(struct honest_opts){ .switchover_start = true, .machine = "pc-i440fx-10.0" }, &plain);
+	printf("%s\n", ways[_i].what);
+	lands(&ways[_i].sent, &ways[_i].here, ways[_i].backing);
 }
 
 TEST(test_eight_blocks_with_long_and_short_names_land)
@@ -116,7 +128,7 @@ TEST(test_eight_blocks_with_long_and_short_names_land)
 		blocks[i] = (struct wire_block){ .name = i == 3 ? longest : names[i], .bytes = (1 + i) * PAGE };
 	}
 	blocks[5].name = "/"; /* one byte, and not a file name */
-	lands(&(struct honest_opts){ .blocks = blocks, .block_count = 8 }, &plain);
+	lands(&(struct honest_opts){ .blocks = blocks, .block_count = 8 }, &plain, EMB_MEMFD);
 }
 
 TEST(test_delivery_in_pieces_of_any_size_changes_nothing)
@@ -125,7 +137,7 @@ TEST(test_delivery_in_pieces_of_any_size_changes_nothing)
 
 	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
 		lands(&(struct honest_opts){ .return_path = true },
-		      &(struct land_opts){ .return_path = true, .chunk_bytes = sizes[i] });
+		      &(struct land_opts){ .return_path = true, .chunk_bytes = sizes[i] }, EMB_MEMFD);
 }
 
 TEST(test_delivery_byte_by_byte_changes_nothing)
@@ -196,11 +208,6 @@ TEST(test_zero_pages_never_touch_fresh_anonymous_memory)
 	scene_end(&s);
 }
 
-TEST(test_a_zero_page_over_earlier_content_zeroes_it)
-{
-	lands(&(struct honest_opts){ .fill = fill_then_zero }, &plain);
-}
-
 TEST(test_in_dirty_memory_zero_pages_are_written_and_unsent_pages_are_kept)
 {
 	struct emb_block *b;
@@ -258,32 +265,6 @@ TEST(test_compressed_pages_are_inflated)
 /* ---- kinds of memory --------------------------------------------------------------------------------------- */
 
 TEST_CASE("memory", 60);
-
-TEST(test_the_embedders_anonymous_memory_is_filled)
-{
-	struct scene s;
-
-	scene_begin(&s, NULL);
-	wire_honest(&s.wire, &(struct honest_opts){ .rounds = 3 }, &s.image);
-	for (unsigned i = 0; i < s.image.block_count; i++)
-		embedder_add(&s.e, s.image.blocks[i].name, s.image.blocks[i].bytes, EMB_ANON);
-	scene_land(&s, &plain);
-	scene_check_landed(&s);
-	scene_end(&s);
-}
-
-TEST(test_a_zero_page_over_earlier_content_zeroes_anonymous_memory)
-{
-	struct scene s;
-
-	scene_begin(&s, NULL);
-	wire_honest(&s.wire, &(struct honest_opts){ .fill = fill_then_zero }, &s.image);
-	for (unsigned i = 0; i < s.image.block_count; i++)
-		embedder_add(&s.e, s.image.blocks[i].name, s.image.blocks[i].bytes, EMB_ANON);
-	scene_land(&s, &plain);
-	scene_check_landed(&s);
-	scene_end(&s);
-}
 
 TEST(test_a_resizable_block_takes_a_shorter_length)
 {

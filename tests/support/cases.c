@@ -3,6 +3,8 @@
 #include "tests/support/check_main.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct test_entry *entries;
@@ -39,6 +41,10 @@ Suite *cases_suite(void)
 	Suite *s = suite_create(program_invocation_short_name);
 	TCase *t = NULL;
 
+	if (!entries || entries->add) {
+		fprintf(stderr, "a program begins with a TEST_CASE: see check_main.h\n");
+		exit(2);
+	}
 	for (struct test_entry *e = entries; e; e = e->next)
 		if (e->add)
 			e->add(t);

@@ -20,6 +20,7 @@
 #define TESTS_SUPPORT_CHECK_MAIN_H
 
 #include <check.h>
+#include <signal.h>
 
 /* Is this a build with AddressSanitizer? */
 #if defined(__has_feature)
@@ -69,22 +70,26 @@ void test_enter(struct test_entry *entry);
 #define TEST(name) TEST_RANGE(name, 0, 1)
 #define TEST_EACH(name, count) TEST_RANGE(name, 0, count)
 #define TEST_ROWS(name, rows) TEST_RANGE(name, 0, (int)(sizeof(rows) / sizeof((rows)[0])))
-#define TEST_RANGE(name, from, to) \
+#define TEST_RANGE(name, from, to) TEST_(name, 0, from, to)
+/* It must abort: an assertion of the library's. */
+#define TEST_ABORTS(name) TEST_(name, SIGABRT, 0, 1)
+#define TEST_(name, sig, from, to) \
 	static void name##_body(int _i); \
 	START_TEST(name) \
 	{ \
 		name##_body(_i); \
 	} \
 	END_TEST \
-	TEST_AGAIN(name, from, to); \
+	TEST_ADD(name, TEST_PASTE(name##_, __LINE__), sig, from, to); \
 	static void name##_body(int _i __attribute__((unused)))
 
-/* Runs a test from above in this case, too. */
-#define TEST_AGAIN(name, from, to) TEST_AGAIN_(name, TEST_PASTE(name##_, __LINE__), from, to)
-#define TEST_AGAIN_(name, id, from, to) \
+/* Runs a test from above in this case, too; or with other numbers, with which it aborts. */
+#define TEST_AGAIN(name, from, to) TEST_ADD(name, TEST_PASTE(name##_, __LINE__), 0, from, to)
+#define TEST_AGAIN_ABORTS(name, from, to) TEST_ADD(name, TEST_PASTE(name##_, __LINE__), SIGABRT, from, to)
+#define TEST_ADD(name, id, sig, from, to) \
 	static void TEST_PASTE(id, _add)(TCase * t) \
 	{ \
-		tcase_add_loop_test(t, name, from, to); \
+		tcase_add_loop_test_raise_signal(t, name, sig, from, to); \
 	} \
 	TEST_ENTER(id, .add = TEST_PASTE(id, _add))
 

@@ -1,7 +1,6 @@
 #include "engine/owner.h"
 
-#include <check.h>
-#include <signal.h>
+#include "tests/support/check_main.h"
 
 #define P OWNER_PLEDGING
 #define S OWNER_SOURCE
@@ -26,22 +25,22 @@ static bool is_edge(enum owner_state from, enum owner_state to)
 	return false;
 }
 
-START_TEST(test_owner_changes_along_the_edges_and_no_others)
+TEST_CASE("owner", 4);
+
+TEST(test_owner_changes_along_the_edges_and_no_others)
 {
 	for (unsigned from = 0; from < OWNER_STATE_COUNT; from++)
 		for (unsigned to = 0; to < OWNER_STATE_COUNT; to++)
 			ck_assert_msg(owner_may_change(from, to) == is_edge(from, to), "%s -> %s", owner_name(from),
 			              owner_name(to));
 }
-END_TEST
 
-START_TEST(test_owner_set_stops_at_a_change_that_is_none)
+TEST_ABORTS(test_owner_set_stops_at_a_change_that_is_none)
 {
 	struct owner o = { .state = OWNER_OURS };
 
 	owner_set(&o, OWNER_SOURCE);
 }
-END_TEST
 
 /* What may be done in each state, before and after the vCPUs have started. */
 static const struct row {
@@ -58,7 +57,7 @@ static const struct row {
 	{ .state = G, .runs = true, .may_end = true, .may_cancel = true },
 };
 
-START_TEST(test_owner_answers_what_may_be_done)
+TEST_ROWS(test_owner_answers_what_may_be_done, rows)
 {
 	const struct row *row = &rows[_i];
 	const struct owner o = { .state = row->state, .runs = row->runs };
@@ -69,9 +68,8 @@ START_TEST(test_owner_answers_what_may_be_done)
 	ck_assert_msg(owner_may_cancel(&o) == row->may_cancel, "%s: cancel", name);
 	ck_assert_msg(owner_may_return(&o) == row->may_return, "%s: return", name);
 }
-END_TEST
 
-START_TEST(test_owner_runs_where_the_guest_is_not_the_sources)
+TEST_RANGE(test_owner_runs_where_the_guest_is_not_the_sources, OWNER_SPLIT, OWNER_OURS + 1)
 {
 	struct owner o = { .state = _i };
 
@@ -79,29 +77,12 @@ START_TEST(test_owner_runs_where_the_guest_is_not_the_sources)
 	ck_assert(o.runs);
 	ck_assert_uint_eq(o.runs_ns, 7);
 }
-END_TEST
 
-START_TEST(test_owner_runs_once)
+TEST_AGAIN_ABORTS(test_owner_runs_where_the_guest_is_not_the_sources, OWNER_SOURCE, OWNER_PLEDGING + 1);
+
+TEST_ABORTS(test_owner_runs_once)
 {
 	struct owner o = { .state = OWNER_SPLIT, .runs = true };
 
 	owner_runs(&o, 7);
-}
-END_TEST
-
-Suite *suite(void);
-Suite *suite(void)
-{
-	Suite *s = suite_create("owner");
-	TCase *t = tcase_create("owner");
-
-	tcase_add_test(t, test_owner_changes_along_the_edges_and_no_others);
-	tcase_add_test_raise_signal(t, test_owner_set_stops_at_a_change_that_is_none, SIGABRT);
-	tcase_add_loop_test(t, test_owner_answers_what_may_be_done, 0, (int)(sizeof(rows) / sizeof(rows[0])));
-	tcase_add_loop_test(t, test_owner_runs_where_the_guest_is_not_the_sources, OWNER_SPLIT, OWNER_OURS + 1);
-	tcase_add_loop_test_raise_signal(t, test_owner_runs_where_the_guest_is_not_the_sources, SIGABRT, OWNER_SOURCE,
-	                                 OWNER_PLEDGING + 1);
-	tcase_add_test_raise_signal(t, test_owner_runs_once, SIGABRT);
-	suite_add_tcase(s, t);
-	return s;
 }
