@@ -58,13 +58,8 @@ static void add_ram(const struct inm *inm, struct inm_stats *st)
 	st->ram_bytes = ram->total_bytes;
 	st->ram_blocks = (uint32_t)ram->count;
 	st->page_bytes = ram->count > 0 ? ram_tpage_bytes(ram) : 0;
-	for (size_t i = 0; i < ram->count; i++) {
-		if (ram->blocks[i]->kind == BLOCK_IGNORED)
-			continue;
-		st->received_pages += ram->blocks[i]->received_tpages;
-		st->remaining_pages +=
-		        (ram->blocks[i]->used_bytes >> ram->tpage_shift) - ram->blocks[i]->received_tpages;
-	}
+	st->received_pages = ram->received_tpages;
+	st->remaining_pages = ram_missing_tpages(ram);
 }
 
 static void add_load(const struct inm *inm, struct inm_stats *st)

@@ -46,7 +46,7 @@ static void look(void *opaque, struct arrival_view *ret)
 		           .preempt = preempt_need(&inm->preempt) },
 		.multifd_channels = inm->multifd.channels,
 		.listening = inm->postcopy.listening,
-		.missing_tpages = inm->postcopy.missing_tpages,
+		.missing_tpages = postcopy_missing(&inm->postcopy),
 		.may_pause = owner_may_pause(&inm->owner),
 	};
 }

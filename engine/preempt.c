@@ -46,7 +46,7 @@ static may_park int read_pages(struct preempt *p, struct err *err)
 static int refuse_end(const struct preempt *p, struct err *err)
 {
 	return err_set(err, -ENODATA, "the preempt channel has ended with %" PRIu64 " pages missing",
-	               p->postcopy->missing_tpages);
+	               postcopy_missing(p->postcopy));
 }
 
 static int run(void *arg)
@@ -59,7 +59,7 @@ static int run(void *arg)
 		return e;
 	/* An EOS record, or the end: sources up to 7.2 say so, later ones when they have been told that all is here. */
 	p->done = true;
-	if (e == 0 && p->postcopy->missing_tpages > 0)
+	if (e == 0 && postcopy_missing(p->postcopy) > 0)
 		e = refuse_end(p, &err);
 	if (e < 0) {
 		story_lost(p->story, e, &err);
@@ -134,7 +134,7 @@ int preempt_check(const struct preempt *p, struct err *err)
 #ifdef CONTROL_NO_PREEMPT_WAIT
 	return 0; /* as below */
 #endif
-	return has_come(p) || p->postcopy->missing_tpages == 0 ? 0 : refuse_end(p, err);
+	return has_come(p) || postcopy_missing(p->postcopy) == 0 ? 0 : refuse_end(p, err);
 }
 
 /*

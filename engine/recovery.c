@@ -26,7 +26,7 @@
 static void say_paused(struct inm *inm, bool again)
 {
 	log_often(&inm->log, again ? LOG_RECOVERIES : LOG_LOSSES, LOG_INFO,
-	          "postcopy is paused with %" PRIu64 " pages missing%s: %s", inm->postcopy.missing_tpages,
+	          "postcopy is paused with %" PRIu64 " pages missing%s: %s", postcopy_missing(&inm->postcopy),
 	          inm->owner.runs ? "" : ", and devices still to load", inm->story.err.text);
 }
 
@@ -150,7 +150,7 @@ static may_park int resume(void *opaque, struct err *err)
 	contest_settled(&inm->contest);
 	inm->story.text[0] = '\0';
 	log_often(&inm->log, LOG_LOSSES, LOG_INFO, "postcopy goes on: %" PRIu64 " pages are still to come",
-	          pc->missing_tpages);
+	          postcopy_missing(pc));
 	story_set_state(&inm->story, INM_STATE_POSTCOPY_ACTIVE);
 	return 0;
 }

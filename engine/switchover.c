@@ -70,7 +70,7 @@ static void note_listening(struct inm *inm)
 		inm->story.switchover_ns = clock_now_ns();
 	story_set_state(&inm->story, INM_STATE_POSTCOPY_ACTIVE);
 	event_set(&inm->preempt.listening);
-	log_info(&inm->log, "postcopy: %" PRIu64 " pages are still to come", inm->postcopy.missing_tpages);
+	log_info(&inm->log, "postcopy: %" PRIu64 " pages are still to come", postcopy_missing(&inm->postcopy));
 	look_for_preempt(inm);
 }
 
@@ -141,7 +141,7 @@ static may_park void run(void *opaque)
 	if (inm->owner.state == OWNER_SOURCE)
 		owner_set(&inm->owner, OWNER_SPLIT);
 	owner_runs(&inm->owner, clock_now_ns());
-	log_info(&inm->log, "the guest runs here, with %" PRIu64 " pages missing", inm->postcopy.missing_tpages);
+	log_info(&inm->log, "the guest runs here, with %" PRIu64 " pages missing", postcopy_missing(&inm->postcopy));
 	callbacks_start_vcpus(&inm->callbacks, load_run_state(&inm->load));
 	event_set(&inm->story.news);
 }
@@ -178,12 +178,12 @@ static may_park int await_pages(void *opaque, struct err *err)
 		event_clear(news);
 		if (postcopy_all_here(pc))
 			break;
-		missing = pc->missing_tpages;
+		missing = postcopy_missing(pc);
 		if (nothing_is_on_its_way(inm))
 			return settle_pages(inm, err);
 		e = event_wait(news, deadline_after_ns(LAST_PAGES_NS));
 		/* In parts that are unplugged, nothing may come although it was asked for. */
-		if (e == -ETIMEDOUT && pc->missing_tpages == missing && pc->placing == 0)
+		if (e == -ETIMEDOUT && postcopy_missing(pc) == missing && pc->placing == 0)
 			return settle_pages(inm, err);
 		if (e == -ETIMEDOUT)
 			e = 0;

@@ -39,7 +39,7 @@ void ram_fini(struct ram *ram)
 	names_fini(&ram->names);
 	ram->blocks = NULL;
 	ram->count = ram->room = 0;
-	ram->total_bytes = 0;
+	ram->total_bytes = ram->tpages = ram->received_tpages = 0;
 }
 
 struct block *ram_find(const struct ram *ram, const char *name, size_t name_bytes)
@@ -147,6 +147,7 @@ static int ram_append(struct ram *ram, struct block *b)
 	b->index = ram->count;
 	ram->blocks[ram->count++] = b;
 	ram->total_bytes += b->used_bytes;
+	ram->tpages += b->received.nbits;
 	return 0;
 }
 
@@ -170,7 +171,7 @@ int ram_add(struct ram *ram, const char *name, size_t name_bytes, uint64_t used_
 	b->fd = -1;
 	b->dirty = source->dirty;
 	b->unplugged = source->unplugged;
-	b->gate = &ram->gate;
+	b->ram = ram;
 	r = use_source(b, source);
 	if (r == 0)
 		r = ram_append(ram, b);

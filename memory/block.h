@@ -47,17 +47,17 @@ struct block {
 	size_t hpage_bytes;  /* 0 of an ignored one */
 	unsigned tpage_shift;
 	unsigned unit_shift;
-	struct gate *gate;      /* not owned: the guest's */
-	uint8_t *landing;       /* used_bytes of the landing view; land.h writes there, and forget.h */
-	size_t mapped_bytes;    /* of a mapping of ours; 0: landing is the embedder's address */
-	uint8_t *guest;         /* the guest view; NULL when the embedder gave none, which only precopy allows */
-	uint8_t *engine;        /* the engine view, of mapped_bytes; NULL before block_map_engine */
-	int fd;                 /* owned; what is mapped, -1: no file */
-	uint64_t fd_off;        /* of the block in fd */
-	bool dirty;             /* may not be zeros where nothing was received */
-	bool unplugged;         /* may have parts that are unplugged at the source, which sends nothing for them */
-	struct bitmap received; /* a bit a tpage */
-	uint64_t received_tpages;
+	struct ram *ram;          /* not owned: whose it is */
+	uint8_t *landing;         /* used_bytes of the landing view; land.h writes there, and forget.h */
+	size_t mapped_bytes;      /* of a mapping of ours; 0: landing is the embedder's address */
+	uint8_t *guest;           /* the guest view; NULL when the embedder gave none, which only precopy allows */
+	uint8_t *engine;          /* the engine view, of mapped_bytes; NULL before block_map_engine */
+	int fd;                   /* owned; what is mapped, -1: no file */
+	uint64_t fd_off;          /* of the block in fd */
+	bool dirty;               /* may not be zeros where nothing was received */
+	bool unplugged;           /* may have parts that are unplugged at the source, which sends nothing for them */
+	struct bitmap received;   /* a bit a tpage */
+	uint64_t received_tpages; /* bits that are set there */
 };
 
 static inline bool block_is_file(const struct block *b)
@@ -86,7 +86,8 @@ struct ram {
 	size_t count, room;
 	struct names names;
 	unsigned tpage_shift;
-	uint64_t total_bytes;
+	uint64_t total_bytes;             /* ignored blocks, too */
+	uint64_t tpages, received_tpages; /* of all blocks that are not ignored */
 	struct gate gate;
 };
 
@@ -123,6 +124,8 @@ int ram_add(struct ram *ram, const char *name, size_t name_bytes, uint64_t used_
 /** ram_find - by name; NULL if there is none */
 struct block *ram_find(const struct ram *ram, const char *name, size_t name_bytes);
 
+/* ---- what has been received ---- */
+
 /* @tpage is an index, not an offset. */
 static inline bool block_is_received(const struct block *b, size_t tpage)
 {
@@ -145,6 +148,7 @@ static inline size_t block_mark_received(struct block *b, size_t tpage, size_t c
 		n = bitmap_fill(&b->received, tpage, count);
 	}
 	b->received_tpages += n;
+	b->ram->received_tpages += n;
 	return n;
 }
 
@@ -153,8 +157,30 @@ static inline size_t block_unmark_received(struct block *b, size_t tpage, size_t
 	size_t n = bitmap_empty(&b->received, tpage, count);
 
 	b->received_tpages -= n;
+	b->ram->received_tpages -= n;
 	return n;
 }
+
+/* For going through all of a block: those of the 64 tpages of word @word that are set in @bits. */
+static inline void block_mark_word(struct block *b, size_t word, uint64_t bits)
+{
+	uint64_t fresh = bits & ~b->received.words[word], n;
+
+	if (!fresh)
+		return;
+	b->received.words[word] |= fresh;
+	n = (uint64_t)__builtin_popcountll(fresh);
+	b->received_tpages += n;
+	b->ram->received_tpages += n;
+}
+
+/* Not received. */
+static inline uint64_t ram_missing_tpages(const struct ram *ram)
+{
+	return ram->tpages - ram->received_tpages;
+}
+
+/* ---- */
 
 /** block_moved - the embedder has moved the whole guest view to @to */
 void block_moved(struct block *b, uint8_t *to);

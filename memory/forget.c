@@ -83,7 +83,7 @@ void forget_unseen(struct block *b, size_t tpage, size_t count)
 {
 	uint64_t off = (uint64_t)tpage << b->tpage_shift, bytes = (uint64_t)count << b->tpage_shift;
 
-	gate_expect_placed(b->gate);
+	gate_expect_placed(&b->ram->gate);
 	ASSERT(block_is_file(b) && off + bytes <= b->mapped_bytes);
 	block_unmark_received(b, tpage, count);
 	memset(b->landing + off, 0, bytes);

@@ -48,7 +48,7 @@ int land_pages(struct block *b, size_t tpage, struct iovec *pages, int count)
 {
 	int r;
 
-	gate_expect_direct(b->gate);
+	gate_expect_direct(&b->ram->gate);
 	r = write_pages(b, tpage, pages, count);
 	if (r == 0)
 		block_mark_received(b, tpage, (size_t)count);
@@ -57,7 +57,7 @@ int land_pages(struct block *b, size_t tpage, struct iovec *pages, int count)
 
 void land_zero(struct block *b, size_t tpage)
 {
-	gate_expect_direct(b->gate);
+	gate_expect_direct(&b->ram->gate);
 	if (b->dirty || block_is_received(b, tpage))
 		memset(place_of(b, tpage), 0, block_tpage_bytes(b));
 	block_mark_received(b, tpage, 1);
@@ -65,19 +65,19 @@ void land_zero(struct block *b, size_t tpage)
 
 uint8_t *land_at(const struct block *b, size_t tpage)
 {
-	gate_expect_direct(b->gate);
+	gate_expect_direct(&b->ram->gate);
 	return place_of(b, tpage);
 }
 
 uint8_t *land_at_inside(const struct block *b, size_t tpage)
 {
-	gate_expect_inside(b->gate);
+	gate_expect_inside(&b->ram->gate);
 	return place_of(b, tpage);
 }
 
 void land_done(struct block *b, size_t tpage, size_t count)
 {
-	gate_expect_direct(b->gate);
+	gate_expect_direct(&b->ram->gate);
 	block_mark_received(b, tpage, count);
 }
 
@@ -86,7 +86,7 @@ int land_unseen(struct block *b, size_t tpage, struct iovec *pages, int count)
 	size_t claimed;
 	int r;
 
-	gate_expect_placed(b->gate);
+	gate_expect_placed(&b->ram->gate);
 	ASSERT(block_is_file(b));
 	claimed = block_mark_received(b, tpage, (size_t)count);
 	ASSERT(claimed == (size_t)count);
@@ -98,7 +98,7 @@ int land_unseen(struct block *b, size_t tpage, struct iovec *pages, int count)
 
 void land_make(struct block *b, uint64_t off)
 {
-	gate_expect_placed(b->gate);
+	gate_expect_placed(&b->ram->gate);
 	ASSERT(block_is_file(b) && off < b->mapped_bytes);
 	/* To touch it is enough: the kernel makes it. */
 	b->landing[off] = 0;

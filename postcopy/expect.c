@@ -93,12 +93,8 @@ static int settle_block(struct postcopy *pc, struct pblock *pb)
 
 	for (size_t i = 0; r == 0 && i < words; i++) {
 		uint64_t inside = i + 1 == words && tail ? (1ull << tail) - 1 : ~0ull;
-		uint64_t open = ~b->received.words[i] & inside, missing = open & pb->expected.level[0].words[i];
 
-		pc->missing_tpages += (uint64_t)__builtin_popcountll(missing);
-		b->received_tpages += (uint64_t)__builtin_popcountll(open & ~missing);
-		if (open & ~missing)
-			b->received.words[i] |= open & ~missing;
+		block_mark_word(b, i, inside & ~pb->expected.level[0].words[i]);
 		if (i % WORDS_AT_A_TIME == WORDS_AT_A_TIME - 1)
 			r = turn_spend(&pc->reactor->sched, TURN_LOOK);
 	}
@@ -113,6 +109,7 @@ int expect_settle(struct postcopy *pc)
 	for (size_t i = 0; r == 0 && i < pc->ram->count; i++)
 		if (pc->ram->blocks[i]->kind != BLOCK_IGNORED)
 			r = settle_block(pc, &pc->blocks[i]);
+	pc->settled = r == 0;
 	if (r == 0)
 		postcopy_tell_whole(pc);
 	return r;

@@ -26,7 +26,7 @@ may_park int expect_prepare(struct postcopy *pc);
  */
 may_park int expect_range(struct postcopy *pc, struct block *b, size_t tpage, size_t count);
 
-/** expect_settle - LISTEN: count what is missing, call the rest received. Parks: yes. Return: 0 or -ECANCELED. */
+/** expect_settle - LISTEN: what is not expected is received. Parks: yes. Return: 0 or -ECANCELED. */
 may_park int expect_settle(struct postcopy *pc);
 
 /** expect_free - pc->blocks, however far they have been made. Parks: yes, and a cancel stays pending. */

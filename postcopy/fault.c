@@ -68,7 +68,7 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 	while (start < end) {
 		uint64_t off;
 		struct pblock *pb = watched_find(&pc->guest_views, start, &off);
-		size_t tpage, last, gone;
+		size_t tpage, last;
 
 		if (!pb)
 			return;
@@ -77,9 +77,8 @@ static void on_remove(struct postcopy *pc, uint64_t start, uint64_t end)
 		last = (off + (end - start)) >> pb->b->tpage_shift;
 		if (last > pb->b->received.nbits)
 			last = pb->b->received.nbits;
-		gone = tpage < last ? block_mark_received(pb->b, tpage, last - tpage) : 0;
-		pc->missing_tpages -= gone;
-		pc->counts.removed += gone;
+		if (tpage < last)
+			pc->counts.removed += block_mark_received(pb->b, tpage, last - tpage);
 		/* No further than the removal goes, or giving back page by page would cost all of RAM each time. */
 		last = (off + (end - start) + block_unit_bytes(pb->b) - 1) >> pb->b->unit_shift;
 		last = last < pb->units ? last : pb->units;

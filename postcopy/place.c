@@ -59,13 +59,6 @@ static may_park int await_events(struct postcopy *pc, const struct patience *p)
 	return r == -ETIMEDOUT ? 0 : r;
 }
 
-/* They are received. */
-static void count_pages(struct postcopy *pc, size_t count)
-{
-	pc->missing_tpages -= count;
-	pc->counts.pages += count;
-}
-
 /* Write and show are one step of the kernel's, so the page is received when it has succeeded, and not before. */
 static may_park int copy_page(struct postcopy *pc, struct block *b, size_t tpage, const void *page, size_t bytes)
 {
@@ -102,7 +95,7 @@ static may_park int copy_page(struct postcopy *pc, struct block *b, size_t tpage
 	else if (done.error < 0)
 		return done.error;
 	block_mark_received(b, tpage, 1);
-	count_pages(pc, 1);
+	pc->counts.pages++;
 	return 0;
 }
 
@@ -126,7 +119,7 @@ static int place_in_file(struct postcopy *pc, struct pblock *pb, size_t tpage, s
 
 	if (r < 0)
 		return r;
-	count_pages(pc, count);
+	pc->counts.pages += count;
 	return show_completed(pc, pb, tpage, count);
 }
 
@@ -185,7 +178,7 @@ int place_zero(struct postcopy *pc, struct block *b, size_t tpage, struct err *e
 		return 0;
 	}
 	block_mark_received(b, tpage, 1);
-	count_pages(pc, 1);
+	pc->counts.pages++;
 	/* It costs nothing before somebody touches it; threads that have touched it get it now. */
 	if (bitmap_test(&pb->asked, tpage >> shift) && pblock_complete(pb, tpage >> shift))
 		show_touched(pc, pb, tpage >> shift, false);

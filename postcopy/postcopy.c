@@ -244,7 +244,6 @@ static may_park void forget_unit(struct postcopy *pc, const struct pblock *pb, s
 		n = bitmap_next_clear(&b->received, t, end) - t;
 		n = n < most ? n : most;
 		forget_unseen(b, t, n);
-		pc->missing_tpages += n;
 		pc->counts.pages -= n;
 		turn_spend_shielded(&pc->reactor->sched, n << shift);
 	}

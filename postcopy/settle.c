@@ -128,7 +128,7 @@ static may_park void complete_block(struct postcopy *pc, struct pblock *pb)
 
 	for (size_t t = 0; t < all; t += n) {
 		n = all - t < LOOK_TPAGES ? all - t : LOOK_TPAGES;
-		pc->missing_tpages -= block_mark_received(pb->b, t, n);
+		block_mark_received(pb->b, t, n);
 		turn_spend_shielded(s, n / 8);
 	}
 	/* Others may ask while we yield, but not for what is received. */
@@ -156,7 +156,7 @@ int settle(struct postcopy *pc, struct err *err)
 	if (postcopy_all_here(pc))
 		return 0;
 	log_warn(pc->log, "%" PRIu64 " pages were announced, and neither sent nor asked for: they are zeros",
-	         pc->missing_tpages);
+	         postcopy_missing(pc));
 	call_it_zeros(pc);
 	return 0;
 }
@@ -166,6 +166,6 @@ int settle_check(const struct postcopy *pc, struct err *err)
 	/* A page that is here has no entry in the ledger, and a part of one is missing in the sum. */
 	if (postcopy_all_here(pc) && pc->ledger.outstanding == 0)
 		return 0;
-	return err_set(err, -ENODATA, "%" PRIu64 " pages are missing, and %zu are asked for", pc->missing_tpages,
+	return err_set(err, -ENODATA, "%" PRIu64 " pages are missing, and %zu are asked for", postcopy_missing(pc),
 	               pc->ledger.outstanding);
 }

@@ -67,9 +67,9 @@ struct postcopy {
 	struct blocktime blocktime;
 	struct prefetch prefetch;
 	bool listening;
-	bool opened;             /* the engine views are open: the migration has failed */
-	uint64_t missing_tpages; /* from LISTEN on */
-	unsigned placing;        /* coroutines that have received pages and are about to show them */
+	bool settled;     /* LISTEN has told what is missing: the rest is received */
+	bool opened;      /* the engine views are open: the migration has failed */
+	unsigned placing; /* coroutines that have received pages and are about to show them */
 	struct postcopy_counts counts;
 	uint64_t turned_away_ns; /* since when no fault could be answered; 0: the last one was. See show.c */
 	struct look look;        /* for the next fault; see fault.c */
@@ -83,10 +83,16 @@ static inline struct pblock *postcopy_block(const struct postcopy *pc, const str
 	return &pc->blocks[b->index];
 }
 
+/* Tpages that are to come, from LISTEN on. */
+static inline uint64_t postcopy_missing(const struct postcopy *pc)
+{
+	return pc->settled ? ram_missing_tpages(pc->ram) : 0;
+}
+
 /* Nothing is missing, and nothing is on its way into the guest view. */
 static inline bool postcopy_all_here(const struct postcopy *pc)
 {
-	return pc->missing_tpages == 0 && pc->placing == 0;
+	return postcopy_missing(pc) == 0 && pc->placing == 0;
 }
 
 /* postcopy_tell_whole - what was done may have been the last of it */

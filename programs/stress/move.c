@@ -67,7 +67,6 @@ may_park int move_page(struct stress *s, struct sblock *sb, uint32_t page, const
 	else if (r < 0)
 		return r;
 	block_mark_received(sb->b, page, 1);
-	pc->missing_tpages--;
 	pc->counts.pages++;
 	if (bitmap_test(&pb->asked, page))
 		ledger_landed(&pc->ledger, pb, page);

@@ -82,7 +82,7 @@ static may_park int await_last_page(struct stress *s)
 	}
 	if (r == -ETIMEDOUT)
 		check_failed(s, "every page has been sent, and the library says that %lld are missing",
-		             (long long)s->pc->missing_tpages);
+		             (long long)postcopy_missing(s->pc));
 	return r;
 }
 

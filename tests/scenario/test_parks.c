@@ -93,9 +93,14 @@ static bool listening_begins(struct pc *s)
 	return is_listening(s);
 }
 
+/* The first look with all blocks watched may be that of the last registration; the next one is of the counting. */
 static bool pages_are_counted(struct pc *s)
 {
-	return is_listening(s) && s->e.inm->postcopy.missing_tpages > 0;
+	static unsigned looks;
+	const struct postcopy *pc = &s->e.inm->postcopy;
+
+	looks += is_listening(s) && pc->guest_views.count == PC_BLOCKS_MAX;
+	return looks == 2 && !pc->settled;
 }
 
 static void lose_preempt(struct pc *s)

@@ -128,7 +128,7 @@ static void check_ledger(struct pc *s)
 	ck_assert_uint_eq(length(&l->unsent) + length(&l->guessed) + length(&l->sent), entries);
 	/* Something will send what is to be sent: otherwise the thread would wait forever. */
 	ck_assert(l->offline || list_empty(&l->unsent) || l->unsent_there.set);
-	ck_assert_uint_eq(pc->missing_tpages, missing);
+	ck_assert_uint_eq(postcopy_missing(pc), missing);
 }
 
 void pc_check_books(struct pc *s)
