@@ -87,9 +87,7 @@ TEST(test_a_state_that_drips_is_not_divided_after_every_byte)
 	stall_need_figures();
 	roomy_head(&w, true);
 	roomy_ram(&w, list, 1);
-	wire_part(&w, WIRE_END, 2);
-	wire_eos(&w);
-	wire_footer(&w, 2);
+	roomy_ram_end(&w);
 	put_footers(&w, FOOTERS_BYTES);
 	for (unsigned i = 0; i < o.pause_count; i++) {
 		wire_footer(&w, 7);
@@ -112,9 +110,7 @@ TEST(test_a_large_description_does_not_hold_up_others)
 	stall_need_figures();
 	roomy_head(&w, false);
 	roomy_ram(&w, list, 1);
-	wire_part(&w, WIRE_END, 2);
-	wire_eos(&w);
-	wire_footer(&w, 2);
+	roomy_ram_end(&w);
 	for (unsigned i = 0; i < 40000; i++) {
 		const struct wire_device device = { .name = name, .instance_id = i, .data = "abcd", .bytes = 4 };
 
@@ -140,9 +136,7 @@ TEST(test_false_descriptions_do_not_hold_up_others)
 	stall_need_figures();
 	roomy_head(&w, false);
 	roomy_ram(&w, list, 1);
-	wire_part(&w, WIRE_END, 2);
-	wire_eos(&w);
-	wire_footer(&w, 2);
+	roomy_ram_end(&w);
 	wire_section(&w, WIRE_FULL, 5, "x", 0, 1);
 	for (unsigned i = 0; i < 2000000; i++)
 		wire_bytes(&w, "\0\6\0\0\0\2{}", 8);

@@ -47,8 +47,7 @@ TEST(test_postcopy_of_4096_blocks_does_not_hold_up_others)
 	wire_part(&w, WIRE_PART, 2);
 	for (unsigned i = 0; i < BLOCKS; i += 2)
 		wire_page(&w, list[BLOCKS - 1 - i].name, 0, page);
-	wire_eos(&w);
-	wire_footer(&w, 2);
+	wire_ram_end(&w, 2);
 	roomy_land(&r, &w, &o);
 	ck_assert_int_eq(r.stats.state, INM_STATE_POSTCOPY_PAUSED);
 	ck_assert_uint_eq(r.stats.postcopy_pages, BLOCKS / 2);
@@ -93,8 +92,7 @@ TEST(test_pages_scattered_over_huge_ones_do_not_hold_up_others)
 	wire_part(&w, WIRE_PART, 2);
 	for (uint64_t i = 0; i < count; i++)
 		wire_page(&w, i ? NULL : "aaaa", i * 2 * MIB, page);
-	wire_eos(&w);
-	wire_footer(&w, 2);
+	wire_ram_end(&w, 2);
 	roomy_tail(&w);
 	ck_assert_msg(roomy_land(&r, &w, &(struct land_opts){ 0 }) == 0, "%s", r.error);
 	touch_ns = first_touch_ns(r.area + r.bytes - spare * 2 * MIB, spare - 1);
@@ -122,14 +120,12 @@ TEST(test_floods_of_small_elements_do_not_hold_up_others)
 		wire_command(&w, WIRE_CMD_RESUME, NULL, 0);
 	for (unsigned i = 0; i < 50000; i++) {
 		wire_part(&w, WIRE_PART, 2);
-		wire_eos(&w);
-		wire_footer(&w, 2);
+		wire_ram_end(&w, 2);
 	}
 	wire_part(&w, WIRE_PART, 2);
 	for (unsigned i = 0; i < 100000; i++)
 		wire_flush(&w);
-	wire_eos(&w);
-	wire_footer(&w, 2);
+	wire_ram_end(&w, 2);
 	roomy_tail(&w);
 	ck_assert_msg(roomy_land(&r, &w, &(struct land_opts){ .return_path = true }) == 0, "%s", r.error);
 	stall_check(&r.seen, "floods");

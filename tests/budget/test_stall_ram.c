@@ -111,8 +111,7 @@ TEST(test_giving_back_what_has_come_does_not_hold_up_others)
 	wire_part(&w, WIRE_PART, 2);
 	for (uint64_t off = 0; off < bytes; off += WIRE_TPAGE_BYTES)
 		wire_page(&w, off ? NULL : "aaaa", off, page);
-	wire_eos(&w);
-	wire_footer(&w, 2);
+	wire_ram_end(&w, 2);
 	wire_discard(&w, "aaaa", &all, 1);
 	play(&r, &w, "256 MiB, received and discarded");
 	ck_assert_uint_eq(r.stats.discarded_pages, bytes / WIRE_TPAGE_BYTES);

@@ -26,8 +26,7 @@ static void play_records(const char *what, unsigned blocks, unsigned name_bytes)
 	wire_part(&w, WIRE_PART, 2);
 	for (unsigned i = 0; i < RECORDS; i++)
 		wire_zero(&w, list[blocks - 1].name, 0, 0);
-	wire_eos(&w);
-	wire_footer(&w, 2);
+	wire_ram_end(&w, 2);
 	roomy_tail(&w);
 	ck_assert_msg(roomy_land(&r, &w, &(struct land_opts){ 0 }) == 0, "%s", r.error);
 	ck_assert_uint_eq(r.stats.zero_pages, RECORDS);

@@ -236,15 +236,13 @@ static void shared_stream(struct wire *w, uint64_t shared_bytes, bool with_gpa, 
 	wire_be64(w, OWN_PAGES * WIRE_TPAGE_BYTES);
 	if (with_gpa)
 		wire_be64(w, 0);
-	wire_eos(w);
-	wire_footer(w, 2);
+	wire_ram_end(w, 2);
 	wire_part(w, WIRE_END, 2);
 	for (unsigned i = 0; i < OWN_PAGES; i++) {
 		memset(page, (int)i + 1, sizeof(page));
 		wire_page(w, page_of_shared && i == 2 ? "pc.ram" : "own", i * WIRE_TPAGE_BYTES, page);
 	}
-	wire_eos(w);
-	wire_footer(w, 2);
+	wire_ram_end(w, 2);
 	wire_device(w, 10, &wire_standard_devices[0]);
 	wire_globalstate(w, 11, "running");
 	wire_eof(w);

@@ -45,8 +45,7 @@ static void put_list(struct wire *w)
 {
 	wire_part(w, WIRE_PART, 2);
 	wire_mem_size(w, wire_standard_blocks, 1);
-	wire_eos(w);
-	wire_footer(w, 2);
+	wire_ram_end(w, 2);
 }
 
 static const struct lie lies[] = {

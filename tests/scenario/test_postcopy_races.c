@@ -69,8 +69,7 @@ static void part(struct pc *s, unsigned block, uint64_t first, uint64_t end)
 	for (uint64_t i = first; i < end; i++)
 		wire_content_record(w, i == first ? s->ram[block].said.name : NULL, block, i, false);
 	s->lines[PC_MAIN].last_block = (int)block;
-	wire_eos(w);
-	wire_footer(w, 2);
+	wire_ram_end(w, 2);
 }
 
 static struct inm_stats stats(struct pc *s)

@@ -218,12 +218,10 @@ TEST(test_in_dirty_memory_zero_pages_are_written_and_unsent_pages_are_kept)
 	wire_config(&s.wire, "pc-i440fx-7.2");
 	wire_section(&s.wire, WIRE_START, 2, "ram", 0, 4);
 	wire_mem_size(&s.wire, wire_standard_blocks, 1);
-	wire_eos(&s.wire);
-	wire_footer(&s.wire, 2);
+	wire_ram_end(&s.wire, 2);
 	wire_part(&s.wire, WIRE_END, 2);
 	wire_zero(&s.wire, "pc.ram", 3 * PAGE, 0);
-	wire_eos(&s.wire);
-	wire_footer(&s.wire, 2);
+	wire_ram_end(&s.wire, 2);
 	wire_globalstate(&s.wire, 9, "running");
 	wire_eof(&s.wire);
 	wire_vmdesc(&s.wire);

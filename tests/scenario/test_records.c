@@ -113,24 +113,20 @@ static void build(struct model *m, unsigned records)
 	wire_config(w, "pc-i440fx-7.2");
 	wire_section(w, WIRE_START, RAM_ID, "ram", 0, 4);
 	wire_mem_size(w, blocks, 3);
-	wire_eos(w);
-	wire_footer(w, RAM_ID);
+	wire_ram_end(w, RAM_ID);
 	wire_part(w, WIRE_PART, RAM_ID);
 	for (unsigned i = 0; i < records; i++) {
 		record(m);
 		move(m, runs);
 		if (below(m, 50))
 			continue;
-		wire_eos(w);
-		wire_footer(w, RAM_ID);
+		wire_ram_end(w, RAM_ID);
 		wire_part(w, WIRE_PART, RAM_ID);
 	}
-	wire_eos(w);
-	wire_footer(w, RAM_ID);
+	wire_ram_end(w, RAM_ID);
 	wire_part(w, WIRE_END, RAM_ID);
 	record(m);
-	wire_eos(w);
-	wire_footer(w, RAM_ID);
+	wire_ram_end(w, RAM_ID);
 	wire_globalstate(w, 20, "running");
 	wire_eof(w);
 	wire_vmdesc(w);
@@ -200,8 +196,7 @@ TEST(test_a_run_of_pages_may_end_anywhere)
 	wire_config(&s.wire, "pc-i440fx-7.2");
 	wire_section(&s.wire, WIRE_START, RAM_ID, "ram", 0, 4);
 	wire_mem_size(&s.wire, blocks, 3);
-	wire_eos(&s.wire);
-	wire_footer(&s.wire, RAM_ID);
+	wire_ram_end(&s.wire, RAM_ID);
 	for (unsigned run = 1; run < 200; run++) {
 		wire_part(&s.wire, run < 199 ? WIRE_PART : WIRE_END, RAM_ID);
 		for (unsigned i = 0; i < run; i++) {
@@ -209,8 +204,7 @@ TEST(test_a_run_of_pages_may_end_anywhere)
 			wire_page(&s.wire, i ? NULL : "a", i * PAGE, page);
 			memcpy(s.image.blocks[0].data + i * PAGE, page, PAGE);
 		}
-		wire_eos(&s.wire);
-		wire_footer(&s.wire, RAM_ID);
+		wire_ram_end(&s.wire, RAM_ID);
 	}
 	wire_globalstate(&s.wire, 20, "running");
 	wire_eof(&s.wire);

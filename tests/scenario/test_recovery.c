@@ -328,8 +328,7 @@ static void send_stale(struct rec *r, unsigned line, uint64_t first, uint64_t en
 	for (uint64_t i = first; i < end; i++)
 		wire_content_record(w, r->s.ram[0].said.name, 0, i, true);
 	if (line == PC_MAIN) {
-		wire_eos(w);
-		wire_footer(w, RAM_ID);
+		wire_ram_end(w, RAM_ID);
 	}
 }
 

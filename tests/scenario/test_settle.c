@@ -25,8 +25,7 @@ static void end_stream(struct pc *s)
 	struct wire *w = &s->lines[PC_MAIN].out;
 
 	wire_part(w, WIRE_END, 2);
-	wire_eos(w);
-	wire_footer(w, 2);
+	wire_ram_end(w, 2);
 	wire_eof(w);
 }
 

@@ -229,8 +229,7 @@ static void put_part(struct pc *s, struct wire *w)
 {
 	wire_part(w, WIRE_PART, 2);
 	wire_content_record(w, s->ram[0].said.name, 0, 1, false);
-	wire_eos(w);
-	wire_footer(w, 2);
+	wire_ram_end(w, 2);
 }
 
 TEST(test_a_page_between_a_discard_and_listen_is_an_error)
@@ -248,8 +247,7 @@ static void put_end_of_precopy(struct pc *s, struct wire *w)
 {
 	(void)s;
 	wire_part(w, WIRE_END, 2);
-	wire_eos(w);
-	wire_footer(w, 2);
+	wire_ram_end(w, 2);
 	wire_globalstate(w, 50, "running");
 	wire_eof(w);
 	wire_vmdesc(w);

@@ -28,8 +28,7 @@ static void build_start(struct wire *w, const struct hostile_row *row)
 		wire_section(w, WIRE_START, HOSTILE_RAM_ID, "ram", 0, 4);
 	if (!lie(w, row, AT_BLOCKS))
 		wire_mem_size(w, blocks, 2);
-	wire_eos(w);
-	wire_footer(w, HOSTILE_RAM_ID);
+	wire_ram_end(w, HOSTILE_RAM_ID);
 }
 
 static void build_ram(struct wire *w, const struct hostile_row *row)
@@ -48,8 +47,7 @@ static void build_ram(struct wire *w, const struct hostile_row *row)
 	lie(w, row, AT_ELEMENT);
 	if (!lie(w, row, AT_END)) {
 		wire_part(w, WIRE_END, HOSTILE_RAM_ID);
-		wire_eos(w);
-		wire_footer(w, HOSTILE_RAM_ID);
+		wire_ram_end(w, HOSTILE_RAM_ID);
 	}
 }
 

@@ -27,8 +27,7 @@ void pc_sync_channels(struct pc *s)
 
 void pc_end_section(struct pc *s, struct wire *w)
 {
-	wire_eos(w);
-	wire_footer(w, PC_RAM_ID);
+	wire_ram_end(w, PC_RAM_ID);
 	if (s->o.old_multifd)
 		pc_sync_channels(s);
 }

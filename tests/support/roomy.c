@@ -136,15 +136,18 @@ void roomy_ram(struct wire *w, const struct wire_block *blocks, unsigned count)
 {
 	wire_section(w, WIRE_START, ROOMY_RAM_ID, "ram", 0, 4);
 	wire_mem_size(w, blocks, count);
-	wire_eos(w);
-	wire_footer(w, ROOMY_RAM_ID);
+	wire_ram_end(w, ROOMY_RAM_ID);
+}
+
+void roomy_ram_end(struct wire *w)
+{
+	wire_part(w, WIRE_END, ROOMY_RAM_ID);
+	wire_ram_end(w, ROOMY_RAM_ID);
 }
 
 void roomy_tail(struct wire *w)
 {
-	wire_part(w, WIRE_END, ROOMY_RAM_ID);
-	wire_eos(w);
-	wire_footer(w, ROOMY_RAM_ID);
+	roomy_ram_end(w);
 	wire_device(w, 5, &wire_standard_devices[0]);
 	wire_eof(w);
 	wire_vmdesc(w);

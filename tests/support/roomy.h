@@ -49,7 +49,9 @@ struct wire_block *roomy_names(unsigned count, unsigned bytes, uint64_t block_by
 void roomy_head(struct wire *w, bool return_path);
 /* START ram with the list and its EOS; then sections are PARTs of id 2. */
 void roomy_ram(struct wire *w, const struct wire_block *blocks, unsigned count);
-/* END ram, one device and its description: lands. */
+/* END ram: only devices are to come. */
+void roomy_ram_end(struct wire *w);
+/* That, one device and its description: lands. */
 void roomy_tail(struct wire *w);
 
 #endif

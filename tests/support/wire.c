@@ -411,6 +411,12 @@ void wire_eos(struct wire *w)
 	wire_word(w, 0, WIRE_RAM_EOS);
 }
 
+void wire_ram_end(struct wire *w, uint32_t id)
+{
+	wire_eos(w);
+	wire_footer(w, id);
+}
+
 void wire_flush(struct wire *w)
 {
 	wire_word(w, 0, WIRE_RAM_FLUSH);

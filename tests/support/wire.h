@@ -188,6 +188,7 @@ void wire_xbzrle_n(struct wire *w, const char *block, uint64_t addr, uint8_t enc
 void wire_compress_n(struct wire *w, const char *block, uint64_t addr, uint32_t n, const void *bytes, size_t len);
 void wire_compress(struct wire *w, const char *block, uint64_t addr, const void *page);
 void wire_eos(struct wire *w);
+void wire_ram_end(struct wire *w, uint32_t id); /* of a section: EOS and its footer */
 void wire_flush(struct wire *w);
 
 /**

@@ -85,8 +85,7 @@ static void honest_close(struct honest *h)
 {
 	if (!h->section_type)
 		return;
-	wire_eos(h->w);
-	wire_footer(h->w, RAM_ID);
+	wire_ram_end(h->w, RAM_ID);
 	h->section_type = 0;
 }
 
@@ -170,8 +169,7 @@ static void honest_ram(struct honest *h, const struct wire_block *blocks, unsign
 
 	wire_section(h->w, WIRE_START, RAM_ID, "ram", 0, 4);
 	wire_mem_size(h->w, blocks, count);
-	wire_eos(h->w);
-	wire_footer(h->w, RAM_ID);
+	wire_ram_end(h->w, RAM_ID);
 	if (h->o->early)
 		wire_device(h->w, EARLY_DEVICE_ID, h->o->early);
 	for (unsigned r = 0; r + 1 < rounds; r++)
