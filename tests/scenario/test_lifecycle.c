@@ -488,7 +488,8 @@ static void live_section(struct wire *w, enum live live)
 		if (live == LIVE_BITMAPS)
 			wire_u8(w, 0x01);
 		else
-			wire_ram_end(w, 3);
+			wire_eos(w);
+		wire_footer(w, 3);
 	}
 }
 
