@@ -129,12 +129,3 @@ int parse_uuid(const char *text, uint8_t ret_uuid[static 16])
 	memcpy(ret_uuid, uuid, sizeof(uuid));
 	return 0;
 }
-
-const char *format_uuid(char buf[static UUID_TEXT_BYTES], const uint8_t uuid[static 16])
-{
-	char *p = buf;
-
-	for (unsigned i = 0; i < 16; i++)
-		p += sprintf(p, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
-	return buf;
-}

@@ -29,10 +29,4 @@ int parse_name(const char *text, const char *const *names, unsigned count);
 /** parse_uuid - 8-4-4-4-12 hexadecimal digits, either case, in the order of writing. Return: 0 or -EINVAL. */
 int parse_uuid(const char *text, uint8_t ret_uuid[static 16]);
 
-/* "01234567-89ab-cdef-0123-456789abcdef" and its NUL. */
-#define UUID_TEXT_BYTES 37
-
-/** format_uuid - the inverse of parse_uuid, in lower case. Return: @buf. */
-const char *format_uuid(char buf[static UUID_TEXT_BYTES], const uint8_t uuid[static 16]);
-
 #endif

@@ -11,6 +11,8 @@
 #include "engine/incoming.h"
 #include "engine/inm.h"
 #include "engine/last_error.h"
+#include "engine/options/options_check.h"
+#include "engine/options/options_set.h"
 #include "engine/recovery.h"
 #include "engine/switchover.h"
 #include "postcopy/own.h"

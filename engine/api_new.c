@@ -8,6 +8,7 @@
 #include "coroutine/reactor.h"
 #include "engine/inm.h"
 #include "engine/last_error.h"
+#include "engine/options/options_set.h"
 #include "engine/sized.h"
 
 #include <errno.h>

@@ -12,6 +12,7 @@
 #include "engine/channel/tls/tls.h"
 #include "engine/channel/tls/tls_creds.h"
 #include "engine/options/options.h"
+#include "engine/options/options_table.h"
 
 #include <errno.h>
 #include <poll.h>

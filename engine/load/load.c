@@ -9,6 +9,7 @@
 #include "engine/load/live.h"
 #include "engine/load/tail.h"
 #include "engine/options/options.h"
+#include "engine/options/options_table.h"
 #include "engine/ram/bitmaps.h"
 #include "engine/stream/element.h"
 #include "engine/stream/trace.h"

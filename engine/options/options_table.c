@@ -1,11 +1,11 @@
-/* The table of all capabilities and the table of all parameters; what is done with a row is in options.c. */
-#include "engine/options/options.h"
+#include "engine/options/options_table.h"
 
+#include <inttypes.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "config.h"
-#include "engine/channel/tls/tls_creds.h"
 
 #define ARRAY_COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -73,17 +73,14 @@ static const struct option_word compression_words[] = {
 #define CPR_REASON "guest memory would come as descriptors in the layout of QEMU itself"
 
 static const struct option_word mode_words[] = {
-	[MODE_NORMAL] = { "normal", NULL },
-	[MODE_CPR_REBOOT] = { "cpr-reboot", NULL },
-	[MODE_CPR_TRANSFER] = { "cpr-transfer", CPR_REASON },
-	[MODE_CPR_EXEC] = { "cpr-exec", CPR_REASON },
-	{ NULL, NULL },
+	{ "normal", NULL },         { "cpr-reboot", NULL }, { "cpr-transfer", CPR_REASON },
+	{ "cpr-exec", CPR_REASON }, { NULL, NULL },
 };
 
 static const struct option_word zero_page_words[] = {
-	[ZERO_PAGE_NONE] = { "none", NULL },
-	[ZERO_PAGE_LEGACY] = { "legacy", NULL },
-	[ZERO_PAGE_MULTIFD] = { "multifd", NULL },
+	{ "none", NULL },
+	{ "legacy", NULL },
+	{ "multifd", NULL },
 	{ NULL, NULL },
 };
 
@@ -108,7 +105,6 @@ static const struct option_word tpage_bits_words[] = {
 };
 
 #define FIELD(name) offsetof(struct options, name)
-#define SOURCE(name) offsetof(struct options, source.name)
 #define TEXT_MAX (OPTIONS_TEXT_BYTES - 1)
 #define SIZE_BYTES_MAX UINT64_MAX
 #define POWER_MAX (1ull << 63)
@@ -133,12 +129,12 @@ static const struct param_row params[] = {
 	  "for multifd" },
 	{ "multifd-compression", "5.0", NULL, BOTH, WORKS, PARAM_WORD, FIELD(multifd_compression), 0, 0,
 	  compression_words, "", "none", "for multifd" },
-	{ "multifd-zlib-level", "5.0", NULL, SRC, NONE, PARAM_U64, SOURCE(zlib_level), 0, 255, NULL, "", "1", NULL },
-	{ "multifd-zstd-level", "5.0", NULL, SRC, NONE, PARAM_U64, SOURCE(zstd_level), 0, 255, NULL, "", "1", NULL },
-	{ "multifd-qatzip-level", "9.2", NULL, SRC, NONE, PARAM_U64, SOURCE(qatzip_level), 1, 9, NULL, "", "1", NULL },
-	{ "zero-page-detection", "9.0", NULL, SRC, NONE, PARAM_WORD, SOURCE(zero_page_detection), 0, 0, zero_page_words,
-	  "", "multifd", NULL },
-	{ "direct-io", "9.1", NULL, BOTH, NONE, PARAM_BOOL, FIELD(direct_io), 0, 0, NULL, "", "off",
+	{ "multifd-zlib-level", "5.0", NULL, SRC, NONE, PARAM_U64, OPTIONS_NOWHERE, 0, 255, NULL, "", "1", NULL },
+	{ "multifd-zstd-level", "5.0", NULL, SRC, NONE, PARAM_U64, OPTIONS_NOWHERE, 0, 255, NULL, "", "1", NULL },
+	{ "multifd-qatzip-level", "9.2", NULL, SRC, NONE, PARAM_U64, OPTIONS_NOWHERE, 1, 9, NULL, "", "1", NULL },
+	{ "zero-page-detection", "9.0", NULL, SRC, NONE, PARAM_WORD, OPTIONS_NOWHERE, 0, 0, zero_page_words, "",
+	  "multifd", NULL },
+	{ "direct-io", "9.1", NULL, BOTH, NONE, PARAM_BOOL, OPTIONS_NOWHERE, 0, 0, NULL, "", "off",
 	  "for mapped-ram with multifd" }, /* doc/wire/mapped-ram.md 3 */
 
 	/* doc/wire/channels.md 8 */
@@ -146,7 +142,7 @@ static const struct param_row params[] = {
 	  TLS_NOTE("any name turns TLS on, for every channel; the files are in tls-creds-dir") },
 	{ "tls-authz", "4.0", NULL, DEST, TLS, PARAM_TEXT, FIELD(tls_authz), 0, TEXT_MAX, NULL, "", "",
 	  TLS_NOTE("not an object: names that may come, as O=mf,CN=*;CN=other; empty: all of our CA") },
-	{ "tls-hostname", "2.7", NULL, SRC, NONE, PARAM_TEXT, FIELD(tls_hostname), 0, TEXT_MAX, NULL, "", "", NULL },
+	{ "tls-hostname", "2.7", NULL, SRC, NONE, PARAM_TEXT, OPTIONS_NOWHERE, 0, TEXT_MAX, NULL, "", "", NULL },
 	{ "tls-creds-dir", NULL, NULL, DEST, TLS, PARAM_TEXT, FIELD(tls_creds_dir), 0, TEXT_MAX, NULL, "", "",
 	  TLS_NOTE("of ca-cert.pem, server-cert.pem, server-key.pem, or keys.psk") },
 	{ "tls-creds-type", NULL, NULL, DEST, TLS, PARAM_WORD, FIELD(tls_creds_type), 0, 0, tls_type_words, "", "x509",
@@ -157,60 +153,51 @@ static const struct param_row params[] = {
 	  TLS_NOTE("off: a source needs no certificate") },
 
 	/* doc/wire/mapped-ram.md 6 */
-	{ "mode", "8.2", NULL, BOTH, WORKS, PARAM_WORD, FIELD(mode), 0, 0, mode_words, "", "normal", NULL },
-	{ "cpr-exec-command", "10.2", NULL, SRC, NONE, PARAM_TEXT, SOURCE(cpr_exec_command), 0, TEXT_MAX, NULL, "", "",
-	  NULL },
+	{ "mode", "8.2", NULL, BOTH, WORKS, PARAM_WORD, OPTIONS_NOWHERE, 0, 0, mode_words, "", "normal", NULL },
+	{ "cpr-exec-command", "10.2", NULL, SRC, NONE, PARAM_TEXT, OPTIONS_NOWHERE, 0, TEXT_MAX, NULL, "", "", NULL },
 
 	/* doc/wire/control.md 5: the side that has the guest's network sends them, that is the embedder */
-	{ "announce-initial", "4.0", NULL, DEST, NONE, PARAM_U64, FIELD(announce_initial_ms), 0, 100000, NULL, "ms",
-	  "50", "announcing is the embedder's" },
-	{ "announce-max", "4.0", NULL, DEST, NONE, PARAM_U64, FIELD(announce_max_ms), 0, 100000, NULL, "ms", "550",
+	{ "announce-initial", "4.0", NULL, DEST, NONE, PARAM_U64, OPTIONS_NOWHERE, 0, 100000, NULL, "ms", "50",
 	  "announcing is the embedder's" },
-	{ "announce-rounds", "4.0", NULL, DEST, NONE, PARAM_U64, FIELD(announce_rounds), 0, 1000, NULL, "", "5",
+	{ "announce-max", "4.0", NULL, DEST, NONE, PARAM_U64, OPTIONS_NOWHERE, 0, 100000, NULL, "ms", "550",
 	  "announcing is the embedder's" },
-	{ "announce-step", "4.0", NULL, DEST, NONE, PARAM_U64, FIELD(announce_step_ms), 1, 10000, NULL, "ms", "100",
+	{ "announce-rounds", "4.0", NULL, DEST, NONE, PARAM_U64, OPTIONS_NOWHERE, 0, 1000, NULL, "", "5",
 	  "announcing is the embedder's" },
-	{ "block-bitmap-mapping", "5.2", NULL, DEST, NONE, PARAM_TEXT, FIELD(block_bitmap_mapping), 0, TEXT_MAX, NULL,
-	  "", "", "bitmaps are dropped" },
+	{ "announce-step", "4.0", NULL, DEST, NONE, PARAM_U64, OPTIONS_NOWHERE, 1, 10000, NULL, "ms", "100",
+	  "announcing is the embedder's" },
+	{ "block-bitmap-mapping", "5.2", NULL, DEST, NONE, PARAM_TEXT, OPTIONS_NOWHERE, 0, TEXT_MAX, NULL, "", "",
+	  "bitmaps are dropped" },
 
-	/* doc/wire/control.md 5: the source's own, stored and answered */
-	{ "max-bandwidth", "7.2", NULL, SRC, NONE, PARAM_SIZE, SOURCE(max_bandwidth), 0, SIZE_BYTES_MAX, NULL,
-	  "bytes/s", "128M", NULL },
-	{ "max-postcopy-bandwidth", "3.0", NULL, SRC, NONE, PARAM_SIZE, SOURCE(max_postcopy_bandwidth), 0,
-	  SIZE_BYTES_MAX, NULL, "bytes/s", "0", NULL },
-	{ "avail-switchover-bandwidth", "8.2", NULL, SRC, NONE, PARAM_SIZE, SOURCE(avail_switchover_bandwidth), 0,
-	  SIZE_BYTES_MAX, NULL, "bytes/s", "0", NULL },
-	{ "downtime-limit", "7.2", NULL, SRC, NONE, PARAM_U64, SOURCE(downtime_limit_ms), 0, 2000000, NULL, "ms", "300",
+	/* doc/wire/control.md 5: the source's own */
+	{ "max-bandwidth", "7.2", NULL, SRC, NONE, PARAM_SIZE, OPTIONS_NOWHERE, 0, SIZE_BYTES_MAX, NULL, "bytes/s",
+	  "128M", NULL },
+	{ "max-postcopy-bandwidth", "3.0", NULL, SRC, NONE, PARAM_SIZE, OPTIONS_NOWHERE, 0, SIZE_BYTES_MAX, NULL,
+	  "bytes/s", "0", NULL },
+	{ "avail-switchover-bandwidth", "8.2", NULL, SRC, NONE, PARAM_SIZE, OPTIONS_NOWHERE, 0, SIZE_BYTES_MAX, NULL,
+	  "bytes/s", "0", NULL },
+	{ "downtime-limit", "7.2", NULL, SRC, NONE, PARAM_U64, OPTIONS_NOWHERE, 0, 2000000, NULL, "ms", "300", NULL },
+	{ "xbzrle-cache-size", "2.11", NULL, SRC, NONE, PARAM_POWER, OPTIONS_NOWHERE, 4096, POWER_MAX, NULL, "bytes",
+	  "64M", NULL },
+	{ "throttle-trigger-threshold", "7.2", NULL, SRC, NONE, PARAM_U64, OPTIONS_NOWHERE, 1, 100, NULL, "%", "50",
 	  NULL },
-	{ "xbzrle-cache-size", "2.11", NULL, SRC, NONE, PARAM_POWER, SOURCE(xbzrle_cache_bytes), 4096, POWER_MAX, NULL,
-	  "bytes", "64M", NULL },
-	{ "throttle-trigger-threshold", "7.2", NULL, SRC, NONE, PARAM_U64, SOURCE(throttle_trigger_percent), 1, 100,
-	  NULL, "%", "50", NULL },
-	{ "cpu-throttle-initial", "7.2", NULL, SRC, NONE, PARAM_U64, SOURCE(cpu_throttle_initial_percent), 1, 99, NULL,
-	  "%", "20", NULL },
-	{ "cpu-throttle-increment", "7.2", NULL, SRC, NONE, PARAM_U64, SOURCE(cpu_throttle_increment_percent), 1, 99,
-	  NULL, "%", "10", NULL },
-	{ "cpu-throttle-tailslow", "7.2", NULL, SRC, NONE, PARAM_BOOL, SOURCE(cpu_throttle_tailslow), 0, 0, NULL, "",
-	  "off", NULL },
-	{ "max-cpu-throttle", "7.2", NULL, SRC, NONE, PARAM_U64, SOURCE(max_cpu_throttle_percent), 1, 99, NULL, "%",
-	  "99", NULL },
-	{ "vcpu-dirty-limit", "8.1", NULL, SRC, NONE, PARAM_U64, SOURCE(vcpu_dirty_limit), 1, UINT64_MAX, NULL, "MiB/s",
-	  "1", NULL },
-	{ "x-vcpu-dirty-limit-period", "8.1", NULL, SRC, NONE, PARAM_U64, SOURCE(vcpu_dirty_limit_period_ms), 1, 1000,
-	  NULL, "ms", "1000", NULL },
-	{ "x-checkpoint-delay", "7.2", NULL, SRC, NONE, PARAM_U64, SOURCE(checkpoint_delay_ms), 0, UINT32_MAX, NULL,
-	  "ms", "20000", NULL },
-	{ "x-rdma-chunk-size", "11.1", NULL, BOTH, NONE, PARAM_SIZE, SOURCE(rdma_chunk_bytes), 0, SIZE_BYTES_MAX, NULL,
-	  "bytes", "1M", NULL },
-	{ "compress-level", "7.2", "9.0", SRC, NONE, PARAM_U64, SOURCE(compress_level), 0, 9, NULL, "", "1", NULL },
-	{ "compress-threads", "7.2", "9.0", SRC, NONE, PARAM_U64, SOURCE(compress_threads), 1, 255, NULL, "", "8",
+	{ "cpu-throttle-initial", "7.2", NULL, SRC, NONE, PARAM_U64, OPTIONS_NOWHERE, 1, 99, NULL, "%", "20", NULL },
+	{ "cpu-throttle-increment", "7.2", NULL, SRC, NONE, PARAM_U64, OPTIONS_NOWHERE, 1, 99, NULL, "%", "10", NULL },
+	{ "cpu-throttle-tailslow", "7.2", NULL, SRC, NONE, PARAM_BOOL, OPTIONS_NOWHERE, 0, 0, NULL, "", "off", NULL },
+	{ "max-cpu-throttle", "7.2", NULL, SRC, NONE, PARAM_U64, OPTIONS_NOWHERE, 1, 99, NULL, "%", "99", NULL },
+	{ "vcpu-dirty-limit", "8.1", NULL, SRC, NONE, PARAM_U64, OPTIONS_NOWHERE, 1, UINT64_MAX, NULL, "MiB/s", "1",
 	  NULL },
-	{ "compress-wait-thread", "7.2", "9.0", SRC, NONE, PARAM_BOOL, SOURCE(compress_wait_thread), 0, 0, NULL, "",
-	  "on", NULL },
-	{ "decompress-threads", "7.2", "9.0", DEST, NONE, PARAM_U64, SOURCE(decompress_threads), 1, 255, NULL, "", "2",
+	{ "x-vcpu-dirty-limit-period", "8.1", NULL, SRC, NONE, PARAM_U64, OPTIONS_NOWHERE, 1, 1000, NULL, "ms", "1000",
+	  NULL },
+	{ "x-checkpoint-delay", "7.2", NULL, SRC, NONE, PARAM_U64, OPTIONS_NOWHERE, 0, UINT32_MAX, NULL, "ms", "20000",
+	  NULL },
+	{ "x-rdma-chunk-size", "11.1", NULL, BOTH, NONE, PARAM_SIZE, OPTIONS_NOWHERE, 0, SIZE_BYTES_MAX, NULL, "bytes",
+	  "1M", NULL },
+	{ "compress-level", "7.2", "9.0", SRC, NONE, PARAM_U64, OPTIONS_NOWHERE, 0, 9, NULL, "", "1", NULL },
+	{ "compress-threads", "7.2", "9.0", SRC, NONE, PARAM_U64, OPTIONS_NOWHERE, 1, 255, NULL, "", "8", NULL },
+	{ "compress-wait-thread", "7.2", "9.0", SRC, NONE, PARAM_BOOL, OPTIONS_NOWHERE, 0, 0, NULL, "", "on", NULL },
+	{ "decompress-threads", "7.2", "9.0", DEST, NONE, PARAM_U64, OPTIONS_NOWHERE, 1, 255, NULL, "", "2",
 	  "pages are inflated by the one thread" },
-	{ "block-incremental", "7.2", "9.0", SRC, NONE, PARAM_BOOL, SOURCE(block_incremental), 0, 0, NULL, "", "off",
-	  NULL },
+	{ "block-incremental", "7.2", "9.0", SRC, NONE, PARAM_BOOL, OPTIONS_NOWHERE, 0, 0, NULL, "", "off", NULL },
 
 	/* Compatibility properties: doc/wire/control.md 5, last paragraph; doc/wire/stream.md 1.3, 1.4, 1.6, 7.5 */
 	{ "send-configuration", "7.2", NULL, BOTH, WORKS, PARAM_BOOL, FIELD(send_configuration), 0, 0, NULL, "", "on",
@@ -219,16 +206,16 @@ static const struct param_row params[] = {
 	  "off for machine types up to 2.3" },
 	{ "suppress-vmdesc", "7.2", NULL, BOTH, WORKS, PARAM_BOOL, FIELD(suppress_vmdesc), 0, 0, NULL, "", "off",
 	  "on for machine types up to 2.2" },
-	{ "store-global-state", "7.2", NULL, SRC, NONE, PARAM_BOOL, FIELD(store_global_state), 0, 0, NULL, "", "on",
+	{ "store-global-state", "7.2", NULL, SRC, NONE, PARAM_BOOL, OPTIONS_NOWHERE, 0, 0, NULL, "", "on",
 	  "the section is used where there is one" },
-	{ "send-switchover-start", "10.0", NULL, SRC, NONE, PARAM_WORD, FIELD(send_switchover_start), 0, 0,
-	  tristate_words, "", "auto", "the command is taken wherever it comes" },
+	{ "send-switchover-start", "10.0", NULL, SRC, NONE, PARAM_WORD, OPTIONS_NOWHERE, 0, 0, tristate_words, "",
+	  "auto", "the command is taken wherever it comes" },
 	{ "multifd-flush-after-each-section", "8.1", NULL, BOTH, WORKS, PARAM_WORD,
 	  FIELD(multifd_flush_after_each_section), 0, 0, tristate_words, "", "auto", "for multifd" },
-	{ "x-preempt-pre-7-2", "8.0", NULL, BOTH, NONE, PARAM_WORD, FIELD(preempt_pre_7_2), 0, 0, tristate_words, "",
-	  "auto", "for postcopy-preempt" }, /* doc/wire/channels.md 0 */
-	{ "multifd-clean-tls-termination", "10.0", NULL, DEST, NONE, PARAM_WORD, FIELD(multifd_clean_tls_termination),
-	  0, 0, tristate_words, "", "auto", "for multifd" }, /* doc/wire/multifd.md 9.2 */
+	{ "x-preempt-pre-7-2", "8.0", NULL, BOTH, NONE, PARAM_WORD, OPTIONS_NOWHERE, 0, 0, tristate_words, "", "auto",
+	  "for postcopy-preempt" }, /* doc/wire/channels.md 0 */
+	{ "multifd-clean-tls-termination", "10.0", NULL, DEST, NONE, PARAM_WORD, OPTIONS_NOWHERE, 0, 0, tristate_words,
+	  "", "auto", "for multifd" }, /* doc/wire/multifd.md 9.2 */
 	{ "switchover-ack-legacy", "11.1", NULL, BOTH, WORKS, PARAM_WORD, FIELD(switchover_ack_legacy), 0, 0,
 	  tristate_words, "", "auto", "on for machine types up to 11.0" }, /* doc/wire/stream.md 3, 12 */
 
@@ -269,6 +256,41 @@ const struct cap_row *options_cap_row(unsigned index)
 const struct param_row *options_param_row(unsigned index)
 {
 	return index < ARRAY_COUNT(params) ? &params[index] : NULL;
+}
+
+const char *options_param_form(const struct param_row *row, char buf[static OPTIONS_TEXT_BYTES])
+{
+	size_t used = 0;
+
+	switch (row->type) {
+	case PARAM_U64:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "%" PRIu64 "..%" PRIu64, row->min, row->max);
+		break;
+	case PARAM_SIZE:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "%" PRIu64 "..%" PRIu64 " (k, M, G, T)", row->min, row->max);
+		break;
+	case PARAM_POWER:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "power of two, %" PRIu64 "..%" PRIu64 " (k, M, G, T)", row->min,
+		         row->max);
+		break;
+	case PARAM_BOOL:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "on|off");
+		break;
+	case PARAM_WORD:
+		buf[0] = '\0';
+		for (const struct option_word *w = row->words; w->name; w++)
+			if (!w->refused)
+				used += (size_t)snprintf(buf + used, OPTIONS_TEXT_BYTES - used, "%s%s", used ? "|" : "",
+				                         w->name);
+		break;
+	case PARAM_TEXT:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "text, %" PRIu64 "..%" PRIu64 " bytes", row->min, row->max);
+		break;
+	case PARAM_UUID:
+		snprintf(buf, OPTIONS_TEXT_BYTES, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx");
+		break;
+	}
+	return buf;
 }
 
 const char *support_name(enum support support)

@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/text.h"
 #include "engine/options/options.h"
+#include "engine/options/options_table.h"
 #include "engine/stream/reader.h"
 #include "engine/stream/trace.h"
 #include "engine/stream/wire.h"

@@ -1,6 +1,7 @@
 #include "programs/cli/settings.h"
 
 #include "engine/options/options.h"
+#include "engine/options/options_table.h"
 #include "programs/cli/complain.h"
 
 #include <stdlib.h>

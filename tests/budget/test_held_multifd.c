@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "engine/options/options.h"
+#include "engine/options/options_set.h"
 #include "engine/ram/multifd_decode.h"
 #include "engine/stream/multifd_packet.h"
 #include "tests/support/several.h"

@@ -147,11 +147,9 @@ TEST(test_parse_uuid_is_exact_about_its_form)
 		"01234567-89ab-cdef-0123-456789abcdeg",
 	};
 	uint8_t uuid[16];
-	char text[UUID_TEXT_BYTES];
 
 	ck_assert_int_eq(parse_uuid("01234567-89ab-cdef-0123-456789ABCDEF", uuid), 0);
 	ck_assert_mem_eq(uuid, want, 16);
-	ck_assert_str_eq(format_uuid(text, uuid), "01234567-89ab-cdef-0123-456789abcdef");
 	for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
 		/* On the heap to its exact length, so that a reader beyond its end is seen by the sanitizers. */
 		char *exact = strdup(bad[i]);

@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "config.h"
 #include "engine/options/options.h"
+#include "engine/options/options_set.h"
 #include "tests/support/check_main.h"
 #include "tests/support/tls_peer.h"
 

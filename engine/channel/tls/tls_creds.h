@@ -24,6 +24,7 @@
 #define ENGINE_CHANNEL_TLS_TLS_CREDS_H
 
 #include "base/text.h"
+#include "engine/options/options.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,10 +32,7 @@
 
 struct err;
 struct gnutls_session_int;
-struct options;
 struct tls_creds;
-
-enum tls_creds_type { TLS_CREDS_X509, TLS_CREDS_PSK, TLS_CREDS_ANON };
 
 /* Strings are borrowed; NULL and "" mean the same. */
 struct tls_options {
