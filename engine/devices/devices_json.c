@@ -274,7 +274,7 @@ static json_t *decode_subsections(struct decoder *dec, const struct vmdesc_desc 
 	return object;
 }
 
-/* Depth is that of the description, by PULL_DEPTH_MAX (pull.h). All bytes read are within desc->body_bytes from @p. */
+/* Depth is that of the description, by JSON_PULL_DEPTH_MAX. All bytes read are within desc->body_bytes from @p. */
 static json_t *decode_desc(struct decoder *dec, const struct vmdesc_desc *desc, const uint8_t *p)
 {
 	json_t *object = new_object(dec);

@@ -7,8 +7,8 @@
 #include "base/err.h"
 #include "base/text.h"
 #include "coroutine/turn.h"
-#include "engine/devices/pull.h"
 #include "engine/devices/vmdesc_parts.h"
+#include "engine/stream/json_pull.h"
 
 struct device_entry {
 	struct vmdesc_device device;
@@ -17,7 +17,7 @@ struct device_entry {
 
 struct vmdesc {
 	char *text;
-	struct pull_chunk *chunks;
+	struct json_pull_chunk *chunks;
 	struct device_entry *devices;
 	size_t device_count, device_room;
 	uint64_t tpage_bytes;
@@ -30,57 +30,57 @@ struct device_build {
 	uint64_t bytes; /* old style */
 };
 
-static int device_name(struct pull *p, struct vmdesc_device *device)
+static int device_name(struct json_pull *p, struct vmdesc_device *device)
 {
-	struct pull_str s;
-	int r = pull_string(p, &s);
+	struct json_pull_str s;
+	int r = json_pull_string(p, &s);
 
 	if (r < 0)
 		return r;
 	if (s.bytes < 1 || s.bytes > 255)
-		return PULL_FAIL(p, "a device name of %zu bytes, 1 to 255 are possible", s.bytes);
+		return JSON_PULL_FAIL(p, "a device name of %zu bytes, 1 to 255 are possible", s.bytes);
 	device->name = s.s;
 	device->name_bytes = (uint8_t)s.bytes;
 	return 0;
 }
 
-static int device_member(struct pull *p, struct device_build *b, const struct pull_str *k)
+static int device_member(struct json_pull *p, struct device_build *b, const struct json_pull_str *k)
 {
 	uint64_t v = 0;
 	int r;
 
 	if (vmdesc_is(k, "name")) {
 		if (vmdesc_mark(&b->seen, M_NAME))
-			return PULL_FAIL(p, "the same key twice in a device");
+			return JSON_PULL_FAIL(p, "the same key twice in a device");
 		return device_name(p, &b->device);
 	}
 	if (vmdesc_is(k, "instance_id")) {
 		if (vmdesc_mark(&b->seen, M_INSTANCE))
-			return PULL_FAIL(p, "the same key twice in a device");
-		r = pull_number(p, UINT32_MAX, &v);
+			return JSON_PULL_FAIL(p, "the same key twice in a device");
+		r = json_pull_number(p, UINT32_MAX, &v);
 		if (r == 0)
 			b->device.instance_id = (uint32_t)v;
 		return r;
 	}
 	if (vmdesc_is(k, "size")) {
 		if (vmdesc_mark(&b->seen, M_SIZE))
-			return PULL_FAIL(p, "the same key twice in a device");
-		return pull_number(p, INT64_MAX, &b->bytes);
+			return JSON_PULL_FAIL(p, "the same key twice in a device");
+		return json_pull_number(p, INT64_MAX, &b->bytes);
 	}
 	r = vmdesc_desc_member(p, &b->inside, k);
 	if (r == 0)
-		r = pull_skip(p);
+		r = json_pull_skip(p);
 	return r < 0 ? r : 0;
 }
 
-static int device_finish(struct pull *p, struct device_build *b)
+static int device_finish(struct json_pull *p, struct device_build *b)
 {
 	const unsigned need = 1u << M_NAME | 1u << M_INSTANCE;
 	const struct vmdesc_desc *desc = b->inside.desc;
 	int r;
 
 	if ((b->seen & need) != need || !desc)
-		return PULL_FAIL(p, "a device without name, instance_id or fields");
+		return JSON_PULL_FAIL(p, "a device without name, instance_id or fields");
 	/* Old style is a list of fields without a name and version of their own. */
 	b->device.old_style = !(b->inside.seen & 1u << M_VMSD_NAME);
 	if (b->device.old_style)
@@ -89,14 +89,14 @@ static int device_finish(struct pull *p, struct device_build *b)
 	if (r < 0)
 		return r;
 	if ((b->seen & 1u << M_SIZE) && b->bytes != desc->body_bytes)
-		return PULL_FAIL(p, "device '%s' has size %llu, its fields add up to %llu",
-		                 TEXT_QUOTE(b->device.name, b->device.name_bytes), (unsigned long long)b->bytes,
-		                 (unsigned long long)desc->body_bytes);
+		return JSON_PULL_FAIL(p, "device '%s' has size %llu, its fields add up to %llu",
+		                      TEXT_QUOTE(b->device.name, b->device.name_bytes), (unsigned long long)b->bytes,
+		                      (unsigned long long)desc->body_bytes);
 	b->device.desc = desc;
 	return 0;
 }
 
-static int device_push(struct pull *p, struct vmdesc *d, const struct vmdesc_device *device, size_t text_off)
+static int device_push(struct json_pull *p, struct vmdesc *d, const struct vmdesc_device *device, size_t text_off)
 {
 	if (d->device_count == VMDESC_DEVICES_MAX)
 		return err_set(p->err, -E2BIG, "description: more than %d devices", VMDESC_DEVICES_MAX);
@@ -105,7 +105,7 @@ static int device_push(struct pull *p, struct vmdesc *d, const struct vmdesc_dev
 		struct device_entry *devices = reallocarray(d->devices, room, sizeof(*devices));
 
 		if (!devices)
-			return pull_no_memory(p);
+			return json_pull_no_memory(p);
 		d->devices = devices;
 		d->device_room = room;
 	}
@@ -113,19 +113,19 @@ static int device_push(struct pull *p, struct vmdesc *d, const struct vmdesc_dev
 	return 0;
 }
 
-static int parse_device(struct pull *p, struct vmdesc *d)
+static int parse_device(struct json_pull *p, struct vmdesc *d)
 {
 	struct device_build b = { 0 };
 	bool first = true;
 	size_t text_off;
-	struct pull_str k;
+	struct json_pull_str k;
 	int r;
 
-	pull_peek(p);
+	json_pull_peek(p);
 	text_off = p->at;
-	r = pull_enter(p, '{');
-	while (r == 0 && (r = pull_more(p, &first, '}')) > 0) {
-		r = pull_key(p, &k);
+	r = json_pull_enter(p, '{');
+	while (r == 0 && (r = json_pull_more(p, &first, '}')) > 0) {
+		r = json_pull_key(p, &k);
 		if (r == 0)
 			r = device_member(p, &b, &k);
 	}
@@ -134,12 +134,12 @@ static int parse_device(struct pull *p, struct vmdesc *d)
 	return r < 0 ? r : device_push(p, d, &b.device, text_off);
 }
 
-static int parse_devices(struct pull *p, struct vmdesc *d)
+static int parse_devices(struct json_pull *p, struct vmdesc *d)
 {
 	bool first = true;
-	int r = pull_enter(p, '[');
+	int r = json_pull_enter(p, '[');
 
-	while (r == 0 && (r = pull_more(p, &first, ']')) > 0) {
+	while (r == 0 && (r = json_pull_more(p, &first, ']')) > 0) {
 		r = parse_device(p, d);
 		if (r < 0)
 			return err_up(p->err, r, "device %zu", d->device_count);
@@ -158,14 +158,14 @@ static int device_compare(const void *a, const void *b, void *sched)
 }
 
 /* By (4) of the header. */
-static int check_devices_differ(struct pull *p, struct vmdesc *d)
+static int check_devices_differ(struct json_pull *p, struct vmdesc *d)
 {
 	size_t count = d->device_count;
 	const struct vmdesc_device **sorted = reallocarray(NULL, count + 1, sizeof(void *));
 	int r = 0;
 
 	if (!sorted)
-		return pull_no_memory(p);
+		return json_pull_no_memory(p);
 	for (size_t i = 0; i < count; i++)
 		sorted[i] = &d->devices[i].device;
 	qsort_r(sorted, count, sizeof(void *), device_compare, p->sched);
@@ -178,37 +178,37 @@ static int check_devices_differ(struct pull *p, struct vmdesc *d)
 	return r;
 }
 
-static int parse_top(struct pull *p, struct vmdesc *d)
+static int parse_top(struct json_pull *p, struct vmdesc *d)
 {
 	bool first = true, page_seen = false, devices_seen = false;
-	struct pull_str k;
-	int r = pull_enter(p, '{');
+	struct json_pull_str k;
+	int r = json_pull_enter(p, '{');
 
-	while (r == 0 && (r = pull_more(p, &first, '}')) > 0) {
+	while (r == 0 && (r = json_pull_more(p, &first, '}')) > 0) {
 		bool *seen;
 
-		r = pull_key(p, &k);
+		r = json_pull_key(p, &k);
 		if (r < 0)
 			return r;
 		seen = vmdesc_is(&k, "page_size") ? &page_seen : vmdesc_is(&k, "devices") ? &devices_seen : NULL;
 		if (seen && *seen)
-			return PULL_FAIL(p, "the key '%s' twice", k.s);
+			return JSON_PULL_FAIL(p, "the key '%s' twice", k.s);
 		if (seen)
 			*seen = true;
 		/* "configuration" is not a device and has no section: it is only skipped. */
 		if (!seen)
-			r = pull_skip(p);
+			r = json_pull_skip(p);
 		else if (seen == &page_seen)
-			r = pull_number(p, UINT32_MAX, &d->tpage_bytes);
+			r = json_pull_number(p, UINT32_MAX, &d->tpage_bytes);
 		else
 			r = parse_devices(p, d);
 	}
 	if (r < 0)
 		return r;
 	if (!devices_seen)
-		return PULL_FAIL(p, "no \"devices\"");
-	if (pull_peek(p) != -1)
-		return PULL_FAIL(p, "data after the closing brace");
+		return JSON_PULL_FAIL(p, "no \"devices\"");
+	if (json_pull_peek(p) != -1)
+		return JSON_PULL_FAIL(p, "data after the closing brace");
 	return check_devices_differ(p, d);
 }
 
@@ -221,7 +221,7 @@ static char *memdup(const void *p, size_t bytes)
 
 int vmdesc_parse(struct vmdesc **ret_desc, const void *json, size_t bytes, struct sched *s, struct err *err)
 {
-	struct pull p = { .text = json, .bytes = bytes, .err = err, .sched = s };
+	struct json_pull p = { .text = json, .bytes = bytes, .err = err, .sched = s };
 	struct vmdesc *d;
 	int r;
 
@@ -229,12 +229,12 @@ int vmdesc_parse(struct vmdesc **ret_desc, const void *json, size_t bytes, struc
 		return err_set(err, -E2BIG, "description of %zu bytes, the limit is %u", bytes, VMDESC_BYTES_MAX);
 	d = calloc(1, sizeof(*d));
 	if (!d)
-		return pull_no_memory(&p);
+		return json_pull_no_memory(&p);
 	r = parse_top(&p, d);
 	d->chunks = p.chunks;
 	/* Copied only now: split_tail_end tries many places, and most fail at once. */
 	if (r == 0 && !(d->text = memdup(json, bytes)))
-		r = pull_no_memory(&p);
+		r = json_pull_no_memory(&p);
 	if (r < 0)
 		vmdesc_free(d);
 	else
@@ -246,7 +246,7 @@ void vmdesc_free(struct vmdesc *d)
 {
 	if (!d)
 		return;
-	pull_free(d->chunks);
+	json_pull_free(d->chunks);
 	free(d->devices);
 	free(d->text);
 	free(d);

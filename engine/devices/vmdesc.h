@@ -5,9 +5,8 @@
  * names, in stream order, each field with its size, and so makes bodies that we do not understand divisible. This is
  * the text made into a tree of fields with sizes that add up; it knows nothing of sections or footers (split.h).
  *
- * It has a parser of its own (pull.h) because the text is the peer's: a general one keeps the last of two equal keys,
- * recurses as deep as it is told, and turns one byte of text into a hundred of memory. Here memory is at most six times
- * the text, with a copy of it (PULL_MULTIPLE, pull.h), and depth is bounded.
+ * The text is the peer's, and so read piece by piece (stream/json_pull.h): equal keys are refused, depth is bounded,
+ * and memory is at most six times the text, with a copy of it.
  *
  * Invariants of a struct vmdesc:
  * (1) Every sum fits: no size, product or sum wrapped. body_bytes of a desc is size(desc) of doc/wire/stream.md 7.3.

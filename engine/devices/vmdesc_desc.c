@@ -4,39 +4,39 @@
 #include "base/err.h"
 #include "base/text.h"
 
-static int parse_fields(struct pull *p, struct vmdesc_desc *desc);
-static int parse_subsections(struct pull *p, struct vmdesc_desc *desc);
+static int parse_fields(struct json_pull *p, struct vmdesc_desc *desc);
+static int parse_subsections(struct json_pull *p, struct vmdesc_desc *desc);
 
-static int desc_name(struct pull *p, struct vmdesc_desc *desc)
+static int desc_name(struct json_pull *p, struct vmdesc_desc *desc)
 {
-	struct pull_str s;
-	int r = pull_string(p, &s);
+	struct json_pull_str s;
+	int r = json_pull_string(p, &s);
 
 	if (r < 0)
 		return r;
 	if (s.bytes > 255)
-		return PULL_FAIL(p, "vmsd_name of %zu bytes, 255 are possible", s.bytes);
+		return JSON_PULL_FAIL(p, "vmsd_name of %zu bytes, 255 are possible", s.bytes);
 	desc->name = s.s;
 	desc->name_bytes = (uint8_t)s.bytes;
 	return 0;
 }
 
-static int desc_version(struct pull *p, struct vmdesc_desc *desc)
+static int desc_version(struct json_pull *p, struct vmdesc_desc *desc)
 {
 	uint64_t v = 0;
-	int r = pull_number(p, UINT32_MAX, &v);
+	int r = json_pull_number(p, UINT32_MAX, &v);
 
 	if (r == 0)
 		desc->version = (uint32_t)v;
 	return r;
 }
 
-int vmdesc_desc_member(struct pull *p, struct vmdesc_build *b, const struct pull_str *k)
+int vmdesc_desc_member(struct json_pull *p, struct vmdesc_build *b, const struct json_pull_str *k)
 {
 	static const struct {
 		const char *word;
 		enum vmdesc_member m;
-		int (*parse)(struct pull *p, struct vmdesc_desc *desc);
+		int (*parse)(struct json_pull *p, struct vmdesc_desc *desc);
 	} members[] = {
 		{ "vmsd_name", M_VMSD_NAME, desc_name },
 		{ "version", M_VERSION, desc_version },
@@ -50,15 +50,15 @@ int vmdesc_desc_member(struct pull *p, struct vmdesc_build *b, const struct pull
 		if (!vmdesc_is(k, members[i].word))
 			continue;
 		if (!b->desc) {
-			b->desc = pull_take(p, sizeof(*b->desc));
+			b->desc = json_pull_take(p, sizeof(*b->desc));
 			if (!b->desc)
-				return pull_no_memory(p);
+				return json_pull_no_memory(p);
 			b->desc->name = "";
 		}
 		if (vmdesc_mark(&b->seen, members[i].m)) {
 			/* Only lists may say it twice, and what they say is not used. Keep the first. */
 			b->twice = true;
-			r = pull_skip(p);
+			r = json_pull_skip(p);
 		} else {
 			r = members[i].parse(p, b->desc);
 		}
@@ -67,40 +67,41 @@ int vmdesc_desc_member(struct pull *p, struct vmdesc_build *b, const struct pull
 	return 0;
 }
 
-static int add(struct pull *p, uint64_t *sum, uint64_t v)
+static int add(struct json_pull *p, uint64_t *sum, uint64_t v)
 {
 	/* Kept below 2^63 so that a few of them still add up without wrapping. */
 	if (__builtin_add_overflow(*sum, v, sum) || *sum > INT64_MAX)
-		return PULL_FAIL(p, "sizes that do not fit in 63 bits");
+		return JSON_PULL_FAIL(p, "sizes that do not fit in 63 bits");
 	return 0;
 }
 
 /* Subsections are summed where they were read. */
-int vmdesc_desc_finish(struct pull *p, const struct vmdesc_build *b)
+int vmdesc_desc_finish(struct json_pull *p, const struct vmdesc_build *b)
 {
 	const unsigned need = 1u << M_VMSD_NAME | 1u << M_VERSION | 1u << M_FIELDS;
 
 	if (b->twice)
-		return PULL_FAIL(p, "the same key twice in '%s'", TEXT_QUOTE(b->desc->name, strlen(b->desc->name)));
+		return JSON_PULL_FAIL(p, "the same key twice in '%s'",
+		                      TEXT_QUOTE(b->desc->name, strlen(b->desc->name)));
 	if ((b->seen & need) != need)
-		return PULL_FAIL(p, "vmsd_name, version or fields missing");
+		return JSON_PULL_FAIL(p, "vmsd_name, version or fields missing");
 	return add(p, &b->desc->body_bytes, b->desc->fields_bytes);
 }
 
 /* @ret stays as it is where there is nothing between the braces. */
-static int parse_desc(struct pull *p, struct vmdesc_desc **ret)
+static int parse_desc(struct json_pull *p, struct vmdesc_desc **ret)
 {
 	struct vmdesc_build b = { 0 };
 	bool first = true;
-	struct pull_str k;
-	int r = pull_enter(p, '{');
+	struct json_pull_str k;
+	int r = json_pull_enter(p, '{');
 
-	while (r == 0 && (r = pull_more(p, &first, '}')) > 0) {
-		r = pull_key(p, &k);
+	while (r == 0 && (r = json_pull_more(p, &first, '}')) > 0) {
+		r = json_pull_key(p, &k);
 		if (r == 0)
 			r = vmdesc_desc_member(p, &b, &k);
 		if (r == 0)
-			r = pull_skip(p);
+			r = json_pull_skip(p);
 		r = r < 0 ? r : 0;
 	}
 	if (r < 0)
@@ -113,20 +114,20 @@ static int parse_desc(struct pull *p, struct vmdesc_desc **ret)
 	return r;
 }
 
-static int parse_subsections(struct pull *p, struct vmdesc_desc *desc)
+static int parse_subsections(struct json_pull *p, struct vmdesc_desc *desc)
 {
 	const struct vmdesc_desc **link = &desc->subsections;
 	bool first = true;
-	int r = pull_enter(p, '[');
+	int r = json_pull_enter(p, '[');
 
-	while (r == 0 && (r = pull_more(p, &first, ']')) > 0) {
+	while (r == 0 && (r = json_pull_more(p, &first, ']')) > 0) {
 		struct vmdesc_desc *sub = NULL;
 
 		r = parse_desc(p, &sub);
 		if (r == 0 && !sub)
-			r = PULL_FAIL(p, "an empty description");
+			r = JSON_PULL_FAIL(p, "an empty description");
 		if (r == 0 && sub->name_bytes == 0)
-			r = PULL_FAIL(p, "a subsection without a name");
+			r = JSON_PULL_FAIL(p, "a subsection without a name");
 		if (r == 0)
 			r = add(p, &desc->body_bytes, sub->body_bytes);
 		if (r == 0)
@@ -189,27 +190,27 @@ struct field_build {
 	unsigned seen;
 };
 
-static int field_string(struct pull *p, struct field_build *b, enum vmdesc_member m, const char **ret)
+static int field_string(struct json_pull *p, struct field_build *b, enum vmdesc_member m, const char **ret)
 {
-	struct pull_str s;
+	struct json_pull_str s;
 	int r;
 
 	if (vmdesc_mark(&b->seen, m))
-		return PULL_FAIL(p, "the same key twice in a field");
-	r = pull_string(p, &s);
+		return JSON_PULL_FAIL(p, "the same key twice in a field");
+	r = json_pull_string(p, &s);
 	if (r == 0)
 		*ret = s.s;
 	return r;
 }
 
-static int field_number(struct pull *p, struct field_build *b, enum vmdesc_member m, uint64_t *ret)
+static int field_number(struct json_pull *p, struct field_build *b, enum vmdesc_member m, uint64_t *ret)
 {
 	if (vmdesc_mark(&b->seen, m))
-		return PULL_FAIL(p, "the same key twice in a field");
-	return pull_number(p, INT64_MAX, ret);
+		return JSON_PULL_FAIL(p, "the same key twice in a field");
+	return json_pull_number(p, INT64_MAX, ret);
 }
 
-static int field_member(struct pull *p, struct field_build *b, const struct pull_str *k)
+static int field_member(struct json_pull *p, struct field_build *b, const struct json_pull_str *k)
 {
 	int r;
 
@@ -223,17 +224,17 @@ static int field_member(struct pull *p, struct field_build *b, const struct pull
 		return field_number(p, b, M_ARRAY_LEN, &b->f->elements);
 	if (vmdesc_is(k, "struct")) {
 		if (vmdesc_mark(&b->seen, M_STRUCT))
-			return PULL_FAIL(p, "the same key twice in a field");
+			return JSON_PULL_FAIL(p, "the same key twice in a field");
 		return parse_desc(p, &b->nested);
 	}
 	/* "index" is one of the unknown: it is wrong or missing in real streams (doc/wire/stream.md 7.2). */
 	r = vmdesc_desc_member(p, &b->inside, k);
 	if (r == 0)
-		r = pull_skip(p);
+		r = json_pull_skip(p);
 	return r < 0 ? r : 0;
 }
 
-static int field_nested(struct pull *p, struct field_build *b)
+static int field_nested(struct json_pull *p, struct field_build *b)
 {
 	struct vmdesc_field *f = b->f;
 	struct vmdesc_desc *desc = b->nested;
@@ -252,41 +253,41 @@ static int field_nested(struct pull *p, struct field_build *b)
 		return 0;
 	/* `"struct": {}` is an array of pointers of which each is NULL: a byte each (s390's channel subsystem). */
 	if (!desc && b->seen & 1u << M_STRUCT && f->bytes == 0)
-		return PULL_FAIL(p, "an empty description");
+		return JSON_PULL_FAIL(p, "an empty description");
 	if (!desc) {
 		f->kind = VMDESC_OPAQUE;
 		return 0;
 	}
 	if (desc->body_bytes != f->bytes)
-		return PULL_FAIL(p, "field '%s' has size %llu, its structure adds up to %llu",
-		                 TEXT_QUOTE(f->name, strlen(f->name)), (unsigned long long)f->bytes,
-		                 (unsigned long long)desc->body_bytes);
+		return JSON_PULL_FAIL(p, "field '%s' has size %llu, its structure adds up to %llu",
+		                      TEXT_QUOTE(f->name, strlen(f->name)), (unsigned long long)f->bytes,
+		                      (unsigned long long)desc->body_bytes);
 	f->desc = desc;
 	f->deep = desc->deep && f->elements > 0;
 	return 0;
 }
 
-static int parse_field(struct pull *p, struct vmdesc_field **ret)
+static int parse_field(struct json_pull *p, struct vmdesc_field **ret)
 {
 	const unsigned need = 1u << M_NAME | 1u << M_TYPE | 1u << M_SIZE;
-	struct field_build b = { .f = pull_take(p, sizeof(*b.f)) };
+	struct field_build b = { .f = json_pull_take(p, sizeof(*b.f)) };
 	bool first = true;
-	struct pull_str k;
+	struct json_pull_str k;
 	int r;
 
 	if (!b.f)
-		return pull_no_memory(p);
+		return json_pull_no_memory(p);
 	b.f->elements = 1;
-	r = pull_enter(p, '{');
-	while (r == 0 && (r = pull_more(p, &first, '}')) > 0) {
-		r = pull_key(p, &k);
+	r = json_pull_enter(p, '{');
+	while (r == 0 && (r = json_pull_more(p, &first, '}')) > 0) {
+		r = json_pull_key(p, &k);
 		if (r == 0)
 			r = field_member(p, &b, &k);
 	}
 	if (r < 0)
 		return r;
 	if ((b.seen & need) != need)
-		return PULL_FAIL(p, "a field without name, type or size");
+		return JSON_PULL_FAIL(p, "a field without name, type or size");
 	b.f->kind = kind_of(b.f->type, b.f->bytes);
 	r = field_nested(p, &b);
 	if (r == 0)
@@ -294,13 +295,13 @@ static int parse_field(struct pull *p, struct vmdesc_field **ret)
 	return r;
 }
 
-static int parse_fields(struct pull *p, struct vmdesc_desc *desc)
+static int parse_fields(struct json_pull *p, struct vmdesc_desc *desc)
 {
 	const struct vmdesc_field **link = &desc->fields, **link_deep = &desc->fields_deep;
 	bool first = true;
-	int r = pull_enter(p, '[');
+	int r = json_pull_enter(p, '[');
 
-	while (r == 0 && (r = pull_more(p, &first, ']')) > 0) {
+	while (r == 0 && (r = json_pull_more(p, &first, ']')) > 0) {
 		struct vmdesc_field *f = NULL;
 		uint64_t all;
 
@@ -309,9 +310,9 @@ static int parse_fields(struct pull *p, struct vmdesc_desc *desc)
 			return r;
 		f->off = desc->fields_bytes;
 		if (__builtin_mul_overflow(f->bytes, f->elements, &all))
-			return PULL_FAIL(p, "field '%s': %llu elements of %llu bytes do not fit in 64 bits",
-			                 TEXT_QUOTE(f->name, strlen(f->name)), (unsigned long long)f->elements,
-			                 (unsigned long long)f->bytes);
+			return JSON_PULL_FAIL(p, "field '%s': %llu elements of %llu bytes do not fit in 64 bits",
+			                      TEXT_QUOTE(f->name, strlen(f->name)), (unsigned long long)f->elements,
+			                      (unsigned long long)f->bytes);
 		r = add(p, &desc->fields_bytes, all);
 		*link = f;
 		link = &f->next;

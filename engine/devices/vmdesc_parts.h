@@ -9,8 +9,8 @@
 
 #include <string.h>
 
-#include "engine/devices/pull.h"
 #include "engine/devices/vmdesc.h"
+#include "engine/stream/json_pull.h"
 
 enum vmdesc_member {
 	M_NAME,
@@ -32,7 +32,7 @@ struct vmdesc_build {
 	bool twice;
 };
 
-static inline bool vmdesc_is(const struct pull_str *s, const char *word)
+static inline bool vmdesc_is(const struct json_pull_str *s, const char *word)
 {
 	return !strcmp(s->s, word);
 }
@@ -49,11 +49,11 @@ static inline bool vmdesc_mark(unsigned *seen, enum vmdesc_member m)
 /**
  * vmdesc_desc_member - read the value of @k, if that is a member of descriptions; the first makes b->desc
  * Devices have the members of their description among their own.
- * Return: 1 it was one and has been read, 0 it was not, or the error of pull.h.
+ * Return: 1 it was one and has been read, 0 it was not, or the error of json_pull.h.
  */
-int vmdesc_desc_member(struct pull *p, struct vmdesc_build *b, const struct pull_str *k);
+int vmdesc_desc_member(struct json_pull *p, struct vmdesc_build *b, const struct json_pull_str *k);
 
 /** vmdesc_desc_finish - all members are there: the sums. Return: 0, -EPROTO. */
-int vmdesc_desc_finish(struct pull *p, const struct vmdesc_build *b);
+int vmdesc_desc_finish(struct json_pull *p, const struct vmdesc_build *b);
 
 #endif

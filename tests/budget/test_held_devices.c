@@ -10,8 +10,8 @@
 
 #include "base/err.h"
 #include "engine/devices/devices_json.h"
-#include "engine/devices/pull.h"
 #include "engine/devices/vmdesc.h"
+#include "engine/stream/json_pull.h"
 #include "tests/unit/data/tails.h"
 
 /* ---- descriptions ----------------------------------------------------------------------------------------------- */
@@ -72,7 +72,7 @@ TEST_ROWS(test_a_description_holds_no_more_than_a_multiple_of_its_text, texts)
 
 	held_begin(&held);
 	ck_assert_msg(vmdesc_parse(&d, text, bytes, NULL, &err) == 0, "%s", err.text);
-	held_within(&held, (1 + PULL_MULTIPLE) * bytes + 2 * PULL_CHUNK_BYTES + (256u << 10), plan->what);
+	held_within(&held, (1 + JSON_PULL_MULTIPLE) * bytes + 2 * JSON_PULL_CHUNK_BYTES + (256u << 10), plan->what);
 	vmdesc_free(d);
 	free(text);
 }

@@ -1,4 +1,4 @@
-#include "engine/devices/pull.h"
+#include "engine/stream/json_pull.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -7,28 +7,28 @@
 
 #include "coroutine/turn.h"
 
-/* What was taken lives until pull_free: no need to free one alone. */
-struct pull_chunk {
-	struct pull_chunk *next;
+/* What was taken lives until json_pull_free: no need to free one alone. */
+struct json_pull_chunk {
+	struct json_pull_chunk *next;
 	size_t used, bytes;
 	_Alignas(16) unsigned char data[];
 };
 
-int pull_no_memory(struct pull *p)
+int json_pull_no_memory(struct json_pull *p)
 {
 	return err_set(p->err, -ENOMEM, "description: no memory, or more than %u times its text is needed",
-	               PULL_MULTIPLE);
+	               JSON_PULL_MULTIPLE);
 }
 
-void *pull_take(struct pull *p, size_t bytes)
+void *json_pull_take(struct json_pull *p, size_t bytes)
 {
-	struct pull_chunk *c = p->chunks;
+	struct json_pull_chunk *c = p->chunks;
 
 	bytes = (bytes + 15) & ~(size_t)15;
-	if (bytes > PULL_CHUNK_BYTES + PULL_MULTIPLE * p->bytes - p->taken_bytes)
+	if (bytes > JSON_PULL_CHUNK_BYTES + JSON_PULL_MULTIPLE * p->bytes - p->taken_bytes)
 		return NULL;
 	if (!c || c->bytes - c->used < bytes) {
-		size_t room = bytes > PULL_CHUNK_BYTES ? bytes : PULL_CHUNK_BYTES;
+		size_t room = bytes > JSON_PULL_CHUNK_BYTES ? bytes : JSON_PULL_CHUNK_BYTES;
 
 		c = malloc(sizeof(*c) + room);
 		if (!c)
@@ -44,21 +44,21 @@ void *pull_take(struct pull *p, size_t bytes)
 	return c->data + c->used - bytes;
 }
 
-/* Where pull_take stands: what was taken since can be given back. */
+/* Where json_pull_take stands: what was taken since can be given back. */
 struct mark {
-	struct pull_chunk *chunk;
+	struct json_pull_chunk *chunk;
 	size_t used, taken_bytes;
 };
 
-static struct mark set_mark(const struct pull *p)
+static struct mark set_mark(const struct json_pull *p)
 {
 	return (struct mark){ p->chunks, p->chunks ? p->chunks->used : 0, p->taken_bytes };
 }
 
-static void give_back(struct pull *p, struct mark m)
+static void give_back(struct json_pull *p, struct mark m)
 {
 	while (p->chunks != m.chunk) {
-		struct pull_chunk *c = p->chunks;
+		struct json_pull_chunk *c = p->chunks;
 
 		p->chunks = c->next;
 		free(c);
@@ -68,7 +68,7 @@ static void give_back(struct pull *p, struct mark m)
 	p->taken_bytes = m.taken_bytes;
 }
 
-int pull_peek(struct pull *p)
+int json_pull_peek(struct json_pull *p)
 {
 	while (p->at < p->bytes) {
 		char ch = p->text[p->at];
@@ -80,28 +80,29 @@ int pull_peek(struct pull *p)
 	return -1;
 }
 
-int pull_expect(struct pull *p, char want)
+int json_pull_expect(struct json_pull *p, char want)
 {
-	if (pull_peek(p) != (unsigned char)want)
-		return PULL_FAIL(p, "'%c' expected", want);
+	if (json_pull_peek(p) != (unsigned char)want)
+		return JSON_PULL_FAIL(p, "'%c' expected", want);
 	p->at++;
 	return 0;
 }
 
-int pull_enter(struct pull *p, char open)
+int json_pull_enter(struct json_pull *p, char open)
 {
-	int r = pull_expect(p, open);
+	int r = json_pull_expect(p, open);
 
 	if (r < 0)
 		return r;
-	if (++p->depth > PULL_DEPTH_MAX)
-		return err_set(p->err, -E2BIG, "description at 0x%zx: nested deeper than %d", p->at, PULL_DEPTH_MAX);
+	if (++p->depth > JSON_PULL_DEPTH_MAX)
+		return err_set(p->err, -E2BIG, "description at 0x%zx: nested deeper than %d", p->at,
+		               JSON_PULL_DEPTH_MAX);
 	return 0;
 }
 
-int pull_more(struct pull *p, bool *first, char close)
+int json_pull_more(struct json_pull *p, bool *first, char close)
 {
-	int ch = pull_peek(p), r = turn_spend_pending(p->sched, TURN_STEP + 8 * (p->at - p->spent_at));
+	int ch = json_pull_peek(p), r = turn_spend_pending(p->sched, TURN_STEP + 8 * (p->at - p->spent_at));
 
 	if (r < 0)
 		return r;
@@ -112,7 +113,7 @@ int pull_more(struct pull *p, bool *first, char close)
 		return 0;
 	}
 	if (!*first) {
-		r = pull_expect(p, ',');
+		r = json_pull_expect(p, ',');
 		if (r < 0)
 			return r;
 	}
@@ -120,12 +121,12 @@ int pull_more(struct pull *p, bool *first, char close)
 	return 1;
 }
 
-static int hex4(struct pull *p, uint32_t *ret)
+static int hex4(struct json_pull *p, uint32_t *ret)
 {
 	uint32_t v = 0;
 
 	if (p->bytes - p->at < 4)
-		return PULL_FAIL(p, "the text ends inside a string");
+		return JSON_PULL_FAIL(p, "the text ends inside a string");
 	for (int i = 0; i < 4; i++) {
 		char ch = p->text[p->at++];
 
@@ -134,7 +135,7 @@ static int hex4(struct pull *p, uint32_t *ret)
 		else if ((ch | 32) >= 'a' && (ch | 32) <= 'f')
 			v = v << 4 | (uint32_t)((ch | 32) - 'a' + 10);
 		else
-			return PULL_FAIL(p, "not a hexadecimal digit");
+			return JSON_PULL_FAIL(p, "not a hexadecimal digit");
 	}
 	*ret = v;
 	return 0;
@@ -164,7 +165,7 @@ static size_t utf8_put(char *out, uint32_t v)
 	return 4;
 }
 
-static int unescape_unicode(struct pull *p, char *out, size_t *out_bytes)
+static int unescape_unicode(struct json_pull *p, char *out, size_t *out_bytes)
 {
 	uint32_t v = 0, low = 0;
 	int r = hex4(p, &v);
@@ -173,38 +174,38 @@ static int unescape_unicode(struct pull *p, char *out, size_t *out_bytes)
 		return r;
 	if (v >= 0xd800 && v < 0xdc00) {
 		if (p->bytes - p->at < 2 || memcmp(p->text + p->at, "\\u", 2))
-			return PULL_FAIL(p, "half a surrogate pair");
+			return JSON_PULL_FAIL(p, "half a surrogate pair");
 		p->at += 2;
 		r = hex4(p, &low);
 		if (r < 0)
 			return r;
 		if (low < 0xdc00 || low > 0xdfff)
-			return PULL_FAIL(p, "half a surrogate pair");
+			return JSON_PULL_FAIL(p, "half a surrogate pair");
 		v = 0x10000 + ((v - 0xd800) << 10) + (low - 0xdc00);
 	} else if (v >= 0xdc00 && v < 0xe000) {
-		return PULL_FAIL(p, "half a surrogate pair");
+		return JSON_PULL_FAIL(p, "half a surrogate pair");
 	}
 	if (v == 0)
-		return PULL_FAIL(p, "a string with a NUL");
+		return JSON_PULL_FAIL(p, "a string with a NUL");
 	*out_bytes += utf8_put(out + *out_bytes, v);
 	return 0;
 }
 
 /* After the backslash. An escape is never longer than what it stands for: \u takes 6 bytes for at most 3. */
-static int unescape(struct pull *p, char *out, size_t *out_bytes)
+static int unescape(struct json_pull *p, char *out, size_t *out_bytes)
 {
 	static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
 	const char *found;
 	char ch;
 
 	if (p->at >= p->bytes)
-		return PULL_FAIL(p, "the text ends inside a string");
+		return JSON_PULL_FAIL(p, "the text ends inside a string");
 	ch = p->text[p->at++];
 	if (ch == 'u')
 		return unescape_unicode(p, out, out_bytes);
 	found = ch ? strchr(from, ch) : NULL;
 	if (!found)
-		return PULL_FAIL(p, "unknown escape");
+		return JSON_PULL_FAIL(p, "unknown escape");
 	out[(*out_bytes)++] = to[found - from];
 	return 0;
 }
@@ -231,7 +232,7 @@ static size_t utf8_len(const unsigned char *s, size_t bytes)
 }
 
 /* The string's length in the text, up to its closing quote, and its bytes checked. */
-static int string_span(struct pull *p, size_t *ret_bytes)
+static int string_span(struct json_pull *p, size_t *ret_bytes)
 {
 	size_t at = p->at;
 
@@ -241,31 +242,31 @@ static int string_span(struct pull *p, size_t *ret_bytes)
 
 		if (*s < 0x20 || n == 0) {
 			p->at = at;
-			return PULL_FAIL(p, "a string with the byte 0x%02x", *s);
+			return JSON_PULL_FAIL(p, "a string with the byte 0x%02x", *s);
 		}
 		at += *s == '\\' && at + 1 < p->bytes ? 2 : n;
 	}
 	if (at >= p->bytes)
-		return PULL_FAIL(p, "the text ends inside a string");
+		return JSON_PULL_FAIL(p, "the text ends inside a string");
 	*ret_bytes = at - p->at;
 	return 0;
 }
 
-int pull_string(struct pull *p, struct pull_str *ret)
+int json_pull_string(struct json_pull *p, struct json_pull_str *ret)
 {
 	size_t span = 0, end, n = 0;
 	char *out;
 	int r;
 
-	r = pull_expect(p, '"');
+	r = json_pull_expect(p, '"');
 	if (r < 0)
 		return r;
 	r = string_span(p, &span);
 	if (r < 0)
 		return r;
-	out = pull_take(p, span + 1);
+	out = json_pull_take(p, span + 1);
 	if (!out)
-		return pull_no_memory(p);
+		return json_pull_no_memory(p);
 	end = p->at + span;
 	while (p->at < end) {
 		char ch = p->text[p->at++];
@@ -279,51 +280,51 @@ int pull_string(struct pull *p, struct pull_str *ret)
 			return r;
 	}
 	p->at = end + 1;
-	*ret = (struct pull_str){ out, n };
+	*ret = (struct json_pull_str){ out, n };
 	return 0;
 }
 
-static bool digit_at(const struct pull *p)
+static bool digit_at(const struct json_pull *p)
 {
 	return p->at < p->bytes && p->text[p->at] >= '0' && p->text[p->at] <= '9';
 }
 
-int pull_number(struct pull *p, uint64_t max, uint64_t *ret)
+int json_pull_number(struct json_pull *p, uint64_t max, uint64_t *ret)
 {
 	uint64_t v = 0;
-	int ch = pull_peek(p);
+	int ch = json_pull_peek(p);
 
 	if (ch == '-')
-		return PULL_FAIL(p, "a negative number");
+		return JSON_PULL_FAIL(p, "a negative number");
 	if (!digit_at(p))
-		return PULL_FAIL(p, "a number expected");
+		return JSON_PULL_FAIL(p, "a number expected");
 	if (ch == '0' && p->at + 1 < p->bytes && p->text[p->at + 1] >= '0' && p->text[p->at + 1] <= '9')
-		return PULL_FAIL(p, "a number with a leading zero");
+		return JSON_PULL_FAIL(p, "a number with a leading zero");
 	while (digit_at(p)) {
 		uint64_t digit = (uint64_t)(p->text[p->at] - '0');
 
 		if (__builtin_mul_overflow(v, 10u, &v) || __builtin_add_overflow(v, digit, &v))
-			return PULL_FAIL(p, "a number above 2^64");
+			return JSON_PULL_FAIL(p, "a number above 2^64");
 		p->at++;
 	}
 	if (p->at < p->bytes && (p->text[p->at] == '.' || (p->text[p->at] | 32) == 'e'))
-		return PULL_FAIL(p, "a number that is no integer");
+		return JSON_PULL_FAIL(p, "a number that is no integer");
 	if (v > max)
-		return PULL_FAIL(p, "the number %llu is too large", (unsigned long long)v);
+		return JSON_PULL_FAIL(p, "the number %llu is too large", (unsigned long long)v);
 	*ret = v;
 	return 0;
 }
 
-static int skip_digits(struct pull *p)
+static int skip_digits(struct json_pull *p)
 {
 	if (!digit_at(p))
-		return PULL_FAIL(p, "a digit expected");
+		return JSON_PULL_FAIL(p, "a digit expected");
 	while (digit_at(p))
 		p->at++;
 	return 0;
 }
 
-static int skip_number(struct pull *p)
+static int skip_number(struct json_pull *p)
 {
 	int r;
 
@@ -342,7 +343,7 @@ static int skip_number(struct pull *p)
 	return r;
 }
 
-static int skip_word(struct pull *p)
+static int skip_word(struct json_pull *p)
 {
 	static const char *const words[] = { "true", "false", "null" };
 
@@ -354,33 +355,33 @@ static int skip_word(struct pull *p)
 			return 0;
 		}
 	}
-	return PULL_FAIL(p, "a value expected");
+	return JSON_PULL_FAIL(p, "a value expected");
 }
 
-int pull_key(struct pull *p, struct pull_str *ret)
+int json_pull_key(struct json_pull *p, struct json_pull_str *ret)
 {
 	struct mark m = set_mark(p);
-	int r = pull_string(p, ret);
+	int r = json_pull_string(p, ret);
 
 	if (r < 0)
 		return r;
 	snprintf(p->key, sizeof(p->key), "%s", ret->s);
-	*ret = (struct pull_str){ p->key, strlen(p->key) };
+	*ret = (struct json_pull_str){ p->key, strlen(p->key) };
 	give_back(p, m);
-	return pull_expect(p, ':');
+	return json_pull_expect(p, ':');
 }
 
-int pull_skip(struct pull *p)
+int json_pull_skip(struct json_pull *p)
 {
-	int ch = pull_peek(p), r;
+	int ch = json_pull_peek(p), r;
 	char close = ch == '{' ? '}' : ']';
 	bool first = true;
-	struct pull_str s;
+	struct json_pull_str s;
 	struct mark m;
 
 	if (ch == '"') {
 		m = set_mark(p);
-		r = pull_string(p, &s);
+		r = json_pull_string(p, &s);
 		give_back(p, m);
 		return r;
 	}
@@ -388,19 +389,19 @@ int pull_skip(struct pull *p)
 		return skip_number(p);
 	if (ch != '{' && ch != '[')
 		return skip_word(p);
-	r = pull_enter(p, (char)ch);
-	while (r == 0 && (r = pull_more(p, &first, close)) > 0) {
-		r = ch == '{' ? pull_key(p, &s) : 0;
+	r = json_pull_enter(p, (char)ch);
+	while (r == 0 && (r = json_pull_more(p, &first, close)) > 0) {
+		r = ch == '{' ? json_pull_key(p, &s) : 0;
 		if (r == 0)
-			r = pull_skip(p);
+			r = json_pull_skip(p);
 	}
 	return r;
 }
 
-void pull_free(struct pull_chunk *chunks)
+void json_pull_free(struct json_pull_chunk *chunks)
 {
 	while (chunks) {
-		struct pull_chunk *c = chunks;
+		struct json_pull_chunk *c = chunks;
 
 		chunks = c->next;
 		free(c);
