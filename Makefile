@@ -89,6 +89,8 @@ $(call objects,$(filter %.S,$(ALL_SRC))): $(B)%.o: $(srcdir)/%.S $(B)config.flag
 	@mkdir -p $(@D)
 	$(call say,AS,$*.S)$(COMPILE) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 
+$(PROGRAM_OBJ): COMPILE += $(PROGRAM_CFLAGS)
+
 $(B)config.flags: $(B)config.mk ;
 
 $(eval $(call list,$(B)lib,$(LIB_OBJ)))
@@ -113,7 +115,7 @@ $(LIB_SO_LINKS): $(LIB_SO)
 	@ln -sf $(<F) $@
 
 $(B)inmigrate: $(PROGRAM_OBJ) $(B)libinternal.a
-	$(call say,LD,$(@F))$(LINK) -o $@ $(PROGRAM_OBJ) $(B)libinternal.a $(DEP_LIBS)
+	$(call say,LD,$(@F))$(LINK) -o $@ $(PROGRAM_OBJ) $(B)libinternal.a $(DEP_LIBS) $(PROGRAM_LIBS)
 
 # Examples see what an embedder sees: the header and the archive.
 $(EXAMPLES): $(B)%: $(B)%.o $(LIB_A)

@@ -28,7 +28,7 @@ tests: all $(TESTS) $(BENCH) $(FUZZ) $(EXAMPLES) $(NETEM)
 
 # ---- how it is made -----------------------------------------------------------------------------------------------
 
-$(call objects,$(TEST_SRC)): COMPILE += $(CHECK_CFLAGS)
+$(call objects,$(TEST_SRC)): COMPILE += $(CHECK_CFLAGS) $(PROGRAM_CFLAGS)
 
 $(eval $(call list,$(B)support,$(SUPPORT_OBJ)))
 $(B)libsupport.a: $(SUPPORT_OBJ) $(B)support.list
@@ -38,8 +38,8 @@ $(B)libsupport.a: $(SUPPORT_OBJ) $(B)support.list
 # signals as they expect them: tests/support/signals.h.
 AT_START := -Wl,--undefined=signals_as_expected
 $(TESTS) $(BENCH): $(B)%: $(B)%.o $(B)libsupport.a $(B)libinternal.a
-	$(call say,LD,$*)$(LINK) $(AT_START) $(WRAPPED:%=-Wl,--wrap=%) -o $@ $< -Wl,--start-group $(B)libsupport.a \
-		$(B)libinternal.a -Wl,--end-group $(DEP_LIBS) $(CHECK_LIBS)
+	$(call say,LD,$*)$(LINK) $(AT_START) $(WRAPPED:%=-Wl,--wrap=%) -o $@ $< $(OF_PROGRAM) \
+		-Wl,--start-group $(B)libsupport.a $(B)libinternal.a -Wl,--end-group $(DEP_LIBS) $(PROGRAM_LIBS) $(CHECK_LIBS)
 
 # Each switch of stacks is seen: tests/support/stall.h.
 $(BUDGET): WRAPPED := ctx_switch
@@ -77,7 +77,8 @@ CONTROL_PROGRAMS := $(foreach c,$(CONTROLS),$(B)control-$(c)/$(call control_word
 # The program that goes by the order of arrival: tests/netem/run must find it out.
 NETEM_CONTROL := $(B)control-arrival-order/inmigrate
 $(NETEM_CONTROL): $(PROGRAM_OBJ) $(B)control-arrival-order/changed.o $(B)libinternal.a
-	$(call say,LD,control-arrival-order/inmigrate)$(LINK) -o $@ $(filter %.o,$^) $(B)libinternal.a $(DEP_LIBS)
+	$(call say,LD,control-arrival-order/inmigrate)$(LINK) -o $@ $(filter %.o,$^) $(B)libinternal.a $(DEP_LIBS) \
+		$(PROGRAM_LIBS)
 
 # The same for the program: `inmigrate stress` must find what a file of postcopy/ does wrong; tests/program/test_stress.py
 # has the runs that do.
@@ -87,7 +88,7 @@ define stress_control
 $(B)control-stress/$(2): $(srcdir)/postcopy/$(1).c $(PROGRAM_OBJ) $(B)libinternal.a
 	@mkdir -p $$(@D)
 	$$(call say,LD,control-stress/$(2))$$(COMPILE) -DCONTROL_$(2) -c -o $$@.o $$< && \
-		$$(LINK) -o $$@ $$@.o $$(PROGRAM_OBJ) $(B)libinternal.a $$(DEP_LIBS)
+		$$(LINK) -o $$@ $$@.o $$(PROGRAM_OBJ) $(B)libinternal.a $$(DEP_LIBS) $$(PROGRAM_LIBS)
 endef
 stress_word = $(word $(1),$(subst :, ,$(2)))
 $(foreach c,$(STRESS_CONTROLS),$(eval $(call stress_control,$(call stress_word,1,$(c)),$(call stress_word,2,$(c)))))
@@ -95,8 +96,13 @@ STRESS_CONTROL_PROGRAMS := $(foreach c,$(STRESS_CONTROLS),$(B)control-stress/$(c
 
 FUZZ_DRIVER = $(if $(filter 1,$(FUZZER)),-fsanitize=fuzzer,$(B)tests/fuzz/driver.o)
 $(FUZZ): $(B)%: $(B)%.o $(B)tests/fuzz/driver.o $(B)libsupport.a $(B)libinternal.a
-	$(call say,LD,$*)$(LINK) -o $@ $< $(FUZZ_DRIVER) -Wl,--start-group $(B)libsupport.a $(B)libinternal.a \
-		-Wl,--end-group $(DEP_LIBS) $(CHECK_LIBS)
+	$(call say,LD,$*)$(LINK) -o $@ $< $(OF_PROGRAM) $(FUZZ_DRIVER) -Wl,--start-group $(B)libsupport.a \
+		$(B)libinternal.a -Wl,--end-group $(DEP_LIBS) $(PROGRAM_LIBS) $(CHECK_LIBS)
+
+# A file of the program's that is tested alone.
+SHOWN := $(B)tests/unit/test_devices_json $(B)tests/budget/test_held_devices $(B)tests/fuzz/fuzz_devices
+$(SHOWN): $(B)programs/listen/devices_json.o
+$(SHOWN): OF_PROGRAM := $(B)programs/listen/devices_json.o
 
 # The emulated network: a program of several files, none of which is in the library.
 $(NETEM): $(call objects,$(NETEM_SRC)) $(B)libinternal.a

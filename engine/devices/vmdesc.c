@@ -20,7 +20,6 @@ struct vmdesc {
 	struct json_pull_chunk *chunks;
 	struct device_entry *devices;
 	size_t device_count, device_room;
-	uint64_t tpage_bytes;
 };
 
 struct device_build {
@@ -181,6 +180,7 @@ static int check_devices_differ(struct json_pull *p, struct vmdesc *d)
 static int parse_top(struct json_pull *p, struct vmdesc *d)
 {
 	bool first = true, page_seen = false, devices_seen = false;
+	uint64_t tpage_bytes;
 	struct json_pull_str k;
 	int r = json_pull_enter(p, '{');
 
@@ -199,7 +199,7 @@ static int parse_top(struct json_pull *p, struct vmdesc *d)
 		if (!seen)
 			r = json_pull_skip(p);
 		else if (seen == &page_seen)
-			r = json_pull_number(p, UINT32_MAX, &d->tpage_bytes);
+			r = json_pull_number(p, UINT32_MAX, &tpage_bytes); /* the stream has said it before */
 		else
 			r = parse_devices(p, d);
 	}
@@ -250,11 +250,6 @@ void vmdesc_free(struct vmdesc *d)
 	free(d->devices);
 	free(d->text);
 	free(d);
-}
-
-uint64_t vmdesc_tpage_bytes(const struct vmdesc *d)
-{
-	return d->tpage_bytes;
 }
 
 size_t vmdesc_device_count(const struct vmdesc *d)

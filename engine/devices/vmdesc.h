@@ -89,9 +89,6 @@ struct vmdesc;
 int vmdesc_parse(struct vmdesc **ret_desc, const void *json, size_t bytes, struct sched *s, struct err *err);
 void vmdesc_free(struct vmdesc *d);
 
-/** vmdesc_tpage_bytes - "page_size" of the text, 0 when it had none */
-uint64_t vmdesc_tpage_bytes(const struct vmdesc *d);
-
 /** vmdesc_device_count, vmdesc_device - devices in stream order; @k must be below the count */
 size_t vmdesc_device_count(const struct vmdesc *d);
 const struct vmdesc_device *vmdesc_device(const struct vmdesc *d, size_t k);

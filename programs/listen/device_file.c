@@ -1,9 +1,9 @@
 #include "programs/listen/device_file.h"
 
 #include "base/err.h"
-#include "engine/devices/devices_json.h"
 #include "engine/devices/vmdesc.h"
 #include "programs/cli/document.h"
+#include "programs/listen/devices_json.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -151,7 +151,7 @@ int device_file_add(struct device_file *f, const struct inm_device *device)
 	json_t *value = decode(f, device, &err);
 
 	if (!f->document)
-		f->document = devices_json_new(way, 0);
+		f->document = devices_json_new(way);
 	if (f->document && !value && err.code == -E2BIG)
 		return devices_json_skip(f->document);
 	if (!f->document || !value) {

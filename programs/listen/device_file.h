@@ -4,9 +4,9 @@
 #ifndef PROGRAMS_LISTEN_DEVICE_FILE_H
 #define PROGRAMS_LISTEN_DEVICE_FILE_H
 
-#include "engine/devices/devices_json.h"
 #include "inmigrate.h"
 #include "programs/cli/out_file.h"
+#include "programs/listen/devices_json.h"
 
 #include <stddef.h>
 

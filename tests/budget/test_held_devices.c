@@ -9,9 +9,9 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "engine/devices/devices_json.h"
 #include "engine/devices/vmdesc.h"
 #include "engine/stream/json_pull.h"
+#include "tests/unit/data/shown.h"
 #include "tests/unit/data/tails.h"
 
 /* ---- descriptions ----------------------------------------------------------------------------------------------- */
@@ -125,7 +125,7 @@ static void show(struct shown *sh, const struct bomb *bomb, size_t hex_bytes_max
 	char *text = NULL;
 	size_t bytes = (size_t)asprintf(&text, "{\"devices\":[%s\"fields\":[%s]}]}", DEVICE, bomb->fields);
 
-	*sh = (struct shown){ .doc = devices_json_new(SPLIT_BY_DESCRIPTION, 4096) };
+	*sh = (struct shown){ .doc = devices_json_new(SPLIT_BY_DESCRIPTION) };
 	buf[0] = 'd';
 	for (unsigned i = 0; i < bomb->count; i++) {
 		struct split_section s = { .name_bytes = 1, .body_off = 1, .body_bytes = bomb->bytes };
@@ -182,11 +182,9 @@ static void check_real(struct tail *t)
 	struct devices_json_budget budget = { 0 };
 	struct devices_json_opts opts = { .budget = &budget };
 	struct split_result r = tail_split(t);
-	json_t *doc = devices_json_new(r.way, 0);
-	struct err err = ERR_NONE;
 	size_t before = mallinfo2().uordblks, held_bytes, text_bytes = 0;
+	json_t *doc = shown(&r, t->buf, t->bytes, 0, &opts);
 
-	ck_assert_int_eq(devices_json_add(doc, t->buf, t->bytes, &r, r.desc, 0, &opts, &err), 0);
 	held_bytes = mallinfo2().uordblks - before;
 	json_dump_callback(doc, count_bytes, &text_bytes, JSON_INDENT(2));
 	printf("%zu bytes: %zu held, %zu of text, %llu spent of %llu\n", t->bytes, held_bytes, text_bytes,

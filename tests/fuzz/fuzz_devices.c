@@ -9,10 +9,10 @@
 
 #include "base/assert.h"
 #include "base/be.h"
-#include "engine/devices/devices_json.h"
 #include "engine/devices/split.h"
 #include "engine/devices/vmdesc.h"
 #include "engine/stream/globalstate.h"
+#include "tests/unit/data/shown.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -35,12 +35,11 @@ static void check(const struct split_result *r, size_t bytes)
 static void show(const uint8_t *buf, size_t bytes, struct split_result *r)
 {
 	static const struct devices_json_opts opts = { .hex_bytes_max = 64 };
-	json_t *doc = devices_json_new(r->way, r->desc ? vmdesc_tpage_bytes(r->desc) : 0);
-	struct err err = ERR_NONE;
+	json_t *doc;
 	char *text;
 
 	check(r, bytes);
-	ASSERT(devices_json_add(doc, buf, bytes, r, r->desc, 0, &opts, &err) == 0);
+	doc = shown(r, buf, bytes, 0, &opts);
 	text = json_dumps(doc, 0);
 	ASSERT(text != NULL);
 	free(text);

@@ -1,9 +1,9 @@
-#include "engine/devices/devices_json.h"
 
 #include <errno.h>
 
 #include "engine/devices/vmdesc.h"
 #include "tests/support/check_main.h"
+#include "tests/unit/data/shown.h"
 #include "tests/unit/data/tails.h"
 
 #define DESC(name, fields) "\"vmsd_name\": \"" name "\", \"version\": 1, \"fields\": [" fields "]"
@@ -181,15 +181,12 @@ static void check_tail(struct tail *t)
 {
 	static const struct devices_json_opts opts = { 0 };
 	struct split_result r = tail_split(t);
-	json_t *doc = devices_json_new(r.way, vmdesc_tpage_bytes(r.desc)), *again, *device;
-	struct err err = ERR_NONE;
+	json_t *doc = shown(&r, t->buf, t->bytes, 1000, &opts), *again, *device;
 	json_error_t json_err;
 	char *text;
 	size_t i;
 
-	ck_assert_msg(devices_json_add(doc, t->buf, t->bytes, &r, r.desc, 1000, &opts, &err) == 0, "%s", err.text);
 	ck_assert_str_eq(json_string_value(json_object_get(doc, "split")), "description");
-	ck_assert_int_eq(json_integer_value(json_object_get(doc, "page_size")), 4096);
 	ck_assert_uint_eq(json_array_size(json_object_get(doc, "devices")), r.section_count);
 	json_array_foreach(json_object_get(doc, "devices"), i, device)
 	{
@@ -225,10 +222,8 @@ static void check_package(struct tail *t)
 	json_t *doc, *device;
 
 	ck_assert_int_eq(split_by_footers(&r, t->buf, t->bytes, SPLIT_PACKAGE, &t->opts, &err), 0);
-	doc = devices_json_new(r.way, 0);
-	ck_assert_int_eq(devices_json_add(doc, t->buf, t->bytes, &r, NULL, 0, &opts, &err), 0);
+	doc = shown(&r, t->buf, t->bytes, 0, &opts);
 	ck_assert_str_eq(json_string_value(json_object_get(doc, "split")), "footers");
-	ck_assert_ptr_null(json_object_get(doc, "page_size"));
 	device = find(doc, "globalstate");
 	ck_assert_str_eq(json_string_value(json_object_get(device, "split")), "footers");
 	ck_assert_str_eq(json_string_value(json_object_get(json_object_get(device, "hex"), "hex")),

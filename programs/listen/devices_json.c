@@ -1,4 +1,4 @@
-#include "engine/devices/devices_json.h"
+#include "programs/listen/devices_json.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -403,12 +403,11 @@ json_t *devices_json_device(const uint8_t *buf, size_t bytes, const struct split
 	return show_device(&dec, section, desc, offset, err);
 }
 
-json_t *devices_json_new(enum split_way way, uint64_t tpage_bytes)
+json_t *devices_json_new(enum split_way way)
 {
 	json_t *doc = json_object();
 
 	if (doc && put(doc, "split", json_string(way == SPLIT_BY_DESCRIPTION ? "description" : "footers")) &&
-	    (tpage_bytes == 0 || put(doc, "page_size", json_integer((json_int_t)tpage_bytes))) &&
 	    put(doc, "devices", json_array()))
 		return doc;
 	json_decref(doc);
@@ -420,29 +419,4 @@ int devices_json_skip(json_t *doc)
 	json_int_t count = json_integer_value(json_object_get(doc, "not_shown"));
 
 	return put(doc, "not_shown", json_integer(count + 1)) ? 0 : -ENOMEM;
-}
-
-int devices_json_add(json_t *doc, const uint8_t *buf, size_t bytes, const struct split_result *r,
-                     const struct vmdesc *d, uint64_t stream_off, const struct devices_json_opts *opts, struct err *err)
-{
-	json_t *devices = json_object_get(doc, "devices");
-	struct devices_json_budget budget = { 0 };
-	struct devices_json_opts all = *opts;
-
-	if (!all.budget)
-		all.budget = &budget;
-	if (!json_is_array(devices))
-		return err_set(err, -EINVAL, "a document without a list of devices");
-	for (size_t i = 0; i < r->section_count; i++) {
-		const struct split_section *s = &r->sections[i];
-		json_t *device = devices_json_device(buf, bytes, s, d, stream_off + s->off, &all, err);
-
-		if (!device && err->code == -E2BIG && devices_json_skip(doc) == 0)
-			continue;
-		if (!device)
-			return err->code;
-		if (json_array_append_new(devices, device) < 0)
-			return err_set(err, -ENOMEM, "no memory for the JSON of device %zu", i);
-	}
-	return 0;
 }

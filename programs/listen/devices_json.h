@@ -1,7 +1,7 @@
 /*
  * devices_json.h - device state as JSON, for people and programs to read
  *
- *   {"split": "description", "page_size": 4096, "devices": [
+ *   {"split": "description", "devices": [
  *     {"name": "serial", "instance_id": 0, "version_id": 3, "offset": 71234, "bytes": 26, "split": "description",
  *      "state": {"state.divider": 12, ..., "subsections": {"serial/thr_ipending": {...}}}}, ...]}
  *
@@ -26,8 +26,8 @@
  *
  * Parks: nothing here does.
  */
-#ifndef ENGINE_DEVICES_DEVICES_JSON_H
-#define ENGINE_DEVICES_DEVICES_JSON_H
+#ifndef PROGRAMS_LISTEN_DEVICES_JSON_H
+#define PROGRAMS_LISTEN_DEVICES_JSON_H
 
 #include <jansson.h>
 #include <stddef.h>
@@ -66,19 +66,10 @@ json_t *devices_json_device(const uint8_t *buf, size_t bytes, const struct split
                             const struct vmdesc *d, uint64_t offset, const struct devices_json_opts *opts,
                             struct err *err);
 
-/** devices_json_new - the document, without devices. @tpage_bytes 0: no "page_size". NULL: no memory. */
-json_t *devices_json_new(enum split_way way, uint64_t tpage_bytes);
+/** devices_json_new - the document, without devices. Return: a new reference; NULL: no memory. */
+json_t *devices_json_new(enum split_way way);
 
 /** devices_json_skip - count a device that is not shown. Return: 0 or -ENOMEM. */
 int devices_json_skip(json_t *doc);
-
-/**
- * devices_json_add - append every section of @r to the document
- * @stream_off: the place of buf[0] in the stream, added to each offset shown
- * @d: r->desc, or the description given to split_by_description; NULL after a split by footers
- */
-int devices_json_add(json_t *doc, const uint8_t *buf, size_t bytes, const struct split_result *r,
-                     const struct vmdesc *d, uint64_t stream_off, const struct devices_json_opts *opts,
-                     struct err *err);
 
 #endif
