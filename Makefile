@@ -49,7 +49,8 @@ OUT := $(abspath $(or $(B),.))
 
 # ---- what there is ------------------------------------------------------------------------------------------------
 
-FLOORS := $(shell cat $(srcdir)/FLOORS)
+# The uppermost folders: below them FLOORS has a line for each folder.
+FLOORS := $(sort $(shell cut -d/ -f1 $(srcdir)/FLOORS))
 LIB_FLOORS := $(filter-out programs,$(FLOORS))
 
 LIB_SRC := $(call find,$(foreach f,$(LIB_FLOORS),$(f)/*.c $(f)/*/*.c $(f)/*/*/*.c))
