@@ -124,7 +124,4 @@ uint32_t address_get_port(const struct sockaddr *sa);
  */
 const char *address_format(char buf[static ADDRESS_TEXT_BYTES], const struct sockaddr *sa, socklen_t sa_bytes);
 
-/** address_print - a parsed address in one line for errors and logs; cut with "..." where it is long. Return: @buf. */
-const char *address_print(char buf[static ADDRESS_TEXT_BYTES], const struct address *addr);
-
 #endif

@@ -87,36 +87,3 @@ const char *address_format(char buf[static ADDRESS_TEXT_BYTES], const struct soc
 		snprintf(buf, ADDRESS_TEXT_BYTES, "family %u", sa->sa_family);
 	return buf;
 }
-
-const char *address_print(char buf[static ADDRESS_TEXT_BYTES], const struct address *addr)
-{
-	/* Brackets where the host holds colons: an IPv6 address was written in them. */
-	bool v6 = addr->host && strchr(addr->host, ':');
-	char port[8];
-
-	switch (addr->kind) {
-	case ADDRESS_TCP:
-		snprintf(port, sizeof(port), "%u", addr->port_first);
-		snprintf(buf, ADDRESS_TEXT_BYTES, "tcp:%s%s%s:%s", v6 ? "[" : "",
-		         TEXT_QUOTE(addr->host, strlen(addr->host)), v6 ? "]" : "",
-		         addr->service ? TEXT_QUOTE(addr->service, strlen(addr->service)) : port);
-		break;
-	case ADDRESS_UNIX:
-		snprintf(buf, ADDRESS_TEXT_BYTES, "unix:%s", TEXT_QUOTE(addr->path, strlen(addr->path)));
-		break;
-	case ADDRESS_VSOCK:
-		snprintf(buf, ADDRESS_TEXT_BYTES, "vsock:%u:%u", addr->cid, addr->vsock_port);
-		break;
-	case ADDRESS_FD:
-		snprintf(buf, ADDRESS_TEXT_BYTES, "fd:%d", addr->fd);
-		break;
-	case ADDRESS_EXEC:
-		snprintf(buf, ADDRESS_TEXT_BYTES, "exec:%s", TEXT_QUOTE(addr->path, strlen(addr->path)));
-		break;
-	case ADDRESS_FILE:
-		snprintf(buf, ADDRESS_TEXT_BYTES, "file:%s,offset=%llu", TEXT_QUOTE(addr->path, strlen(addr->path)),
-		         (unsigned long long)addr->offset);
-		break;
-	}
-	return buf;
-}

@@ -472,20 +472,3 @@ TEST(test_address_format_of_every_family)
 	ck_assert_str_eq(address_format(buf, (struct sockaddr *)&in, 4), "family 2"); /* cut: not read beyond */
 	ck_assert_str_eq(address_format(buf, &odd, 0), "unnamed");
 }
-
-TEST(test_address_print_parses_again)
-{
-	static const char *const uris[] = {
-		"tcp:127.0.0.1:4444",  "tcp:[::1]:4444", "tcp::0", "tcp:h:http",
-		"unix:/run/m",         "vsock:3:7000",   "fd:5",   "exec:cat /run/state",
-		"file:/a,offset=4096",
-	};
-
-	for (size_t i = 0; i < ARRAY_COUNT(uris); i++) {
-		struct address addr = must_parse(uris[i]);
-		char buf[ADDRESS_TEXT_BYTES];
-
-		ck_assert_str_eq(address_print(buf, &addr), uris[i]);
-		address_fini(&addr);
-	}
-}

@@ -30,12 +30,6 @@ bool tls_chan_is(const struct chan *ch)
 	return false;
 }
 
-bool tls_chan_ended_clean(const struct chan *ch)
-{
-	(void)ch;
-	return false;
-}
-
 const char *tls_chan_describe(const struct chan *ch, char buf[static TLS_SESSION_TEXT_BYTES])
 {
 	(void)ch;
@@ -97,7 +91,6 @@ static int next_packet(struct tls_chan *tc)
 		if ((tls_is_again(n) || n == GNUTLS_E_WARNING_ALERT_RECEIVED) && tc->in_start > before)
 			continue;
 		tc->session_over = true;
-		tc->ended_clean = n == 0;
 		if (n < 0 && !tc->apart_too_much)
 			read_error(tc, (int)n, &tc->fault);
 	}
@@ -260,35 +253,16 @@ static const struct chan_ops tls_ops = {
 	.close = tls_close,
 };
 
-/* For tests only: see the option. */
-static int enable_tickets(struct tls_chan *tc)
+static int session_init(struct tls_chan *tc, const struct tls_creds *creds, struct err *err)
 {
-	gnutls_datum_t key = { NULL, 0 };
-	int r = gnutls_session_ticket_key_generate(&key);
-
-	if (r == 0)
-		r = gnutls_session_ticket_enable_server(tc->session, &key);
-	if (key.data)
-		gnutls_memset(key.data, 0, key.size);
-	gnutls_free(key.data);
-	return r;
-}
-
-static int session_init(struct tls_chan *tc, const struct tls_creds *creds, const struct tls_options *o,
-                        struct err *err)
-{
-	unsigned flags = GNUTLS_SERVER;
+	/* (3). GnuTLS sends no tickets of its own accord; the flags say so again. */
+	unsigned flags = GNUTLS_SERVER | GNUTLS_NO_TICKETS | GNUTLS_NO_TICKETS_TLS12;
 	int r;
 
-	/* (3). GnuTLS sends none of its own accord; the flags say so again. */
-	if (!o->tickets)
-		flags |= GNUTLS_NO_TICKETS | GNUTLS_NO_TICKETS_TLS12;
 	if (gnutls_init(&tc->session, flags) < 0) {
 		tc->session = NULL;
 		return err_set(err, -ENOMEM, "no memory for a TLS session");
 	}
-	if (o->tickets && enable_tickets(tc) < 0)
-		return err_set(err, -ENOMEM, "no memory for session tickets");
 	r = tls_creds_attach(creds, tc->session, &tc->seen, err);
 	if (r < 0)
 		return r;
@@ -301,7 +275,7 @@ static may_park int establish(struct tls_chan *tc, const struct tls_creds *creds
                               uint64_t deadline_ns, struct err *err)
 {
 	gnutls_alert_description_t alert = GNUTLS_A_BAD_CERTIFICATE;
-	int r = session_init(tc, creds, o, err);
+	int r = session_init(tc, creds, err);
 
 	if (r == 0)
 		r = tls_handshake(tc, deadline_ns, err);
@@ -341,11 +315,6 @@ int tls_chan_wrap(struct chan **ret_chan, struct chan *plain, const struct tls_c
 bool tls_chan_is(const struct chan *ch)
 {
 	return ch->ops == &tls_ops;
-}
-
-bool tls_chan_ended_clean(const struct chan *ch)
-{
-	return tls_chan_is(ch) && ((const struct tls_chan *)ch)->ended_clean;
 }
 
 const char *tls_chan_describe(const struct chan *ch, char buf[static TLS_SESSION_TEXT_BYTES])

@@ -56,14 +56,6 @@ struct tls_options;
 may_park int tls_chan_wrap(struct chan **ret_chan, struct chan *plain, const struct tls_creds *creds,
                            const struct tls_options *o, uint64_t deadline_ns, struct err *err);
 
-/**
- * tls_chan_ended_clean - after chan_readv returned 0: did the source say goodbye (close_notify)?
- * The end without it, on a record border, reads as 0, too: main and preempt channels, and all of QEMU up to 9.2, end
- * so, and what was owed tells whether it is a cut (doc/wire/channels.md 8.7, doc/wire/multifd.md 9.2). Inside a record
- * it is -ENODATA. False for a channel that is not TLS.
- */
-bool tls_chan_ended_clean(const struct chan *ch);
-
 /* True for what tls_chan_wrap made. */
 bool tls_chan_is(const struct chan *ch);
 

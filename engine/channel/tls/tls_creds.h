@@ -41,7 +41,6 @@ struct tls_options {
 	const char *priority; /* GnuTLS priority string; empty: tls_creds_priority's own choice */
 	const char *authz;    /* accepted distinguished names, see tls_authz_match; empty: all that are verified */
 	bool verify_peer;     /* x509: the source must show a certificate of our CA */
-	bool tickets;         /* for tests; no parameter sets it: tickets cost pages (doc/wire/multifd.md 9.3) */
 };
 
 /** tls_options_of - the TLS part of a migration's options; the strings are those of @opts */

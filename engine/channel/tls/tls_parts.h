@@ -84,7 +84,6 @@ struct tls_chan {
 	size_t packet_bytes;
 
 	bool session_over; /* nothing more will come out of GnuTLS: close_notify or an error */
-	bool ended_clean;  /* it was close_notify */
 	struct err fault;  /* what ends the reading, told when what came before it has been read */
 
 	uint8_t out[TLS_OUT_BYTES];
