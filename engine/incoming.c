@@ -127,7 +127,7 @@ static may_park int tell_success(struct inm *inm)
 	}
 	if (owner->state == OWNER_SOURCE)
 		owner_set(owner, OWNER_PLEDGING);
-	co_shield(s, true);
+	co_shield(s, !owner_may_cancel(owner));
 	e = reply_shut(&inm->load.reply, 0, deadline_after_ns(REPLY_TIMEOUT_NS), &err);
 	co_shield(s, false);
 	if (owner->state == OWNER_PLEDGING)

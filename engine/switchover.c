@@ -103,18 +103,19 @@ static may_park int take_over(void *opaque, struct err *err)
 
 /*
  * What is known to have been told, or may have been, is: RUN follows without a park. A loss meanwhile waits for this
- * (recovery_begin).
+ * (recovery_begin). A cancel does not: the word is not out where it is heard, and the source keeps its guest.
  */
 static may_park int pledge(void *opaque, struct err *err)
 {
 	struct inm *inm = opaque;
+	struct owner *owner = &inm->owner;
 	int e;
 
-	if (inm->owner.state == OWNER_SOURCE)
-		owner_set(&inm->owner, OWNER_PLEDGING);
+	if (owner->state == OWNER_SOURCE)
+		owner_set(owner, OWNER_PLEDGING);
 	e = reply_pong(&inm->load.reply, WIRE_PING_OWNER, err);
-	if (inm->owner.state == OWNER_PLEDGING)
-		owner_set(&inm->owner, e == 0 ? OWNER_SPLIT : OWNER_SOURCE);
+	if (owner->state == OWNER_PLEDGING)
+		owner_set(owner, e == 0 ? OWNER_SPLIT : OWNER_SOURCE);
 	return e;
 }
 
