@@ -219,7 +219,7 @@ static void learn(struct stage *st, struct capture *c)
 	census_take(&st->before);
 }
 
-TEST_CASE("captured", 3600, .unchecked = { capture_all });
+TEST_CASE("captured", 3600, .unchecked = { .setup = capture_all });
 
 TEST(test_the_whole_stream_lands)
 {

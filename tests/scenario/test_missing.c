@@ -66,7 +66,7 @@ static void skip_where_it_cannot(struct pc *s, int r)
 	ck_abort_msg("MADV_COLLAPSE: %s", strerror(-r));
 }
 
-TEST_CASE("missing", 60, .checked = { pc_need });
+TEST_CASE("missing", 60, .checked = { .setup = pc_need });
 
 /* The guest touches all pages, of which each third one came in precopy, others stale, and many never. */
 TEST_EACH(test_a_huge_page_that_the_kernel_makes_of_holes_does_not_stand_for_pages_to_come, 4)

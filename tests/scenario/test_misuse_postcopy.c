@@ -52,7 +52,7 @@ static void may_not_wait(struct pc *s)
 	ck_assert_int_eq(inm_ram_await(inm, s, 1), -EFAULT);
 }
 
-TEST_CASE("waiting", 60, .checked = { pc_need });
+TEST_CASE("waiting", 60, .checked = { .setup = pc_need });
 
 TEST(test_nobody_waits_for_a_page_outside_of_a_callback)
 {
@@ -154,7 +154,7 @@ static void free_it(struct pc *s)
 	ck_assert_int_eq(inm_get_state(s->e.inm), INM_STATE_POSTCOPY_ACTIVE);
 }
 
-TEST_CASE("freeing", 60, .checked = { pc_need });
+TEST_CASE("freeing", 60, .checked = { .setup = pc_need });
 
 TEST(test_to_free_one_whose_callback_waits_from_a_callback_of_another_cancels_it)
 {

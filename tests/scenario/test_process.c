@@ -187,7 +187,7 @@ static void land_all(struct pc *s)
 	pc_check_landed(s);
 }
 
-TEST_CASE("postcopy", 60, .checked = { pc_need });
+TEST_CASE("postcopy", 60, .checked = { .setup = pc_need });
 
 /* With a handler of the embedder's, and blocked, before; each in turn. */
 TEST_EACH(test_in_postcopy_only_sigbus_is_handled_and_all_is_as_before_at_the_end, 8)

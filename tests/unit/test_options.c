@@ -125,7 +125,7 @@ static const struct {
 	{ "tls-verify-peer", "on" },
 };
 
-TEST_CASE("tables", 4, .checked = { setup });
+TEST_CASE("tables", 4, .checked = { .setup = setup });
 
 TEST(test_options_know_every_capability_of_qemu)
 {
@@ -210,7 +210,7 @@ TEST(test_options_words_of_the_tables)
 
 /* ---- capabilities --------------------------------------------------------------------------------------------- */
 
-TEST_CASE("set", 4, .checked = { setup });
+TEST_CASE("set", 4, .checked = { .setup = setup });
 
 TEST(test_capability_is_set_and_cleared_alone)
 {
@@ -510,7 +510,7 @@ static const struct {
 #undef BIT
 };
 
-TEST_CASE("fit", 4, .checked = { setup });
+TEST_CASE("fit", 4, .checked = { .setup = setup });
 
 TEST(test_check_of_capabilities)
 {
