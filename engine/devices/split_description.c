@@ -219,8 +219,8 @@ static int walk_desc(const struct vmdesc_desc *desc, const uint8_t *buf, size_t 
 	return 0;
 }
 
-int split_walk_bodies(const struct split_result *res, const struct vmdesc *d, const uint8_t *buf, struct sched *sched,
-                      struct err *err)
+static may_park int walk_bodies(const struct split_result *res, const struct vmdesc *d, const uint8_t *buf,
+                                struct sched *sched, struct err *err)
 {
 	for (size_t i = 0; i < res->section_count; i++) {
 		const struct split_section *s = &res->sections[i];
@@ -240,6 +240,20 @@ int split_walk_bodies(const struct split_result *res, const struct vmdesc *d, co
 	return 0;
 }
 
+int split_finish(struct split_result *ret, struct split_build *b, const struct vmdesc *d, const uint8_t *buf,
+                 const struct split_opts *opts, struct err *err)
+{
+	int r = walk_bodies(&b->r, d, buf, opts->sched, err);
+
+	if (r == 0)
+		r = split_check_unique(&b->r, buf, opts, err);
+	if (r < 0)
+		split_result_fini(&b->r);
+	else
+		*ret = b->r;
+	return r;
+}
+
 int split_by_description(struct split_result *ret, const struct vmdesc *d, const uint8_t *buf, size_t bytes,
                          const struct split_opts *opts, struct err *err)
 {
@@ -247,13 +261,7 @@ int split_by_description(struct split_result *ret, const struct vmdesc *d, const
 	int r = split_walk_sections(&b, d, buf, bytes, opts, err);
 
 	if (r == 0)
-		r = split_walk_bodies(&b.r, d, buf, opts->sched, err);
-	if (r == 0)
-		r = split_check_unique(&b.r, buf, opts, err);
-	if (r < 0) {
-		split_result_fini(&b.r);
-		return r;
-	}
-	*ret = b.r;
-	return 0;
+		return split_finish(ret, &b, d, buf, opts, err);
+	split_result_fini(&b.r);
+	return r;
 }

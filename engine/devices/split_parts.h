@@ -42,8 +42,11 @@ int split_wrong_element(const uint8_t *buf, size_t bytes, size_t off, const char
 int split_walk_sections(struct split_build *b, const struct vmdesc *d, const uint8_t *buf, size_t bytes,
                         const struct split_opts *opts, struct err *err);
 
-/** split_walk_bodies - the headers of subsections in all bodies. Return: 0, -EPROTO, -ECANCELED. */
-int split_walk_bodies(const struct split_result *res, const struct vmdesc *d, const uint8_t *buf, struct sched *sched,
-                      struct err *err);
+/**
+ * split_finish - what is left once all sections are found: the headers of subsections in all bodies, and (2) of split.h
+ * Consumes @b->r, also on failure. Parks: yes, see split.h. Return: 0, -EPROTO, -ENOMEM, -ECANCELED.
+ */
+int split_finish(struct split_result *ret, struct split_build *b, const struct vmdesc *d, const uint8_t *buf,
+                 const struct split_opts *opts, struct err *err);
 
 #endif

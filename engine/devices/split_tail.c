@@ -59,15 +59,8 @@ static int try_at(struct split_result *ret, const uint8_t *buf, size_t eof_off, 
 	 * From here on we no longer take it for chance: sizes, names and footers of all sections agree. Waiting for a
 	 * better one would let a peer make us walk the same bodies again and again, most likely forever.
 	 */
-	r = split_walk_bodies(&b.r, d, buf, opts->sched, err);
-	if (r == 0)
-		r = split_check_unique(&b.r, buf, opts, err);
-	if (r < 0) {
-		split_result_fini(&b.r);
-		return r;
-	}
-	*ret = b.r;
-	return 1;
+	r = split_finish(ret, &b, d, buf, opts, err);
+	return r < 0 ? r : 1;
 }
 
 static void look_for_zero(struct split_tail *tail, const uint8_t *buf, size_t bytes)

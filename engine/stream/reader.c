@@ -28,9 +28,8 @@ void reader_fini(struct reader *r)
 	r->buf = NULL;
 }
 
-static int stream_ended(struct reader *r, struct err *err)
+static int stream_ended(const struct reader *r, struct err *err)
 {
-	r->ended = true;
 	return err_set(err, -ENODATA, "the source closed the stream at 0x%" PRIx64 ", before its end",
 	               r->head_off + reader_buffered(r));
 }
