@@ -164,8 +164,12 @@ TEST_CASE("bytes", 60);
 
 static void check_pattern(const uint8_t *bytes, uint64_t off, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		ck_assert_msg(bytes[i] == byte_at(off + i), "at %llu", (unsigned long long)(off + i));
+	size_t i = 0;
+
+	/* An assertion for each byte would take most of the time. */
+	while (i < n && bytes[i] == byte_at(off + i))
+		i++;
+	ck_assert_msg(i == n, "at %llu", (unsigned long long)(off + i));
 }
 
 /* Each way of taking bytes in turn, with lengths that go over every border of the buffer. */
